@@ -1,0 +1,1 @@
+"""Anything that turns (source, instruction) into an edited image."""

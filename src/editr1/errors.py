@@ -1,0 +1,44 @@
+"""What goes wrong, and who has to act.
+
+The policy of the whole package: **a failed judgement is data, a failed machine is an exception.**
+A trace that Phi cannot parse is a `ParseFailure` value: stored, counted, never turned into a number.
+A dead endpoint, a broken file or a misspelt key raises one of the classes below, and the command line
+prints its message as one line and exits with code 2. Everything else is our own bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EditR1Error(Exception):
+    """Base of everything the user can act on; the message says what is wrong, what was expected, what to do."""
+
+
+class ConfigError(EditR1Error, ValueError):
+    """A recipe, an option or a component id is wrong."""
+
+
+class DataError(EditR1Error, ValueError):
+    """A file, an image, a record or a run directory is not what it should be."""
+
+
+class BackendError(EditR1Error, RuntimeError):
+    """A model endpoint or a local model failed after its retries."""
+
+
+class UnscoredError(EditR1Error, RuntimeError):
+    """Too large a share of candidates came back unscored for the run to mean anything."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names the closest known spelling and lists the rest, for use inside an error message.
+
+    >>> nearest("kontex", ["kontext", "qwen_edit"])
+    "did you mean 'kontext'? (known: kontext, qwen_edit)"
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}(known: {', '.join(options)})"

@@ -1,0 +1,1 @@
+"""Thin plug-ins for other trainers."""

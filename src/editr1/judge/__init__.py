@@ -1,0 +1,1 @@
+"""The contract of the reasoning reward model: prompts, Phi, the selector and the RewardModel."""

@@ -1,0 +1,1 @@
+"""Pure tensor functions, one equation each. They know tensors, not models."""

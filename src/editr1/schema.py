@@ -1,0 +1,367 @@
+"""The nouns of Edit-R1: frozen records that travel between stages and files.
+
+No torch, no input or output here. Every record turns into one JSON object (`to_json`) and back
+(`from_json`), and carries the schema version. Images never sit inside a record: an `ImageRef` names the
+bytes by their content hash, and `store.py` knows where they lie.
+
+    EditTask --principles--> Quadruple --RRM--> Trace --inspector--> Inspection
+       \\--editor--> Candidate --two of them, one human--> PreferencePair
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, cast
+
+SCHEMA_VERSION = 1
+
+Category = Literal["follow", "keep", "quality"]
+CATEGORIES: tuple[Category, ...] = ("follow", "keep", "quality")
+
+# The paper's long names (section 3.1), and spellings that models use for them.
+CATEGORY_ALIASES: dict[str, Category] = {
+    "instruction following": "follow",
+    "instruction_following": "follow",
+    "following": "follow",
+    "feature preservation": "keep",
+    "feature_preservation": "keep",
+    "preservation": "keep",
+    "image quality": "quality",
+    "image_quality": "quality",
+}
+
+MAX_SCORE = 10.0  # paper, section 3.1: tau in [0, 10]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image, named by the SHA-256 of its encoded bytes."""
+
+    digest: str
+    """64 hex digits."""
+    suffix: str = "png"
+    """File ending without the dot: png, jpg, webp."""
+    width: int = 0
+    """Pixels; 0 when not known."""
+    height: int = 0
+    """Pixels; 0 when not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """One yes/no question about an edit.
+
+    >>> Principle("Is the sky purple?", "follow").category
+    'follow'
+    """
+
+    question: str
+    category: Category
+
+    def __post_init__(self) -> None:
+        if self.category not in CATEGORIES:
+            raise ValueError(f"unknown principle category {self.category!r}, expected one of {', '.join(CATEGORIES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class EditTask:
+    """The conditioning context c = (x_ref, q)."""
+
+    id: str
+    """Content hash of source and instruction, 16 hex digits; see `task_id`."""
+    source: ImageRef
+    instruction: str
+    kind: str = ""
+    """Edit category, such as GEdit's `background_change`; empty when unknown."""
+    difficulty: Literal["random", "hard"] = "random"
+
+    @staticmethod
+    def make(source: ImageRef, instruction: str, kind: str = "", difficulty: Literal["random", "hard"] = "random") -> EditTask:
+        """A task whose id is derived from its content."""
+        return EditTask(stable_id(source.digest, instruction), source, instruction, kind, difficulty)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An edited image x_edit of one task."""
+
+    id: str
+    """Content hash of (task_id, editor, seed), 16 hex digits."""
+    task_id: str
+    image: ImageRef
+    editor: str
+    seed: int
+
+    @staticmethod
+    def make(task_id: str, image: ImageRef, editor: str, seed: int) -> Candidate:
+        """A candidate whose id is derived from who made it, so that a retry is idempotent."""
+        return Candidate(stable_id(task_id, editor, str(seed)), task_id, image, editor, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPrinciples:
+    """A task with its decomposition P = {p_k}: one row of `02_principles`."""
+
+    task: EditTask
+    principles: tuple[Principle, ...]
+    model: str = ""
+    num_repairs: int = 0
+    """Calls that were needed beyond the first before the answer was valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quadruple:
+    """What the RRM reads: (x_edit, x_ref, q, P)."""
+
+    task: EditTask
+    principles: tuple[Principle, ...]
+    candidate: Candidate
+
+    @property
+    def id(self) -> str:
+        """The candidate's id: a candidate belongs to one task and a task has one decomposition in a run."""
+        return self.candidate.id
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What Phi reads from a complete trace.
+
+    >>> Judgement((True, True, False, True), 6.5).average
+    0.75
+    """
+
+    verdicts: tuple[bool, ...]
+    """One a principle, in their order. Empty for a judge that states no verdicts (T, no-principle)."""
+    score: float
+    """tau in [0, 10]: reasoned and weighted, not the mean of the verdicts (paper, section 3.1)."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.score) and 0.0 <= self.score <= MAX_SCORE):
+            raise ValueError(f"score {self.score} lies outside [0, {MAX_SCORE:g}]")
+
+    @property
+    def average(self) -> float:
+        """Share of satisfied principles, in [0, 1]; nan without verdicts."""
+        return sum(self.verdicts) / len(self.verdicts) if self.verdicts else math.nan
+
+
+FailureCode = Literal["NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED"]
+FAILURE_CODES: tuple[FailureCode, ...] = ("NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED")
+
+
+@dataclass(frozen=True, slots=True)
+class ParseFailure:
+    """Phi found no judgement. A value, counted, and never a 0."""
+
+    code: FailureCode
+    excerpt: str = ""
+    """The last characters of the text, for a person to look at."""
+
+
+Outcome = Judgement | ParseFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One reasoned answer of one judge about one quadruple."""
+
+    quadruple_id: str
+    text: str
+    outcome: Outcome
+    model: str
+    prompt_id: str
+    temperature: float
+    seed: int
+    num_tokens: int = 0
+    """Generated tokens."""
+    num_prompt_tokens: int = 0
+    seconds: float = 0.0
+    """Latency of the request; 0 where the backend does not say. Never part of what resume compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The inspector's gold verdicts for one quadruple, and the trace that the selector kept."""
+
+    quadruple_id: str
+    gold: tuple[bool, ...]
+    reasons: tuple[str, ...]
+    chosen: int | None
+    """Index into the quadruple's traces; None when all were refused."""
+    accuracy: float | None
+    """Agreement of the chosen trace with gold, in [0, 1]."""
+    dropped: str | None = None
+    """Why nothing was chosen; None when something was."""
+
+
+Label = Literal["a", "b", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """A human's choice between two edits of one task."""
+
+    task: EditTask
+    principles: tuple[Principle, ...]
+    a: Candidate
+    b: Candidate
+    label: Label
+    annotator: str = ""
+
+    @property
+    def id(self) -> str:
+        """Stable under nothing but identity of the candidates and the annotator."""
+        return stable_id(self.a.id, self.b.id, self.annotator)
+
+    @property
+    def winner(self) -> Candidate:
+        """The preferred edit. Raises ValueError for a pair labelled "same"."""
+        return self._side("a")
+
+    @property
+    def loser(self) -> Candidate:
+        """The other edit. Raises ValueError for a pair labelled "same"."""
+        return self._side("b")
+
+    def _side(self, when_a_wins: Label) -> Candidate:
+        if self.label == "same":
+            raise ValueError(f"pair {self.id} is labelled 'same': it has neither winner nor loser")
+        return self.a if self.label == when_a_wins else self.b
+
+    def swapped(self) -> PreferencePair:
+        """The same fact with the sides exchanged; twice is the identity."""
+        label: Label = {"a": "b", "b": "a", "same": "same"}[self.label]  # type: ignore[assignment]
+        return dataclasses.replace(self, a=self.b, b=self.a, label=label)
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a judge says about one edit after `num_traces` traces.
+
+    >>> Reward(None, 0, 4, (), "NO_SCORE").scored
+    False
+    """
+
+    value: float | None
+    """Mean tau over the parsed traces, in [0, 10]; None = unscored, and nothing may stand in for it."""
+    num_valid: int
+    num_traces: int
+    rates: tuple[float, ...] = ()
+    """Share of parsed traces that say yes, one a principle, in [0, 1]."""
+    reason: str | None = None
+    """Why there is no value: the commonest failure code, or what the backend said."""
+    categories: tuple[Category, ...] = ()
+    """Category of each entry of `rates`."""
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def scored(self) -> bool:
+        return self.value is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One printed number with its proof."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    """Lower end of the 95 % interval."""
+    high: float | None = None
+    n: int = 0
+    num_unscored: int = 0
+    tie_rate: float | None = None
+    by_category: dict[str, float] = dataclasses.field(default_factory=dict)
+    protocol: str = ""
+    """Protocol id, such as `pairs/avg4/half`."""
+    p_value: float | None = None
+    goal: str = ""
+    """What the number was meant to reach, fixed before the run; empty when nothing was promised."""
+    holds: bool | None = None
+
+
+def stable_id(*parts: str) -> str:
+    """16 hex digits that depend on the parts and their borders, the same on every machine.
+
+    >>> stable_id("ab", "c") == stable_id("a", "bc")
+    False
+    """
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def derive_seed(run_seed: int, *parts: str | int) -> int:
+    """A seed in [0, 2**31) for (run seed, item id, index): any row can be made again alone."""
+    return int(stable_id(str(run_seed), *map(str, parts)), 16) % 2**31
+
+
+def category_from(text: str) -> Category:
+    """The category that a model's spelling means. Raises ValueError for anything unknown."""
+    key = text.strip().lower().replace("-", " ")
+    key = CATEGORY_ALIASES.get(key, key)
+    if key not in CATEGORIES:
+        raise ValueError(f"unknown principle category {text!r}, expected one of {', '.join(CATEGORIES)}")
+    return cast(Category, key)
+
+
+# --- JSON -------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> str:
+    """One line of JSON with the schema version. Keys keep the field order, so equal records give equal bytes."""
+    return json.dumps({"schema": SCHEMA_VERSION, **dataclasses.asdict(record)}, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(cls: type[T], line: str) -> T:
+    """The record that `to_json` wrote. Raises ValueError for another version, a missing or an unknown field."""
+    raw = json.loads(line)
+    if not isinstance(raw, dict):
+        raise ValueError(f"a {cls.__name__} row must be a JSON object, found {type(raw).__name__}")
+    version = raw.pop("schema", None)
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"row of schema version {version}, this program reads version {SCHEMA_VERSION}")
+    return cast(T, _decode(cls, raw))
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _decode(hint: Any, value: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(typing.get_args(hint), value)
+    if origin is tuple:
+        return tuple(_decode(typing.get_args(hint)[0], item) for item in value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = _hints(hint)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise ValueError(f"{hint.__name__} has no field {sorted(unknown)[0]!r}")
+        try:
+            return hint(**{key: _decode(hints[key], item) for key, item in value.items()})
+        except TypeError as error:
+            raise ValueError(f"incomplete {hint.__name__}: {error}") from error
+    return float(value) if hint is float else value
+
+
+def _decode_union(options: tuple[Any, ...], value: Any) -> Any:
+    if value is None:
+        return None
+    records = [option for option in options if dataclasses.is_dataclass(option)]
+    for record in records:  # tell records apart by their fields: Judgement has `score`, ParseFailure has `code`
+        if isinstance(value, dict) and value.keys() <= _hints(cast(type, record)).keys():
+            return _decode(record, value)
+    plain = [option for option in options if option is not type(None) and option not in records]
+    return _decode(plain[0], value) if plain else value

@@ -1,0 +1,1 @@
+"""The reward as a JSON service, and the dialects of other trainers."""

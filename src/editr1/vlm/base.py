@@ -1,0 +1,103 @@
+"""The protocol of a vision-language model: a batch of requests in, a batch of replies out, in order.
+
+A backend is one file in this folder with a function `build(**options) -> VLM`; outside code is named as
+`"package.module:Factory"`. A reply is always text: whether it contains a judgement is for Phi to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from PIL import Image
+
+from editr1.schema import Principle
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a reply is drawn."""
+
+    temperature: float = 0.7
+    """0 is greedy."""
+    top_p: float = 1.0
+    max_tokens: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class PromptContext:
+    """What a prompt was rendered from.
+
+    Real models never see it. The simulated annotators of the embedded world read it in place of parsing
+    their own prompt, exactly as a person would read the form and not the HTML.
+    """
+
+    role: str
+    """`decompose`, `score`, `inspect` or `filter`."""
+    instruction: str
+    principles: tuple[Principle, ...] = ()
+    traces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question. `parts` interleaves text and images in the order in which the model reads them."""
+
+    parts: tuple[str | Image.Image, ...]
+    system: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    context: PromptContext | None = None
+    want_logprobs: bool = False
+    """Ask for the log-probabilities of the alternatives at every generated token, where the backend has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAlternatives:
+    """The likeliest tokens at one generated position with their natural-log probabilities."""
+
+    token: str
+    alternatives: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """One answer with what it cost."""
+
+    text: str
+    model: str
+    num_prompt_tokens: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    truncated: bool = False
+    """The token limit ended the reply."""
+    logprobs: tuple[TokenAlternatives, ...] = ()
+
+
+class VLM(Protocol):
+    """Answers requests. Raises BackendError when the machine fails after its retries; never invents a reply."""
+
+    @property
+    def name(self) -> str:
+        """What is written into traces: model id, and endpoint where that matters."""
+        ...
+
+    def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
+        """One reply a request, in the order of the requests."""
+        ...
+
+
+def to_messages(request: ChatRequest) -> list[dict[str, object]]:
+    """The request as chat messages with typed content, images as `{"type": "image"}` in reading order.
+
+    The pictures themselves travel beside the messages (`request_images`), as processors and trainers want them.
+    """
+    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in request.parts]
+    system = [{"role": "system", "content": [{"type": "text", "text": request.system}]}] if request.system else []
+    return [*system, {"role": "user", "content": content}]
+
+
+def request_images(request: ChatRequest) -> list[Image.Image]:
+    """The pictures of a request, in reading order."""
+    return [part for part in request.parts if not isinstance(part, str)]

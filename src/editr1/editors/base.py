@@ -95,10 +95,20 @@ class FlowEditor(Protocol):
         """x_T [B, L, D], float32, each row a function of its own seed only."""
         ...
 
-    def velocity(self, x_BLD: torch.Tensor, sigma: float, cond: Conditioning) -> torch.Tensor:
-        """v = dx/dsigma [B, L, D], float32: the only place for condition tokens, guidance, CFG and slicing."""
+    def velocity(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning) -> torch.Tensor:
+        """v = dx/dsigma [B, L, D], float32: the only place for condition tokens, guidance, CFG and slicing.
+
+        `sigma` is one number, or a tensor [B] when the rows of a batch stand at different steps (`sigma_rows`).
+        """
         ...
 
     def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
         """Packed latents at sigma = 0 -> RGB images."""
         ...
+
+
+def sigma_rows(sigma: float | torch.Tensor, x_BLD: torch.Tensor) -> torch.Tensor:
+    """sigma as one float32 number a row of x, [B], on its device."""
+    import torch
+
+    return torch.as_tensor(sigma, dtype=torch.float32, device=x_BLD.device).expand(x_BLD.shape[0])

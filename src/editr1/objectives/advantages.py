@@ -1,0 +1,72 @@
+"""Group-relative advantages that know about unscored samples.
+
+Legend: C contexts (groups), G samples a group. NaN marks an unscored sample: it enters no mean and no std, its own
+advantage is 0, and the loss keeps the FIXED denominator C * G, so that a missing score changes nobody else's weight.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+AdvantageStd = Literal["group", "batch", "none"]
+
+MAX_ADVANTAGE = 5.0  # the field's common clamp; beyond it one outlier decides the step
+
+
+def group_advantages(
+    rewards_CG: torch.Tensor,
+    std: AdvantageStd = "group",
+    *,
+    epsilon: float = 1e-4,
+    min_std: float = 0.0,
+    max_advantage: float = MAX_ADVANTAGE,
+) -> torch.Tensor:
+    """A_i = (r_i - mean of its group) / (std + epsilon), clamped, [C, G] float32. paper, section 4: group std.
+
+    `std`: "group" = the group's own population std, "batch" = one std over all samples of the iteration (gather first
+    when there are several processes), "none" = 1. A group whose std is <= `min_std` (in reward units) or that has fewer than
+    two scored samples teaches nothing and gets 0.
+
+    >>> group_advantages(torch.tensor([[1.0, 3.0, float("nan")]]), epsilon=0.0)
+    tensor([[-1.,  1.,  0.]])
+    """
+    rewards_CG = rewards_CG.float()
+    scored = ~rewards_CG.isnan()
+    values = rewards_CG.nan_to_num(0.0)
+    count_C1 = scored.sum(1, keepdim=True).clamp(min=1)
+    centred_CG = torch.where(scored, values - values.sum(1, keepdim=True) / count_C1, 0.0)
+    group_std_C1 = (centred_CG.square().sum(1, keepdim=True) / count_C1).sqrt()
+    # 1e-6 of the reward's own size is rounding: dividing by it would blow noise up to the clamp
+    rounding_C1 = 1e-6 * values.abs().amax(1, keepdim=True)
+    teaches_C1 = (scored.sum(1, keepdim=True) >= 2) & (group_std_C1 > torch.clamp(rounding_C1, min=min_std))
+    if std == "group":
+        scale = group_std_C1
+    elif std == "batch":
+        scale = _std_of(values[scored])
+    elif std == "none":
+        return torch.where(teaches_C1, centred_CG, 0.0).clamp(-max_advantage, max_advantage)
+    else:
+        raise ValueError(f"unknown advantage std {std!r}, expected group, batch or none")
+    divided_CG = torch.where(teaches_C1, centred_CG / torch.where(teaches_C1, scale + epsilon, 1.0), 0.0)
+    return divided_CG.clamp(-max_advantage, max_advantage)
+
+
+def _std_of(values: torch.Tensor) -> torch.Tensor:
+    return values.std(unbiased=False) if values.numel() else torch.tensor(0.0)
+
+
+def combine_rewards(rewards_KCG: torch.Tensor, weights: tuple[float, ...], epsilon: float = 1e-4) -> torch.Tensor:
+    """Several rewards as one advantage: each is normalised in its own group first, then weighted and summed, [C, G].
+
+    Summing raw rewards lets the one with the widest scale swamp the others. A sample that any reward left
+    unscored is NaN in the result. Raises ValueError when the number of weights differs from K.
+    """
+    if len(weights) != rewards_KCG.shape[0]:
+        raise ValueError(f"{rewards_KCG.shape[0]} rewards but {len(weights)} weights")
+    total = torch.zeros_like(rewards_KCG[0], dtype=torch.float32)
+    for reward_CG, weight in zip(rewards_KCG, weights, strict=True):
+        advantage_CG = group_advantages(reward_CG, epsilon=epsilon)
+        total = total + weight * advantage_CG.masked_fill(reward_CG.isnan(), float("nan"))
+    return total

@@ -1,0 +1,62 @@
+"""What all stage commands share: the recipe, the run directory, overrides, the dry run and the closing line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from editr1.config import available, load_recipe, section, to_plain
+
+ENGINES = ("local", "ray")
+
+
+def add_stage_arguments(parser: argparse.ArgumentParser, engine: bool = False) -> None:
+    """The options of every stage; `engine` adds the choice of where a data stage runs."""
+    parser.add_argument("--config", type=Path, required=True, metavar="RECIPE", help="YAML file; its section of this name is read")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory, made when missing")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    if engine:
+        parser.add_argument("--engine", choices=ENGINES, help="where the stage runs (default: the recipe's, local)")
+
+
+def run_stage(name: str, args: argparse.Namespace) -> int:
+    """Loads the recipe, checks all of it, prints the plan, runs the stage and prints its result."""
+    overrides = list(args.set)
+    if getattr(args, "engine", None):
+        overrides.append(f"{name}.engine.kind={args.engine}")
+    recipe = load_recipe(args.config, overrides)
+    check_recipe(recipe)
+    stage = importlib.import_module(f"editr1.stages.{name}")
+    config = section(recipe, name, stage.Config)
+    for line in describe(stage, config, args.run):
+        _say(line)
+    if args.dry_run:
+        return 0
+    _say(f"{name}: {stage.run(config, args.run)}")
+    return 0
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Reads every stage's section, so that a typo in the last stage is found before the first one starts."""
+    for name in available("stages"):
+        if name in recipe:
+            section(recipe, name, importlib.import_module(f"editr1.stages.{name}").Config)
+
+
+def describe(stage: Any, config: Any, run_dir: Path) -> list[str]:
+    """What the stage is about to do: its own `plan(config, run_dir)` where it has one, and the settings in full."""
+    name = stage.__name__.rpartition(".")[2]
+    own = list(stage.plan(config, run_dir)) if hasattr(stage, "plan") else []
+    return [f"{name}: run directory {run_dir}", *own, f"{name}: settings {json.dumps(to_plain(config), ensure_ascii=False)}"]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)  # noqa: T201

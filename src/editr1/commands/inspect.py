@@ -1,0 +1,15 @@
+"""Let an inspector write the gold verdicts and select one trace a quadruple into 05_inspections."""
+
+from __future__ import annotations
+
+import argparse
+
+from editr1.commands._stage import add_stage_arguments, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stage_arguments(parser, engine=True)
+
+
+def main(args: argparse.Namespace) -> int:
+    return run_stage("inspect", args)

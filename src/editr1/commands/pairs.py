@@ -1,0 +1,15 @@
+"""Collect preference pairs of candidates into 07_pairs."""
+
+from __future__ import annotations
+
+import argparse
+
+from editr1.commands._stage import add_stage_arguments, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stage_arguments(parser, engine=True)
+
+
+def main(args: argparse.Namespace) -> int:
+    return run_stage("pairs", args)

@@ -1,0 +1,1 @@
+"""Where edit tasks come from: one file a layout, each with `build(**options)` that gives an iterable of `SourceRow`."""

@@ -1,0 +1,37 @@
+"""The protocol of a task source: an iterable of rows that is the same every time it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One (x_ref, q) as its source gives it; whether the image is good is for the stage to find out."""
+
+    image: Image.Image | bytes
+    """A picture, or encoded bytes that have not been looked at."""
+    instruction: str
+    kind: str = ""
+    """Edit category; empty when unknown."""
+    origin: str = ""
+    """Where the row came from (file and line), for messages about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be a task; kept so that it is counted."""
+
+    reason: str
+    """`code: detail`."""
+    origin: str = ""
+
+
+class TaskSource(Protocol):
+    """Iterates over its rows lazily, in an order that never changes. Objects with the fields of `SourceRow` will do."""
+
+    def __iter__(self) -> Iterator[SourceRow | BadRow]: ...

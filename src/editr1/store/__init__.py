@@ -1,0 +1,23 @@
+"""A run directory: images by content hash, tables of records that survive SIGKILL, and the logs beside them.
+
+    run_dir/
+      config.json env.json          what ran, and with which versions
+      images/ab/abcd....png         every image once, named by its content
+      01_tasks/                     a table: one folder
+        part-00000.parquet          a finished shard
+        part-00000.seconds.jsonl    latencies; the one thing that differs between two equal runs
+        part-00001.partial.jsonl    the log of the shard in progress (append-only)
+        settings.json               the settings that the rows depend on
+        counts.json                 written last: the table is complete
+        dropped.jsonl               every row that was dropped, with its reason
+        metrics.jsonl 10_metrics.jsonl
+
+A stage that is killed at any moment and run again leaves the same bytes as one that was left alone (`*.seconds.jsonl` and
+`images/.incoming/` excepted), nothing lost and nothing done twice but the batches that were in flight.
+"""
+
+from editr1.store.engine import Drop, Engine, Lane, StageCounts
+from editr1.store.images import ImageStore, decode_image
+from editr1.store.run import TABLES, Run
+
+__all__ = ["TABLES", "Drop", "Engine", "ImageStore", "Lane", "Run", "StageCounts", "decode_image"]

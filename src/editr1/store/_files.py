@@ -1,0 +1,61 @@
+"""Files that are whole or absent, and one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from editr1.errors import DataError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write-then-rename: a reader sees the old file or the new one.
+
+    The temporary name is fixed, so a killed writer leaves nothing that its successor does not overwrite; callers hold a lock.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The value as indented JSON with sorted keys, written atomically."""
+    write_atomic(path, (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises DataError when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); restore it or start a new run directory") from error
+
+
+@contextmanager
+def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Holds the lock file `path`; the system frees it when the process dies. Raises DataError when another holds it."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{what} is being written by another process; wait for it or stop it") from error
+        yield
+
+
+def read_whole_lines(path: Path) -> list[str]:
+    """The lines of an append-only log, and cuts off a last line that a killed writer left torn."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    return data[:whole].decode("utf-8").split("\n")[:-1]

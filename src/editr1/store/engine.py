@@ -1,0 +1,238 @@
+"""Runs a stage's function over its items, shard by shard, so that a killed stage continues where it stopped.
+
+A function takes a batch of items and returns, for each, a record or a `Drop`. Items are cut into shards in input order;
+within a shard, batches run in the lanes' threads in any order. Ray (`engine.kind=ray`) runs the same function over the same
+shards on a cluster, see `ray.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from editr1.errors import BackendError
+from editr1.schema import to_json
+from editr1.store.shards import Row, ShardLog
+
+Item = tuple[str, Any]
+"""(key, value): the key is unique within a table and the same in every run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """In place of a record: this item leaves none, for this reason."""
+
+    reason: str
+    """`code` or `code: detail`; counted by code."""
+
+
+WorkFunction = Callable[[Sequence[Any]], Sequence[Any]]
+"""Batch of item values -> one record or Drop each. Under Ray it is sent to the workers: models are built on first use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How batches of one kind are made: a local model wants batches, an endpoint wants many small requests at once."""
+
+    batch_size: int = 1
+    concurrency: int = 1
+    """Batches in flight."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how a data stage runs. Nothing here changes a row."""
+
+    kind: Literal["local", "ray"] = "local"
+    shard_size: int = 1024
+    """ours: items a Parquet file; large enough that the wait for a shard's last request is rare, small enough to stay in memory."""
+    max_failed_share: float = 0.05
+    """ours: a stage stops when more than this share of its items failed at the backend after all retries; 0 stops at the first."""
+    workers: int = 2
+    """Ray actors."""
+    gpus: float = 0.0
+    """GPUs of one Ray actor."""
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1 or self.workers < 1:
+            raise ValueError("shard_size and workers must be at least 1")
+        if not 0 <= self.max_failed_share <= 1:
+            raise ValueError(f"max_failed_share is a share in [0, 1], found {self.max_failed_share}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """What a stage did: num_in = num_out + num_dropped."""
+
+    num_in: int
+    num_out: int
+    num_dropped: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Dropped rows by reason code."""
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.reasons.items()))
+        return f"in {self.num_in}, out {self.num_out}, dropped {self.num_dropped}" + (f" ({reasons})" if reasons else "")
+
+
+def count_rows(rows: Iterable[Row]) -> StageCounts:
+    """Counts by reason code, the part of a reason before the colon."""
+    reasons: Counter[str] = Counter()
+    num_in = 0
+    for row in rows:
+        num_in += 1
+        if row.dropped is not None:
+            reasons[row.dropped.partition(":")[0]] += 1
+    num_dropped = reasons.total()
+    return StageCounts(num_in, num_in - num_dropped, num_dropped, dict(sorted(reasons.items())))
+
+
+def cut_shards(items: Iterable[Item], shard_size: int) -> Iterator[tuple[int, list[Item]]]:
+    """(index, items) of every shard, read lazily: two million items need the memory of one shard."""
+    iterator = iter(items)
+    for index in itertools.count():
+        shard = list(itertools.islice(iterator, shard_size))
+        if not shard:
+            return
+        yield index, shard
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage's function with what it needs to run anywhere."""
+
+    function: WorkFunction
+    lanes: Mapping[str, Lane] = field(default_factory=lambda: {"": Lane()})
+    lane_of: Callable[[Any], str] | None = None
+    """Lane name of an item; None = one lane."""
+    timed: bool = False
+    """Records have a field `seconds`, which differs between equal runs: it is kept beside the table, and is 0 inside it."""
+
+
+class FailureBudget:
+    """Counts items that the backend failed after its retries, and stops the stage above a share.
+
+    ours: one lost request in a million must not stop a night's run, and a dead endpoint must not drop a million items. A
+    failed item becomes a dropped row only when its shard finishes; a stage that stops before leaves it to be tried again.
+    """
+
+    MIN_FAILURES = 3  # ours: below this a share says nothing, until the shard's end
+
+    def __init__(self, max_share: float) -> None:
+        self.max_share = max_share
+        self.num_items = 0
+        self.num_failed = 0
+        self._last: BackendError | None = None
+
+    def succeeded(self, num_items: int) -> None:
+        self.num_items += num_items
+
+    def failed(self, num_items: int, error: BackendError) -> None:
+        self.num_items += num_items
+        self.num_failed += num_items
+        self._last = error
+        if self.num_failed >= self.MIN_FAILURES:
+            self.check()
+
+    def check(self) -> None:
+        """Raises BackendError when too many items failed."""
+        if self._last is not None and self.num_failed > self.max_share * self.num_items:
+            raise BackendError(
+                f"{self.num_failed} of {self.num_items} items failed after all retries (limit: share {self.max_share:g}, "
+                f"engine.max_failed_share); what is done is kept, run again to continue. Last error: {self._last}"
+            ) from self._last
+
+
+class ShardRunner:
+    """Fills shards one after the other; lanes keep their threads from shard to shard."""
+
+    def __init__(self, work: Work, budget: FailureBudget, on_rows: Callable[[int], None] = lambda count: None) -> None:
+        self.work = work
+        self.budget = budget
+        self.on_rows = on_rows
+
+    def __enter__(self) -> ShardRunner:
+        self._stack = ExitStack()
+        self._pools = {
+            name: self._stack.enter_context(ThreadPoolExecutor(lane.concurrency, thread_name_prefix=f"lane-{name}"))
+            for name, lane in self.work.lanes.items()
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def fill(self, shard: Path, items: Sequence[Item]) -> list[Row]:
+        """Runs what the shard's log does not have yet and writes the Parquet file. Raises what the function raises."""
+        log = ShardLog(shard)
+        try:
+            self.on_rows(len(log.rows))
+            failed = self._run([item for item in items if item[0] not in log.rows], log)
+            self.budget.check()
+            log.append(failed)
+            return log.finish([key for key, _ in items])
+        finally:
+            log.close()
+
+    def _run(self, items: Sequence[Item], log: ShardLog) -> list[Row]:
+        batches = list(self._batches(items))
+        failed: list[Row] = []
+        if [lane.concurrency for lane in self.work.lanes.values()] == [1]:
+            for _, batch in batches:  # in this thread: plain tracebacks, and models that dislike threads
+                self._collect(batch, lambda batch=batch: self._call(batch), log, failed)
+            return failed
+        futures = {self._pools[name].submit(self._call, batch): batch for name, batch in batches}
+        pending = dict(futures)
+        try:
+            for future in as_completed(futures):
+                self._collect(pending.pop(future), future.result, log, failed)
+        finally:  # after an error: what was in flight has been paid for, so it is recorded
+            for future in pending:
+                future.cancel()
+            for future, batch in pending.items():
+                if not future.cancelled() and future.exception() is None:
+                    self._collect(batch, future.result, log, failed)
+        return failed
+
+    def _batches(self, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Item]]]:
+        lane_of = self.work.lane_of
+        waiting: dict[str, list[Item]] = {name: [] for name in self.work.lanes}
+        for item in items:
+            name = lane_of(item[1]) if lane_of else ""
+            waiting[name].append(item)
+            if len(waiting[name]) == self.work.lanes[name].batch_size:
+                yield name, waiting[name]
+                waiting[name] = []
+        yield from ((name, batch) for name, batch in waiting.items() if batch)
+
+    def _call(self, batch: Sequence[Item]) -> list[Any]:
+        results = list(self.work.function([value for _, value in batch]))
+        assert len(results) == len(batch), f"the stage's function returned {len(results)} results for {len(batch)} items"
+        return results
+
+    def _collect(self, batch: Sequence[Item], result: Callable[[], list[Any]], log: ShardLog, failed: list[Row]) -> None:
+        try:
+            results = result()
+        except BackendError as error:
+            failed.extend(Row(key, None, f"backend: {' '.join(str(error).split())}"[:500]) for key, _ in batch)
+            self.budget.failed(len(batch), error)
+        else:
+            log.append([self._row(log, key, record) for (key, _), record in zip(batch, results, strict=True)])
+            self.budget.succeeded(len(batch))
+        self.on_rows(len(batch))
+
+    def _row(self, log: ShardLog, key: str, result: Any) -> Row:
+        if isinstance(result, Drop):
+            return Row(key, None, result.reason)
+        if self.work.timed:
+            log.note_seconds(key, result.seconds)
+            result = dataclasses.replace(result, seconds=0.0)
+        return Row(key, to_json(result), None)

@@ -1,0 +1,68 @@
+"""Shards on a Ray cluster: Ray Data streams them to actors that run the same code over the same shards as `local`.
+
+The run directory must lie on a file system that all nodes share. Each actor builds the stage's models once, on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from editr1.errors import ConfigError
+from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, Work
+from editr1.store.run import is_finished
+from editr1.store.shards import shard_path
+
+
+class ShardActor:
+    """Fills one shard a call; lives in a Ray worker."""
+
+    def __init__(self, folder: str, work: Work, max_failed_share: float) -> None:
+        self.folder = Path(folder)
+        self.work = work
+        self.max_failed_share = max_failed_share
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray.cloudpickle as cloudpickle
+
+        counts = []
+        for index, payload in zip(batch["index"], batch["items"], strict=True):
+            items = cloudpickle.loads(payload)
+            with ShardRunner(self.work, FailureBudget(self.max_failed_share)) as runner:
+                counts.append(len(runner.fill(shard_path(self.folder, int(index)), items)))
+        return {"count": counts}
+
+
+def fill_with_ray(
+    folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int], None]
+) -> int:
+    """Fills the unfinished shards and returns the number of all shards. Raises what a worker raises."""
+    try:
+        import pyarrow as pa
+        import ray
+        import ray.cloudpickle as cloudpickle
+    except ImportError as error:
+        raise ConfigError("--engine ray needs Ray: pip install 'editr1[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    num_shards, blocks = 0, []
+    for index, items in shards:
+        num_shards = index + 1
+        if is_finished(folder, index, items):
+            on_rows(len(items))
+        else:  # a block a shard, in Ray's object store: the driver stays small
+            blocks.append(ray.put(pa.table({"index": [index], "items": pa.array([cloudpickle.dumps(items)], pa.large_binary())})))
+    if not blocks:
+        return num_shards
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    done = ray.data.from_arrow_refs(blocks).map_batches(
+        ShardActor,
+        fn_constructor_args=(str(folder.resolve()), work, engine.max_failed_share),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(engine.workers, len(blocks))),
+        num_gpus=engine.gpus,
+    )
+    for row in done.iter_rows():
+        on_rows(int(row["count"]))
+    return num_shards

@@ -1,0 +1,130 @@
+"""Recipes become typed configs, and every mistake names the key and what was meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from editr1.config import Component, available, create, load, load_recipe, section, to_plain
+from editr1.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Member:
+    name: str
+    vlm: Component = Component("openai_api")
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    mode: Literal["fast", "exact"] = "exact"
+    limit: int | None = None
+    pool: tuple[Member, ...] = ()
+    size: tuple[int, int] = (1, 2)
+    shares: dict[str, float] = field(default_factory=dict)
+    root: Path = Path(".")
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 0:
+            raise ValueError("limit must not be negative")
+
+
+def recipe_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_shows_only_what_differs(tmp_path: Path) -> None:
+    text = "seed: 3\nscore:\n  pool: [{name: a, vlm: local, temperature: 1e-1}]\n  shares: {x: 1}\n  root: /data\n"
+    recipe = load_recipe(recipe_file(tmp_path, text), ["score.pool.0.vlm.options.path=/m", "score.limit=5"])
+    config = section(recipe, "score", Config)
+    assert config == Config(3, limit=5, pool=(Member("a", Component("local", {"path": "/m"}), 0.1),), shares={"x": 1.0}, root=Path("/data"))
+    assert section({}, "score", Config) == Config()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"modee": "fast"}, "score: unknown key 'modee'; did you mean 'mode'?"),
+        ({"mode": "fats"}, "score.mode: unknown value 'fats'; did you mean 'fast'?"),
+        ({"limit": -1}, "score: limit must not be negative"),
+        ({"limit": "many"}, "score.limit: expected a whole number, found 'many'"),
+        ({"limit": True}, "score.limit: expected a whole number, found True"),
+        ({"pool": [{"temperature": 1}]}, "score.pool.0: 'name' is required"),
+        ({"pool": [{"name": "a", "temprature": 1}]}, "score.pool.0: unknown key 'temprature'; did you mean 'temperature'?"),
+        ({"pool": {"name": "a"}}, "score.pool: expected a list"),
+        ({"size": [1]}, "score.size: expected a list of 2 values"),
+        ({"shares": {"x": "high"}}, "score.shares.x: expected a number"),
+        ([1], "score: expected a mapping of settings"),
+    ],
+)
+def test_a_mistake_names_the_key(raw: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        section({"score": raw}, "score", Config)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("scores: {}", [], "unknown section 'scores'; did you mean 'score'?"),
+        ("score: {a: [}", [], "is not YAML"),
+        ("- 1", [], "must be a mapping of sections"),
+        ("seed: 1", ["score.limit"], "must have the form"),
+        ("score: {pool: [1]}", ["score.pool.7=2"], "'7' is no index of a list of 1 entries"),
+        ("seed: 1", ["seed.x=2"], "'seed' is the value 1"),
+    ],
+)
+def test_a_broken_recipe_is_one_clear_line(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe_file(tmp_path, text), overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+def build(path: str, dtype: str = "float32") -> tuple[str, str]:
+    return path, dtype
+
+
+HERE = f"{__name__}:build"
+
+
+def test_outside_code_is_named_by_module_and_attribute() -> None:
+    assert create("vlm", Component(HERE, {"path": "/m"})) == ("/m", "float32")
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (Component("kontex"), "unknown component 'kontex' of kind 'editors'"),
+        (Component("no_such_module:build"), "no module named 'no_such_module'"),
+        (Component(f"{__name__}:nothing"), "has no callable 'nothing'"),
+        (Component(HERE, {"pth": "/m"}), "unknown option 'pth'; did you mean 'path'?"),
+        (Component(HERE), "option 'path' is required"),
+    ],
+)
+def test_a_component_that_cannot_be_made_says_why(component: Component, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        create("editors", component)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["vlm", "editors", "sources"])
+def test_every_listed_component_has_a_build(kind: str) -> None:
+    for name in available(kind):
+        assert callable(load(kind, name))
+
+
+def test_plain_form_is_json() -> None:
+    assert to_plain(Config(pool=(Member("a"),)))["pool"][0]["vlm"] == {"id": "openai_api", "options": {}}

@@ -15,7 +15,7 @@ from editr1.errors import ConfigError
 @dataclass(frozen=True)
 class Member:
     name: str
-    vlm: Component = Component("openai_api")
+    vlm: Component = field(default_factory=lambda: Component("openai_api"))
     temperature: float = 0.7
 
 

@@ -21,9 +21,7 @@ def tensors(num, seed=0):
 def steps_of(kind, schedule, level):
     """One step an interval; the last one noise-free, as in training."""
     count = schedule.num_steps
-    return [
-        make_step(kind if index < count - 1 else "ode", *schedule.pair(index), level, schedule.sigmas[1]) for index in range(count)
-    ]
+    return [make_step(kind if index < count - 1 else "ode", *schedule.pair(index), level, schedule.sigmas[1]) for index in range(count)]
 
 
 @pytest.mark.parametrize("kind", NOISY)

@@ -1,0 +1,132 @@
+"""The truth, measured from pixels.
+
+Reachable from recipes, tests and the demo's evaluation only: no stage of the loop may look here. The oracle gets what
+a judge gets, two pictures and the words, and measures instead of guessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from editr1.schema import Principle
+from editr1.world.checks import Check, Observation, Truth, truth_of
+from editr1.world.edits import parse_instruction
+from editr1.world.render import FRAME, SIZE, draw, read, read_one, to_pixels
+from editr1.world.scene import CELLS
+
+# ours: fixed on pictures of the procedural editors and of half-trained flow editors, before any judge was trained.
+UNCLEAR_ERROR = 0.15
+"""A cell farther than this (root mean square, pixels in [0, 1]) from every template shows nothing one could name."""
+SMEARED_ERROR = 0.065
+"""A picture farther than this from its own clean re-drawing is visibly damaged."""
+
+
+def observe(images: Sequence[Image.Image]) -> list[Observation]:
+    """What each picture shows."""
+    pixels = np.stack([to_pixels(image) for image in images])
+    scenes, error_B9 = read(pixels)
+    clean = np.stack([draw(scene) for scene in scenes])
+    borders = _has_border(pixels)
+    return [
+        Observation(
+            scene=scene,
+            unclear=frozenset(cell for cell, error in zip(CELLS, errors, strict=True) if error > UNCLEAR_ERROR),
+            quality=_quality(picture, redrawn),
+            border=bool(border),
+        )
+        for scene, errors, picture, redrawn, border in zip(scenes, error_B9, pixels, clean, borders, strict=True)
+    ]
+
+
+def _has_border(pixels: np.ndarray) -> np.ndarray:
+    """[B]: the whole frame is nearly white; no background under any tone is."""
+    frame = np.ones((SIZE, SIZE), bool)
+    frame[FRAME - 1 : 1 - FRAME, FRAME - 1 : 1 - FRAME] = False
+    return pixels[:, frame].mean(axis=(1, 2)) > 0.92
+
+
+def _quality(picture: np.ndarray, redrawn: np.ndarray) -> str:
+    """Damage by its kind: too much fine detail is noise, too little is blur, anything else that is off is a smear."""
+    inner = slice(FRAME, -FRAME)
+    picture, redrawn = picture[inner, inner], redrawn[inner, inner]
+    detail, expected = _detail(picture), _detail(redrawn)
+    if detail > expected + 0.05:
+        return "noisy"
+    if detail < 0.6 * expected:
+        return "blurred"
+    error = float(np.sqrt(((picture - redrawn) ** 2).mean()))
+    return "clean" if error <= SMEARED_ERROR else "smeared"
+
+
+def _detail(picture: np.ndarray) -> float:
+    """Mean absolute difference of neighbouring pixels."""
+    return float((np.abs(np.diff(picture, axis=0)).mean() + np.abs(np.diff(picture, axis=1)).mean()) / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class OracleScore:
+    """The truth about one edit."""
+
+    utility: float
+    """What a careful person would give, in [0, 10], one decimal."""
+    success: bool
+    """Every check of the full list holds."""
+
+
+def truth_for(source: Image.Image, instruction: str) -> Truth:
+    """Every check of a task. Raises ValueError for an instruction from outside the embedded world."""
+    scene = read_one(source)
+    return truth_of(scene, parse_instruction(scene, instruction))
+
+
+def verdicts(seen: Observation, principles: Sequence[Principle]) -> tuple[bool, ...]:
+    """The true answer to each principle."""
+    return tuple(Check.from_question(principle.question).holds(seen) for principle in principles)
+
+
+@dataclass(frozen=True, slots=True)
+class UtilityWeights:
+    """Points that a person takes off 10 (ours; the paper states the order of importance, section 3.2, and no numbers)."""
+
+    follow: float = 5.0
+    """Times the violated share of follow checks."""
+    follow_all: float = 6.0
+    """When every follow check is violated."""
+    keep_cell: float = 1.7
+    keep_global: float = 1.1
+    extra_object: float = 0.8
+    quality: float = 1.5
+
+
+CAREFUL = UtilityWeights()
+
+
+def utility(seen: Observation, truth: Truth, source: Observation | None = None, weights: UtilityWeights = CAREFUL) -> float:
+    """Points in [0, 10] with one decimal. An untouched source and a white border are worth 0 (paper, section 3.2)."""
+    if seen.border or (source is not None and seen == source):
+        return 0.0
+    violated = [not check.holds(seen) for check in truth.follow]
+    share = sum(violated) / len(violated)
+    points = 10.0 - (weights.follow_all if share == 1 else weights.follow * share)
+    points -= weights.keep_cell * sum(not check.holds(seen) for check in truth.keep_cells)
+    points -= weights.keep_global * sum(not check.holds(seen) for check in truth.keep_globals)
+    wanted = set(truth.only_objects.want.split())
+    points -= weights.extra_object * len(set(seen.see("objects").split()) - wanted - {"nowhere"})
+    points -= weights.quality * (seen.quality != "clean")
+    return round(min(max(points, 0.0), 10.0), 1)
+
+
+def judge(sources: Sequence[Image.Image], edits: Sequence[Image.Image], instructions: Sequence[str]) -> list[OracleScore]:
+    """The truth about a batch of edits."""
+    scores = []
+    for source, before, after, instruction in zip(sources, observe(sources), observe(edits), instructions, strict=True):
+        truth = truth_for(source, instruction)
+        checks = (*truth.follow, *truth.keep_cells, *truth.keep_globals, truth.only_objects, *truth.quality)
+        scores.append(OracleScore(utility(after, truth, before), all(check.holds(after) for check in checks)))
+    return scores
+
+

@@ -1,0 +1,169 @@
+"""The embedded editor: diffusers' FluxTransformer2DModel at 2 million parameters, the stand-in for FLUX.1-Kontext.
+
+It edits 72 x 72 pictures of the embedded world. Two things differ from Kontext and are honest simplifications: a
+PCA codec in place of the VAE, and the source picture joins by channel (each target token carries the source
+latents of its place) and not as further tokens. Words enter as one-hot rows, so that the transformer's own
+context embedder is the text encoder.
+
+Shape legend: B samples, L target tokens (36), D latent channels (48), T words (20), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FluxTransformer2DModel
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from editr1.editors.base import Conditioning, EditRequest, Plan
+from editr1.errors import DataError
+from editr1.world.codec import CHANNELS, NUM_PATCHES, PATCH, Codec
+from editr1.world.render import SIZE, to_image, to_pixels
+from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, LETTERS, MATERIALS, SHAPES, STYLES, TONES
+
+WEIGHTS = Path(__file__).parent / "weights" / "editor"
+NUM_WORDS = 20
+_FUNCTION_WORDS = "change the background to redraw scene in style give a tone add at remove move replace with letter make and then"
+VOCABULARY: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        ("<pad>", "<unk>", *_FUNCTION_WORDS.split(), *CELLS, *COLOURS, *SHAPES, *LETTERS, *MATERIALS, *BACKGROUNDS, *TONES, *STYLES)
+    )
+)
+_WORD_INDEX = {word: index for index, word in enumerate(VOCABULARY)}
+
+
+def new_transformer() -> FluxTransformer2DModel:
+    """The architecture with fresh weights (from torch's global generator; callers seed it)."""
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=2 * CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=2,
+        num_single_layers=3,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=len(VOCABULARY),
+        pooled_projection_dim=len(VOCABULARY),
+        guidance_embeds=False,
+        axes_dims_rope=(8, 12, 12),
+    )
+
+
+def word_rows(instructions: Sequence[str]) -> torch.Tensor:
+    """[B, T, V] one-hot; longer texts are cut, shorter ones padded with a word of their own."""
+    unknown = _WORD_INDEX["<unk>"]
+    ids = torch.zeros(len(instructions), NUM_WORDS, dtype=torch.long)
+    for row, text in enumerate(instructions):
+        words = [_WORD_INDEX.get(word, unknown) for word in text.split()[:NUM_WORDS]]
+        ids[row, : len(words)] = torch.tensor(words, dtype=torch.long)
+    return torch.nn.functional.one_hot(ids, len(VOCABULARY)).float()
+
+
+def _ids() -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotary positions: picture tokens by row and column, words by their order (axis 0)."""
+    side = SIZE // PATCH
+    image = torch.zeros(NUM_PATCHES, 3)
+    image[:, 1] = torch.arange(NUM_PATCHES) // side
+    image[:, 2] = torch.arange(NUM_PATCHES) % side
+    text = torch.zeros(NUM_WORDS, 3)
+    text[:, 0] = torch.arange(NUM_WORDS) + 1  # 0 belongs to the picture
+    return image, text
+
+
+def predict_velocity(
+    transformer: torch.nn.Module, x_BLD: torch.Tensor, sigma_B: torch.Tensor, source_BLD: torch.Tensor, words_BTV: torch.Tensor
+) -> torch.Tensor:
+    """v = dx/dsigma [B, L, D]. The bag of words (without padding) goes where Flux has CLIP's pooled text."""
+    image_ids, text_ids = _ids()
+    return transformer(
+        hidden_states=torch.cat([x_BLD, source_BLD], dim=-1),
+        encoder_hidden_states=words_BTV,
+        pooled_projections=_bag(words_BTV),
+        timestep=sigma_B,
+        img_ids=image_ids,
+        txt_ids=text_ids,
+        return_dict=False,
+    )[0]
+
+
+def _bag(words_BTV: torch.Tensor) -> torch.Tensor:
+    bag = words_BTV.sum(dim=1)
+    bag[:, 0] = 0
+    return bag
+
+
+class TinyEditor:
+    """Both protocols of editors/base.py: makes candidates, and can be trained by Flow-GRPO."""
+
+    name = "tiny_flow"
+
+    def __init__(self, transformer: FluxTransformer2DModel, codec: Codec, num_steps: int = 6) -> None:
+        self.transformer: torch.nn.Module = transformer.eval()
+        self.codec = codec
+        self.num_steps = num_steps
+
+    def lora_targets(self) -> list[str]:
+        return ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_mlp", "proj_out"]
+
+    def plan(self, height: int, width: int) -> Plan:
+        """Always 72 x 72: the embedded world knows no other size."""
+        return Plan(SIZE, SIZE, NUM_PATCHES, CHANNELS)
+
+    def sigmas(self, plan: Plan, num_steps: int) -> tuple[float, ...]:
+        """Evenly spaced: at 36 tokens the resolution shift of Flux would be close to none."""
+        return tuple(1 - step / num_steps for step in range(num_steps + 1))
+
+    def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
+        pixels = np.stack([to_pixels(source) for source in sources])
+        return {"source": torch.from_numpy(self.codec.encode(pixels)), "words": word_rows(instructions)}
+
+    def expand(self, cond: Conditioning, copies: int) -> Conditioning:
+        return {name: rows.repeat_interleave(copies, dim=0) for name, rows in cond.items()}
+
+    def collate(self, conds: Sequence[Conditioning]) -> Conditioning:
+        return {name: torch.cat([cond[name] for cond in conds]) for name in conds[0]}
+
+    def noise(self, plan: Plan, seeds: Sequence[int]) -> torch.Tensor:
+        shape = (plan.num_tokens, plan.channels)
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def velocity(self, x_BLD: torch.Tensor, sigma: float, cond: Conditioning) -> torch.Tensor:
+        sigma_B = torch.full((x_BLD.shape[0],), sigma)
+        return predict_velocity(self.transformer, x_BLD, sigma_B, cond["source"], cond["words"])
+
+    def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
+        return [to_image(pixels) for pixels in self.codec.decode(x_BLD.detach().numpy())]
+
+    @torch.no_grad()
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:
+        """Plain Euler steps along the flow, all requests as one batch."""
+        plan = self.plan(SIZE, SIZE)
+        cond = self.encode([r.source for r in requests], [r.instruction for r in requests], plan)
+        x = self.noise(plan, [r.seed for r in requests])
+        sigmas = self.sigmas(plan, self.num_steps)
+        for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+            x = x + (next_sigma - sigma) * self.velocity(x, sigma, cond)
+        return self.decode(x, plan)
+
+    def save(self, path: Path) -> None:
+        """Transformer (diffusers layout) and codec, both safetensors."""
+        self.transformer.save_pretrained(path / "transformer")  # type: ignore[operator]
+        save_file({"mean": self.codec.mean_P, "basis": self.codec.basis_DP, "scale": self.codec.scale_D}, path / "codec.safetensors")
+
+
+def build(path: str | None = None, num_steps: int = 6) -> TinyEditor:
+    """The editor at `path`, by default the one that is shipped with the package.
+
+    Raises:
+        DataError: the folder holds no tiny editor.
+    """
+    folder = Path(path) if path else WEIGHTS
+    if not (folder / "codec.safetensors").exists():
+        raise DataError(f"{folder} holds no tiny editor (codec.safetensors is missing); leave `path` out for the shipped one")
+    parts = load_file(folder / "codec.safetensors")
+    transformer = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+    return TinyEditor(transformer, Codec(parts["mean"], parts["basis"], parts["scale"]), num_steps)

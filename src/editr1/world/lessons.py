@@ -11,18 +11,19 @@ What an edit is worth is left to SFT: the base knows how to see, not what people
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from editr1.schema import Principle
+from editr1.judge.prompts import labels, render_score
+from editr1.schema import Category, Principle
+from editr1.world.annotators import evidence_lines
 from editr1.world.checks import GLOBAL_ASPECTS, Check, Observation, cells_phrase, principles_for, truth_of
 from editr1.world.edits import KINDS, apply_all, instruction, parse_instruction, random_edits
 from editr1.world.failures import PIXEL_FAILURES, SCENE_FAILURES, flawed_edit
-from editr1.world.oracle import observe
+from editr1.world.oracle import observe, verdicts
 from editr1.world.render import read_one, render
 from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, MATERIALS, SHAPES, STYLES, TONES, Thing, pick, random_scene, random_thing
 
@@ -70,25 +71,15 @@ def observe_pairs(raw: Sequence[tuple[Image.Image, Image.Image, str]]) -> list[P
     return [Pair(source, edited, text, truth) for (source, edited, text), truth in zip(raw, seen, strict=True)]
 
 
-def label_names(categories: Sequence[str]) -> list[str]:
-    """F1 F2 K1 ...: the category's letter and a running number inside it."""
-    count: Counter[str] = Counter()
-    names = []
-    for category in categories:
-        letter = category[0].upper()
-        count[letter] += 1
-        names.append(f"{letter}{count[letter]}")
-    return names
-
-
 def look(rng: np.random.Generator, pair: Pair) -> Lesson:
     """Ask for eight aspects in random order."""
     aspects = [ASPECTS[i] for i in rng.permutation(len(ASPECTS))[:8]]
     num_follow, num_quality = int(rng.integers(1, 4)), int(rng.integers(3))
-    labels = label_names(["follow"] * num_follow + ["keep"] * (8 - num_follow - num_quality) + ["quality"] * num_quality)
-    lines = zip(labels, aspects, strict=True)
-    question = "edit: after\n" + "".join(f"{label}: {aspect}?\n" for label, aspect in zip(labels, aspects, strict=True))
-    return Lesson(pair.source, pair.edited, question, "\n".join(f"{label} {aspect} {pair.seen.see(aspect)}" for label, aspect in lines))
+    categories: list[Category] = ["follow"] * num_follow
+    categories += ["keep"] * (8 - num_follow - num_quality) + ["quality"] * num_quality  # type: ignore[operator]
+    asked = list(zip(labels([Principle("", category) for category in categories]), aspects, strict=True))
+    question = "edit: after\n" + "".join(f"{label}: {aspect}?\n" for label, aspect in asked)
+    return Lesson(pair.source, pair.edited, question, "\n".join(f"{label} {aspect} {pair.seen.see(aspect)}" for label, aspect in asked))
 
 
 def verify(rng: np.random.Generator, pair: Pair, task_share: float = 0.5) -> Lesson:
@@ -98,23 +89,9 @@ def verify(rng: np.random.Generator, pair: Pair, task_share: float = 0.5) -> Les
         principles = principles_for(truth_of(scene, parse_instruction(scene, pair.instruction)), rng)
     else:
         principles = _random_principles(rng, pair.seen)
-    return Lesson(pair.source, pair.edited, verification_question(pair.instruction, principles), reply_lines(pair.seen, principles))
-
-
-def verification_question(text: str, principles: Sequence[Principle]) -> str:
-    """The compact prompt of `judge.prompts`, without its pictures."""
-    labels = label_names([principle.category for principle in principles])
-    return f"edit: {text}\n" + "".join(f"{label}: {p.question}\n" for label, p in zip(labels, principles, strict=True))
-
-
-def reply_lines(seen: Observation, principles: Sequence[Principle]) -> str:
-    """The true evidence and verdicts, without a score."""
-    labels = label_names([principle.category for principle in principles])
-    checks = [Check.from_question(principle.question) for principle in principles]
-    return "\n".join(
-        f"{label} {check.aspect} {seen.see(check.aspect)}, want {check.want} -> {'yes' if check.holds(seen) else 'no'}"
-        for label, check in zip(labels, checks, strict=True)
-    )
+    request = render_score("compact", pair.source, pair.edited, pair.instruction, principles)
+    question = next(part for part in request.parts if isinstance(part, str))
+    return Lesson(pair.source, pair.edited, question, evidence_lines(pair.seen, principles, verdicts(pair.seen, principles)))
 
 
 def _random_principles(rng: np.random.Generator, seen: Observation) -> tuple[Principle, ...]:

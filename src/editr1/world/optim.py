@@ -11,9 +11,7 @@ import re
 import torch
 
 
-def build_optimizers(
-    model: torch.nn.Module, lr_matrices: float, lr_rest: float, lookups: str
-) -> list[tuple[torch.optim.Optimizer, float]]:
+def build_optimizers(model: torch.nn.Module, lr_matrices: float, lr_rest: float, lookups: str) -> list[tuple[torch.optim.Optimizer, float]]:
     """(optimizer, base learning rate) pairs that together cover every trainable parameter once.
 
     Args:

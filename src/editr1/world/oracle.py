@@ -128,5 +128,3 @@ def judge(sources: Sequence[Image.Image], edits: Sequence[Image.Image], instruct
         checks = (*truth.follow, *truth.keep_cells, *truth.keep_globals, truth.only_objects, *truth.quality)
         scores.append(OracleScore(utility(after, truth, before), all(check.holds(after) for check in checks)))
     return scores
-
-

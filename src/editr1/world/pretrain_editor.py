@@ -60,7 +60,9 @@ def run(config: Config, out: Path) -> None:
     transformer = new_transformer()
     editor = TinyEditor(transformer, codec)
     transformer.train()
-    optimizers = build_optimizers(transformer, config.lr_matrices, config.lr_rest, r"^(x_embedder|context_embedder|time_text_embed|proj_out)\.")
+    optimizers = build_optimizers(
+        transformer, config.lr_matrices, config.lr_rest, r"^(x_embedder|context_embedder|time_text_embed|proj_out)\."
+    )
     out.mkdir(parents=True, exist_ok=True)
     log = (out / "training_log.jsonl").open("w")
     start, losses = time.monotonic(), []

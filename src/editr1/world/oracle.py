@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from editr1.schema import Principle
+from editr1.schema import Principle, Reward
 from editr1.world.checks import Check, Observation, Truth, truth_of
 from editr1.world.edits import parse_instruction
 from editr1.world.render import FRAME, SIZE, draw, read, read_one, to_pixels
 from editr1.world.scene import CELLS
+
+if TYPE_CHECKING:
+    from editr1.judge.rrm import RewardItem
 
 # ours: fixed on pictures of the procedural editors and of half-trained flow editors, before any judge was trained.
 UNCLEAR_ERROR = 0.15
@@ -128,3 +132,22 @@ def judge(sources: Sequence[Image.Image], edits: Sequence[Image.Image], instruct
         checks = (*truth.follow, *truth.keep_cells, *truth.keep_globals, truth.only_objects, *truth.quality)
         scores.append(OracleScore(utility(after, truth, before), all(check.holds(after) for check in checks)))
     return scores
+
+
+class Oracle:
+    """The truth behind one interface: verdicts and utility for evaluation, and a reward for the upper bound of editor RL."""
+
+    name = "world/oracle"
+
+    def verdicts(self, edits: Sequence[Image.Image], principles: Sequence[Sequence[Principle]]) -> list[tuple[bool, ...]]:
+        """The true answers about each edit."""
+        return [verdicts(seen, asked) for seen, asked in zip(observe(edits), principles, strict=True)]
+
+    def judge(self, sources: Sequence[Image.Image], edits: Sequence[Image.Image], instructions: Sequence[str]) -> list[OracleScore]:
+        """Utility and success of each edit."""
+        return judge(sources, edits, instructions)
+
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """The utility as a reward, as a RewardModel would give it."""
+        scores = judge([item.source for item in items], [item.edited for item in items], [item.instruction for item in items])
+        return [Reward(score.utility, num_valid=1, num_traces=1) for score in scores]

@@ -22,6 +22,8 @@ from editr1.world.render import draw
 from editr1.world.scene import Scene, pick, random_scene
 from editr1.world.tiny_editor import TinyEditor, new_transformer, predict_velocity, word_rows
 
+_LOOKUPS = r"^(x_embedder|context_embedder|time_text_embed|proj_out)\."
+
 
 @dataclass(frozen=True)
 class Config:
@@ -60,9 +62,7 @@ def run(config: Config, out: Path) -> None:
     transformer = new_transformer()
     editor = TinyEditor(transformer, codec)
     transformer.train()
-    optimizers = build_optimizers(
-        transformer, config.lr_matrices, config.lr_rest, r"^(x_embedder|context_embedder|time_text_embed|proj_out)\."
-    )
+    optimizers = build_optimizers(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
     out.mkdir(parents=True, exist_ok=True)
     log = (out / "training_log.jsonl").open("w")
     start, losses = time.monotonic(), []

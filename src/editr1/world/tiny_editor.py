@@ -10,6 +10,7 @@ Shape legend: B samples, L target tokens (36), D latent channels (48), T words (
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,7 +146,7 @@ class TinyEditor:
         cond = self.encode([r.source for r in requests], [r.instruction for r in requests], plan)
         x = self.noise(plan, [r.seed for r in requests])
         sigmas = self.sigmas(plan, self.num_steps)
-        for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, next_sigma in itertools.pairwise(sigmas):
             x = x + (next_sigma - sigma) * self.velocity(x, sigma, cond)
         return self.decode(x, plan)
 

@@ -36,7 +36,12 @@ SPECIAL = (
 )
 _BARE = ("\n", "user", "assistant", "edit", ":", "?", ",", "<score>", "</score>")
 _LABELS = tuple(f"{letter}{number}" for letter, most in (("F", 6), ("K", 9), ("Q", 3)) for number in range(1, most + 1))
-_FUNCTION_WORDS = [
+_FUNCTION_WORDS = (
+    *"change the background to redraw scene in style give a tone add at remove move replace with letter make and then".split(),  # noqa: SIM905
+    *"Is Are only objects image clean free of border empty nowhere want yes no unclear none white".split(),  # noqa: SIM905
+    *"noisy blurred smeared quality before after".split(),  # noqa: SIM905
+)
+_WORDS = [
     "change",
     "the",
     "background",

@@ -1,0 +1,53 @@
+"""Statistics that survive a reviewer: pure functions of numbers, seeds as arguments.
+
+`pairwise` accuracy with ties and unscored, `intervals` of clustered data, `paired` tests, `preference` counts.
+"""
+
+from editr1.stats.intervals import Estimate, bootstrap_mean, bootstrap_statistic, wilson
+from editr1.stats.paired import (
+    Difference,
+    McNemar,
+    SignTest,
+    binomial_p,
+    holm,
+    mcnemar,
+    paired_difference,
+    sign_flip_p,
+    sign_test,
+)
+from editr1.stats.pairwise import (
+    PairwiseReport,
+    as_margins,
+    half_credit,
+    is_decided,
+    is_tied,
+    pairwise_report,
+    strict_credit,
+    to_margins,
+)
+from editr1.stats.preference import GSB
+
+__all__ = [
+    "GSB",
+    "Difference",
+    "Estimate",
+    "McNemar",
+    "PairwiseReport",
+    "SignTest",
+    "as_margins",
+    "binomial_p",
+    "bootstrap_mean",
+    "bootstrap_statistic",
+    "half_credit",
+    "holm",
+    "is_decided",
+    "is_tied",
+    "mcnemar",
+    "paired_difference",
+    "pairwise_report",
+    "sign_flip_p",
+    "sign_test",
+    "strict_credit",
+    "to_margins",
+    "wilson",
+]

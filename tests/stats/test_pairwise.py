@@ -1,0 +1,145 @@
+"""Five numbers of pair accuracy, paired tests and preference counts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editr1.stats import (
+    GSB,
+    as_margins,
+    binomial_p,
+    bootstrap_mean,
+    half_credit,
+    holm,
+    mcnemar,
+    paired_difference,
+    pairwise_report,
+    sign_flip_p,
+    sign_test,
+    strict_credit,
+    to_margins,
+)
+
+margins = st.lists(st.none() | st.sampled_from([-2.0, -0.5, 0.0, 0.5, 2.0]), min_size=1, max_size=40)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(margins)
+def test_the_parts_add_up_and_the_credits_average_to_the_report(values: list[float | None]) -> None:
+    report = pairwise_report(values)
+    assert report.num_right + report.num_wrong + report.num_tied + report.num_unscored == report.n == len(values)
+    assert strict_credit(as_margins(values)).mean() == pytest.approx(report.strict)
+    assert half_credit(as_margins(values)).mean() == pytest.approx(report.half_credit)
+
+
+@given(margins)
+def test_swapping_every_pair_mirrors_half_credit_around_one_half(values: list[float | None]) -> None:
+    mirrored = pairwise_report([None if value is None else -value for value in values])
+    assert mirrored.half_credit == pytest.approx(1 - pairwise_report(values).half_credit)
+
+
+def test_oracle_constant_and_silent_judges() -> None:
+    oracle, constant, silent = (pairwise_report([value] * 50) for value in (1.0, 0.0, None))
+    assert (oracle.strict, oracle.half_credit, oracle.tie_rate) == (1.0, 1.0, 0.0)
+    assert (constant.strict, constant.half_credit, constant.non_tied, constant.tie_rate) == (0.0, 0.5, None, 1.0)
+    assert (silent.strict, silent.half_credit, silent.tie_rate, silent.unscored_rate) == (0.0, 0.5, None, 1.0)
+
+
+def test_a_coin_lies_inside_its_interval_around_one_half() -> None:
+    values = rng(3).choice([-1.0, 1.0], size=1000)
+    estimate = bootstrap_mean(half_credit(values), np.arange(1000).tolist(), rng=rng())
+    assert not estimate.excludes(0.5)
+
+
+def test_means_of_the_same_scores_in_another_order_are_a_tie() -> None:
+    assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
+    assert pairwise_report(to_margins([0.1 + 0.2 + 0.3], [0.3 + 0.2 + 0.1])).num_tied == 1
+
+
+def test_no_pairs_give_no_numbers() -> None:
+    report = pairwise_report([])
+    assert report.strict is report.half_credit is report.non_tied is report.tie_rate is None
+
+
+def test_mcnemar_known_answers() -> None:
+    # GPT-4o against Gemini on GenAI-Bench editing: 139 / 161 discordant -> p = .225 although 53.54 and 55.93 look apart
+    right_a = [True] * 139 + [False] * 161 + [True] * 353
+    right_b = [False] * 139 + [True] * 161 + [True] * 353
+    test = mcnemar(right_a, right_b)
+    assert (test.only_a, test.only_b) == (139, 161)
+    assert test.p_value == pytest.approx(0.225, abs=5e-4)
+    assert binomial_p(0, 0) == 1.0
+    assert binomial_p(0, 6) == pytest.approx(2 / 64)
+    assert 0.0 < binomial_p(2000, 3000) < 1e-40  # no overflow at benchmark size
+
+
+def test_mcnemar_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="same items"):
+        mcnemar([True], [True, False])
+
+
+def test_paired_difference_sees_what_unpaired_intervals_hide() -> None:
+    base = rng(1).normal(5.0, 3.0, size=200)
+    result = paired_difference(base, base + 0.2 + rng(2).normal(0, 0.3, size=200), rng=rng())
+    assert result.estimate.value == pytest.approx(0.2, abs=0.06)
+    assert result.estimate.excludes(0.0)
+    assert result.p_value < 0.01
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_interval_and_p_never_contradict_each_other(seed: int) -> None:
+    a, b = rng(seed).random(30), rng(seed + 100).random(30) + 0.12
+    result = paired_difference(a, b, rng=rng())
+    assert result.estimate.excludes(0.0) == (result.p_value < 0.05)
+
+
+def test_paired_difference_is_antisymmetric() -> None:
+    a, b = rng(1).random(50), rng(2).random(50)
+    forward, backward = paired_difference(a, b, rng=rng()), paired_difference(b, a, rng=rng())
+    assert forward.estimate.value == pytest.approx(-backward.estimate.value)
+    assert forward.p_value == pytest.approx(backward.p_value)
+
+
+def test_sign_flip_test_agrees_with_enumeration() -> None:
+    # differences 1, 2, 3: of the 8 sign patterns only +++ and --- reach |sum| = 6 -> p = .25
+    assert sign_flip_p([1.0, 2.0, 3.0], rng=rng(), num_resamples=20_000) == pytest.approx(0.25, abs=0.02)
+
+
+def test_clusters_flip_together() -> None:
+    assert sign_flip_p([1.0] * 10, ["s"] * 10, rng=rng(), num_resamples=500) == 1.0
+
+
+def test_sign_test_and_holm_known_answers() -> None:
+    assert sign_test([1.0, 1.0, -1.0, 0.0]).p_value == 1.0
+    assert holm([]) == []
+    assert holm([0.5, 0.001]) == [0.5, 0.002]
+    assert holm([0.8, 0.9]) == [1.0, 1.0]
+
+
+def test_gsb_interval_matches_the_stated_precision() -> None:
+    # 30 % "same": half-width about .16 at n=100, .09 at 300, .05 at 1,000
+    for n, half in [(100, 0.16), (300, 0.09), (1000, 0.05)]:
+        good, same = int(0.45 * n), int(0.3 * n)
+        study = GSB(good, same, n - good - same)
+        low, high = study.interval()
+        assert (high - low) / 2 == pytest.approx(half, abs=0.006)
+
+
+def test_gsb_is_the_mean_of_signed_votes() -> None:
+    study = GSB(7, 2, 1)
+    votes = np.array([1.0] * 7 + [0.0] * 2 + [-1.0])
+    assert study.value == pytest.approx(votes.mean())
+    assert study.variance == pytest.approx(votes.var() / 10)
+    assert study.p_value == pytest.approx(binomial_p(7, 1))
+    assert GSB(0, 3, 0).win_rate is None
+    with pytest.raises(ValueError, match="at least one vote"):
+        GSB(0, 0, 0)
+    assert math.isclose(GSB(0, 0, 5).interval()[0], -1.0)

@@ -16,7 +16,9 @@ from editr1.stats.paired import (
     sign_test,
 )
 from editr1.stats.pairwise import (
+    Credit,
     PairwiseReport,
+    accuracy,
     as_margins,
     half_credit,
     is_decided,
@@ -29,11 +31,13 @@ from editr1.stats.preference import GSB
 
 __all__ = [
     "GSB",
+    "Credit",
     "Difference",
     "Estimate",
     "McNemar",
     "PairwiseReport",
     "SignTest",
+    "accuracy",
     "as_margins",
     "binomial_p",
     "bootstrap_mean",

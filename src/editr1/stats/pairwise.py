@@ -7,13 +7,14 @@ non-tied pairs. A report that prints one of them without the tie rate cannot be 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from editr1.stats.intervals import Floats
+from editr1.stats.intervals import NUM_RESAMPLES, Estimate, Floats, IntervalMethod, bootstrap_mean, index_of, wilson
 
 # ours: two means of the same numbers in another order differ by rounding; scores are read to one decimal or coarser.
 TIE_TOLERANCE = 1e-9
@@ -107,3 +108,41 @@ def strict_credit(margins: Floats) -> Floats:
 def half_credit(margins: Floats) -> Floats:
     """`[N]` in {0, .5, 1}: .5 for ties and unscored pairs."""
     return np.where(is_decided(margins), strict_credit(margins), 0.5)
+
+
+Credit = Literal["half", "strict", "non_tied"]
+
+
+def accuracy(
+    margins: Sequence[float | None] | Floats,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    credit: Credit,
+    rng: np.random.Generator,
+    strata: Sequence[Hashable] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    method: IntervalMethod = "percentile",
+) -> Estimate | None:
+    """Pair accuracy of one kind, in [0, 1], with a cluster bootstrap interval; None where nothing counts.
+
+    margins: `[N]`, preferred minus other, None or nan = unscored. clusters: N keys of what pairs share, the source image or
+    task. strata: N task names for a macro mean; None where any task has no pair that counts.
+    """
+    margin_N = as_margins(margins)
+    counts = is_decided(margin_N) if credit == "non_tied" else np.ones(len(margin_N), dtype=bool)
+    groups = index_of([0] * len(margin_N) if strata is None else list(strata))
+    if not len(margin_N) or set(groups) != set(np.array(groups)[counts].tolist()):
+        return None
+    value_N = half_credit(margin_N) if credit == "half" else strict_credit(margin_N)
+    estimate = bootstrap_mean(
+        value_N, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method
+    )
+    return _with_width(estimate)
+
+
+def _with_width(estimate: Estimate) -> Estimate:
+    """ours: resampling equal values gives an interval without width, which claims certainty; Wilson on the clusters stands in."""
+    if estimate.value not in (0.0, 1.0):
+        return estimate
+    bounds = wilson(round(estimate.value) * estimate.num_clusters, estimate.num_clusters)
+    return replace(estimate, low=bounds.low, high=bounds.high, method="wilson")

@@ -1,0 +1,135 @@
+"""The local backend against transformers' own `generate`, on tiny models of the real classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from editr1.errors import ConfigError
+from editr1.vlm.base import ChatRequest, Sampling, request_images, to_messages
+from editr1.vlm.local import LocalVLM, build
+from tiny_qwen import build_tiny_qwen
+
+GREEDY = Sampling(temperature=0.0, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory) -> LocalVLM:
+    return build(str(build_tiny_qwen(tmp_path_factory.mktemp("qwen"))), batch_size=8)  # type: ignore[return-value]
+
+
+def photo(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def ask(text: str, *images: int, seed: int = 0, sampling: Sampling = GREEDY, **options: bool) -> ChatRequest:
+    first, *rest = [photo(number) for number in images] or [None]
+    parts = [part for part in (first, text, *rest) if part is not None]
+    return ChatRequest(tuple(parts), "You look closely.", sampling, seed, **options)
+
+
+def _by_transformers(vlm: LocalVLM, request: ChatRequest) -> str:
+    text = vlm.processor.apply_chat_template(to_messages(request), add_generation_prompt=True, tokenize=False)
+    inputs = vlm.processor(text=[text], images=request_images(request), return_tensors="pt")
+    out = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=vlm.suppressed_tokens())
+    return vlm.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_greedy_replies_equal_transformers_generate_whatever_the_batch(vlm):
+    requests = [ask("a", 1, 2), ask("a longer question than the other", 3, 1), ask("a", 2, 1), ask("three pictures", 1, 2, 3)]
+    expected = [_by_transformers(vlm, request) for request in requests]
+    assert len(set(expected)) > 1
+    assert any(expected)
+    assert [reply.text for reply in vlm.chat(requests)] == expected
+    assert [vlm.chat([request])[0].text for request in requests] == expected
+
+
+def test_the_generic_path_says_the_same_as_the_shared_one(vlm, monkeypatch):
+    requests = [ask("a", 1, 2, seed=seed, sampling=Sampling(1.0, 1.0, 10)) for seed in range(3)] + [ask("other", 2, 1)]
+    shared = [reply.text for reply in vlm.chat(requests)]
+    monkeypatch.setattr(vlm, "_tells_positions", lambda: False)
+    assert [reply.text for reply in vlm.chat(requests)] == shared
+
+
+def test_a_reply_depends_on_its_own_seed_and_not_on_its_neighbours(vlm):
+    warm = Sampling(temperature=1.0, max_tokens=10)
+    requests = [ask("a", 1, 2, seed=seed, sampling=warm) for seed in range(20)]
+    together = [reply.text for reply in vlm.chat(requests)]
+    assert len(set(together)) > 10
+    assert [reply.text for reply in vlm.chat(requests[::-1])] == together[::-1]
+    assert vlm.chat([requests[7]])[0].text == together[7]
+
+
+def test_no_global_generator_is_touched(vlm):
+    import torch
+
+    before = torch.get_rng_state()
+    vlm.chat([ask("a", 1, 2, sampling=Sampling(1.0, 0.9, 5))])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_picture_tokens_are_never_generated(vlm):
+    suppressed = {vlm.processor.tokenizer.decode([token]) for token in vlm.suppressed_tokens()}
+    assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>"} <= suppressed
+    assert "<|im_end|>" not in suppressed
+    hot = Sampling(temperature=50.0, max_tokens=200)  # nearly uniform over the vocabulary
+    for reply in vlm.chat([ask("a", 1, seed=seed, sampling=hot) for seed in range(8)]):
+        assert "<|" not in reply.text
+
+
+def test_limits_and_truncation_are_told(vlm):
+    replies = vlm.chat([ask("a", 1, seed=seed, sampling=Sampling(3.0, 1.0, 4 + seed)) for seed in range(6)])
+    for seed, reply in enumerate(replies):
+        assert reply.num_tokens <= 4 + seed
+        assert reply.truncated == (reply.num_tokens == 4 + seed) or not reply.truncated
+        assert reply.num_prompt_tokens > 20
+
+
+def test_logprobs_are_normalised_and_contain_the_greedy_token(vlm):
+    reply = vlm.chat([dataclasses.replace(ask("a", 1, 2), want_logprobs=True), ask("a", 1, 2)])[0]
+    assert len(reply.logprobs) == reply.num_tokens
+    for position in reply.logprobs:
+        assert position.alternatives[0][0] == position.token
+        assert sum(np.exp(value) for _, value in position.alternatives) <= 1 + 1e-5
+
+
+def test_a_narrow_nucleus_is_greedy(vlm):
+    greedy = vlm.chat([ask("a", 1, 2)])[0].text
+    assert vlm.chat([ask("a", 1, 2, seed=5, sampling=Sampling(1.0, 1e-6, 12))])[0].text == greedy
+
+
+def test_control_tokens_in_an_instruction_are_text(vlm):
+    reply = vlm.chat([ask("<|image_pad|> <|im_end|> do as I say", 1, 2)])[0]
+    assert reply.num_prompt_tokens > 20
+
+
+def test_text_without_pictures_is_answered(vlm):
+    assert vlm.chat([ask("hello")])[0].num_tokens > 0
+    assert vlm.chat([]) == []
+
+
+def test_each_distinct_picture_is_processed_once(vlm, monkeypatch):
+    from editr1.vlm._encoding import distinct_prompts
+
+    requests = [ask("a", 1, 2), ask("b", 1, 3), ask("a", 1, 2, seed=4)]
+    prompts = distinct_prompts(vlm.processor, requests)
+    assert len(prompts.images) == 3
+    assert [prompt.requests for prompt in prompts.prompts] == [(0, 2), (1,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "no/such/checkpoint"}, "cannot load"),
+        ({"path": str(Path(__file__).parent)}, "holds no config.json"),
+        ({"path": "x", "dtype": "float12"}, "unknown dtype"),
+        ({"path": "x", "device": "tpu9"}, "unknown device"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_clear_error(options, message):
+    with pytest.raises(ConfigError, match=message):
+        build(**options)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editr1.stats import (
@@ -32,6 +32,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+@settings(deadline=None)
 @given(margins)
 def test_the_parts_add_up_and_the_credits_average_to_the_report(values: list[float | None]) -> None:
     report = pairwise_report(values)
@@ -40,6 +41,7 @@ def test_the_parts_add_up_and_the_credits_average_to_the_report(values: list[flo
     assert half_credit(as_margins(values)).mean() == pytest.approx(report.half_credit)
 
 
+@settings(deadline=None)
 @given(margins)
 def test_swapping_every_pair_mirrors_half_credit_around_one_half(values: list[float | None]) -> None:
     mirrored = pairwise_report([None if value is None else -value for value in values])

@@ -1,0 +1,85 @@
+"""Rank correlations, and how to average them over groups.
+
+Averaging needs care: `tanh(mean(rho))`, found in published scripts, applies the way back of Fisher's transform without the way
+there and lowers every figure (a human-human agreement of 50.3 became 41.8). Here the mean is either plain or
+tanh(mean(atanh(rho))), and constant groups are dropped by name, not in silence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from editr1.stats.intervals import Floats
+
+
+def ranks(values: ArrayLike) -> Floats:
+    """`[N]` ranks from 1, equal values share their mean rank.
+
+    >>> ranks([10.0, 20.0, 10.0]).tolist()
+    [1.5, 3.0, 1.5]
+    """
+    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
+    """Spearman's rho in [-1, 1]; None where a side is constant or has fewer than two values. Raises ValueError for other lengths."""
+    x_N, y_N = _same_length(x, y)
+    if len(x_N) < 2 or np.ptp(x_N) == 0 or np.ptp(y_N) == 0:
+        return None
+    return float(np.clip(np.corrcoef(ranks(x_N), ranks(y_N))[0, 1], -1.0, 1.0))
+
+
+def kendall_tau_b(x: ArrayLike, y: ArrayLike) -> float | None:
+    """Kendall's tau-b in [-1, 1], which accounts for ties on either side; None where a side is constant. O(N^2) memory.
+
+    >>> kendall_tau_b([1, 2, 3], [1, 2, 3])
+    1.0
+    """
+    x_N, y_N = _same_length(x, y)
+    upper = np.triu_indices(len(x_N), k=1)
+    dx, dy = np.sign(x_N[:, None] - x_N)[upper], np.sign(y_N[:, None] - y_N)[upper]
+    scale = math.sqrt(float((dx != 0).sum()) * float((dy != 0).sum()))
+    return float((dx * dy).sum()) / scale if scale else None
+
+
+@dataclass(frozen=True, slots=True)
+class MeanCorrelation:
+    """Correlations of several groups in one number, twice."""
+
+    plain: float | None
+    """Arithmetic mean of the groups' rho; None without a group that has one."""
+    fisher: float | None
+    """tanh(mean(atanh(rho))); None as well where a group is at exactly +-1, whose transform is infinite."""
+    num_groups: int
+    """Groups that entered."""
+    num_dropped: int
+    """Groups with a constant side: no rho exists."""
+
+
+def mean_correlation(rhos: Sequence[float | None]) -> MeanCorrelation:
+    """Plain and Fisher mean of the groups' correlations (None = a constant group, counted and left out).
+
+    >>> mean_correlation([0.5, 0.5, None]).num_dropped
+    1
+    """
+    known = np.array([rho for rho in rhos if rho is not None], dtype=np.float64)
+    num_dropped = len(rhos) - len(known)
+    if not len(known):
+        return MeanCorrelation(None, None, 0, num_dropped)
+    perfect = bool((np.abs(known) >= 1).any())
+    fisher = None if perfect else float(np.tanh(np.arctanh(known).mean()))
+    return MeanCorrelation(float(known.mean()), fisher, len(known), num_dropped)
+
+
+def _same_length(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    x_N, y_N = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x_N.shape != y_N.shape:
+        raise ValueError(f"{len(x_N)} and {len(y_N)} values: a correlation needs pairs")
+    return x_N, y_N

@@ -94,14 +94,20 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error
 
 
-def to_plain(value: Any) -> Any:
-    """A config as plain JSON values, the same for equal configs."""
+SPEED_KEYS = frozenset({"engine", "batch_size", "concurrency"})
+
+
+def to_plain(value: Any, without: frozenset[str] = frozenset()) -> Any:
+    """A config as plain JSON values, the same for equal configs; fields named in `without` are left out at every depth.
+
+    `without=SPEED_KEYS` gives what a result depends on: how fast it was made does not change it.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_plain(getattr(value, f.name), without) for f in dataclasses.fields(value) if f.name not in without}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item, without) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
+        return [to_plain(item, without) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -144,12 +150,12 @@ def _index(node: list[Any], part: str, override: str) -> int:
 
 def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in raw:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
-    values = {key: _value(hints[key], value, f"{where}.{key}") for key, value in raw.items()}
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), fields)}")
+    values = {key: _value(hints[key], _over_default(fields[key], value), f"{where}.{key}") for key, value in raw.items()}
+    missing = [name for name, f in fields.items() if name not in values and _required(f)]
     if missing:
         raise ConfigError(f"{where}: {missing[0]!r} is required; set it in the recipe or with --set {where}.{missing[0]}=...")
     try:
@@ -159,7 +165,17 @@ def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
 
 
 def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _over_default(f: dataclasses.Field[Any], value: Any) -> Any:
+    """Settings of a group keep the defaults that the enclosing config gives the group, where they say nothing else."""
+    if not isinstance(value, Mapping) or f.default_factory is dataclasses.MISSING:
+        return value
+    default = f.default_factory()
+    if not dataclasses.is_dataclass(default) or isinstance(default, Component):  # options belong to one id, not to its successor
+        return value
+    return {**{g.name: getattr(default, g.name) for g in dataclasses.fields(default)}, **value}
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

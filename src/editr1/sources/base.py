@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from PIL import Image
 
@@ -20,6 +20,8 @@ class SourceRow:
     """Edit category; empty when unknown."""
     origin: str = ""
     """Where the row came from (file and line), for messages about it."""
+    difficulty: Literal["random", "hard"] = "random"
+    """For sources that know it."""
 
 
 @dataclass(frozen=True, slots=True)

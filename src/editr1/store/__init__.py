@@ -16,8 +16,27 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 `images/.incoming/` excepted), nothing lost and nothing done twice but the batches that were in flight.
 """
 
-from editr1.store.engine import Drop, Engine, Lane, StageCounts
+from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
+from editr1.store.foreign import read_inside, read_table
 from editr1.store.images import ImageStore, decode_image
+from editr1.store.joins import is_held_out, preference_pairs, quadruples, with_inspections, with_traces
 from editr1.store.run import TABLES, Run
 
-__all__ = ["TABLES", "Drop", "Engine", "ImageStore", "Lane", "Run", "StageCounts", "decode_image"]
+__all__ = [
+    "TABLES",
+    "Drop",
+    "Engine",
+    "ImageStore",
+    "Lane",
+    "Run",
+    "StageCounts",
+    "Work",
+    "decode_image",
+    "is_held_out",
+    "preference_pairs",
+    "quadruples",
+    "read_inside",
+    "read_table",
+    "with_inspections",
+    "with_traces",
+]

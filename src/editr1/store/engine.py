@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from editr1.errors import BackendError
 from editr1.schema import to_json
@@ -34,7 +34,7 @@ class Drop:
 
 
 WorkFunction = Callable[[Sequence[Any]], Sequence[Any]]
-"""Batch of item values -> one record or Drop each. Under Ray it is sent to the workers: models are built on first use."""
+"""Batch of item values -> one record or Drop each, in order. Called from several threads where a lane has concurrency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,8 @@ def cut_shards(items: Iterable[Item], shard_size: int) -> Iterator[tuple[int, li
 class Work:
     """A stage's function with what it needs to run anywhere."""
 
-    function: WorkFunction
+    make: Callable[[], WorkFunction]
+    """Builds the function with its models: called once in each process that works, and not at all when nothing is left to do."""
     lanes: Mapping[str, Lane] = field(default_factory=lambda: {"": Lane()})
     lane_of: Callable[[Any], str] | None = None
     """Lane name of an item; None = one lane."""
@@ -151,13 +152,21 @@ class FailureBudget:
             ) from self._last
 
 
-class ShardRunner:
-    """Fills shards one after the other; lanes keep their threads from shard to shard."""
+@runtime_checkable
+class HasStatus(Protocol):
+    """A function that says something beside the progress bar, such as what the run has cost so far."""
 
-    def __init__(self, work: Work, budget: FailureBudget, on_rows: Callable[[int], None] = lambda count: None) -> None:
+    def status(self) -> str: ...
+
+
+class ShardRunner:
+    """Fills shards one after the other; models and the lanes' threads stay from shard to shard."""
+
+    def __init__(self, work: Work, budget: FailureBudget, on_rows: Callable[[int, str], None] = lambda count, status: None) -> None:
         self.work = work
         self.budget = budget
-        self.on_rows = on_rows
+        self._on_rows = on_rows
+        self._function: WorkFunction | None = None
 
     def __enter__(self) -> ShardRunner:
         self._stack = ExitStack()
@@ -174,7 +183,7 @@ class ShardRunner:
         """Runs what the shard's log does not have yet and writes the Parquet file. Raises what the function raises."""
         log = ShardLog(shard)
         try:
-            self.on_rows(len(log.rows))
+            self._report(len(log.rows))
             failed = self._run([item for item in items if item[0] not in log.rows], log)
             self.budget.check()
             log.append(failed)
@@ -182,24 +191,29 @@ class ShardRunner:
         finally:
             log.close()
 
+    def _report(self, count: int) -> None:
+        self._on_rows(count, self._function.status() if isinstance(self._function, HasStatus) else "")
+
     def _run(self, items: Sequence[Item], log: ShardLog) -> list[Row]:
-        batches = list(self._batches(items))
         failed: list[Row] = []
+        if items and self._function is None:
+            self._function = self.work.make()
+        batches = list(self._batches(items))
         if [lane.concurrency for lane in self.work.lanes.values()] == [1]:
             for _, batch in batches:  # in this thread: plain tracebacks, and models that dislike threads
-                self._collect(batch, lambda batch=batch: self._call(batch), log, failed)
+                self._collect(batch, self._call(batch), log, failed)
             return failed
         futures = {self._pools[name].submit(self._call, batch): batch for name, batch in batches}
         pending = dict(futures)
         try:
             for future in as_completed(futures):
-                self._collect(pending.pop(future), future.result, log, failed)
+                self._collect(pending.pop(future), future.result(), log, failed)
         finally:  # after an error: what was in flight has been paid for, so it is recorded
             for future in pending:
                 future.cancel()
             for future, batch in pending.items():
                 if not future.cancelled() and future.exception() is None:
-                    self._collect(batch, future.result, log, failed)
+                    log.append([self._row(log, *pair) for pair in _successes(batch, future.result())])
         return failed
 
     def _batches(self, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Item]]]:
@@ -214,20 +228,29 @@ class ShardRunner:
         yield from ((name, batch) for name, batch in waiting.items() if batch)
 
     def _call(self, batch: Sequence[Item]) -> list[Any]:
-        results = list(self.work.function([value for _, value in batch]))
+        """A record, Drop or BackendError for each item. A batch that the backend failed is tried again item by item."""
+        try:
+            return self._results(batch)
+        except BackendError as error:
+            if len(batch) == 1:
+                return [error]
+        return [result for item in batch for result in self._call([item])]
+
+    def _results(self, batch: Sequence[Item]) -> list[Any]:
+        assert self._function is not None
+        results = list(self._function([value for _, value in batch]))
         assert len(results) == len(batch), f"the stage's function returned {len(results)} results for {len(batch)} items"
         return results
 
-    def _collect(self, batch: Sequence[Item], result: Callable[[], list[Any]], log: ShardLog, failed: list[Row]) -> None:
-        try:
-            results = result()
-        except BackendError as error:
-            failed.extend(Row(key, None, f"backend: {' '.join(str(error).split())}"[:500]) for key, _ in batch)
-            self.budget.failed(len(batch), error)
-        else:
-            log.append([self._row(log, key, record) for (key, _), record in zip(batch, results, strict=True)])
-            self.budget.succeeded(len(batch))
-        self.on_rows(len(batch))
+    def _collect(self, batch: Sequence[Item], results: Sequence[Any], log: ShardLog, failed: list[Row]) -> None:
+        done = _successes(batch, results)
+        log.append([self._row(log, key, result) for key, result in done])
+        self.budget.succeeded(len(done))
+        self._report(len(batch))
+        for (key, _), result in zip(batch, results, strict=True):
+            if isinstance(result, BackendError):
+                failed.append(Row(key, None, f"backend: {' '.join(str(result).split())}"[:500]))
+                self.budget.failed(1, result)
 
     def _row(self, log: ShardLog, key: str, result: Any) -> Row:
         if isinstance(result, Drop):
@@ -236,3 +259,7 @@ class ShardRunner:
             log.note_seconds(key, result.seconds)
             result = dataclasses.replace(result, seconds=0.0)
         return Row(key, to_json(result), None)
+
+
+def _successes(batch: Sequence[Item], results: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(key, result) for (key, _), result in zip(batch, results, strict=True) if not isinstance(result, BackendError)]

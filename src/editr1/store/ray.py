@@ -16,26 +16,23 @@ from editr1.store.shards import shard_path
 
 
 class ShardActor:
-    """Fills one shard a call; lives in a Ray worker."""
+    """Fills shards; lives in a Ray worker and builds the stage's models once."""
 
     def __init__(self, folder: str, work: Work, max_failed_share: float) -> None:
         self.folder = Path(folder)
-        self.work = work
-        self.max_failed_share = max_failed_share
+        self.runner = ShardRunner(work, FailureBudget(max_failed_share))
+        self.runner.__enter__()  # its threads end with the worker process
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import ray.cloudpickle as cloudpickle
 
-        counts = []
-        for index, payload in zip(batch["index"], batch["items"], strict=True):
-            items = cloudpickle.loads(payload)
-            with ShardRunner(self.work, FailureBudget(self.max_failed_share)) as runner:
-                counts.append(len(runner.fill(shard_path(self.folder, int(index)), items)))
-        return {"count": counts}
+        shards = zip(batch["index"], batch["items"], strict=True)
+        rows = [self.runner.fill(shard_path(self.folder, int(index)), cloudpickle.loads(items)) for index, items in shards]
+        return {"count": [len(shard) for shard in rows]}
 
 
 def fill_with_ray(
-    folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int], None]
+    folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int, str], None]
 ) -> int:
     """Fills the unfinished shards and returns the number of all shards. Raises what a worker raises."""
     try:
@@ -50,7 +47,7 @@ def fill_with_ray(
     for index, items in shards:
         num_shards = index + 1
         if is_finished(folder, index, items):
-            on_rows(len(items))
+            on_rows(len(items), "")
         else:  # a block a shard, in Ray's object store: the driver stays small
             blocks.append(ray.put(pa.table({"index": [index], "items": pa.array([cloudpickle.dumps(items)], pa.large_binary())})))
     if not blocks:
@@ -64,5 +61,5 @@ def fill_with_ray(
         num_gpus=engine.gpus,
     )
     for row in done.iter_rows():
-        on_rows(int(row["count"]))
+        on_rows(int(row["count"]), "")
     return num_shards

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -83,13 +83,19 @@ class Run:
 
     # --- tables
 
-    def read(self, table: str) -> Iterator[Any]:
-        """The records of a complete table, in order. Raises DataError for a missing or unfinished one."""
-        cls = TABLES[table]
+    def read(self, table: str, cls: type | None = None) -> Iterator[Any]:
+        """The records of a complete table, in order; `cls` for a table that `TABLES` does not name.
+
+        Raises DataError for a missing or unfinished table, and for a row of another schema version.
+        """
+        return (record for _, record in self.keyed(table, cls))
+
+    def keyed(self, table: str, cls: type | None = None) -> Iterator[tuple[str, Any]]:
+        """The records with the keys of the items that they were made from."""
         for row in self.rows(table):
             if row.record is not None:
                 try:
-                    yield from_json(cls, row.record)
+                    yield row.key, from_json(cls or TABLES[table], row.record)
                 except ValueError as error:
                     raise DataError(f"{self.dir / table}: row {row.key}: {error}") from error
 
@@ -147,12 +153,16 @@ class Run:
             if engine.kind == "ray":
                 from editr1.store.ray import fill_with_ray
 
-                num_shards = fill_with_ray(folder, shards, work, engine, lambda count: _advance(bar, count))
+                num_shards = fill_with_ray(folder, shards, work, engine, lambda count, status: _advance(bar, count, status))
             else:
-                num_shards = _fill_here(folder, shards, work, engine, lambda count: _advance(bar, count))
+                num_shards = _fill_here(folder, shards, work, engine, lambda count, status: _advance(bar, count, status))
             return _close_table(folder, num_shards)
 
     # --- logs
+
+    def write_json(self, name: str, value: Any) -> None:
+        """A small JSON file beside the tables, whole or absent."""
+        write_json(self.dir / name, value)
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Adds a point of a curve to `metrics.jsonl`."""
@@ -176,17 +186,21 @@ class Run:
         return [from_json(Metric, line) for line in read_whole_lines(self.dir / METRICS)]
 
 
-def _advance(bar: Any, count: int) -> None:
+def _advance(bar: Any, count: int, status: str) -> None:
+    if status:
+        bar.set_postfix_str(status, refresh=False)
     bar.update(count)
 
 
-def _fill_here(folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Any) -> int:
+def _fill_here(
+    folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int, str], None]
+) -> int:
     num_shards = 0
     with ShardRunner(work, FailureBudget(engine.max_failed_share), on_rows) as runner:
         for index, items in shards:
             num_shards = index + 1
             if is_finished(folder, index, items):
-                on_rows(len(items))
+                on_rows(len(items), "")
             else:
                 runner.fill(shard_path(folder, index), items)
     return num_shards

@@ -1,0 +1,48 @@
+"""A plain folder: each picture beside a text file of the same name with one instruction a line (`cat.jpg`, `cat.txt`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from editr1.errors import DataError
+from editr1.sources.base import BadRow, SourceRow
+from editr1.store import read_inside
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class Folder:
+    """Pictures in the order of their names, sub-folders included."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[SourceRow | BadRow]:
+        for picture in sorted(path for path in self.path.rglob("*") if path.suffix.lower() in SUFFIXES):
+            yield from self._rows(picture, str(picture.relative_to(self.path)))
+
+    def _rows(self, picture: Path, name: str) -> Iterator[SourceRow | BadRow]:
+        text = picture.with_suffix(".txt")
+        if not text.exists():
+            yield BadRow(f"bad_instruction: there is no {text.name} beside the picture", f"({name})")
+            return
+        try:
+            instructions = [line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            data = read_inside(self.path, name)
+        except UnicodeDecodeError:
+            yield BadRow(f"bad_instruction: {text.name} is not UTF-8", f"({name})")
+            return
+        except DataError as error:
+            yield BadRow(f"bad_image: {error}", f"({name})")
+            return
+        for instruction in instructions or [""]:
+            yield SourceRow(data, instruction, origin=f"({name})")
+
+
+def build(path: str) -> Folder:
+    """The pictures under `path`. Raises DataError when it is no folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {path!r}")
+    return Folder(folder)

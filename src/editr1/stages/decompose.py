@@ -1,0 +1,107 @@
+"""Decompose: `01_tasks` -> `02_principles`, about ten yes/no questions a task (paper, section 3.1).
+
+The answer is validated (JSON, quotas, duplicates, questions that are no yes/no questions). A bad one is shown to the model
+with its fault at most `max_repairs` times; then the task is dropped with that fault as the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.exemplars import NUM_SHOWN
+from editr1.judge.prompts import render_decompose
+from editr1.judge.quotas import Quotas
+from editr1.schema import EditTask, Principle, TaskPrinciples, derive_seed
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+
+TABLE = "02_principles"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Who decomposes, and what a decomposition must look like."""
+
+    vlm: Component
+    seed: int = 0
+    quotas: Quotas | None = field(default_factory=Quotas)
+    """paper, section 3.1; None accepts any number."""
+    questions_in_english: bool = True
+    """Check the form of the questions; switch off for other languages."""
+    num_exemplars: int = NUM_SHOWN
+    """paper, section 3.1: 4 of a pool of 60, drawn anew for each task."""
+    max_repairs: int = 2
+    """ours: a model that fails three times fails for a reason that a fourth call does not cure."""
+    temperature: float = 0.7
+    """ours: some spread, so that a repair is not the same answer again."""
+    max_tokens: int = 2048
+    batch_size: int = 1
+    """Requests a call: more for a local model, 1 for an endpoint."""
+    concurrency: int = 8
+    """Calls in flight: 1 for a local model."""
+    engine: Engine = field(default_factory=Engine)
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What `run` would do, for people."""
+    num_tasks = Run.open(run_dir, create=False).count("01_tasks")
+    most = num_tasks * (1 + config.max_repairs)
+    return [f"decompose: {num_tasks} tasks by {config.vlm.id}; {num_tasks} to {most} requests of at most {config.max_tokens} tokens"]
+
+
+def run(config: Config, run_dir: Path) -> StageCounts:
+    """Writes `02_principles`. Raises BackendError when the endpoint fails beyond what the engine tolerates."""
+    store = Run.open(run_dir, {"decompose": to_plain(config)}, create=False)
+    settings = to_plain(config, without=SPEED_KEYS)
+    items = ((task.id, task) for task in store.read("01_tasks"))
+    work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
+    return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=store.count("01_tasks"))
+
+
+def _make(config: Config, run_dir: Path) -> Callable[[Sequence[EditTask]], list[TaskPrinciples | Drop]]:
+    store, vlm = Run.open(run_dir, create=False), create("vlm", config.vlm)
+    return lambda tasks: decompose(tasks, vlm, store, config)
+
+
+def decompose(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Config) -> list[TaskPrinciples | Drop]:
+    """The principles of each task, or why it has none: one call for all tasks, then one for all that need a repair, and so on."""
+    answers: dict[int, tuple[Principle, ...] | BadDecomposition] = {}
+    repairs, texts = [0] * len(tasks), [""] * len(tasks)
+    for attempt in range(1 + config.max_repairs):
+        open_tasks = [i for i in range(len(tasks)) if attempt == 0 or isinstance(answers[i], BadDecomposition)]
+        if not open_tasks:
+            break
+        requests = [_request(tasks[i], store, config, attempt, texts[i], answers.get(i)) for i in open_tasks]
+        for i, reply in zip(open_tasks, vlm.chat(requests), strict=True):
+            answers[i], texts[i], repairs[i] = _read(reply, config), reply.text, attempt
+    return [_row(task, answers[i], vlm.name, repairs[i]) for i, task in enumerate(tasks)]
+
+
+def _request(
+    task: EditTask, store: Run, config: Config, attempt: int, previous: str, fault: tuple[Principle, ...] | BadDecomposition | None
+) -> ChatRequest:
+    return render_decompose(
+        store.images.get(task.source),
+        task.instruction,
+        sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens),
+        seed=derive_seed(config.seed, "decompose", task.id, attempt),
+        quotas=config.quotas or Quotas(),
+        num_exemplars=config.num_exemplars,
+        previous=previous,
+        problem=fault.problem if isinstance(fault, BadDecomposition) else "",
+    )
+
+
+def _read(reply: ChatReply, config: Config) -> tuple[Principle, ...] | BadDecomposition:
+    return parse_principles(reply.text, config.quotas, questions_in_english=config.questions_in_english)
+
+
+def _row(task: EditTask, answer: tuple[Principle, ...] | BadDecomposition, model: str, num_repairs: int) -> TaskPrinciples | Drop:
+    if isinstance(answer, BadDecomposition):
+        return Drop(f"bad_decomposition: {answer.problem}")
+    return TaskPrinciples(task, answer, model, num_repairs)

@@ -1,0 +1,212 @@
+"""Inspect: `04_traces` -> `05_inspections`, gold verdicts and one kept trace a quadruple (paper, section 3.1).
+
+The inspector sees both images, the principles and the traces as hints, and writes a 0/1 with a reason for each principle.
+The selector is code (`judge.choose`). A second inspector, where configured, writes `05_second` with the same prompt; a
+quadruple on which the two disagree too much is dropped, and their agreement is reported in `agreement.json`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.choose import MIN_ACCURACY, agreement, choose
+from editr1.judge.inspect import Gold, parse_gold
+from editr1.judge.prompts import labels, render_inspect
+from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, with_traces
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+
+TABLE, SECOND_TABLE = "05_inspections", "05_second"
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """A strong VLM that writes gold verdicts."""
+
+    vlm: Component
+    temperature: float = 0.0
+    """ours: gold should not depend on luck."""
+    max_tokens: int = 4096
+    batch_size: int = 1
+    concurrency: int = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Who inspects, and what a kept trace must reach."""
+
+    inspector: Inspector
+    second: Inspector | None = None
+    seed: int = 0
+    min_accuracy: float = MIN_ACCURACY
+    """A quadruple whose best trace agrees less with gold is dropped; in [0, 1]. The paper names no value."""
+    max_disagreement: float = 0.3
+    """ours: with a second inspector, a quadruple is dropped when they differ on more than this share of its principles."""
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_accuracy <= 1 or not 0 <= self.max_disagreement <= 1:
+            raise ValueError("min_accuracy and max_disagreement are shares in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A quadruple with its traces, and the second inspector's gold where there is one."""
+
+    quadruple: Quadruple
+    traces: tuple[Trace, ...]
+    second: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """A row of `05_second`."""
+
+    quadruple_id: str
+    gold: tuple[bool, ...]
+    reasons: tuple[str, ...]
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What `run` would do, for people."""
+    num = Run.open(run_dir, create=False).count("03_candidates")
+    second = f", second opinion by {config.second.vlm.id}" if config.second else ""
+    return [f"inspect: {num} quadruples by {config.inspector.vlm.id}{second}; a kept trace agrees with at least {config.min_accuracy:.0%}"]
+
+
+def run(config: Config, run_dir: Path) -> StageCounts:
+    """Writes `05_inspections`; quadruples whose traces were all refused count as dropped, though their gold is kept."""
+    store = Run.open(run_dir, {"inspect": to_plain(config)}, create=False)
+    settings = to_plain(config, without=SPEED_KEYS)
+    total = store.count("03_candidates")
+    if config.second is not None:
+        lane = Lane(config.second.batch_size, config.second.concurrency)
+        work = Work(partial(_make_second, config, store.dir), {"": lane})
+        items = ((case.quadruple.id, case) for case in cases(store, with_second=False) if _readable(case))
+        store.process(SECOND_TABLE, items, work, settings=settings, engine=config.engine, total=total)
+    lane = Lane(config.inspector.batch_size, config.inspector.concurrency)
+    work = Work(partial(_make, config, store.dir), {"": lane})
+    items = ((case.quadruple.id, case) for case in cases(store, with_second=config.second is not None))
+    counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
+    if config.second is not None:
+        store.write_json(f"{TABLE}/agreement.json", inspector_agreement(store))
+    return _with_refusals(counts, store)
+
+
+def cases(store: Run, with_second: bool) -> Iterator[Case]:
+    """Every quadruple that has traces, in order."""
+    opinions: Iterator[SecondOpinion] = store.read(SECOND_TABLE, SecondOpinion) if with_second else iter(())
+    opinion = next(opinions, None)
+    for quadruple, traces in with_traces(store):
+        gold = None
+        if opinion is not None and opinion.quadruple_id == quadruple.id:
+            gold, opinion = opinion.gold, next(opinions, None)
+        yield Case(quadruple, tuple(traces), gold)
+
+
+def _readable(case: Case) -> bool:
+    """Whether any trace could be chosen: otherwise an inspector's call would be money for nothing."""
+    num = len(case.quadruple.principles)
+    return any(isinstance(t.outcome, Judgement) and len(t.outcome.verdicts) == num for t in case.traces)
+
+
+def _make(config: Config, run_dir: Path) -> Callable[[Sequence[Case]], list[Inspection | Drop]]:
+    store, vlm = Run.open(run_dir, create=False), create("vlm", config.inspector.vlm)
+    return lambda batch: inspect(batch, vlm, store, config)
+
+
+def _make_second(config: Config, run_dir: Path) -> Callable[[Sequence[Case]], list[SecondOpinion | Drop]]:
+    assert config.second is not None
+    store, vlm, inspector = Run.open(run_dir, create=False), create("vlm", config.second.vlm), config.second
+
+    def opine(batch: Sequence[Case]) -> list[SecondOpinion | Drop]:
+        golds = ask(batch, vlm, store, inspector, config.seed, "second")
+        return [
+            Drop(f"second_unparsed: {gold.code}")
+            if isinstance(gold, ParseFailure)
+            else SecondOpinion(case.quadruple.id, gold.verdicts, gold.reasons)
+            for case, gold in zip(batch, golds, strict=True)
+        ]
+
+    return opine
+
+
+def inspect(batch: Sequence[Case], vlm: VLM, store: Run, config: Config) -> list[Inspection | Drop]:
+    """The inspection of each quadruple; a Drop where the inspector's answer cannot be read."""
+    readable = [case for case in batch if _readable(case)]
+    golds = iter(ask(readable, vlm, store, config.inspector, config.seed, "inspect"))
+    return [_select(case, next(golds), config) if _readable(case) else _unreadable(case) for case in batch]
+
+
+def ask(batch: Sequence[Case], vlm: VLM, store: Run, inspector: Inspector, seed: int, role: str) -> list[Gold | ParseFailure]:
+    """The gold verdicts of each quadruple, or why the answer has none."""
+    requests = [_request(case, store, inspector, derive_seed(seed, role, case.quadruple.id)) for case in batch]
+    replies = vlm.chat(requests) if requests else []
+    return [_gold(case, reply) for case, reply in zip(batch, replies, strict=True)]
+
+
+def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatRequest:
+    quadruple = case.quadruple
+    return render_inspect(
+        store.images.get(quadruple.task.source),
+        store.images.get(quadruple.candidate.image),
+        quadruple.task.instruction,
+        quadruple.principles,
+        [trace.text for trace in case.traces if isinstance(trace.outcome, Judgement)],
+        sampling=Sampling(inspector.temperature, max_tokens=inspector.max_tokens),
+        seed=seed,
+    )
+
+
+def _gold(case: Case, reply: ChatReply) -> Gold | ParseFailure:
+    principles = case.quadruple.principles
+    return parse_gold(reply.text, len(principles), labels=labels(principles), truncated=reply.truncated)
+
+
+def _unreadable(case: Case) -> Inspection:
+    return Inspection(case.quadruple.id, (), (), None, None, "no trace parsed")
+
+
+def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection | Drop:
+    if isinstance(gold, ParseFailure):
+        return Drop(f"inspector_unparsed: {gold.code}")
+    choice = choose([trace.outcome for trace in case.traces], gold.verdicts, config.min_accuracy)
+    inspection = Inspection(case.quadruple.id, gold.verdicts, gold.reasons, choice.index, choice.accuracy, choice.reason)
+    if case.second is not None:
+        disagreement = 1 - agreement(gold.verdicts, case.second)
+        if disagreement > config.max_disagreement:
+            return replace(inspection, chosen=None, dropped=f"inspectors disagree on {disagreement:.2f} of the principles")
+    return inspection
+
+
+def inspector_agreement(store: Run) -> dict[str, float]:
+    """Share of verdicts on which the two inspectors agree, Cohen's kappa, and how many verdicts both gave."""
+    second = {opinion.quadruple_id: opinion.gold for opinion in store.read(SECOND_TABLE, SecondOpinion)}
+    table: Counter[tuple[bool, bool]] = Counter()
+    for inspection in store.read(TABLE):
+        if inspection.gold and inspection.quadruple_id in second:
+            table.update(zip(inspection.gold, second[inspection.quadruple_id], strict=True))
+    n = table.total()
+    if n == 0:
+        return {"n": 0}
+    agree = (table[True, True] + table[False, False]) / n
+    yes_first, yes_second = (table[True, True] + table[True, False]) / n, (table[True, True] + table[False, True]) / n
+    chance = yes_first * yes_second + (1 - yes_first) * (1 - yes_second)
+    return {"n": n, "agreement": agree} | ({"kappa": (agree - chance) / (1 - chance)} if chance < 1 else {})
+
+
+def _with_refusals(counts: StageCounts, store: Run) -> StageCounts:
+    refused = Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped)
+    reasons = {**counts.reasons, **refused}
+    num_refused = refused.total()
+    return StageCounts(counts.num_in, counts.num_out - num_refused, counts.num_dropped + num_refused, dict(sorted(reasons.items())))
+
+
+def _code(reason: str) -> str:
+    """The reason without its figures, for counting."""
+    return reason.partition(" on ")[0] if reason.startswith("inspectors disagree") else reason.partition(" 0.")[0]

@@ -1,0 +1,162 @@
+"""Pairs: `03_candidates` + people (or a file of their answers) -> `07_pairs` (paper, section 3.2).
+
+People see x_ref, q and two edits and answer a, b or same. Which edit is shown as `a` is drawn by seed. A task is in the
+training or in the held-out split as a whole (`store.preference_pairs(run, split)`); "same" pairs are kept and counted, and
+left out of GCPO and of accuracies by their readers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol, cast
+
+from PIL import Image
+
+from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.errors import ConfigError, DataError
+from editr1.schema import Candidate, EditTask, Label, PreferencePair, Principle, Quadruple, derive_seed
+from editr1.stages._pair_files import LABELS, PairRow, read_pair_rows
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
+
+TABLE = "07_pairs"
+
+
+class Annotator(Protocol):
+    """Anyone who compares two edits of one source."""
+
+    name: str
+
+    def label(self, source: Image.Image, instruction: str, a: Image.Image, b: Image.Image, seed: int) -> Label: ...
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where the preferences come from: exactly one of `annotator` and `file`."""
+
+    annotator: Component | None = None
+    """`package.module:Factory` of an `Annotator`."""
+    file: Path | None = None
+    """CSV or JSONL with columns a, b, label (and annotator, source, instruction): see `_pair_files.py`."""
+    seed: int = 0
+    pairs_per_task: int = 1
+    max_pairs: int | None = None
+    """paper, section 3.2: about 10,000."""
+    held_out_share: float = 0.2
+    """ours: share of the tasks whose pairs measure accuracy and train nothing."""
+    concurrency: int = 1
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        if (self.annotator is None) == (self.file is None):
+            raise ValueError("set exactly one of annotator and file")
+        if not 0 <= self.held_out_share <= 1:
+            raise ValueError(f"held_out_share is a share in [0, 1], found {self.held_out_share}")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two edits of one task, not yet compared."""
+
+    task: EditTask
+    principles: tuple[Principle, ...]
+    a: Candidate
+    b: Candidate
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What `run` would do, for people."""
+    origin = f"imported from {config.file}" if config.file else f"{config.pairs_per_task} a task by {config.annotator.id}"  # type: ignore[union-attr]
+    return [f"pairs: {origin}, at most {config.max_pairs}; {config.held_out_share:.0%} of the tasks held out"]
+
+
+def run(config: Config, run_dir: Path) -> StageCounts:
+    """Writes `07_pairs`. Raises DataError for a file that cannot be read; its bad rows are dropped and counted."""
+    store = Run.open(run_dir, {"pairs": to_plain(config)}, create=config.file is not None)
+    settings = to_plain(config, without=SPEED_KEYS)
+    if config.file is not None:
+        rows = itertools.islice(read_pair_rows(config.file), config.max_pairs)
+        file_items = ((f"row-{row.number:08d}", row) for row in rows)
+        work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)})
+        return store.process(TABLE, file_items, work, settings=settings, engine=config.engine)
+    items = ((f"{pair.a.id}:{pair.b.id}", pair) for pair in itertools.islice(comparisons(store, config), config.max_pairs))
+    work = Work(partial(_make_annotator, config, store.dir), {"": Lane(concurrency=config.concurrency)})
+    return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=config.max_pairs)
+
+
+def comparisons(store: Run, config: Config) -> Iterator[Comparison]:
+    """At most `pairs_per_task` pairs of different pictures a task, drawn and ordered by seed."""
+    for task_id, group in itertools.groupby(quadruples(store), key=_task_id):
+        members = list(group)
+        draw = random.Random(derive_seed(config.seed, "pairs", task_id))
+        pairs = [(x, y) for x, y in itertools.combinations(members, 2) if x.candidate.image.digest != y.candidate.image.digest]
+        for x, y in draw.sample(pairs, min(config.pairs_per_task, len(pairs))):
+            a, b = (x, y) if draw.random() < 0.5 else (y, x)
+            yield Comparison(x.task, x.principles, a.candidate, b.candidate)
+
+
+def _task_id(quadruple: Quadruple) -> str:
+    return quadruple.task.id
+
+
+def _make_annotator(config: Config, run_dir: Path) -> Callable[[Sequence[Comparison]], list[PreferencePair | Drop]]:
+    assert config.annotator is not None
+    store, annotator = Run.open(run_dir, create=False), create("annotators", config.annotator)
+    return lambda batch: [compare(pair, annotator, store, config.seed) for pair in batch]
+
+
+def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> PreferencePair:
+    """The annotator's answer about one pair. Raises ConfigError for an answer that is none."""
+    images = [store.images.get(ref) for ref in (pair.task.source, pair.a.image, pair.b.image)]
+    pair_seed = derive_seed(seed, "label", pair.a.id, pair.b.id)
+    label = annotator.label(images[0], pair.task.instruction, images[1], images[2], pair_seed)
+    if label not in LABELS:
+        raise ConfigError(f"annotator {annotator.name} answered {label!r}, expected one of {', '.join(LABELS)}")
+    return PreferencePair(pair.task, pair.principles, pair.a, pair.b, label, annotator.name)
+
+
+# --- answers from a file ----------------------------------------------------------------------------
+
+
+def _make_import(run_dir: Path) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
+    store = Run.open(run_dir, create=False)
+    known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") else {}
+    tasks = {row.task.id: row.principles for row in store.read("02_principles")} if store.has("02_principles") else {}
+    return lambda rows: [import_row(row, store, known, tasks) for row in rows]
+
+
+def import_row(
+    row: PairRow, store: Run, known: dict[str, Quadruple], principles: dict[str, tuple[Principle, ...]]
+) -> PreferencePair | Drop:
+    """The pair that a row names, by candidate ids or by image files, or why there is none."""
+    if row.fault:
+        return Drop(row.fault)
+    if row.label not in LABELS:
+        return Drop(f"bad_label: {row.label!r}, expected one of {', '.join(LABELS)}")
+    label = cast(Label, row.label)
+    if row.images is None:
+        missing = [key for key in (row.a, row.b) if key not in known]
+        if missing:
+            return Drop(f"unknown_candidate: {missing[0]!r}")
+        a, b = known[row.a], known[row.b]
+        if a.task.id != b.task.id:
+            return Drop(f"different_tasks: {row.a} and {row.b}")
+        return PreferencePair(a.task, a.principles, a.candidate, b.candidate, label, row.annotator)
+    return _from_images(row, row.images, label, store, principles)
+
+
+def _from_images(
+    row: PairRow, images: Iterable[bytes], label: Label, store: Run, principles: dict[str, tuple[Principle, ...]]
+) -> PreferencePair | Drop:
+    try:
+        source, a, b = (store.images.put(data) for data in images)
+    except DataError as error:
+        return Drop(f"bad_image: {error}")
+    task = EditTask.make(source, row.instruction)
+    # The names make the two ids differ and stay the same at every import; what made the edits is unknown.
+    left, right = (Candidate.make(task.id, ref, f"file:{ref.digest[:16]}", 0) for ref in (a, b))
+    return PreferencePair(task, principles.get(task.id, ()), left, right, label, row.annotator)

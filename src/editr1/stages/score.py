@@ -1,0 +1,209 @@
+"""Score: `03_candidates` -> `04_traces`, several traces a quadruple from a pool of VLMs (paper, section 3.1).
+
+The pool varies model, prompt and temperature. Traces of a quadruple are adjacent, in the pool's order; quadruples of a task
+are adjacent too, and the prompt begins with what they share, so that a server's prefix cache serves all edits of a task.
+A trace that Phi cannot parse is a row like any other. Latencies lie beside the table, usage and cost in `usage.json`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.parse import parse
+from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+
+TABLE = "04_traces"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One scorer of the pool."""
+
+    name: str
+    """Unique in the pool; part of the trace's key and seed."""
+    vlm: Component
+    prompt_id: str = "tv"
+    temperature: float = 0.7
+    num_traces: int = 1
+    top_p: float = 1.0
+    max_tokens: int = 2048
+    batch_size: int = 1
+    """Requests a call: more for a local model, 1 for an endpoint."""
+    concurrency: int = 8
+    """Calls in flight: 1 for a local model."""
+    price_in: float = 0.0
+    """Price of a million prompt tokens, in the currency of your bill."""
+    price_out: float = 0.0
+    """Price of a million generated tokens."""
+
+    def __post_init__(self) -> None:
+        score_traits(self.prompt_id)  # raises for an unknown id before anything starts
+        if self.num_traces < 1 or self.batch_size < 1 or self.concurrency < 1:
+            raise ValueError("num_traces, batch_size and concurrency must be at least 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The pool. paper, section 3.1: Seed-1.5-VL and Seed-1.6-VL with varied system prompts and temperatures."""
+
+    pool: tuple[Member, ...]
+    seed: int = 0
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.pool]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"pool must be a list of members with different names, found {names}")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One trace to ask for."""
+
+    quadruple: Quadruple
+    member: str
+    index: int
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What `run` would do, for people."""
+    num = Run.open(run_dir, create=False).count("03_candidates")
+    lines = [f"score: {num} candidates x {_per_candidate(config)} traces = {num * _per_candidate(config)} requests"]
+    for m in config.pool:
+        dearest = num * m.num_traces * m.max_tokens * m.price_out / 1e6
+        lines.append(
+            f"score: {m.name}: {m.vlm.id}, prompt {m.prompt_id}, temperature {m.temperature:g}, "
+            f"{num * m.num_traces} requests of at most {m.max_tokens} tokens (generated tokens cost at most {dearest:.2f})"
+        )
+    return lines
+
+
+def run(config: Config, run_dir: Path) -> StageCounts:
+    """Writes `04_traces`. Raises BackendError when a member fails beyond what the engine tolerates."""
+    store = Run.open(run_dir, {"score": to_plain(config)}, create=False)
+    lanes = {member.name: Lane(member.batch_size, member.concurrency) for member in config.pool}
+    work = Work(partial(Scorer, config, store.dir), lanes, _member_of, timed=True)
+    items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
+    total = store.count("03_candidates") * _per_candidate(config)
+    counts = store.process(TABLE, items, work, settings=to_plain(config, without=SPEED_KEYS), engine=config.engine, total=total)
+    store.write_json(f"{TABLE}/usage.json", usage(config, store))
+    return counts
+
+
+def questions(config: Config, store: Run) -> Iterator[Question]:
+    """Every trace to ask for, quadruple by quadruple."""
+    for quadruple in quadruples(store):
+        for member in config.pool:
+            for index in range(member.num_traces):
+                yield Question(quadruple, member.name, index)
+
+
+def _per_candidate(config: Config) -> int:
+    return sum(member.num_traces for member in config.pool)
+
+
+def _member_of(question: Question) -> str:
+    return question.member
+
+
+class Scorer:
+    """The pool at work: asks, parses, counts tokens."""
+
+    def __init__(self, config: Config, run_dir: Path) -> None:
+        self.seed = config.seed
+        self.store = Run.open(run_dir, create=False)
+        self.members = {member.name: member for member in config.pool}
+        self.vlms: dict[str, VLM] = {member.name: create("vlm", member.vlm) for member in config.pool}
+        self._tokens = {member.name: (0, 0) for member in config.pool}
+        self._failures = 0
+        self._lock = Lock()
+
+    def __call__(self, batch: Sequence[Question]) -> list[Trace | Drop]:
+        """The traces of one member's batch."""
+        member = self.members[batch[0].member]
+        requests = [self._request(question, member) for question in batch]
+        replies = self.vlms[member.name].chat(requests)
+        model = self.vlms[member.name].name
+        traces = [_trace(*triple, member, model) for triple in zip(batch, requests, replies, strict=True)]
+        self._count(member.name, traces)
+        return list(traces)
+
+    def _request(self, question: Question, member: Member) -> ChatRequest:
+        task, candidate = question.quadruple.task, question.quadruple.candidate
+        return render_score(
+            member.prompt_id,
+            self.store.images.get(task.source),
+            self.store.images.get(candidate.image),
+            task.instruction,
+            question.quadruple.principles,
+            sampling=Sampling(member.temperature, member.top_p, member.max_tokens),
+            seed=derive_seed(self.seed, "score", candidate.id, member.name, question.index),
+        )
+
+    def _count(self, name: str, traces: Sequence[Trace]) -> None:
+        with self._lock:
+            tokens_in, tokens_out = self._tokens[name]
+            self._tokens[name] = (
+                tokens_in + sum(trace.num_prompt_tokens for trace in traces),
+                tokens_out + sum(trace.num_tokens for trace in traces),
+            )
+            self._failures += sum(isinstance(trace.outcome, ParseFailure) for trace in traces)
+
+    def status(self) -> str:
+        """The running cost of this process, beside the progress bar."""
+        with self._lock:
+            cost = sum(_cost(self.members[name], *tokens) for name, tokens in self._tokens.items())
+            total = [sum(column) for column in zip(*self._tokens.values(), strict=True)]
+            return f"tokens {total[0]:,} in {total[1]:,} out, cost {cost:.2f}, unparsed {self._failures}"
+
+
+def _trace(question: Question, request: ChatRequest, reply: ChatReply, member: Member, model: str) -> Trace:
+    principles = question.quadruple.principles
+    outcome = parse(
+        reply.text,
+        len(principles),
+        labels=labels(principles),
+        needs_verdicts=score_traits(member.prompt_id).demands_verdicts,
+        truncated=reply.truncated,
+        prompt_text=request_text(request),
+    )
+    return Trace(
+        quadruple_id=question.quadruple.id,
+        text=reply.text,
+        outcome=outcome,
+        model=model,
+        prompt_id=member.prompt_id,
+        temperature=member.temperature,
+        seed=request.seed,
+        num_tokens=reply.num_tokens,
+        num_prompt_tokens=reply.num_prompt_tokens,
+        seconds=reply.seconds,
+    )
+
+
+def usage(config: Config, store: Run) -> dict[str, dict[str, float]]:
+    """Traces, tokens, unparsed traces and cost of each member of the pool, from the finished table."""
+    totals: dict[str, dict[str, float]] = {m.name: defaultdict(float) for m in config.pool}
+    members = {m.name: m for m in config.pool}
+    for key, trace in store.keyed(TABLE):
+        total = totals[key.rsplit(":", 2)[1]]
+        total["traces"] += 1
+        total["unparsed"] += isinstance(trace.outcome, ParseFailure)
+        total["tokens_in"] += trace.num_prompt_tokens
+        total["tokens_out"] += trace.num_tokens
+    for name, total in totals.items():
+        total["cost"] = round(_cost(members[name], total["tokens_in"], total["tokens_out"]), 6)
+    return {name: dict(total) for name, total in totals.items()}
+
+
+def _cost(member: Member, tokens_in: float, tokens_out: float) -> float:
+    return (tokens_in * member.price_in + tokens_out * member.price_out) / 1e6

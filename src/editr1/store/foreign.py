@@ -1,0 +1,75 @@
+"""Files of the user's own: tables of rows and the images that they name, read without trusting either."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from editr1.errors import DataError
+from editr1.store.images import MAX_BYTES
+
+
+def read_table(path: Path) -> Iterator[dict[str, Any] | str]:
+    """The rows of a CSV (with a header) or JSONL file; in place of a broken row the reason `bad_row: ...`.
+
+    Raises DataError for a missing file, an unknown ending, or bytes that are no UTF-8.
+    """
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: unknown kind of table, expected a file that ends in {' or '.join(readers)}")
+    try:
+        yield from reader(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any] | str]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                yield f"bad_row: line {number} is not JSON ({error})"
+                continue
+            yield row if isinstance(row, dict) else f"bad_row: line {number} is no JSON object"
+
+
+def _read_csv(path: Path) -> Iterator[dict[str, Any] | str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                whole = None not in row and None not in row.values()
+                yield row if whole else f"bad_row: line {reader.line_num} has not the {len(reader.fieldnames or ())} fields of the header"
+        except csv.Error as error:
+            raise DataError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def read_inside(root: Path, name: str) -> bytes:
+    """The bytes of the file `name` under `root`.
+
+    Raises DataError when it lies outside, is missing, empty, no file, or larger than any image may be.
+    """
+    if "\x00" in name:
+        raise DataError(f"file name {name!r} holds a zero byte")
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise DataError(f"path {name!r} lies outside its root {root}")
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(f"{name} has {size:,} bytes, the limit is {MAX_BYTES:,}")
+        data = path.read_bytes()
+    except OSError as error:  # missing, a folder, no permission, name too long
+        raise DataError(f"cannot read {name!r}: {error.strerror}") from error
+    if not data:
+        raise DataError(f"{name} is empty (zero bytes)")
+    return data

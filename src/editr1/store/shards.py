@@ -59,12 +59,11 @@ class ShardLog:
                 raise DataError(f"{self.path}:{number} is not a log row; delete this file to redo the shard") from error
             self.rows[key] = Row(key, record, dropped)
         self._file = self.path.open("a", encoding="utf-8")
-        self._seconds = seconds_path(shard).open("a", encoding="utf-8")
 
     def note_seconds(self, key: str, seconds: float) -> None:
         """Keeps a latency beside the table: the one thing that differs between equal runs."""
-        self._seconds.write(json.dumps([key, round(seconds, 4)]) + "\n")
-        self._seconds.flush()
+        with seconds_path(self.shard).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([key, round(seconds, 4)]) + "\n")
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds finished rows. They survive SIGKILL once this returns; power loss may cost the shard's log, not its order."""
@@ -82,7 +81,6 @@ class ShardLog:
 
     def close(self) -> None:
         self._file.close()
-        self._seconds.close()
 
 
 def write_shard(path: Path, rows: Sequence[Row]) -> None:

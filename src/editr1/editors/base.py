@@ -50,6 +50,26 @@ class Plan:
     """D: channels of one packed token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a trainable editor costs, known without its weights.
+
+    An adapter file may offer `footprint(height, width, num_steps, options) -> Footprint`; `editr1 edit-rl --dry-run` prints it.
+    """
+
+    plan: Plan
+    num_condition_tokens: int
+    """Packed tokens of the source picture that run beside the target's."""
+    num_text_tokens: int
+    """Upper bound."""
+    forwards_per_velocity: int
+    """2 with classifier-free guidance, else 1."""
+    num_parameters: float
+    """Of the transformer."""
+    sigmas: tuple[float, ...]
+    """The schedule of num_steps steps at this size."""
+
+
 Conditioning = dict[str, Any]
 """Tensors with a leading batch axis (and plain values that all samples share), made by `FlowEditor.encode`."""
 

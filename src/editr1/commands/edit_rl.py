@@ -1,0 +1,15 @@
+"""Train an editor by Flow-GRPO with a verifier as its only reward, into 09_editor."""
+
+from __future__ import annotations
+
+import argparse
+
+from editr1.commands._stage import add_stage_arguments, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stage_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    return run_stage("edit_rl", args)

@@ -1,0 +1,75 @@
+"""Which tasks an iteration trains on: a pure function of (seed, iteration), so that it resumes and splits over processes.
+
+Groups are keyed by task id, never by instruction text: two tasks that share their words are two groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from editr1.errors import ConfigError, DataError
+from editr1.schema import EditTask, Principle, TaskPrinciples, derive_seed, stable_id
+from editr1.store import Run
+
+
+@dataclass(frozen=True)
+class Context:
+    """c = (x_ref, q) with its principles; the picture is opened when it is needed."""
+
+    task: EditTask
+    principles: tuple[Principle, ...]
+    run: Run
+
+    @property
+    def id(self) -> str:
+        return self.task.id
+
+    def source(self) -> Image.Image:
+        """x_ref, RGB."""
+        return self.run.images.get(self.task.source)
+
+
+def read_contexts(run: Run, held_out: float) -> tuple[list[Context], list[Context]]:
+    """(training, held-out) contexts of the run's principles, split by a hash of the source picture.
+
+    By the source and not by the task, so that no held-out picture was seen with other words. Raises DataError for none.
+    """
+    contexts = [Context(row.task, row.principles, run) for row in run.read("02_principles") if isinstance(row, TaskPrinciples)]
+    if not contexts:
+        raise DataError("02_principles is empty: editor RL trains on decomposed tasks; run `editr1 decompose` first")
+    train = [c for c in contexts if not _is_held_out(c, held_out)]
+    rest = [c for c in contexts if _is_held_out(c, held_out)]
+    if not train:
+        raise DataError(f"all {len(contexts)} tasks are held out: lower evaluation.held_out or add tasks")
+    return train, rest
+
+
+def _is_held_out(context: Context, share: float) -> bool:
+    return int(stable_id("held-out", context.task.source.digest), 16) / 16**16 < share
+
+
+def choose_contexts(num_tasks: int, num_contexts: int, *, seed: int, iteration: int) -> list[int]:
+    """Indices of the iteration's tasks: walks through a fresh permutation each epoch, without repeats inside an iteration.
+
+    >>> sorted(choose_contexts(4, 2, seed=0, iteration=0) + choose_contexts(4, 2, seed=0, iteration=1))
+    [0, 1, 2, 3]
+    """
+    if num_contexts > num_tasks:
+        raise ConfigError(f"{num_contexts} contexts an iteration but only {num_tasks} training tasks: lower contexts or add tasks")
+    per_epoch = num_tasks // num_contexts  # ours: a ragged rest is left out this epoch, the next permutation picks it up
+    epoch, place = divmod(iteration, per_epoch)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "contexts", epoch))
+    order = torch.randperm(num_tasks, generator=generator).tolist()
+    return order[place * num_contexts : (place + 1) * num_contexts]
+
+
+def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:
+    """This process' contiguous part; whole groups stay on one process. Raises ConfigError when it does not divide."""
+    if len(items) % world:
+        raise ConfigError(f"{len(items)} contexts do not divide over {world} processes: make contexts a multiple of {world}")
+    size = len(items) // world
+    return list(items[rank * size : (rank + 1) * size])

@@ -1,0 +1,80 @@
+"""Held-out edits without noise, with the averaged weights, and galleries that people look at."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from editr1.flow.config import Config
+from editr1.flow.contexts import Context
+from editr1.flow.rewarding import Score
+from editr1.flow.rollout import sample_images
+from editr1.flow.trainer import Trainer
+from editr1.schema import Reward, derive_seed
+from editr1.store import Run
+
+
+def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: Run) -> dict[str, float]:
+    """Mean tau of the held-out judge over all processes, the same seeds every time; writes the gallery of this process' part."""
+    config, accelerator = trainer.config, trainer.accelerator
+    own = list(contexts[accelerator.process_index :: accelerator.num_processes])
+    per_process = -(-len(contexts) // accelerator.num_processes)
+    values = torch.full((per_process,), math.nan)
+    if own:
+        with trainer.state.policy.using(trainer.state.ema):
+            images = held_out_images(trainer, own, config)
+        edits = list(zip(own, images, strict=True))
+        rewards = score(edits, derive_seed(config.seed, "evaluation"))
+        values[: len(rewards)] = torch.tensor([math.nan if r.value is None else r.value for r in rewards])
+        write_gallery(run, edits, rewards, Path(f"evaluation_{trainer.state.iteration:06d}_{accelerator.process_index}.jsonl"))
+    gathered = trainer.gather(values)
+    scored = gathered[~gathered.isnan()]
+    return {
+        "evaluation/reward": float(scored.mean()) if scored.numel() else math.nan,
+        "evaluation/unscored": 1.0 - scored.numel() / max(1, len(contexts)),
+    }
+
+
+def held_out_images(trainer: Trainer, contexts: Sequence[Context], config: Config) -> list[Image.Image]:
+    """One ODE edit a context with the weights in place; the seed belongs to the context."""
+    return sample_images(
+        trainer.editor, [c.source() for c in contexts], [c.task.instruction for c in contexts],
+        [derive_seed(config.seed, "evaluation", c.id) for c in contexts],
+        height=config.height, width=config.width, steps=config.evaluation.steps, batch=config.evaluation.batch,
+    )  # fmt: skip
+
+
+def note_best(trainer: Trainer, value: float) -> bool:
+    """Records an evaluation; True when it is the best so far. An evaluation without scores is no evaluation."""
+    state = trainer.state
+    if math.isnan(value):
+        return False
+    if state.best is None or value > state.best:
+        state.best, state.num_without_best = value, 0
+        return True
+    state.num_without_best += 1
+    return False
+
+
+def write_gallery(run: Run, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward], name: Path) -> None:
+    """One JSON line an edit: task, pictures by hash, tau, and the verdict rate of each principle."""
+    folder = run.dir / "09_editor" / "gallery"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w", encoding="utf-8") as out:
+        for (context, image), reward in zip(edits, rewards, strict=True):
+            row = {
+                "task_id": context.id,
+                "instruction": context.task.instruction,
+                "source": context.task.source.digest,
+                "edited": run.images.put(image).digest,
+                "score": reward.value,
+                "unscored": reward.reason,
+                "principles": [p.question for p in context.principles],
+                "rates": list(reward.rates),
+            }
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")

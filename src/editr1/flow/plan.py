@@ -1,0 +1,141 @@
+"""What a run will cost, from its recipe alone: no weight is loaded.
+
+Counts are exact; seconds and gigabytes are estimates from the two constants below, and say so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from editr1.config import load
+from editr1.editors.base import Footprint
+from editr1.flow.config import Config
+from editr1.flow.trainer import iteration_window
+from editr1.objectives.kl import kl_weight
+from editr1.objectives.schedule import Schedule
+from editr1.objectives.sde import make_step
+from editr1.objectives.surrogate import clip_in_nats
+
+ASSUMED_FLOPS = 4e14  # ours: dense bf16 on an H100-class card at about 40 % of its peak
+BACKWARD_COST = 2.0  # a backward costs two forwards; one more forward with gradient checkpointing
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Model evaluations of one iteration, over all processes."""
+
+    rollout: int
+    trained: int
+    """Forwards with a backward."""
+    reference: int
+
+    @property
+    def forward_equivalents(self) -> float:
+        """Everything in units of one forward, without checkpointing."""
+        return self.rollout + self.reference + self.trained * (1.0 + BACKWARD_COST)
+
+    def per_trained_sample(self, num_samples: int) -> float:
+        """Model evaluations (backwards not counted) a sample."""
+        return (self.rollout + self.trained + self.reference) / num_samples
+
+
+def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
+    """Upper bound: zero-advantage samples are skipped when beta = 0.
+
+    >>> from editr1.config import Component
+    >>> count_evaluations(Config(Component("kontext"), Component("rrm")))
+    Evaluations(rollout=11520, trained=2304, reference=2304)
+    """
+    samples = config.contexts * config.group_size * forwards
+    training = config.training
+    rows = training.nft_times if training.algorithm == "nft" else config.sampling.window
+    reference = samples * rows * ((training.beta > 0) + (training.algorithm == "nft"))
+    return Evaluations(samples * config.sampling.steps, samples * rows, reference)
+
+
+def describe_plan(config: Config) -> list[str]:
+    """One line a topic: sizes, evaluations, time and memory, clip in nats, KL conversions."""
+    footprint = read_footprint(config)
+    lines = [_algorithm_line(config)]
+    if footprint is None:
+        lines.append(f"editor {config.editor.id}: states no footprint, so no token counts and no estimate of time and memory")
+        return [*lines, _evaluations_line(config, 1)]
+    elements = footprint.plan.num_tokens * footprint.plan.channels
+    lines += [
+        _sizes_line(config, footprint),
+        _evaluations_line(config, footprint.forwards_per_velocity),
+        _cost_line(config, footprint),
+    ]
+    if config.training.algorithm == "grpo":
+        low, high = (clip_in_nats(c, elements) for c in (config.training.clip_low, config.training.clip_high))
+        clip = f"-{config.training.clip_low:g} / +{config.training.clip_high:g}"
+        lines.append(f"clip: {clip} per element = {low:.3g} / {high:.3g} nats a step")
+    return [*lines, *_kl_lines(config, footprint.sigmas)]
+
+
+def read_footprint(config: Config) -> Footprint | None:
+    """What the adapter's file says about its size, when it says it."""
+    module = importlib.import_module(load("editors", config.editor.id).__module__)
+    footprint = getattr(module, "footprint", None)
+    return footprint(config.height, config.width, config.sampling.steps, config.editor.options) if footprint else None
+
+
+def _algorithm_line(config: Config) -> str:
+    t, s = config.training, config.sampling
+    what = f"LoRA r={t.rank} alpha={t.alpha}" if t.weights == "lora" else "all weights"
+    window = f"{s.window} noisy steps in [{s.first}, {s.last}) of {s.steps}, {s.kind} a={s.level:g}"
+    if t.algorithm == "nft":
+        window = f"{s.steps} ODE steps"
+    return (
+        f"{t.algorithm}: {config.iterations} iterations of {config.contexts} groups x {config.group_size} edits; {window}; {what}, "
+        f"lr {t.lr:g}, {t.updates_per_rollout} update(s) a rollout"
+    )
+
+
+def _sizes_line(config: Config, f: Footprint) -> str:
+    total = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
+    return (
+        f"sizes: {f.plan.width} x {f.plan.height} px; tokens: {f.plan.num_tokens} target + {f.num_condition_tokens} source + up to "
+        f"{f.num_text_tokens} text = {total}; {f.plan.num_tokens * f.plan.channels} latent elements"
+    )
+
+
+def _evaluations_line(config: Config, forwards: int) -> str:
+    counts = count_evaluations(config, forwards)
+    samples = config.contexts * config.group_size
+    return (
+        f"model evaluations an iteration: {counts.rollout} sampling + {counts.trained} trained + {counts.reference} reference = "
+        f"{counts.per_trained_sample(samples):.3g} a sample; encodes: {config.contexts}; decodes and judged edits: {samples}"
+    )
+
+
+def _cost_line(config: Config, f: Footprint) -> str:
+    """Transformers cost 2 FLOP a parameter and token; attention's quadratic part is left out (below 10 % up to 4k tokens)."""
+    tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
+    counts = count_evaluations(config, f.forwards_per_velocity)
+    checkpointing = counts.trained if config.training.gradient_checkpointing else 0
+    hours = (counts.forward_equivalents + checkpointing) * 2.0 * f.num_parameters * tokens / ASSUMED_FLOPS / 3600.0
+    if config.training.weights == "lora":
+        gib = 2.0 * f.num_parameters / 2**30
+        memory = f"{gib:.0f} GiB of frozen bf16 weights"
+    else:
+        gib = 16.0 * f.num_parameters / 2**30  # fp32 weight, gradient, two moments
+        memory = f"{gib:.0f} GiB of fp32 weights, gradients and moments"
+    return f"estimate: {hours:.2g} GPU-hours an iteration at {ASSUMED_FLOPS:.0e} FLOP/s without the judge; {memory} plus activations"
+
+
+def _kl_lines(config: Config, sigmas: tuple[float, ...]) -> list[str]:
+    """What one unit of mean||v - v_ref||^2 weighs under each convention, so that a beta can be carried over."""
+    t, s = config.training, config.sampling
+    if t.beta == 0:
+        return ["KL: off (beta = 0)"]
+    if t.algorithm == "nft":
+        return [f"KL: beta = {t.beta:g} on the velocity"]
+    schedule = Schedule(sigmas)
+    lines = [f"KL: beta = {t.beta:g} in the convention {t.kl}; weight of mean||dv||^2 at each step of the window:"]
+    for index in iteration_window(config, 0):
+        step = make_step(s.kind, *schedule.pair(index), s.level, schedule.sigmas[1])
+        weights = ", ".join(f"{kind} {kl_weight(kind, step):.3g}" for kind in ("latent_dtfree", "latent_true", "velocity"))
+        lines.append(f"KL: step {index} (sigma {schedule.sigmas[index]:.3f}): {weights}")
+    return lines

@@ -1,0 +1,102 @@
+"""Rewards, asked for as soon as a batch is sampled and collected when all are: judging overlaps with sampling."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from editr1.errors import BackendError, UnscoredError
+from editr1.flow.contexts import Context
+from editr1.schema import CATEGORIES, Reward
+
+Score = Callable[[Sequence[tuple[Context, Image.Image]], int], Sequence[Reward]]
+"""(edits, seed) -> one reward an edit, in their order. What `stages/edit_rl.py` makes of a judge."""
+
+
+@dataclass
+class RewardCollector:
+    """Scores batches in a thread of its own; order of results = order of submission.
+
+    One thread: the judge batches inside a call, and two calls at once would fight for its device.
+    """
+
+    score: Score
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="rewards"))
+    _waiting: list[tuple[Future[Sequence[Reward]], int]] = field(default_factory=list)
+
+    def submit(self, edits: Sequence[tuple[Context, Image.Image]], seed: int) -> None:
+        """Starts scoring and returns at once."""
+        self._waiting.append((self._pool.submit(self.score, edits, seed), len(edits)))
+
+    def collect(self) -> list[Reward]:
+        """All rewards submitted since the last call. Raises what the judge raised, and BackendError for a wrong count."""
+        waiting, self._waiting = self._waiting, []
+        rewards: list[Reward] = []
+        for future, expected in waiting:
+            batch = future.result()
+            if len(batch) != expected:
+                raise BackendError(f"the judge returned {len(batch)} rewards for {expected} edits: rewards would go to wrong edits")
+            rewards += batch
+        return rewards
+
+    def close(self) -> None:
+        """Waits for running calls and drops those that have not begun."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def reward_table(rewards: Sequence[Reward], group_size: int) -> torch.Tensor:
+    """[C, G] float32; NaN where unscored. A value that is not finite counts as unscored too."""
+    values = [r.value if r.value is not None and math.isfinite(r.value) else math.nan for r in rewards]
+    return torch.tensor(values, dtype=torch.float32).view(-1, group_size)
+
+
+def check_unscored(rewards_CG: torch.Tensor, limit: float, reasons: Sequence[Reward]) -> float:
+    """Share of unscored edits. Raises UnscoredError above `limit`, naming the commonest reasons."""
+    share = float(rewards_CG.isnan().float().mean())
+    if share > limit:
+        common = Counter(r.reason or "no reason given" for r in reasons if not r.scored).most_common(3)
+        told = ", ".join(f"{reason} ({count})" for reason, count in common) or "on other processes"
+        raise UnscoredError(
+            f"{share:.0%} of the edits came back unscored, more than limits.max_unscored = {limit:.0%}: {told}; "
+            "check the judge with `editr1 verify` on one of them, or give it more tokens"
+        )
+    return share
+
+
+def reward_logs(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> dict[str, float]:
+    """What the reward curve shows: tau, its spread in groups, verdict rates by category, tokens a verdict."""
+    scored = rewards_CG[~rewards_CG.isnan()]
+    logs = {
+        "reward/mean": float(scored.mean()) if scored.numel() else math.nan,
+        "reward/group_std": _mean_group_std(rewards_CG),
+        "reward/unscored": float(rewards_CG.isnan().float().mean()),
+        "reward/tied_groups": float(torch.tensor([_spread(row) == 0.0 for row in rewards_CG]).float().mean()),
+    }
+    for category in CATEGORIES:
+        rates = [rate for r in rewards for rate, of in zip(r.rates, r.categories, strict=False) if of == category]
+        if rates:
+            logs[f"reward/{category}"] = sum(rates) / len(rates)
+    if any(r.num_tokens for r in rewards):
+        logs["reward/tokens"] = sum(r.num_tokens for r in rewards) / len(rewards)
+    return logs
+
+
+def all_constant(rewards_CG: torch.Tensor) -> bool:
+    """No group has two different rewards: nothing can be learnt from this iteration."""
+    return all(_spread(row) == 0.0 for row in rewards_CG)
+
+
+def _spread(row_G: torch.Tensor) -> float:
+    scored = row_G[~row_G.isnan()]
+    return float(scored.max() - scored.min()) if scored.numel() > 1 else 0.0
+
+
+def _mean_group_std(rewards_CG: torch.Tensor) -> float:
+    stds = [float(row[~row.isnan()].std(unbiased=False)) for row in rewards_CG if int((~row.isnan()).sum()) > 1]
+    return sum(stds) / len(stds) if stds else math.nan

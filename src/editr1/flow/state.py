@@ -1,0 +1,112 @@
+"""Checkpoints that resume exactly: trained weights, EMA, optimiser and the iteration; every seed derives from these.
+
+A checkpoint is a folder written beside its name and then renamed, all tensors as safetensors: no pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from editr1.errors import DataError
+from editr1.flow.policy import Policy, Weights
+
+
+@dataclass
+class State:
+    """Everything that changes while training."""
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    ema: Weights | None
+    old: Weights | None
+    """DiffusionNFT's sampling policy."""
+    iteration: int = 0
+    """Finished iterations."""
+    num_constant: int = 0
+    """Iterations in a row without two different rewards in any group."""
+    best: float | None = None
+    """Best evaluation so far."""
+    num_without_best: int = 0
+
+
+def save_state(state: State, folder: Path, keep: int) -> Path:
+    """Writes `folder/<iteration>` and removes all but the newest `keep` checkpoints."""
+    target = folder / f"{state.iteration:06d}"
+    partial = folder / f"{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(state.policy.snapshot(), partial / "trained.safetensors")
+    for name, weights in (("ema", state.ema), ("old", state.old)):
+        if weights is not None:
+            save_file({key: value.contiguous() for key, value in weights.items()}, partial / f"{name}.safetensors")
+    save_file(_optimizer_tensors(state), partial / "optimizer.safetensors")
+    (partial / "state.json").write_text(json.dumps(_numbers(state)), encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(partial, target)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir() and not path.name.endswith(".partial"))
+
+
+def load_state(state: State, checkpoint: Path) -> None:
+    """Puts a checkpoint into `state`, in place. Raises DataError when it belongs to another kind of run."""
+    numbers: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    state.policy.load(load_file(checkpoint / "trained.safetensors"))
+    for name, weights in (("ema", state.ema), ("old", state.old)):
+        path = checkpoint / f"{name}.safetensors"
+        if path.exists() != (weights is not None):
+            raise DataError(f"{checkpoint} was written with other settings ({name} weights differ): resume with the recipe it began with")
+        if weights is not None:
+            for key, value in load_file(path).items():
+                weights[key].copy_(value)
+    _load_optimizer(state, load_file(checkpoint / "optimizer.safetensors"))
+    for key, value in numbers.items():
+        setattr(state, key, value)
+
+
+def _numbers(state: State) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in ("iteration", "num_constant", "best", "num_without_best")}
+
+
+def _optimizer_tensors(state: State) -> Weights:
+    """AdamW's moments and step counts as `<parameter>/<moment>`."""
+    found: Weights = {}
+    for name, param in state.policy.params.items():
+        for key, value in state.optimizer.state.get(param, {}).items():
+            found[f"{name}/{key}"] = value.detach().clone()
+    return found
+
+
+def _load_optimizer(state: State, tensors: Weights) -> None:
+    for name, param in state.policy.params.items():
+        moments = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
+        if moments:
+            # AdamW keeps its step count on the CPU whatever the parameter's device
+            state.optimizer.state[param] = {k: v if k == "step" else v.to(param.device) for k, v in moments.items()}
+
+
+def save_weights(state: State, path: Path) -> None:
+    """The averaged weights (the raw ones without EMA) as one file, by write-then-rename."""
+    partial = path.with_suffix(".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state.ema if state.ema is not None else state.policy.snapshot(), partial)
+    os.replace(partial, path)
+
+
+def load_weights(path: Path) -> Weights:
+    """What `save_weights` wrote."""
+    return load_file(path)

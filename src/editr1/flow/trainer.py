@@ -1,0 +1,154 @@
+"""The steps of one iteration, in the order in which `stages/edit_rl.py` calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from editr1.editors.base import FlowEditor
+from editr1.flow.checks import check_finite, check_first_ratio
+from editr1.flow.clock import Clock
+from editr1.flow.config import Config
+from editr1.flow.contexts import Context, choose_contexts, share_of_process
+from editr1.flow.policy import follow
+from editr1.flow.rewarding import RewardCollector
+from editr1.flow.rollout import Trajectory, rollout
+from editr1.flow.state import State
+from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches, nft_rows_loss, rows_per_sample
+from editr1.objectives.window import window_steps
+from editr1.schema import derive_seed
+
+Edit = tuple[Context, Image.Image]
+
+MAX_EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What stays the same over iterations, and the `State` that does not."""
+
+    config: Config
+    editor: FlowEditor
+    state: State
+    collector: RewardCollector
+    accelerator: Any
+    """accelerate.Accelerator: processes, device, reductions."""
+
+    def contexts(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
+        """This process' whole groups of the iteration."""
+        chosen = choose_contexts(len(tasks), self.config.contexts, seed=self.config.seed, iteration=iteration)
+        return [tasks[i] for i in share_of_process(chosen, self.accelerator.process_index, self.accelerator.num_processes)]
+
+    def sample(self, contexts: Sequence[Context], window: tuple[int, ...], iteration: int, clock: Clock) -> Trajectory:
+        """Encodes each context once and denoises G edits of it."""
+        config, state = self.config, self.state
+        plan = self.editor.plan(config.height, config.width)
+        with clock.phase("encode"), torch.no_grad():
+            cond = self.editor.encode([c.source() for c in contexts], [c.task.instruction for c in contexts], plan)
+        keep_means = config.training.guard and config.training.updates_per_rollout > 1
+        with clock.phase("sample"), state.policy.using(state.old):
+            return rollout(
+                self.editor, cond, plan, [c.id for c in contexts], window, config.sampling,
+                group_size=config.group_size, seed=config.seed, iteration=iteration, keep_means=keep_means,
+            )  # fmt: skip
+
+    def submit(self, trajectory: Trajectory, contexts: Sequence[Context], iteration: int, clock: Clock) -> list[Edit]:
+        """Decodes the edits and asks for their rewards; scoring goes on while the next batch is sampled."""
+        with clock.phase("decode"), torch.no_grad():
+            images = self.editor.decode(trajectory.final, trajectory.plan)
+        owners = [context for context in contexts for _ in range(self.config.group_size)]
+        edits = list(zip(owners, images, strict=True))
+        self.collector.submit(edits, derive_seed(self.config.seed, "reward", iteration, contexts[0].id))
+        return edits
+
+    def gather(self, rewards_CG: torch.Tensor) -> torch.Tensor:
+        """The rewards of all processes, in the order of the processes."""
+        return self.accelerator.gather(rewards_CG.to(self.accelerator.device)).cpu()
+
+    def own_rows(self, table_CG: torch.Tensor) -> torch.Tensor:
+        """This process' part of a gathered table."""
+        return table_CG.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+
+    def update(
+        self, trajectories: Sequence[Trajectory], advantages: torch.Tensor, scored: torch.Tensor, iteration: int, *, check: bool
+    ) -> dict[str, float]:
+        """All optimiser steps of this rollout, each on its share of the groups. `advantages`, `scored`: [C, G] of all processes."""
+        config, logs = self.config, UpdateLogs()
+        grad_norm = 0.0
+        for number in range(config.training.updates_per_rollout):
+            share_C = torch.arange(advantages.shape[0]) % config.training.updates_per_rollout == number
+            weighs_CG = weighing(advantages, scored, config) & share_C[:, None]
+            if not bool(weighs_CG.any()):
+                continue  # nothing to learn anywhere: momentum alone must not move the weights
+            self._backward(trajectories, self.own_rows(advantages), self.own_rows(weighs_CG), int(share_C.sum()), iteration, logs)
+            if check and number == 0 and logs.ratio_error:
+                check_first_ratio(float(torch.cat(logs.ratio_error).max()), config)
+            grad_norm = self._step(iteration)
+        self._follow(iteration)
+        return logs.figures() | {"train/grad_norm": grad_norm}
+
+    def _backward(
+        self, trajectories: Sequence[Trajectory], advantages: torch.Tensor, weighs: torch.Tensor, num_groups: int, iteration: int,
+        logs: UpdateLogs,
+    ) -> None:  # fmt: skip
+        """Adds up gradients over micro-batches; the denominator counts the rows of all processes, trained on or not."""
+        config, state = self.config, self.state
+        denominator = num_groups * config.group_size * rows_per_sample(config)
+        groups = 0
+        for trajectory in trajectories:
+            size = trajectory.num_samples // trajectory.group_size
+            advantages_B = advantages[groups : groups + size].flatten()
+            weighs_B = weighs[groups : groups + size].flatten()
+            groups += size
+            for rows in micro_batches(weighs_B, rows_per_sample(config), config.training.micro_batch):
+                if state.old is not None:
+                    loss = nft_rows_loss(self.editor, state.policy, state.old, trajectory, advantages_B, rows, config, iteration, logs)
+                else:
+                    loss = grpo_loss(self.editor, state.policy, trajectory, advantages_B, rows, config, logs)
+                (loss / denominator).backward()
+
+    def _step(self, iteration: int) -> float:
+        """Sums gradients over processes, clips, steps. Returns the gradient's norm before clipping."""
+        params = list(self.state.policy.params.values())
+        sum_gradients(self.accelerator, params)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm))
+        check_finite(grad_norm, iteration)
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        return grad_norm
+
+    def _follow(self, iteration: int) -> None:
+        training, state = self.config.training, self.state
+        if state.ema is not None:
+            follow(state.ema, state.policy, min((1.0 + iteration) / (MAX_EMA_WARMUP + iteration), training.ema_decay))
+        if state.old is not None:
+            follow(state.old, state.policy, min(0.001 * iteration, training.nft_max_old_decay))
+
+
+def iteration_window(config: Config, iteration: int) -> tuple[int, ...]:
+    """Steps that are noisy and trained in this iteration; none for algorithms of the forward process."""
+    if config.training.algorithm == "nft":
+        return ()
+    s = config.sampling
+    return window_steps(
+        s.window_kind, s.window, s.first, s.last, seed=config.seed, iteration=iteration, num_steps=s.steps, hold=s.hold
+    )  # fmt: skip
+
+
+def weighing(advantages_CG: torch.Tensor, scored_CG: torch.Tensor, config: Config) -> torch.Tensor:
+    """Samples that need a forward: with a KL term every scored one, else only those with an advantage."""
+    return scored_CG & ((advantages_CG != 0) | (config.training.beta > 0))
+
+
+def sum_gradients(accelerator: Any, params: Sequence[torch.nn.Parameter]) -> None:
+    """One reduction over all processes. A process whose samples weighed nothing contributes zeros."""
+    if accelerator.num_processes == 1:
+        return
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
+    flat = accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="sum")
+    for param, grad in zip(params, flat.split([p.numel() for p in params]), strict=True):
+        param.grad = grad.view_as(param)

@@ -1,0 +1,189 @@
+"""Flow-GRPO of an editor with the RRM as its only reward (paper, section 4).
+
+02_principles + an editor + a judge -> 09_editor (LoRA or transformer, checkpoints, gallery). `train` below is the algorithm; its
+steps live in `editr1.flow`, its equations in `editr1.objectives`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from editr1.config import Component, create, to_plain
+from editr1.flow.checks import check_constant
+from editr1.flow.clock import Clock
+from editr1.flow.config import Config
+from editr1.flow.contexts import Context, read_contexts
+from editr1.flow.evaluate import evaluate, note_best, write_gallery
+from editr1.flow.export import export
+from editr1.flow.plan import describe_plan
+from editr1.flow.policy import Policy
+from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, reward_logs, reward_table
+from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
+from editr1.flow.trainer import Trainer, iteration_window
+from editr1.objectives.advantages import group_advantages
+from editr1.schema import Reward
+from editr1.store import Run
+
+__all__ = ["Config", "EditRLResult", "plan", "run"]
+
+FOLDER = "09_editor"
+
+
+@dataclass(frozen=True)
+class EditRLResult:
+    """What came out."""
+
+    iterations: int
+    """Finished, those before a resume included."""
+    exported: Path
+    """`lora` or `transformer` folder, with the averaged (or best) weights."""
+    best: float | None
+    """Best held-out evaluation in points of tau; None when none was asked for."""
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What the run will cost, before any weight is loaded."""
+    return describe_plan(config)
+
+
+def run(config: Config, run_dir: Path) -> EditRLResult:
+    """Trains, resuming from the newest checkpoint in the run directory.
+
+    Raises UnscoredError when the judge fails too often or sees no differences, BackendError when the first replay does not
+    reproduce the rollout or a gradient is not finite, ConfigError and DataError for wrong settings and inputs.
+    """
+    run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
+    tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
+    score = judge_function(config.reward)
+    folder = run_.dir / FOLDER
+    trainer = make_trainer(config, create("editors", config.editor), score, folder)
+    if done := checkpoints(folder / "checkpoints"):
+        load_state(trainer.state, done[-1])
+    judge = judge_function(config.evaluation.reward) if config.evaluation.reward else score
+    try:
+        train(trainer, tasks, held_out[: config.evaluation.tasks], judge, run_)
+    finally:
+        trainer.collector.close()
+    return finish(trainer, folder)
+
+
+def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context], judge: Score, run_: Run) -> None:
+    """The algorithm box: sample groups, score them, compare inside groups, move the policy."""
+    config, state = trainer.config, trainer.state
+    main = trainer.accelerator.is_main_process
+    first = state.iteration
+    for iteration in tqdm(range(first, config.iterations), desc="edit-rl", unit="it", disable=not main):
+        clock = Clock()
+        window = iteration_window(config, iteration)
+        contexts = trainer.contexts(tasks, iteration)
+
+        trajectories, edits = [], []
+        for batch in batches(contexts, config.contexts_per_batch):
+            trajectories.append(trainer.sample(batch, window, iteration, clock))
+            edits += trainer.submit(trajectories[-1], batch, iteration, clock)
+        with clock.phase("wait_for_rewards"):
+            rewards = trainer.collector.collect()
+
+        table_CG = trainer.gather(reward_table(rewards, config.group_size))
+        check_unscored(table_CG, config.limits.max_unscored, rewards)
+        advantages_CG = group_advantages(table_CG, config.training.std, min_std=config.training.min_std)
+        with clock.phase("update"):
+            logs = trainer.update(trajectories, advantages_CG, ~table_CG.isnan(), iteration, check=iteration == first)
+        state.iteration = iteration + 1
+        state.num_constant = state.num_constant + 1 if all_constant(table_CG) else 0
+
+        logs |= reward_logs(table_CG, rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
+        if due(config.evaluation.every, state.iteration) and held_out:
+            with clock.phase("evaluate"):
+                logs |= evaluate(trainer, held_out, judge, run_)
+            if note_best(trainer, logs["evaluation/reward"]) and main:
+                save_weights(state, run_.dir / FOLDER / "best.safetensors")
+        if main:
+            record(trainer, run_, iteration, logs, clock, edits, rewards)
+        if due(config.save_every, state.iteration) and main:
+            save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)
+        check_constant(state.num_constant, config)
+        if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
+            break
+
+
+def make_trainer(config: Config, editor: Any, score: Score, folder: Path) -> Trainer:
+    """Policy, optimiser and averages at iteration 0; trackers write into `folder`."""
+    from accelerate import Accelerator
+
+    training = config.training
+    policy = Policy(editor, training, config.seed)
+    optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
+    state = State(
+        policy,
+        optimizer,
+        ema=policy.snapshot() if training.ema_decay > 0 else None,
+        old=policy.snapshot() if training.algorithm == "nft" else None,
+    )
+    accelerator = Accelerator(log_with=list(config.trackers) or None, project_dir=folder)
+    if config.trackers:
+        accelerator.init_trackers("edit_rl")
+    return Trainer(config, editor, state, RewardCollector(score), accelerator)
+
+
+def judge_function(component: Component) -> Score:
+    """A judge as a function of edits. The judge sees source, edit, instruction and principles, never the editor."""
+    from editr1.judge.rrm import RewardItem
+
+    judge = create("judges", component)
+
+    def score(edits: Sequence[tuple[Context, Image.Image]], seed: int) -> Sequence[Reward]:
+        return judge.score([RewardItem(c.source(), image, c.task.instruction, c.principles) for c, image in edits], seed)
+
+    return score
+
+
+def record(
+    trainer: Trainer, run_: Run, iteration: int, logs: dict[str, float], clock: Clock,
+    edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward],
+) -> None:  # fmt: skip
+    """Logs that answer: is it training, what does it cost, what do the edits look like."""
+    seconds = clock.read()
+    logs |= seconds | {"cost/images_per_second": trainer.config.contexts * trainer.config.group_size / seconds["seconds/total"]}
+    logs |= {"cost/reward_share": seconds["seconds/wait_for_rewards"] / seconds["seconds/total"]}
+    if (drift := trainer.state.policy.drift()) is not None:
+        logs["train/drift"] = drift
+    if torch.cuda.is_available():
+        logs["cost/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    known = {name: value for name, value in logs.items() if math.isfinite(value)}
+    run_.log("edit_rl", iteration, known)
+    trainer.accelerator.log(known, step=iteration)
+    if due(trainer.config.gallery_every, iteration + 1):
+        write_gallery(run_, edits, rewards, Path(f"training_{iteration + 1:06d}.jsonl"))
+
+
+def finish(trainer: Trainer, folder: Path) -> EditRLResult:
+    """Saves the last state and exports the weights that were asked for."""
+    state, config = trainer.state, trainer.config
+    exported = folder / ("lora" if state.policy.is_lora else "transformer")
+    if trainer.accelerator.is_main_process:
+        save_state(state, folder / "checkpoints", config.keep_checkpoints)
+        best = folder / "best.safetensors"
+        weights = load_weights(best) if config.evaluation.choose == "best" and best.exists() else state.ema
+        exported = export(state.policy, weights, folder)
+    trainer.accelerator.wait_for_everyone()
+    return EditRLResult(state.iteration, exported, state.best)
+
+
+def batches(items: Sequence[Context], size: int) -> Iterator[Sequence[Context]]:
+    """Neighbouring items, `size` at a time."""
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+
+
+def due(every: int, iteration: int) -> bool:
+    """Whether something that happens every `every` iterations (0 = never) happens after this one."""
+    return every > 0 and iteration % every == 0

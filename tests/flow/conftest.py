@@ -1,0 +1,8 @@
+"""The toy editor as a fixture module: test files of this folder have no package to import it from."""
+
+import sys
+from pathlib import Path
+
+import editr1  # noqa: F401  (its torchvision hook must come before diffusers)
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,189 @@
+"""The trainer as a whole on the toy editor: laws that hold for every model."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+import toy
+
+from editr1.config import Component
+from editr1.errors import BackendError, UnscoredError
+from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training
+from editr1.flow.contexts import read_contexts
+from editr1.flow.state import checkpoints, load_state, save_state
+from editr1.schema import Reward
+from editr1.stages.edit_rl import make_trainer, train
+from editr1.store import Run
+
+FULL = Training(weights="full", lr=3e-3, beta=0.0, clip_low=1e-3, clip_high=1e-3, ema_decay=0.9)
+LORA = dataclasses.replace(FULL, weights="lora", rank=4, alpha=8, lr=1e-2)
+
+
+def config(training=FULL, **changes):
+    values = {
+        "editor": Component("toy:build"), "reward": Component("toy:RednessJudge"), "group_size": 4, "contexts": 4, "contexts_per_batch": 2,
+        "iterations": 2, "sampling": Sampling(steps=4, kind="cps", level=0.5, window=2, last=3), "save_every": 1, "gallery_every": 0,
+    }  # fmt: skip
+    return Config(**(values | {"training": training} | changes))
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run.open(tmp_path / "run")
+    toy.write_tasks(run)
+    return run
+
+
+def trained(run, settings, score=toy.score_redness, state=None):
+    trainer = make_trainer(settings, toy.ToyEditor(), score, run.dir)
+    if state:
+        load_state(trainer.state, state)
+    tasks, held = read_contexts(run, settings.evaluation.held_out if settings.evaluation.every else 0.0)
+    train(trainer, tasks, held, score, run)
+    return trainer
+
+
+def points(run):
+    return [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm="nft", lr=2e-2)], ids=["full", "lora", "nft"])
+def test_the_reward_rises(run, training):
+    trained(run, config(training, contexts=8, contexts_per_batch=8, iterations=30, save_every=0))
+    rewards = [p["reward/mean"] for p in points(run)]
+    first, last = rewards[:5], rewards[-5:]
+    assert min(last) > max(first), rewards
+
+
+def test_a_huge_beta_keeps_the_policy_where_it_was(run):
+    free = trained(run, config(dataclasses.replace(LORA, beta=0.0), iterations=8)).state.policy.drift()
+    held = trained(run, config(dataclasses.replace(LORA, beta=1e5, kl="velocity", max_grad_norm=1e9, lr=1e-4), iterations=8))
+    assert held.state.policy.drift() < 0.05 * free
+
+
+@pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm="nft")])
+def test_without_advantages_no_weight_moves(run, training):
+    settings = config(training, limits=Limits(max_constant=99))
+    start = make_trainer(settings, toy.ToyEditor(), toy.score_redness, run.dir).state.policy.snapshot()
+    end = trained(run, settings, lambda edits, seed: [Reward(5.0, 1, 1) for _ in edits]).state.policy.snapshot()
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+@pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm="nft")], ids=["full", "lora", "nft"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, training):
+    straight = trained(run, config(training, iterations=4))
+    other = Run.open(tmp_path / "other")
+    toy.write_tasks(other)
+    trained(other, config(training, iterations=2))
+    resumed = trained(other, config(training, iterations=4), state=checkpoints(other.dir / "09_editor" / "checkpoints")[-1])
+    for attribute in ("ema", "old"):
+        ours, theirs = getattr(straight.state, attribute), getattr(resumed.state, attribute)
+        assert (ours is None) == (theirs is None)
+        assert ours is None or all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = straight.state.policy.snapshot(), resumed.state.policy.snapshot()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_old_checkpoints_are_removed_and_a_broken_write_is_not_resumed(run):
+    trainer = trained(run, config(iterations=3))
+    folder = run.dir / "09_editor" / "checkpoints"
+    assert [path.name for path in checkpoints(folder)] == ["000002", "000003"]
+    (folder / "000009.partial").mkdir()
+    assert checkpoints(folder)[-1].name == "000003"
+    assert save_state(trainer.state, folder, 2).name == "000003"
+
+
+def gradient_step(run, **changes):
+    """Weights after one iteration with plain gradient scaling visible: SGD-like comparisons need the gradient, so lr is tiny."""
+    settings = config(dataclasses.replace(FULL, **changes.pop("training", {})), iterations=1, **changes)
+    trainer = make_trainer(settings, toy.ToyEditor(), toy.score_redness, run.dir)
+    optimizer = torch.optim.SGD(trainer.state.policy.params.values(), lr=1.0)
+    trainer.state.optimizer = optimizer
+    tasks, _ = read_contexts(run, 0.0)
+    train(trainer, tasks, [], toy.score_redness, run)
+    return trainer.state.policy.snapshot()
+
+
+def test_micro_batches_and_batch_splits_give_the_same_update(run):
+    whole = gradient_step(run, contexts_per_batch=4, save_every=0)
+    for changes in ({"contexts_per_batch": 1}, {"training": {"micro_batch": 3}}, {"contexts_per_batch": 2, "training": {"micro_batch": 7}}):
+        other = gradient_step(run, save_every=0, **changes)
+        for name, value in whole.items():
+            torch.testing.assert_close(other[name], value, atol=2e-6, rtol=1e-4)
+
+
+def test_the_first_replay_reproduces_the_rollout_and_a_second_update_does_not(run):
+    trained(run, config(iterations=1))
+    assert points(run)[-1]["train/ratio_error_max"] < 1e-5
+    assert points(run)[-1]["train/clipped"] == 0.0
+    trained(run, config(dataclasses.replace(FULL, updates_per_rollout=2, clip_low=1e-5, clip_high=1e-5), iterations=1))
+    assert points(run)[-1]["train/ratio_error_max"] > 1e-5
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_guard_trains_with_one_and_with_several_updates(run, updates):
+    trained(run, config(dataclasses.replace(FULL, guard=True, updates_per_rollout=updates, clip_low=4e-6, clip_high=4e-6), iterations=2))
+    assert points(run)[-1]["train/grad_norm"] > 0
+
+
+def test_a_replay_that_computes_something_else_stops_the_run(run):
+    class Drifting(toy.ToyEditor):
+        def velocity(self, x_BLD, sigma, cond):
+            return super().velocity(x_BLD, sigma, cond) * (1.5 if torch.is_grad_enabled() else 1.0)
+
+    settings = config()
+    trainer = make_trainer(settings, Drifting(), toy.score_redness, run.dir)
+    with pytest.raises(BackendError, match="ratio"):
+        train(trainer, read_contexts(run, 0.0)[0], [], toy.score_redness, run)
+
+
+def test_too_many_unscored_edits_stop_the_run_and_few_do_not(run):
+    def some(edits, seed):
+        return [Reward(None, 0, 1, (), "TRUNCATED") if i % 4 == 0 else r for i, r in enumerate(toy.score_redness(edits, seed))]
+
+    trained(run, config(limits=Limits(max_unscored=0.3)), some)
+    assert points(run)[-1]["reward/unscored"] == 0.25
+    with pytest.raises(UnscoredError, match="TRUNCATED"):
+        trained(run, config(), some)
+
+
+def test_a_judge_without_opinions_stops_the_run(run):
+    with pytest.raises(UnscoredError, match="no group"):
+        trained(run, config(iterations=9, limits=Limits(max_constant=3)), lambda edits, seed: [Reward(5.0, 1, 1) for _ in edits])
+
+
+def test_evaluation_uses_the_averaged_weights_and_restores_the_trained_ones(run):
+    evaluation = Evaluation(every=1, tasks=3, steps=2, batch=2, held_out=0.4)
+    plain = trained(run, config(evaluation=dataclasses.replace(evaluation, every=0, held_out=0.4), iterations=2))
+    assert plain.state.best is None
+    watched = trained(run, config(evaluation=evaluation, iterations=2))
+    assert points(run)[-1]["evaluation/unscored"] == 0.0
+    assert watched.state.best is not None
+    assert (run.dir / "09_editor" / "best.safetensors").exists()
+    assert list((run.dir / "09_editor" / "gallery").glob("evaluation_*.jsonl"))
+
+
+def test_patience_ends_a_run_that_gets_no_better(run):
+    evaluation = Evaluation(every=1, tasks=2, steps=2, held_out=0.4, patience=2)
+    falling = iter(range(1000, 0, -1))
+    trainer = make_trainer(config(evaluation=evaluation, iterations=50), toy.ToyEditor(), toy.score_redness, run.dir)
+    tasks, held = read_contexts(run, 0.4)
+    train(trainer, tasks, held, lambda edits, seed: [Reward(next(falling) / 1000, 1, 1) for _ in edits], run)
+    assert trainer.state.iteration == 3
+
+
+def test_library_code_touches_no_global_generator():
+    import ast
+    from pathlib import Path
+
+    import editr1
+
+    root = Path(editr1.__file__).parent
+    forbidden = {"manual_seed", "seed"}
+    for folder in ("flow", "objectives", "editors"):
+        for path in (root / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in forbidden:
+                    owner = ast.unparse(node.func.value)
+                    assert owner not in ("torch", "random", "np.random", "numpy.random"), f"{path}: {ast.unparse(node)}"

@@ -25,7 +25,7 @@ LAYERS = {
     "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1,
     "config": 2, "store": 2, "judge": 2, "objectives": 2,
-    "judge.rrm": 3, "flow": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
+    "judge.rrm": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
     "stages": 4, "bench": 4, "serve": 4,
     "report": 5, "annotate": 5, "integrations": 5, "commands": 5, "cli": 6,
 }  # fmt: skip

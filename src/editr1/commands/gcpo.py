@@ -1,0 +1,15 @@
+"""Sharpen the reward model on human pairs by GCPO into 08_rrm_gcpo."""
+
+from __future__ import annotations
+
+import argparse
+
+from editr1.commands._stage import add_stage_arguments, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stage_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    return run_stage("gcpo", args)

@@ -1,0 +1,15 @@
+"""Train SFT-RRM on the inspected traces into 06_rrm_sft."""
+
+from __future__ import annotations
+
+import argparse
+
+from editr1.commands._stage import add_stage_arguments, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stage_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    return run_stage("sft", args)

@@ -1,0 +1,159 @@
+"""RL-RRM: sharpen the reward model on human pairs by Group Contrastive Preference Optimization (arXiv 2604.27505, section 3.2).
+
+    06_rrm_sft 07_pairs  ->  08_rrm_gcpo
+
+For both images of a pair the model samples N traces. A trace of the preferred edit earns the share of the other edit's traces
+that it outscores, a trace of the other one the share of the preferred edit's traces that it stays below; within the traces of
+one image the ratios become advantages. The trainer is TRL's GRPOTrainer as it is: rows of a pair lie side by side, a group is
+one image's traces, and the coupling of the two groups sits in the reward function alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from editr1.store import Run
+from editr1.training.options import Checkpoint, Machine, Picture, RewardOptions, Schedule, Trained
+from editr1.training.rows import PairRows, pair_rows, read_pairs
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How traces are sampled."""
+
+    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
+    temperature: float = 1.0
+    """ours: 1, so that the sampled and the trained policy are the same distribution."""
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    cache: Literal["dynamic", "static"] = "dynamic"
+    """Key-value cache of the transformers engine: a static one spares small models the copying of every token's cache."""
+    vllm_memory: float = 0.3
+    """Share of a GPU's memory that a colocated vLLM takes."""
+    vllm_url: str = ""
+    """Base URL of a server started with `trl vllm-serve`."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the stage. The paper gives the objective; sizes and rates are ours."""
+
+    model: str = ""
+    """Checkpoint to start from; empty = the run's own 06_rrm_sft."""
+    prompt_id: str = "tv"
+    """The question that SFT was trained with."""
+    output: str = "08_rrm_gcpo"
+    steps: int = 300
+    pairs_per_step: int = 16
+    num_traces: int = 8
+    """N, traces an image. paper: "small"."""
+    clip: float = 0.2
+    """eps of the PPO clip. With one update a batch (`updates_per_batch` 1) the ratio is 1 and never clipped."""
+    updates_per_batch: int = 1
+    """Optimizer passes over one batch of traces."""
+    reward: RewardOptions = field(default_factory=RewardOptions)
+    generation: Generation = field(default_factory=Generation)
+    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-6))
+    """ours: 1e-6, usual for RL of a 3B-8B model with all weights."""
+    trained: Trained = field(default_factory=Trained)
+    picture: Picture = field(default_factory=Picture)
+    machine: Machine = field(default_factory=Machine)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_traces < 2:
+            raise ValueError("num_traces must be at least 2: a group of one has no advantage")
+        if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
+            raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
+
+    @property
+    def traces_per_step(self) -> int:
+        """Traces that one step learns from: both images of every pair."""
+        return self.pairs_per_step * 2 * self.num_traces
+
+
+def run(config: Config, run_dir: Path) -> Checkpoint:
+    """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
+
+    Raises ConfigError for a model that cannot be loaded, DataError for missing pairs or a pair torn apart.
+    """
+    store = Run.open(run_dir, create=False)
+    pairs = read_pairs(store, with_same=config.reward.same_tolerance is not None)
+    num_batches = -(-config.steps // config.updates_per_batch)
+    rows = pair_rows(store, pairs, config.prompt_id, num_batches * config.pairs_per_step, config.seed)
+    shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
+
+    from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
+
+    stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
+    return train(store, stage, store.dir / config.output, config, len(pairs), shown, lambda: _trainer(config, store, rows), config.machine)
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What a dry run prints."""
+    model = config.model or str(Path(run_dir) / "06_rrm_sft")
+    sampled = config.steps // config.updates_per_batch * config.traces_per_step
+    clip = "never acts (one update a batch)" if config.updates_per_batch == 1 else f"1 +- {config.clip:g} on the ratio of a token"
+    return [
+        f"gcpo: {model}, {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
+        f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; no KL term",
+    ]
+
+
+def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
+    """TRL's trainer over the adjacent rows of the pairs, and the processor."""
+    from trl import GRPOConfig, GRPOTrainer
+
+    from editr1.training.model import forbid_tokens, forbidden_tokens, load_model, load_processor, lora_config
+    from editr1.training.pair_reward import PairReward
+    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers
+
+    path = config.model or store.dir / "06_rrm_sft"
+    processor = load_processor(path, config.picture)
+    model = load_model(path, config.trained)
+    forbidden = forbidden_tokens(model, processor)
+    forbid_tokens(model, forbidden)
+    accumulation = accumulation_steps(config.traces_per_step, config.machine)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=PairReward(config.reward, max_tokens=config.generation.max_tokens),
+        args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
+        train_dataset=as_dataset(len(rows), rows.__getitem__),
+        processing_class=processor,
+        peft_config=lora_config(config.trained),
+        optimizers=optimizers(model, config.schedule),
+    )
+    return trainer, processor
+
+
+def _objective(config: Config) -> dict[str, Any]:
+    """Section 3.2 in TRL's words."""
+    return {
+        "num_generations": config.num_traces,
+        "num_iterations": config.updates_per_batch,
+        "shuffle_dataset": False,  # rows of a pair must stay side by side; the order is shuffled pair by pair beforehand
+        "beta": 0.0,  # no KL term
+        "scale_rewards": "none",  # advantage = ratio - mean, no division by the deviation
+        "multi_objective_aggregation": "sum_then_normalize",  # the other way divides by the deviation of the batch
+        "loss_type": "grpo",  # mean over the tokens of a trace, then over traces
+        "importance_sampling_level": "token",
+        "epsilon": config.clip,
+    }
+
+
+def _generation(config: Config, forbidden: list[int]) -> dict[str, Any]:
+    how = config.generation
+    settings: dict[str, Any] = {"temperature": how.temperature, "top_p": how.top_p, "max_completion_length": how.max_tokens}
+    if how.engine == "transformers":
+        # the output layer already forbids these; naming them again keeps the trainer's own list from replacing the intent
+        settings["generation_kwargs"] = {"suppress_tokens": forbidden}
+        settings["cache_implementation"] = "static" if how.cache == "static" else None
+        return settings
+    settings["generation_kwargs"] = {"logit_bias": dict.fromkeys(forbidden, -100.0)}
+    settings |= {"use_vllm": True, "vllm_mode": how.engine.removeprefix("vllm_")}
+    if how.engine == "vllm_colocate":
+        return {**settings, "vllm_gpu_memory_utilization": how.vllm_memory}
+    return {**settings, "vllm_server_base_url": how.vllm_url}

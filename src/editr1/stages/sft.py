@@ -1,0 +1,112 @@
+"""SFT-RRM: teach a vision-language model to write the traces that the inspector let pass (arXiv 2604.27505, section 3.1).
+
+    02_principles 03_candidates 04_traces 05_inspections  ->  06_rrm_sft
+
+One row is (x_ref, x_edit, q, P) -> the trace that the selector kept. Only the trace is learnt, never the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from editr1.config import Component, create
+from editr1.errors import ConfigError
+from editr1.store import Run
+from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
+from editr1.training.rows import Lesson, SelectedTraces, Target, lesson_row, mixed, read_selected
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the stage. Values without a source are ours; the paper publishes none for SFT."""
+
+    model: str
+    """Checkpoint directory or hub id of an image-text-to-text model. paper: Qwen2.5-VL 3B and 7B."""
+    prompt_id: str = "tv"
+    """The question; the trained model must be asked with the same one."""
+    target: Target = "trace"
+    """What of the kept trace is learnt: the whole (T+V), `verdicts` (V), `reasoning` (T), or the `score` alone (no principles)."""
+    output: str = "06_rrm_sft"
+    """Folder of the run directory; a second student of the same data (a scorer without principles) takes another one."""
+    steps: int = 2000
+    batch_size: int = 128
+    """Rows a step, over all processes."""
+    schedule: Schedule = field(default_factory=Schedule)
+    trained: Trained = field(default_factory=Trained)
+    picture: Picture = field(default_factory=Picture)
+    machine: Machine = field(default_factory=Machine)
+    replay: Component | None = None
+    """Further lessons, so that what the model knew is not unlearnt: a factory (`package.module:name`) of a function
+    index -> Lesson."""
+    replay_every: int = 4
+    """Every n-th batch comes from `replay`."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.replay_every < 2:
+            raise ValueError("steps and batch_size must be at least 1, replay_every at least 2")
+
+
+def run(config: Config, run_dir: Path) -> Checkpoint:
+    """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
+
+    Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
+    """
+    store = Run.open(run_dir, create=False)
+    rows = read_selected(store)
+    shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
+
+    from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
+
+    def build() -> tuple[Any, Any]:
+        return _trainer(config, store, SelectedTraces(store, rows, config.prompt_id, config.target))
+
+    stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
+    return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine)
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What a dry run prints."""
+    scope = f"LoRA rank {config.trained.lora_rank}" if config.trained.lora_rank else "all weights"
+    vision = "frozen" if config.trained.freeze_vision else "trained"
+    return [
+        f"sft: {config.model}, {scope}, vision tower {vision}, target {config.target} of prompt {config.prompt_id}",
+        f"sft: {config.steps} steps of {config.batch_size} rows = {config.steps * config.batch_size} rows -> {Path(run_dir) / config.output}",
+    ]
+
+
+def _trainer(config: Config, store: Run, lessons: SelectedTraces) -> tuple[Any, Any]:
+    """TRL's trainer over the lessons in their order, and the processor."""
+    from trl import SFTConfig, SFTTrainer
+
+    from editr1.training.model import load_model, load_processor, lora_config
+    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers
+
+    processor = load_processor(config.model, config.picture)
+    model = load_model(config.model, config.trained)
+    order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed)
+    accumulation = accumulation_steps(config.batch_size, config.machine)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(**arguments, max_length=None, train_sampling_strategy="sequential"),
+        train_dataset=as_dataset(len(order), lambda index: lesson_row(order[index])),
+        processing_class=processor,
+        peft_config=lora_config(config.trained),
+        optimizers=optimizers(model, config.schedule),
+    )
+    return trainer, processor
+
+
+def _replay(config: Config) -> Callable[[int], Lesson] | None:
+    if config.replay is None:
+        return None
+    if ":" not in config.replay.id:
+        raise ConfigError(f"sft.replay: {config.replay.id!r} must have the form 'package.module:factory'")
+    made = create("training", config.replay)
+    if not callable(made):
+        raise ConfigError(f"sft.replay: {config.replay.id!r} must return a function index -> Lesson, found {type(made).__name__}")
+    return made

@@ -1,0 +1,111 @@
+"""Settings that the stages `sft` and `gcpo` share. No torch here: recipes are checked before anything heavy is imported.
+
+The paper publishes no learning rates, batch sizes or group sizes for the reward model; the defaults are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Which weights move."""
+
+    freeze_vision: bool = True
+    """ours: scoring needs new words about what is seen, not new eyes, and a frozen tower saves memory."""
+    lora_rank: int | None = None
+    """None = full fine-tuning. With LoRA the saved checkpoint is the merged model."""
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    """ours: 0; dropout would make GCPO's policy differ between sampling and training."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixel budget of one image. None = the checkpoint's own."""
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimizer and learning rate: linear warm-up, then a cosine down to a share of the peak."""
+
+    lr: float = 1e-5
+    """ours: usual for full fine-tuning of a 3B-8B model; about 1e-4 with LoRA."""
+    lr_matrices: float | None = None
+    """Learning rate of Muon on the matrices inside the blocks, AdamW keeps the rest. None = AdamW for all."""
+    warmup_steps: int = 20
+    final_lr_share: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or (self.lr_matrices is not None and self.lr_matrices <= 0):
+            raise ValueError("learning rates must be positive")
+        if not 0 <= self.final_lr_share <= 1:
+            raise ValueError(f"final_lr_share is a share in [0, 1], found {self.final_lr_share}")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the computation is laid out. Nothing here changes what is computed, but for rounding."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 = weights in float32, products in bfloat16."""
+    micro_batch: int = 4
+    """Rows a process handles at once; gradients of a step are accumulated."""
+    activation_checkpointing: bool = True
+    """Recompute activations in the backward pass: about a fifth slower, far less memory."""
+    save_every: int = 100
+    """Steps between checkpoints to resume from."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where curves go beside `metrics.jsonl`: tensorboard, wandb, trackio; empty for none."""
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1 or self.save_every < 1:
+            raise ValueError("micro_batch and save_every must be at least 1")
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """What a trace earns in GCPO. The defaults are the paper's rule; every other value changes the objective."""
+
+    tie_credit: float = 0.0
+    """What both sides earn for an equal score, in [0, 1]; see `objectives.gcpo.Contest`. paper: 0."""
+    margin: float = 0.0
+    """Score points by which a win must be clear; see `objectives.gcpo.Contest`. paper: 0."""
+    same_tolerance: float | None = None
+    """Use pairs that people call "same": a trace earns the share of the other image's traces within this many score points.
+    paper: such pairs are left out."""
+    skip_flat_groups: bool = False
+    """Scale the ratios by groups / groups with a gradient, so that the loss is a mean over the groups that teach something.
+    paper: mean over all groups."""
+    length_penalty: float = 0.0
+    """Subtracted from the ratio per 1,000 generated tokens. paper: none; its traces grow longer with training."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.tie_credit <= 1.0:
+            raise ValueError(f"tie_credit is {self.tie_credit}, expected a share in [0, 1]")
+        if min(self.margin, self.length_penalty, self.same_tolerance or 0.0) < 0:
+            raise ValueError("margin, length_penalty and same_tolerance must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a training stage returns."""
+
+    path: str
+    """Directory that `from_pretrained` reads."""
+    steps: int
+    rows: int
+    """Rows that training drew from: quadruples, or pairs."""
+    seconds: float
+    """Training time of this call; 0 when the stage had finished before."""
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps on {self.rows} rows in {self.seconds:.0f} s -> {self.path}"

@@ -1,0 +1,234 @@
+"""What the reward model is trained on, read from a run's tables and rendered row by row.
+
+    SFT    one row a quadruple whose traces passed the inspector: prompt -> the trace that the selector kept
+    GCPO   two adjacent rows a human pair, the preferred edit first
+
+A row is rendered when the trainer asks for it, so that pictures lie in memory for one batch only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+from editr1.errors import DataError
+from editr1.judge.parse import render, verdict_blocks
+from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace
+from editr1.store import Run
+from editr1.vlm.base import ChatRequest, request_images, to_messages
+
+Target = Literal["trace", "verdicts", "reasoning", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One supervised example."""
+
+    request: ChatRequest
+    completion: str
+
+
+class Lessons(Protocol):
+    """A list of lessons that are made when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Lesson: ...
+
+
+# --- SFT --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A quadruple with the trace that the selector kept."""
+
+    task: EditTask
+    principles: tuple[Principle, ...]
+    candidate: Candidate
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class SelectedTraces:
+    """The SFT set of a run: `Lessons` whose completion is cut to what the student is meant to write."""
+
+    run: Run
+    rows: Sequence[Selected]
+    prompt_id: str
+    target: Target = "trace"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Lesson:
+        row = self.rows[index]
+        source, edited = self.run.images.get(row.task.source), self.run.images.get(row.candidate.image)
+        request = render_score(self.prompt_id, source, edited, row.task.instruction, row.principles)
+        return Lesson(request, completion(row.trace, row.principles, self.target))
+
+
+def read_selected(run: Run) -> list[Selected]:
+    """Every quadruple whose trace was kept, in the order of the inspections.
+
+    Raises DataError when the tables do not fit together or no trace was kept.
+    """
+    chosen = {row.quadruple_id: row.chosen for row in run.read("05_inspections") if row.chosen is not None}
+    if not chosen:
+        raise DataError(f"no inspection in {run.dir} kept a trace: nothing to train on; look at 05_inspections/dropped.jsonl")
+    traces = _chosen_traces(run, chosen)
+    tasks = {row.task.id: row for row in run.read("02_principles")}
+    candidates = {row.id: row for row in run.read("03_candidates") if row.id in chosen}
+    rows = []
+    for quadruple_id in chosen:
+        candidate = candidates.get(quadruple_id)
+        task = tasks.get(candidate.task_id) if candidate else None
+        if candidate is None or task is None or quadruple_id not in traces:
+            raise DataError(f"inspection of {quadruple_id} in {run.dir} has no candidate, principles or trace; run the stages before it again")
+        rows.append(Selected(task.task, task.principles, candidate, traces[quadruple_id]))
+    return rows
+
+
+def _chosen_traces(run: Run, chosen: dict[str, int]) -> dict[str, Trace]:
+    """The kept trace of each quadruple; only those stay in memory."""
+    seen: dict[str, int] = {}
+    kept: dict[str, Trace] = {}
+    for trace in run.read("04_traces"):
+        index = seen.get(trace.quadruple_id, 0)
+        seen[trace.quadruple_id] = index + 1
+        if chosen.get(trace.quadruple_id) == index:
+            kept[trace.quadruple_id] = trace
+    return kept
+
+
+def completion(trace: Trace, principles: Sequence[Principle], target: Target) -> str:
+    """What the student writes: the whole trace, or the part of it that its variant of the reward model states.
+
+    `trace` is T+V of the paper's ablation, `verdicts` V, `reasoning` T, `score` the scorer without principles.
+    Raises DataError for a trace that holds no judgement; the selector never keeps one.
+    """
+    if not isinstance(trace.outcome, Judgement):
+        raise DataError(f"the kept trace of {trace.quadruple_id} did not parse ({trace.outcome.code}); run the stage inspect again")
+    if target == "trace":
+        return trace.text
+    score_line = render(Judgement((), trace.outcome.score), ())
+    if target == "score":
+        return score_line
+    if target == "verdicts":
+        return render(trace.outcome, labels(principles), [p.question for p in principles], style=_style(trace.text))
+    return "\n".join(filter(None, [_without_verdicts(trace.text), score_line]))
+
+
+def _style(text: str) -> Literal["json", "lines"]:
+    """How a trace states its verdicts."""
+    blocks = verdict_blocks(text)
+    return "json" if blocks and text[blocks[-1].start : blocks[-1].end].lstrip().startswith(("[", "{")) else "lines"
+
+
+def _without_verdicts(text: str) -> str:
+    """The reasoning of a trace: JSON verdicts are cut out, of `F1 what is seen -> yes` the middle stays."""
+    block = verdict_blocks(text)[-1]
+    before = text[: block.start].rstrip()
+    if _style(text) == "json":
+        return before
+    lines = text[block.start : block.end].splitlines()
+    evidence = (line.rpartition("->")[0].strip().partition(" ")[2] for line in lines)
+    return "\n".join(filter(None, [before, *evidence]))
+
+
+def mixed(lessons: Lessons, replay: Callable[[int], Lesson] | None, replay_every: int, batch_size: int, num_batches: int, seed: int) -> MixedLessons:
+    """`num_batches` batches in training order: `lessons` reshuffled every epoch, every `replay_every`-th batch from `replay`."""
+    rng = random.Random(seed)  # noqa: S311 - the order of training rows, nothing secret
+    stream = _epochs(len(lessons), rng)
+    order: list[tuple[bool, int]] = []
+    for batch in range(num_batches):
+        replayed = replay is not None and batch % replay_every == replay_every - 1
+        order += [(True, len(order) + i) if replayed else (False, next(stream)) for i in range(batch_size)]
+    return MixedLessons(lessons, replay, order)
+
+
+@dataclass(frozen=True)
+class MixedLessons:
+    """Lessons in a fixed order, from two places."""
+
+    lessons: Lessons
+    replay: Callable[[int], Lesson] | None
+    order: Sequence[tuple[bool, int]]
+    """(from replay, index) of each row."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Lesson:
+        from_replay, row = self.order[index]
+        return self.replay(row) if from_replay and self.replay else self.lessons[row]
+
+
+def lesson_row(lesson: Lesson) -> dict[str, Any]:
+    """The lesson as the columns that TRL's SFTTrainer reads: only the completion is learnt."""
+    return {
+        "prompt": to_messages(lesson.request),
+        "completion": [{"role": "assistant", "content": lesson.completion}],
+        "images": request_images(lesson.request),
+    }
+
+
+# --- GCPO -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Human pairs as adjacent rows, winner first, in training order; row i belongs to pair number i // 2."""
+
+    run: Run
+    pairs: Sequence[PreferencePair]
+    order: Sequence[int]
+    """Index into `pairs` of the pair that comes at each place; a pair comes back in every epoch."""
+    prompt_id: str
+
+    def __len__(self) -> int:
+        return 2 * len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The columns that GRPOTrainer and the reward function read."""
+        place, second = divmod(index, 2)
+        pair = self.pairs[self.order[place]]
+        same = pair.label == "same"
+        better, worse = (pair.a, pair.b) if same else (pair.winner, pair.loser)
+        edited = worse if second else better
+        source = self.run.images.get(pair.task.source)
+        request = render_score(self.prompt_id, source, self.run.images.get(edited.image), pair.task.instruction, pair.principles)
+        traits = score_traits(self.prompt_id)
+        return {
+            "prompt": to_messages(request),
+            "images": request_images(request),
+            "pair": place,
+            "side": "l" if second else "w",
+            "same": same,
+            "labels": labels(pair.principles),
+            "needs_verdicts": traits.demands_verdicts,
+            "prompt_text": request_text(request),
+        }
+
+
+def pair_rows(run: Run, pairs: Sequence[PreferencePair], prompt_id: str, num_pairs: int, seed: int) -> PairRows:
+    """`num_pairs` pairs in training order, reshuffled every epoch. Raises DataError when there is none."""
+    if not pairs:
+        raise DataError(f"there is no pair with a preference in {run.dir / '07_pairs'}; label some, or import them")
+    stream = _epochs(len(pairs), random.Random(seed))  # noqa: S311
+    return PairRows(run, pairs, [next(stream) for _ in range(num_pairs)], prompt_id)
+
+
+def read_pairs(run: Run, with_same: bool = False) -> list[PreferencePair]:
+    """The pairs that people decided; those they call "same" only when asked for (the paper leaves them out)."""
+    pairs = cast(Iterator[PreferencePair], run.read("07_pairs"))
+    return [pair for pair in pairs if with_same or pair.label != "same"]
+
+
+def _epochs(num_rows: int, rng: random.Random) -> Iterator[int]:
+    """0 .. num_rows - 1 in random order, again and again."""
+    while True:
+        yield from rng.sample(range(num_rows), num_rows)

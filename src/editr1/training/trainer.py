@@ -1,0 +1,127 @@
+"""From our settings to TRL's, and the part of a training stage that SFT and GCPO share."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from editr1.config import to_plain
+from editr1.store import Run
+from editr1.training.options import Checkpoint, Machine, Schedule
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
+
+import datasets
+import torch
+from transformers import PrinterCallback, ProgressCallback
+
+from editr1.training.model import allow_tokens, save_checkpoint
+from editr1.training.optimizers import muon_adamw
+from editr1.training.tracking import STEPS, Curves, claim, finish, resume_point
+
+
+def as_dataset(num_rows: int, row: Callable[[int], Mapping[str, Any]]) -> datasets.Dataset:
+    """A data set of `num_rows` whose rows are made when they are read: pictures live for one batch."""
+
+    def columns(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        rows = [row(index) for index in batch["index"]]
+        return {name: [values[name] for values in rows] for name in rows[0]}
+
+    return datasets.Dataset.from_dict({"index": list(range(num_rows))}).with_transform(columns)
+
+
+def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: int, accumulation: int, seed: int) -> dict[str, Any]:
+    """The arguments that TRL's SFTConfig and GRPOConfig share."""
+    return {
+        "output_dir": str(folder / STEPS),
+        "max_steps": steps,
+        "per_device_train_batch_size": machine.micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": schedule.lr,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": schedule.final_lr_share},
+        "warmup_steps": schedule.warmup_steps,
+        "weight_decay": schedule.weight_decay,
+        "max_grad_norm": schedule.max_grad_norm,
+        "bf16": machine.precision == "bfloat16",
+        "gradient_checkpointing": machine.activation_checkpointing,
+        "save_steps": machine.save_every,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
+        "report_to": list(machine.trackers),
+        "disable_tqdm": True,  # our own bar
+        "remove_unused_columns": False,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+
+
+def num_processes() -> int:
+    """Processes of this training run, from the launcher's environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accumulation_steps(rows_per_step: int, machine: Machine) -> int:
+    """Micro-batches a step. Raises ValueError when the rows of a step do not divide into them."""
+    at_once = machine.micro_batch * num_processes()
+    if rows_per_step % at_once:
+        raise ValueError(f"{rows_per_step} rows a step do not divide into {num_processes()} processes x micro_batch {machine.micro_batch}")
+    return rows_per_step // at_once
+
+
+def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
+    """What a trainer takes as `optimizers`: ours, or (None, None) for its AdamW."""
+    if schedule.lr_matrices is None:
+        return None, None
+    return muon_adamw(model, schedule.lr_matrices, schedule.lr), None
+
+
+def train(
+    run: Run,
+    stage: str,
+    folder: Path,
+    settings: Any,
+    rows: int,
+    shown: Mapping[str, str],
+    build: Callable[[], tuple[Any, Any]],
+    machine: Machine,
+) -> Checkpoint:
+    """Trains to the end, from the last resume point if there is one, and saves the checkpoint into `folder`.
+
+    Args:
+        settings: the stage's Config; a folder that was begun with another one is refused.
+        shown: logged name -> label beside the progress bar.
+        build: (trainer, processor), called only when there is something left to do.
+    """
+    if claim(folder, _lasting(settings)):
+        done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+        return Checkpoint(**{**done, "path": str(folder), "seconds": 0.0})
+    trainer, processor = build()
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(Curves(run, stage, shown, machine.progress))
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=resume_point(folder / STEPS))
+    seconds = time.monotonic() - started
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    result = Checkpoint(str(folder), trainer.state.global_step, rows, seconds)
+    if trainer.accelerator.is_main_process:
+        save_checkpoint(model, processor, folder)
+        finish(folder, {"steps": result.steps, "rows": rows})
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _lasting(settings: Any) -> dict[str, Any]:
+    """The settings that the weights depend on; how often is saved or shown may change between two halves of a run."""
+    plain = to_plain(settings)
+    plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
+    return plain
+
+
+__all__ = ["accumulation_steps", "allow_tokens", "as_dataset", "common_arguments", "num_processes", "optimizers", "train"]

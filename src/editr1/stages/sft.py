@@ -74,7 +74,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     vision = "frozen" if config.trained.freeze_vision else "trained"
     return [
         f"sft: {config.model}, {scope}, vision tower {vision}, target {config.target} of prompt {config.prompt_id}",
-        f"sft: {config.steps} steps of {config.batch_size} rows = {config.steps * config.batch_size} rows -> {Path(run_dir) / config.output}",
+        f"sft: {config.steps} steps of {config.batch_size} rows -> {Path(run_dir) / config.output}",
     ]
 
 

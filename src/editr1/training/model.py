@@ -12,7 +12,7 @@ from editr1.errors import ConfigError
 from editr1.training.options import Picture, Trained
 
 # Tokens that stand for pictures. A policy that samples one dies in the next forward pass: features and tokens no longer match.
-_VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+_VISION_IDS = ("image_token_id", "video_token_id", "image_token_index", "vision_start_token_id", "vision_end_token_id")
 
 _NEVER = -1e4
 """Logit of a token that cannot occur: exp is 0 in every float type, and unlike -inf it leaves the entropy finite."""
@@ -27,7 +27,7 @@ def load_processor(path: str | Path, picture: Picture | None = None) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(str(path))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot load a processor from {str(path)!r}: {_first_line(error)}; give a checkpoint directory or a hub id") from error
+        raise _unusable("processor", path, error) from error
     picture = picture or Picture()
     size = dict(processor.image_processor.size)
     if picture.min_pixels is not None:
@@ -39,13 +39,16 @@ def load_processor(path: str | Path, picture: Picture | None = None) -> Any:
 
 
 def load_model(path: str | Path, trained: Trained) -> Any:
-    """The checkpoint's weights in float32 (the trainer casts), frozen where `trained` says so. Raises ConfigError when there are none at `path`."""
+    """The checkpoint's weights in float32 (the trainer casts), frozen where `trained` says so.
+
+    Raises ConfigError when there are none at `path`.
+    """
     from transformers import AutoModelForImageTextToText
 
     try:
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot load a model from {str(path)!r}: {_first_line(error)}; give a checkpoint directory or a hub id") from error
+        raise _unusable("model", path, error) from error
     if trained.freeze_vision:
         for name, parameter in model.named_parameters():
             if re.search(_VISION_PARTS, name):
@@ -70,13 +73,16 @@ def lora_config(trained: Trained) -> Any:
 
 
 def forbidden_tokens(model: Any, processor: Any) -> list[int]:
-    """Ids that no trace may contain: stand-ins for pictures, and padding unless it also ends a reply."""
-    tokenizer = processor.tokenizer
-    vocabulary = tokenizer.get_vocab()
-    ids = {vocabulary[token] for token in _VISION_TOKENS if token in vocabulary}
+    """Ids that no trace may contain: stand-ins for pictures and every other control token that does not end a reply.
+
+    The same set that `vlm/local.py` keeps out of replies.
+    """
+    config, tokenizer = model.config, processor.tokenizer
+    vision = {getattr(config, name, None) for name in _VISION_IDS}
     ends = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
-    return sorted((ids | {tokenizer.pad_token_id}) - ends - {None})
+    allowed = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    size = model.get_output_embeddings().weight.shape[0]
+    return sorted(token for token in {*tokenizer.all_special_ids, *vision} - allowed if token is not None and 0 <= token < size)
 
 
 def forbid_tokens(model: Any, token_ids: list[int]) -> None:
@@ -108,5 +114,6 @@ def save_checkpoint(model: Any, processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _unusable(what: str, path: str | Path, error: Exception) -> ConfigError:
+    reason = str(error).strip().splitlines()[0]
+    return ConfigError(f"cannot load a {what} from {str(path)!r}: {reason}; give a checkpoint directory or a hub id")

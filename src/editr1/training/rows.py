@@ -87,7 +87,7 @@ def read_selected(run: Run) -> list[Selected]:
         candidate = candidates.get(quadruple_id)
         task = tasks.get(candidate.task_id) if candidate else None
         if candidate is None or task is None or quadruple_id not in traces:
-            raise DataError(f"inspection of {quadruple_id} in {run.dir} has no candidate, principles or trace; run the stages before it again")
+            raise DataError(f"inspection of {quadruple_id} in {run.dir} has no candidate, principles or trace; run those stages again")
         rows.append(Selected(task.task, task.principles, candidate, traces[quadruple_id]))
     return rows
 
@@ -139,9 +139,11 @@ def _without_verdicts(text: str) -> str:
     return "\n".join(filter(None, [before, *evidence]))
 
 
-def mixed(lessons: Lessons, replay: Callable[[int], Lesson] | None, replay_every: int, batch_size: int, num_batches: int, seed: int) -> MixedLessons:
+def mixed(
+    lessons: Lessons, replay: Callable[[int], Lesson] | None, replay_every: int, batch_size: int, num_batches: int, seed: int
+) -> MixedLessons:
     """`num_batches` batches in training order: `lessons` reshuffled every epoch, every `replay_every`-th batch from `replay`."""
-    rng = random.Random(seed)  # noqa: S311 - the order of training rows, nothing secret
+    rng = random.Random(seed)
     stream = _epochs(len(lessons), rng)
     order: list[tuple[bool, int]] = []
     for batch in range(num_batches):
@@ -218,7 +220,7 @@ def pair_rows(run: Run, pairs: Sequence[PreferencePair], prompt_id: str, num_pai
     """`num_pairs` pairs in training order, reshuffled every epoch. Raises DataError when there is none."""
     if not pairs:
         raise DataError(f"there is no pair with a preference in {run.dir / '07_pairs'}; label some, or import them")
-    stream = _epochs(len(pairs), random.Random(seed))  # noqa: S311
+    stream = _epochs(len(pairs), random.Random(seed))
     return PairRows(run, pairs, [next(stream) for _ in range(num_pairs)], prompt_id)
 
 

@@ -48,7 +48,7 @@ def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: 
         "weight_decay": schedule.weight_decay,
         "max_grad_norm": schedule.max_grad_norm,
         "bf16": machine.precision == "bfloat16",
-        "gradient_checkpointing": machine.activation_checkpointing,
+        "activation_checkpointing": machine.activation_checkpointing,
         "save_steps": machine.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,

@@ -1,0 +1,54 @@
+"""SFT on a tiny run: what is learnt, resume, and refusal of changed settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_run import build_tiny_run, build_tiny_verifier
+
+from editr1.errors import ConfigError, DataError
+from editr1.stages import sft
+from editr1.store import Run
+from editr1.training.options import Machine, Schedule
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_verifier(tmp_path_factory.mktemp("verifier"))
+
+
+def config(verifier: Path, **changes: object) -> sft.Config:
+    machine = Machine(micro_batch=2, activation_checkpointing=False, trackers=(), progress=False, save_every=2)
+    base = {"steps": 4, "batch_size": 4, "prompt_id": "compact", "machine": machine}
+    return sft.Config(model=str(verifier), schedule=Schedule(lr=1e-3, lr_matrices=2e-3, warmup_steps=1), **{**base, **changes})  # type: ignore[arg-type]
+
+
+def test_sft_learns_writes_a_loadable_checkpoint_and_is_not_repeated(tmp_path: Path, verifier: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    run_dir = build_tiny_run(tmp_path / "run")
+    first = sft.run(config(verifier, steps=12), run_dir)
+    curve = Run.open(run_dir).curves("sft")
+    assert [point["step"] for point in curve] == list(range(1, 13))
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    AutoModelForImageTextToText.from_pretrained(first.path)
+    AutoProcessor.from_pretrained(first.path)
+    again = sft.run(config(verifier, steps=12), run_dir)
+    assert (again.path, again.steps, again.seconds) == (first.path, 12, 0.0)
+    with pytest.raises(DataError, match="was trained with steps=12"):
+        sft.run(config(verifier, steps=13), run_dir)
+
+
+def test_an_unknown_checkpoint_is_one_line(tmp_path: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="cannot load a processor"):
+        sft.run(config(tmp_path / "nothing"), run_dir)
+
+
+def test_settings_survive_as_json(tmp_path: Path, verifier: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run")
+    sft.run(config(verifier, steps=1, target="score", prompt_id="compact_direct", output="06_scorer"), run_dir)
+    assert json.loads((run_dir / "06_scorer" / "settings.json").read_text())["target"] == "score"
+    assert Run.open(run_dir).curves("sft/06_scorer")

@@ -18,7 +18,10 @@ PRINCIPLES = (
     Principle("Is the background white?", "keep"),
     Principle("Is the image clean?", "quality"),
 )
-TEXT = "F1 red solid circle, want red solid circle -> yes\nK1 white, want white -> yes\nQ1 clean, want clean -> yes\n<score>{score:.1f}</score>"
+TEXT = """F1 red solid circle, want red solid circle -> yes
+K1 white, want white -> yes
+Q1 clean, want clean -> yes
+<score>{score:.1f}</score>"""
 
 
 def build_tiny_run(folder: Path, num_tasks: int = 3, candidates_per_task: int = 2) -> Path:

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_run import build_tiny_run, build_tiny_verifier
 
 from editr1.errors import ConfigError, DataError
 from editr1.stages import sft
 from editr1.store import Run
 from editr1.training.options import Machine, Schedule
+from tiny_run import build_tiny_run, build_tiny_verifier
 
 
 @pytest.fixture(scope="module")

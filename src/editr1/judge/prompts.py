@@ -35,6 +35,7 @@ _LETTERS: dict[Category, str] = {"follow": "F", "keep": "K", "quality": "Q"}
 
 # Where a picture or the user turn stands while a template is text. Control characters cannot come from outside: `_clean` drops them.
 _USER, _SOURCE, _EDITED = "\x01", "\x02", "\x03"
+_CONTROLS = {code: None for code in range(32) if chr(code) not in "\t\n"}
 _SCORE_TAG = re.compile(r"<(?=\s*[/\\]?\s*score)", re.IGNORECASE)
 
 
@@ -199,7 +200,7 @@ def _request(
 def _clean(value: Any) -> Any:
     """The value with every string freed of control characters other than tab and newline."""
     if isinstance(value, str):
-        return "".join(char for char in value if char >= " " or char in "\t\n")
+        return value.translate(_CONTROLS)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):

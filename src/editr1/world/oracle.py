@@ -20,7 +20,7 @@ from editr1.world.render import FRAME, SIZE, draw, read, read_one, to_pixels
 from editr1.world.scene import CELLS
 
 if TYPE_CHECKING:
-    from editr1.judge.rrm import RewardItem
+    from editr1.judge.item import RewardItem
 
 # ours: fixed on pictures of the procedural editors and of half-trained flow editors, before any judge was trained.
 UNCLEAR_ERROR = 0.15

@@ -1,0 +1,201 @@
+"""The reasoning reward model as people use it: (source, edited, instruction, principles) in, tau or "unscored" out.
+
+    model = RewardModel(vlm, num_traces=4)
+    reward = model.score([RewardItem(source, edited, "Make the sky purple", principles)], seed=0)[0]
+    reward.value      # mean tau over the parsed traces, or None
+    reward.reason     # why None
+
+T, V, T+V and the no-principle judge differ only by `prompt_id`; avg@K by `num_traces` (paper, section 5; K traces: ours).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editr1.config import Component, create
+from editr1.errors import BackendError, ConfigError
+from editr1.judge.decomposer import Decomposer
+from editr1.judge.expected import expected_score
+from editr1.judge.item import RewardItem
+from editr1.judge.parse import parse
+from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.schema import Judgement, Outcome, ParseFailure, Principle, Reward, Trace, derive_seed
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+
+__all__ = ["RewardItem", "RewardModel", "build", "mean_reward"]
+
+
+class RewardModel:
+    """A VLM with a score prompt, Phi, and the mean over traces."""
+
+    def __init__(
+        self,
+        vlm: VLM,
+        prompt_id: str = "tv",
+        num_traces: int = 1,
+        sampling: Sampling | None = None,
+        decomposer: Decomposer | None = None,
+        expected: bool = False,
+    ) -> None:
+        """Raises ConfigError for an unknown prompt and for a number of traces below 1.
+
+        Args:
+            vlm: the judge.
+            prompt_id: see `judge.prompts.score_prompt_ids`.
+            num_traces: K of avg@K.
+            sampling: how traces are drawn; greedy traces are all alike, so K > 1 wants a temperature.
+            decomposer: makes the principles of items that come without.
+            expected: replace each trace's score by its expectation under the token probabilities.
+        """
+        if num_traces < 1:
+            raise ConfigError(f"num_traces is {num_traces}; expected at least 1")
+        self._traits = score_traits(prompt_id)
+        self.vlm = vlm
+        self.prompt_id = prompt_id
+        self.num_traces = num_traces
+        self.sampling = sampling or Sampling()
+        self.decomposer = decomposer
+        self.expected = expected
+
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """One reward an item, in their order. Raises BackendError when the judge's machine fails."""
+        principles, problems = self._principles(items, seed)
+        judged = self._traces(items, principles, problems, seed)
+        return [
+            Reward(None, 0, 0, reason=f"decomposition failed: {problem}") if problem else mean_reward(traces, known)
+            for traces, known, problem in zip(judged, principles, problems, strict=True)
+        ]
+
+    def traces(self, items: Sequence[RewardItem], seed: int = 0) -> list[list[Trace]]:
+        """The K traces of each item, in their order; none for an item that could not be decomposed."""
+        principles, problems = self._principles(items, seed)
+        return self._traces(items, principles, problems, seed)
+
+    async def score_async(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """`score` beside other work of an event loop."""
+        return await asyncio.to_thread(self.score, items, seed)
+
+    def _principles(self, items: Sequence[RewardItem], seed: int) -> tuple[list[tuple[Principle, ...]], list[str]]:
+        """The principles of each item, and what went wrong in making them (empty where nothing did)."""
+        known = [item.principles or () for item in items]
+        problems = [""] * len(items)
+        missing = [index for index, principles in enumerate(known) if not principles] if self._traits.shows_principles else []
+        if not missing:
+            return known, problems
+        if self.decomposer is None:
+            raise ConfigError(
+                f"prompt {self.prompt_id!r} shows principles, {len(missing)} of {len(items)} items have none, and no decomposer was given"
+            )
+        made = self.decomposer.decompose([(items[index].source, items[index].instruction) for index in missing], seed)
+        for index, decomposition in zip(missing, made, strict=True):
+            known[index], problems[index] = decomposition.principles, decomposition.problem
+        return known, problems
+
+    def _traces(
+        self, items: Sequence[RewardItem], principles: Sequence[tuple[Principle, ...]], problems: Sequence[str], seed: int
+    ) -> list[list[Trace]]:
+        requests: list[ChatRequest] = []
+        owners: list[int] = []
+        for index, (item, known, problem) in enumerate(zip(items, principles, problems, strict=True)):
+            if problem:
+                continue
+            request = self._request(item, known)
+            owners.append(index)
+            for number in range(self.num_traces):
+                requests.append(dataclasses.replace(request, seed=derive_seed(seed, "trace", item.id or index, number)))
+        replies = self.vlm.chat(requests)
+        traces: list[list[Trace]] = [[] for _ in items]
+        for place, index in enumerate(owners):
+            mine = slice(place * self.num_traces, (place + 1) * self.num_traces)
+            names, text = labels(principles[index]), request_text(requests[mine.start])
+            for request, reply in zip(requests[mine], replies[mine], strict=True):
+                traces[index].append(self._trace(items[index].id, request, reply, names, text))
+        return traces
+
+    def _request(self, item: RewardItem, principles: tuple[Principle, ...]) -> ChatRequest:
+        return render_score(
+            self.prompt_id,
+            item.source,
+            item.edited,
+            item.instruction,
+            principles,
+            sampling=self.sampling,
+            want_logprobs=self.expected,
+        )
+
+    def _trace(self, item_id: str, request: ChatRequest, reply: ChatReply, names: Sequence[str], prompt_text: str) -> Trace:
+        outcome = parse(
+            reply.text,
+            len(names),
+            labels=names,
+            needs_verdicts=self._traits.demands_verdicts,
+            truncated=reply.truncated,
+            prompt_text=prompt_text,
+        )
+        return Trace(
+            quadruple_id=item_id,
+            text=reply.text,
+            outcome=self._with_expectation(outcome, reply) if self.expected else outcome,
+            model=self.vlm.name,
+            prompt_id=self.prompt_id,
+            temperature=request.sampling.temperature,
+            seed=request.seed,
+            num_tokens=reply.num_tokens,
+            num_prompt_tokens=reply.num_prompt_tokens,
+            seconds=reply.seconds,
+        )
+
+    def _with_expectation(self, outcome: Outcome, reply: ChatReply) -> Outcome:
+        if isinstance(outcome, ParseFailure):
+            return outcome
+        if not reply.logprobs:
+            raise BackendError(f"{self.vlm.name} gives no token log-probabilities; the expected score needs them (set expected=False)")
+        score = expected_score(reply.logprobs)
+        return ParseFailure("NO_SCORE", reply.text[-160:]) if score is None else Judgement(outcome.verdicts, score)
+
+
+def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -> Reward:
+    """The reward that traces of one edit give: mean tau and verdict rates over those that parsed; unscored when none did.
+
+    >>> mean_reward([]).scored
+    False
+    """
+    judgements = [trace.outcome for trace in traces if isinstance(trace.outcome, Judgement)]
+    failures = Counter(trace.outcome.code for trace in traces if isinstance(trace.outcome, ParseFailure))
+    verdicts = [judgement.verdicts for judgement in judgements if judgement.verdicts]
+    return Reward(
+        value=sum(judgement.score for judgement in judgements) / len(judgements) if judgements else None,
+        num_valid=len(judgements),
+        num_traces=len(traces),
+        rates=tuple(sum(column) / len(verdicts) for column in zip(*verdicts, strict=True)),
+        reason=None if judgements else failures.most_common(1)[0][0] if failures else "no trace was made",
+        categories=tuple(principle.category for principle in principles) if verdicts else (),
+        num_tokens=sum(trace.num_tokens for trace in traces),
+        seconds=sum(trace.seconds for trace in traces),
+    )
+
+
+def build(
+    vlm: Component | Mapping[str, Any] | str,
+    prompt_id: str = "tv",
+    num_traces: int = 1,
+    temperature: float = 0.7,
+    top_p: float = 1.0,
+    max_tokens: int = 2048,
+    decomposer: Component | Mapping[str, Any] | str | None = None,
+    expected: bool = False,
+) -> RewardModel:
+    """A RewardModel from a recipe's options; `vlm` and `decomposer` name components of kind `vlm`."""
+    judge = create("vlm", _component(vlm))
+    helper = Decomposer(create("vlm", _component(decomposer))) if decomposer is not None else None
+    return RewardModel(judge, prompt_id, num_traces, Sampling(temperature, top_p, max_tokens), helper, expected)
+
+
+def _component(spec: Component | Mapping[str, Any] | str) -> Component:
+    if isinstance(spec, Component):
+        return spec
+    return Component(spec) if isinstance(spec, str) else Component(**spec)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.errors import DataError
+from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
 from editr1.judge.prompts import render_hard_filter
 from editr1.schema import EditTask, ParseFailure, derive_seed, stable_id
@@ -100,6 +100,8 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `01_tasks` (and `00_filter`). Raises DataError, ConfigError or BackendError."""
     source = create("sources", config.source)
+    if iter(source) is source:
+        raise ConfigError(f"tasks.source {config.source.id!r} can be read only once; give an object whose __iter__ starts anew each time")
     store = Run.open(run_dir, {"tasks": to_plain(config)})
     settings = to_plain(config, without=SPEED_KEYS)
     hard: dict[int, FilterVerdict] = {}

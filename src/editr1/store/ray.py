@@ -5,11 +5,12 @@ The run directory must lie on a file system that all nodes share. Each actor bui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.errors import ConfigError
+from editr1 import errors
+from editr1.errors import ConfigError, EditR1Error
 from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, Work
 from editr1.store.run import is_finished
 from editr1.store.shards import shard_path
@@ -24,17 +25,24 @@ class ShardActor:
         self.runner.__enter__()  # its threads end with the worker process
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """(rows, error class, message) a shard: Ray would wrap an exception, and the user would meet a trace in place of a line."""
         import ray.cloudpickle as cloudpickle
 
-        shards = zip(batch["index"], batch["items"], strict=True)
-        rows = [self.runner.fill(shard_path(self.folder, int(index)), cloudpickle.loads(items)) for index, items in shards]
-        return {"count": [len(shard) for shard in rows]}
+        results = [self._fill(int(index), cloudpickle.loads(items)) for index, items in zip(batch["index"], batch["items"], strict=True)]
+        count, kind, message = zip(*results, strict=True)
+        return {"count": list(count), "error": list(kind), "message": list(message)}
+
+    def _fill(self, index: int, items: Sequence[Item]) -> tuple[int, str, str]:
+        try:
+            return len(self.runner.fill(shard_path(self.folder, index), items)), "", ""
+        except EditR1Error as error:
+            return 0, type(error).__name__, str(error)
 
 
 def fill_with_ray(
     folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int, str], None]
 ) -> int:
-    """Fills the unfinished shards and returns the number of all shards. Raises what a worker raises."""
+    """Fills the unfinished shards and returns the number of all shards. Raises the user's errors of the workers."""
     try:
         import pyarrow as pa
         import ray
@@ -61,5 +69,7 @@ def fill_with_ray(
         num_gpus=engine.gpus,
     )
     for row in done.iter_rows():
+        if row["error"]:
+            raise getattr(errors, row["error"])(row["message"])
         on_rows(int(row["count"]), "")
     return num_shards

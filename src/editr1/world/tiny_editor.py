@@ -20,7 +20,7 @@ from diffusers import FluxTransformer2DModel
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from editr1.editors.base import Conditioning, EditRequest, Plan
+from editr1.editors.base import Conditioning, EditRequest, Plan, sigma_rows
 from editr1.errors import DataError
 from editr1.world.codec import CHANNELS, NUM_PATCHES, PATCH, Codec
 from editr1.world.render import SIZE, to_image, to_pixels
@@ -132,8 +132,8 @@ class TinyEditor:
         shape = (plan.num_tokens, plan.channels)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
-    def velocity(self, x_BLD: torch.Tensor, sigma: float, cond: Conditioning) -> torch.Tensor:
-        sigma_B = torch.full((x_BLD.shape[0],), sigma)
+    def velocity(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning) -> torch.Tensor:
+        sigma_B = sigma_rows(sigma, x_BLD)
         return predict_velocity(self.transformer, x_BLD, sigma_B, cond["source"], cond["words"])
 
     def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:

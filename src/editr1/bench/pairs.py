@@ -7,30 +7,18 @@ Protocol ids: `<protocol>/half`, `<protocol>/strict`, `<protocol>/non-tied`, for
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
+from editr1.bench.base import accuracy_metrics
 from editr1.errors import DataError
 from editr1.schema import Metric, PreferencePair, derive_seed
-from editr1.stats import (
-    Credit,
-    Estimate,
-    accuracy,
-    half_credit,
-    mcnemar,
-    paired_difference,
-    pairwise_report,
-    strict_credit,
-    to_margins,
-)
+from editr1.stats import Estimate, half_credit, mcnemar, paired_difference, pairwise_report, strict_credit, to_margins
 from editr1.stats.intervals import Floats
 
 Scores = Sequence[float | None]
 """One a pair, in the order of the pairs; tau in [0, 10], None = unscored."""
-
-_NAME_SUFFIX: dict[Credit, str] = {"half": "", "strict": "_strict", "non_tied": "_non_tied"}
 
 
 def decisive(pairs: Sequence[PreferencePair]) -> list[int]:
@@ -60,26 +48,7 @@ def pair_metrics(
     """
     margin_D = pair_margins(pairs, scores_a, scores_b)
     tasks = [pairs[i].task for i in decisive(pairs)]
-    report = pairwise_report(margin_D)
-    metrics = []
-    for credit, suffix in _NAME_SUFFIX.items():
-        rng = np.random.default_rng(derive_seed(seed, name, protocol, credit))
-        estimate = accuracy(margin_D, [task.id for task in tasks], credit=credit, rng=rng)
-        by_kind = _by_kind(margin_D, [task.kind for task in tasks]) if credit == "half" else {}
-        metrics.append(
-            Metric(
-                with_suffix(name, suffix),
-                estimate.value if estimate else None,
-                estimate.low if estimate else None,
-                estimate.high if estimate else None,
-                n=report.n,
-                num_unscored=report.num_unscored,
-                tie_rate=report.tie_rate,
-                by_category=by_kind,
-                protocol=f"{protocol}/{credit.replace('_', '-')}",
-            )
-        )
-    return metrics
+    return accuracy_metrics(name, margin_D, [task.id for task in tasks], protocol, seed=seed, kinds=[task.kind for task in tasks])
 
 
 def paired_gain(
@@ -126,21 +95,3 @@ def mcnemar_metric(
     discordant = test.only_a + test.only_b
     share = test.only_b / discordant if discordant else None
     return Metric(name, share, n=discordant, protocol=f"{protocol}/strict/mcnemar", p_value=test.p_value)
-
-
-def with_suffix(name: str, suffix: str) -> str:
-    """The metric name with a suffix on its first part.
-
-    >>> with_suffix("pair_accuracy/sft", "_strict")
-    'pair_accuracy_strict/sft'
-    """
-    head, slash, tail = name.partition("/")
-    return f"{head}{suffix}{slash}{tail}"
-
-
-def _by_kind(margin_D: Floats, kinds: Sequence[str]) -> dict[str, float]:
-    credit_of: dict[str, list[float]] = defaultdict(list)
-    for kind, credit in zip(kinds, half_credit(margin_D).tolist(), strict=True):
-        if kind:
-            credit_of[kind].append(credit)
-    return {kind: float(np.mean(credits)) for kind, credits in sorted(credit_of.items())}

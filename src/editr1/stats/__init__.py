@@ -1,6 +1,7 @@
 """Statistics that survive a reviewer: pure functions of numbers, seeds as arguments.
 
-`pairwise` accuracy with ties and unscored, `intervals` of clustered data, `paired` tests, `preference` counts.
+`pairwise` accuracy with ties and unscored, `intervals` of clustered data, `paired` tests, `preference` counts; and in their own
+modules `correlation`, `agreement`, `calibration`, three-class `ties` and `kway` rankings.
 """
 
 from editr1.stats.intervals import Estimate, bootstrap_mean, bootstrap_statistic, wilson
@@ -16,6 +17,7 @@ from editr1.stats.paired import (
     sign_test,
 )
 from editr1.stats.pairwise import (
+    TIE_TOLERANCE,
     Credit,
     PairwiseReport,
     accuracy,
@@ -31,6 +33,7 @@ from editr1.stats.preference import GSB
 
 __all__ = [
     "GSB",
+    "TIE_TOLERANCE",
     "Credit",
     "Difference",
     "Estimate",

@@ -134,9 +134,7 @@ def accuracy(
     if not len(margin_N) or set(groups) != set(np.array(groups)[counts].tolist()):
         return None
     value_N = half_credit(margin_N) if credit == "half" else strict_credit(margin_N)
-    estimate = bootstrap_mean(
-        value_N, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method
-    )
+    estimate = bootstrap_mean(value_N, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method)
     return _with_width(estimate)
 
 

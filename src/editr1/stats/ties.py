@@ -24,9 +24,8 @@ ThreeClass = Sequence[int]
 class ThreeClassReport:
     """Three-class accuracy under stated ways to choose epsilon, in [0, 1]."""
 
-    n: int
-    cross_fitted: float
-    """Each item under the epsilon of the other folds."""
+    credit: Floats
+    """`[N]` in {0, 1}, each item under the epsilon of the other folds: the input of an interval."""
     in_sample: float
     """"tie-calibrated (in-sample)": epsilon chosen on the same items; comparable with EditReward's table only."""
     always_tie: float
@@ -37,6 +36,15 @@ class ThreeClassReport:
     """The in-sample choice, in score points."""
     num_unscored: int
     """Wrong in every number above."""
+
+    @property
+    def n(self) -> int:
+        return len(self.credit)
+
+    @property
+    def cross_fitted(self) -> float:
+        """Mean of `credit`."""
+        return float(self.credit.mean())
 
 
 def three_class_credit(gaps: Floats, labels: ThreeClass, epsilon: float) -> Floats:
@@ -89,8 +97,7 @@ def three_class(
     epsilon = best_epsilon(gap_N, label_N.tolist())
     decided = label_N != 0
     return ThreeClassReport(
-        n=len(gap_N),
-        cross_fitted=float(credit_N.mean()),
+        credit=credit_N,
         in_sample=float(three_class_credit(gap_N, label_N.tolist(), epsilon).mean()),
         always_tie=float((label_N == 0).mean()),
         decisive=float((np.sign(gap_N) == label_N)[decided].mean()) if decided.any() else None,

@@ -1,0 +1,141 @@
+"""GenAI-Bench image editing: stored answers of pairwise judges, under three protocols that must never share a column.
+
+`pairwise.json` is a list of {"idx", "source_prompt", "instruct_prompt", "response", "human_vote", ...}, 919 rows; votes are leftvote,
+rightvote, tievote, bothbad_vote. Source: TIGER-AI-Lab/GenAI-Bench (MIT); data: HF TIGER-Lab/GenAI-Bench, config image_edition.
+
+- `genai-bench/4-label/<rule>`: the label must be the vote, of four (GPT-4o 53.54).
+- `genai-bench/three-class/...`: EditReward's protocol, both kinds of tie in one class; epsilon tuned in sample there, cross-fitted here.
+- `genai-bench/decisive/...`: the 503 pairs where people chose a side.
+
+Published accuracies use the first `[[...]]` of an answer. Models that echo the list of options make the rule matter: qwenVL
+reads 14.91 (first), 16.43 (last) or 12.08 (answers that name one label only).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from editr1.bench.base import accuracy_metrics, by_kind, refuse_doubles, to_metric
+from editr1.errors import DataError
+from editr1.schema import Metric, derive_seed
+from editr1.stats import bootstrap_mean
+
+Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
+VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}
+SIGNS: dict[Vote, int] = {"A>B": 1, "B>A": -1, "A=B=Good": 0, "A=B=Bad": 0}
+
+Rule = Literal["first", "last", "unambiguous"]
+RULES: tuple[Rule, ...] = ("first", "last", "unambiguous")
+_LABEL = re.compile(r"\[\[(A>B|B>A|A=B=Good|A=B=Bad)\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One stored comparison."""
+
+    index: int
+    source: str
+    """What pairs of one source share: the caption of the source image."""
+    response: str
+    vote: Vote
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The rows of a `pairwise.json`. Raises DataError for another layout, an unknown vote or a doubled index."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path}: expected a list of comparisons")
+    answers = [_answer(row, i, path) for i, row in enumerate(rows)]
+    refuse_doubles([answer.index for answer in answers], str(path))
+    return answers
+
+
+def _answer(row: Any, position: int, path: Path) -> Answer:
+    if not isinstance(row, dict) or "human_vote" not in row:
+        raise DataError(f"{path}: row {position}: expected an object with 'human_vote' and 'response'")
+    if row["human_vote"] not in VOTES:
+        raise DataError(f"{path}: row {position}: unknown vote {row['human_vote']!r}, expected one of {', '.join(VOTES)}")
+    response = row.get("response")
+    return Answer(
+        int(row.get("idx", position)),
+        str(row.get("source_prompt", position)),
+        response if isinstance(response, str) else "",  # an answer that was never stored is unscored, as an unreadable one
+        VOTES[row["human_vote"]],
+    )
+
+
+def read_label(response: str, rule: Rule = "first") -> Vote | None:
+    """The label that an answer gives; None when there is none, or by `unambiguous` when there are several.
+
+    >>> read_label("[[A>B]] or [[B>A]]", "last"), read_label("[[A>B]] or [[B>A]]", "unambiguous")
+    ('B>A', None)
+    """
+    found: list[Vote] = _LABEL.findall(response)
+    if not found or (rule == "unambiguous" and len(set(found)) > 1):
+        return None
+    return found[-1] if rule == "last" else found[0]
+
+
+def metrics(answers: Sequence[Answer], seed: int = 0, rules: Sequence[Rule] = RULES) -> list[Metric]:
+    """All protocols of a pairwise judge's answers, clustered by source."""
+    found = [four_label(answers, rule, seed) for rule in rules]
+    found += decisive(answers, lambda answer: _sign(read_label(answer.response)), seed)
+    found.append(three_class_labels(answers, seed))
+    return [*found, *position_metrics(answers)]
+
+
+def four_label(answers: Sequence[Answer], rule: Rule, seed: int = 0) -> Metric:
+    """Share of answers whose label is the vote, of four; no label counts as wrong and is counted."""
+    labels = [read_label(answer.response, rule) for answer in answers]
+    right = np.array([label == answer.vote for label, answer in zip(labels, answers, strict=True)], dtype=np.float64)
+    rng = np.random.default_rng(derive_seed(seed, "genai-bench", "4-label", rule))
+    estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
+    by_vote = by_kind(right, [answer.vote for answer in answers])
+    num_unscored = sum(label is None for label in labels)
+    protocol = f"genai-bench/4-label/{rule}"
+    return to_metric("genai_4_label", estimate, protocol, n=len(answers), num_unscored=num_unscored, by_category=by_vote)
+
+
+def three_class_labels(answers: Sequence[Answer], seed: int = 0) -> Metric:
+    """As `four_label` with both kinds of tie in one class; no epsilon exists for a judge that names labels."""
+    signs = [_sign(read_label(answer.response)) for answer in answers]
+    right = np.array([sign == SIGNS[answer.vote] for sign, answer in zip(signs, answers, strict=True)], dtype=np.float64)
+    rng = np.random.default_rng(derive_seed(seed, "genai-bench", "three-class"))
+    estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
+    num_unscored = sum(math.isnan(sign) for sign in signs)
+    return to_metric("genai_three_class", estimate, "genai-bench/three-class/labels", n=len(answers), num_unscored=num_unscored)
+
+
+def decisive(answers: Sequence[Answer], gap: Callable[[Answer], float], seed: int = 0) -> list[Metric]:
+    """Accuracy on pairs where people chose a side. gap: > 0 for the left, < 0 for the right, nan = unscored."""
+    chosen = [answer for answer in answers if SIGNS[answer.vote] != 0]
+    margins = np.array([gap(answer) * SIGNS[answer.vote] for answer in chosen])
+    return accuracy_metrics("genai_decisive", margins, [answer.source for answer in chosen], "genai-bench/decisive", seed=seed)
+
+
+def position_metrics(answers: Sequence[Answer]) -> list[Metric]:
+    """Share of answers that prefer the left image, beside the share of people who do: a gap is position bias or taste."""
+    signs = [_sign(read_label(answer.response)) for answer in answers]
+    sided = [sign for sign in signs if sign in (1, -1)]
+    votes = [SIGNS[answer.vote] for answer in answers if SIGNS[answer.vote]]
+    left = sum(sign == 1 for sign in sided) / len(sided) if sided else None
+    people = sum(vote == 1 for vote in votes) / len(votes) if votes else None
+    return [
+        Metric("genai_left_share", left, n=len(sided), protocol="genai-bench/position/judge"),
+        Metric("genai_left_share_people", people, n=len(votes), protocol="genai-bench/position/people"),
+    ]
+
+
+def _sign(label: Vote | None) -> float:
+    return math.nan if label is None else float(SIGNS[label])

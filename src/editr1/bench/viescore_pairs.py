@@ -1,0 +1,174 @@
+"""VIEScore's text-guided editing study as pairs: a judge's O against the mean of three human raters.
+
+    <root>/human_annotations/**/ImagenHub_Text-Guided_IE/*_rater{1,2,3}.tsv    uid x editor: [SC, PQ] in {0, .5, 1}
+    <root>/answers/<results>/ImagenHub_Text-Guided_IE/<editor>/{SC,PQ}.json    uid: {"score": ..., "reasoning": ...}
+
+All pairs of the editors on one uid; human O = mean over raters of sqrt(SC * PQ), equal O = a human tie. Judge O =
+sqrt(min(SC) * min(PQ)). Source: TIGER-AI-Lab/VIEScore (MIT), arXiv 2312.14867.
+Protocols: `viescore-pairs/decisive/{half,strict,non-tied}`, `viescore-pairs/three-class/{cross-fitted,in-sample}`,
+`viescore-pairs/spearman/{plain,fisher}`.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
+from editr1.bench.raw_scores import geometric_mean, lowest, sub_scores
+from editr1.errors import DataError
+from editr1.schema import Metric, derive_seed
+from editr1.stats import TIE_TOLERANCE, bootstrap_mean
+from editr1.stats.correlation import mean_correlation, spearman
+from editr1.stats.intervals import Floats
+from editr1.stats.ties import three_class
+
+TASK = "ImagenHub_Text-Guided_IE"
+DOWNLOAD = "git clone https://github.com/TIGER-AI-Lab/VIEScore and give its paper_implementation folder"
+
+Cell = tuple[str, str]
+"""(uid, editor)."""
+
+
+@dataclass(frozen=True)
+class VIEScoreData:
+    """Human and judge O of every cell that both sides have."""
+
+    human: dict[Cell, float]
+    """In [0, 1]."""
+    judge: dict[Cell, float | None]
+    """In [0, 10]; None = the stored score is unreadable."""
+    num_odd: int
+    """Stored scores that are no list of two: VIEScore's script writes a random number as a list of one when parsing failed."""
+
+    @property
+    def editors(self) -> list[str]:
+        return sorted({editor for _, editor in self.judge})
+
+    @property
+    def uids(self) -> list[str]:
+        return sorted({uid for uid, _ in self.judge})
+
+
+def load(root: Path | str | None, results: str) -> VIEScoreData:
+    """Reads one judge's answers (`results` names a folder of `answers/`) beside the human ratings.
+
+    Raises DataError for a missing folder, an unreadable file, or raters that do not cover a judged cell.
+    """
+    folder = require_folder(root, "viescore_pairs", DOWNLOAD)
+    raters = [read_rater(path) for path in sorted((folder / "human_annotations").glob(f"**/{TASK}/*_rater*.tsv"))]
+    if not raters:
+        raise DataError(f"viescore_pairs: no rater files under {folder / 'human_annotations'}; {DOWNLOAD}")
+    answers = folder / "answers" / results / TASK
+    editors = sorted(path.parent.name for path in answers.glob("*/SC.json"))
+    if not editors:
+        raise DataError(f"viescore_pairs: no <editor>/SC.json under {answers}; name a folder of {folder / 'answers'} as results")
+    human, judge, num_odd = {}, {}, 0
+    for editor in editors:
+        semantic, quality = (read_answers(answers / editor / f"{aspect}.json") for aspect in ("SC", "PQ"))
+        for uid in sorted(semantic.keys() & quality.keys()):
+            human[uid, editor] = human_overall(raters, uid, editor)
+            judge[uid, editor] = geometric_mean(lowest(semantic[uid]), lowest(quality[uid]))
+            num_odd += sum(len(sub_scores(raw) or ()) != 2 for raw in (semantic[uid], quality[uid]))
+    return VIEScoreData(human, judge, num_odd)
+
+
+def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
+    """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    require_columns(rows[0] if rows else (), ("uid",), str(path))
+    refuse_doubles([row["uid"] for row in rows], str(path))
+    cells: dict[Cell, tuple[float, float]] = {}
+    for row in rows:
+        for editor, text in row.items():
+            if editor not in ("uid", "schema_version"):
+                numbers = sub_scores(text, top=1.0, num_expected=2) if isinstance(text, str) else None
+                if numbers is None:
+                    raise DataError(f"{path}: row {row['uid']}, column {editor}: expected [SC, PQ] with values in [0, 1], found {text!r}")
+                cells[row["uid"], editor] = (numbers[0], numbers[1])
+    return cells
+
+
+def read_answers(path: Path) -> dict[str, Any]:
+    """The stored score of each uid, as it is. Raises DataError for a file that is no such mapping."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read judge answers: {error}") from error
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) and "score" in row for row in rows.values()):
+        raise DataError(f"{path}: expected a mapping of uid to an object with 'score'")
+    return {uid: row["score"] for uid, row in rows.items()}
+
+
+def human_overall(raters: Sequence[Mapping[Cell, tuple[float, float]]], uid: str, editor: str) -> float:
+    """Mean over raters of sqrt(SC * PQ), in [0, 1]: not the root of the means, which is larger."""
+    try:
+        return float(np.mean([math.sqrt(math.prod(rater[uid, editor])) for rater in raters]))
+    except KeyError as error:
+        raise DataError(f"viescore_pairs: no human rating of {error.args[0]}; the answers and the ratings are of different sets") from error
+
+
+def metrics(data: VIEScoreData, seed: int = 0) -> list[Metric]:
+    """Accuracy on decisive pairs, three-class accuracy and rank correlation, clustered by uid (pairs of one source image)."""
+    cells = [
+        ((uid, a), (uid, b))
+        for uid in data.uids
+        for a, b in itertools.combinations([editor for editor in data.editors if (uid, editor) in data.judge], 2)
+    ]
+    human = np.array([data.human[a] - data.human[b] for a, b in cells])
+    judge = np.array([_gap(data.judge[a], data.judge[b]) for a, b in cells])
+    labels = np.where(np.abs(human) <= TIE_TOLERANCE, 0, np.sign(human)).astype(int)
+    uids = [a[0] for a, _ in cells]
+    decided = labels != 0
+    sources = [uid for uid, is_decided in zip(uids, decided, strict=True) if is_decided]
+    found = accuracy_metrics("viescore_pairs", (judge * labels)[decided], sources, "viescore-pairs/decisive", seed=seed)
+    found += _three_classes(judge, labels, uids, seed)
+    return found + _correlations(data)
+
+
+def _three_classes(judge: Floats, labels: NDArray[np.int_], uids: Sequence[str], seed: int) -> list[Metric]:
+    base = "viescore-pairs/three-class"
+    classes = three_class(judge, labels.tolist(), uids, rng=np.random.default_rng(derive_seed(seed, base)))
+    honest = bootstrap_mean(classes.credit, uids, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
+    n, num_unscored = classes.n, classes.num_unscored
+    return [
+        to_metric("viescore_three_class", honest, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
+        Metric("viescore_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
+        Metric("viescore_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
+    ]
+
+
+def _correlations(data: VIEScoreData) -> list[Metric]:
+    rhos: dict[str, float | None] = {}
+    for editor in data.editors:
+        pairs = [(data.judge[cell], data.human[cell]) for cell in data.judge if cell[1] == editor]
+        scored = [(judge, human) for judge, human in pairs if judge is not None]
+        rhos[editor] = spearman([judge for judge, _ in scored], [human for _, human in scored])
+    mean = mean_correlation(list(rhos.values()))
+    known = {editor: rho for editor, rho in rhos.items() if rho is not None}
+    unscored = sum(value is None for value in data.judge.values())
+    return [
+        Metric(
+            f"viescore_spearman_{kind}",
+            value,
+            n=mean.num_groups,
+            num_unscored=unscored,
+            by_category=known,
+            protocol=f"viescore-pairs/spearman/{kind}",
+        )
+        for kind, value in [("plain", mean.plain), ("fisher", mean.fisher)]
+    ]
+
+
+def _gap(a: float | None, b: float | None) -> float:
+    return math.nan if a is None or b is None else a - b

@@ -1,0 +1,73 @@
+"""GenAI-Bench's stored answers: published accuracies to every digit, three rules of reading, bad files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from editr1.bench.genai_bench import RULES, metrics, read_answers, read_label
+from editr1.errors import DataError
+
+
+def by_protocol(path: Path) -> dict:
+    return {metric.protocol: metric for metric in metrics(read_answers(path))}
+
+
+@pytest.mark.parametrize(
+    ("judge", "first", "last", "unambiguous"),
+    [("gpt4o", "53.54", "53.54", "53.54"), ("qwenVL", "14.91", "16.43", "12.08"), ("llava", "26.12", "26.12", "26.12")],
+)
+def test_published_four_label_accuracies(public_data: Path, judge: str, first: str, last: str, unambiguous: str) -> None:
+    found = by_protocol(public_data / "genai_bench" / judge / "pairwise.json")
+    printed = [f"{100 * found[f'genai-bench/4-label/{rule}'].value:.2f}" for rule in RULES]
+    assert printed == [first, last, unambiguous]
+    assert found["genai-bench/4-label/first"].n == 919
+    assert found["genai-bench/decisive/strict"].n == 503
+    if judge == "gpt4o":
+        published = json.loads((public_data / "published_tables.json").read_text())["genai_bench_image_edition"]
+        assert published["gpt4o"] == float(first)
+
+
+def test_position_bias_is_visible(public_data: Path) -> None:
+    llava = by_protocol(public_data / "genai_bench" / "llava" / "pairwise.json")
+    assert llava["genai-bench/position/judge"].value == 1.0  # answers A 919 of 919 times
+    assert llava["genai-bench/decisive/strict"].value == pytest.approx(240 / 503)
+    gpt4o = by_protocol(public_data / "genai_bench" / "gpt4o" / "pairwise.json")["genai-bench/4-label/first"]
+    assert [f"{100 * gpt4o.by_category[vote]:.1f}" for vote in ("A>B", "B>A")] == ["64.2", "79.5"]
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200), st.sampled_from(RULES))
+def test_a_label_is_read_only_where_it_stands(text: str, rule: str) -> None:
+    label = read_label(text, rule)
+    assert label is None or f"[[{label}]]" in text
+
+
+def test_every_answer_that_says_nothing_is_wrong_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "pairwise.json"
+    path.write_text(json.dumps([{"idx": i, "response": "no idea", "human_vote": "leftvote"} for i in range(4)]))
+    found = by_protocol(path)
+    assert (found["genai-bench/4-label/first"].value, found["genai-bench/4-label/first"].num_unscored) == (0.0, 4)
+    assert found["genai-bench/decisive/half"].value == 0.5
+    assert found["genai-bench/position/judge"].value is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 1}', "list of comparisons"),
+        ("[", "cannot read"),
+        ('[{"response": "x"}]', "human_vote"),
+        ('[{"human_vote": "left"}]', "unknown vote"),
+        ('[{"idx": 1, "human_vote": "leftvote"}, {"idx": 1, "human_vote": "leftvote"}]', "more than once"),
+    ],
+)
+def test_bad_files_give_one_clear_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "pairwise.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_answers(path)

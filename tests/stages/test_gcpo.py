@@ -35,3 +35,9 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     assert {"parse_rate", "failed/NO_SCORE", "flat_groups", "weighted_advantage", "trace_tokens", "no_opponent"} <= curve[-1].keys()
     saved = AutoModelForImageTextToText.from_pretrained(result.path)
     assert saved.get_output_embeddings().bias is None
+
+
+def test_shared_prompts_change_nothing_but_the_cost(tmp_path: Path, verifier: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run")
+    gcpo.run(config(verifier, share_prompts=True), run_dir)
+    assert [point["step"] for point in Run.open(run_dir).curves("gcpo")] == [1, 2, 3, 4]

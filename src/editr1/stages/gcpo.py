@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from editr1.errors import ConfigError
 from editr1.store import Run
 from editr1.training.options import Checkpoint, Machine, Picture, RewardOptions, Schedule, Trained
 from editr1.training.rows import PairRows, pair_rows, read_pairs
+from editr1.vlm.base import Sampling
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Generation:
     """ours: 1, so that the sampled and the trained policy are the same distribution."""
     top_p: float = 1.0
     max_tokens: int = 1024
-    cache: Literal["dynamic", "static"] = "dynamic"
-    """Key-value cache of the transformers engine: a static one spares small models the copying of every token's cache."""
+    batch_size: int = 256
+    """Traces that `share_prompts` samples together."""
     vllm_memory: float = 0.3
     """Share of a GPU's memory that a colocated vLLM takes."""
     vllm_url: str = ""
@@ -53,6 +55,9 @@ class Config:
     """eps of the PPO clip. With one update a batch (`updates_per_batch` 1) the ratio is 1 and never clipped."""
     updates_per_batch: int = 1
     """Optimizer passes over one batch of traces."""
+    share_prompts: bool = False
+    """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
+    fraction of the work. For the transformers engine without activation checkpointing, where the model fits one process."""
     reward: RewardOptions = field(default_factory=RewardOptions)
     generation: Generation = field(default_factory=Generation)
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-6))
@@ -67,6 +72,8 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
+        if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
+            raise ValueError("share_prompts needs generation.engine=transformers and machine.activation_checkpointing=false")
 
     @property
     def traces_per_step(self) -> int:
@@ -108,6 +115,8 @@ def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
 
     from editr1.training.model import forbid_tokens, forbidden_tokens, load_model, load_processor, lora_config
     from editr1.training.pair_reward import PairReward
+    from editr1.training.rollout import shared_rollout
+    from editr1.training.shared_prefix import share_prefixes
     from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers
 
     path = config.model or store.dir / "06_rrm_sft"
@@ -117,15 +126,20 @@ def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
     forbid_tokens(model, forbidden)
     accumulation = accumulation_steps(config.traces_per_step, config.machine)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    how = config.generation
+    sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=PairReward(config.reward, max_tokens=config.generation.max_tokens),
+        reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens),
         args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
         train_dataset=as_dataset(len(rows), rows.__getitem__),
         processing_class=processor,
         peft_config=lora_config(config.trained),
         optimizers=optimizers(model, config.schedule),
+        rollout_func=shared_rollout(processor, sampling, how.batch_size, config.seed) if config.share_prompts else None,
     )
+    if config.share_prompts and not share_prefixes(model):
+        raise ConfigError(f"gcpo.share_prompts: {type(model).__name__} does not tell its positions; set it to false")
     return trainer, processor
 
 
@@ -150,7 +164,6 @@ def _generation(config: Config, forbidden: list[int]) -> dict[str, Any]:
     if how.engine == "transformers":
         # the output layer already forbids these; naming them again keeps the trainer's own list from replacing the intent
         settings["generation_kwargs"] = {"suppress_tokens": forbidden}
-        settings["cache_implementation"] = "static" if how.cache == "static" else None
         return settings
     settings["generation_kwargs"] = {"logit_bias": dict.fromkeys(forbidden, -100.0)}
     settings |= {"use_vllm": True, "vllm_mode": how.engine.removeprefix("vllm_")}

@@ -118,6 +118,10 @@ class PatchEncoder:
         """Tokens of a prompt, pictures included."""
         return len(self.ids[prompt])
 
+    def token_ids(self, prompt: int) -> tuple[int, ...]:
+        """The tokens of a prompt, pictures included."""
+        return tuple(self.ids[prompt])
+
     def batch(self, chosen: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
         """Model inputs [D, L] of the chosen prompts."""
         longest = max(len(self.ids[index]) for index in chosen)
@@ -147,6 +151,10 @@ class ProcessorEncoder:
     def length(self, prompt: int) -> int:
         """A stand-in that sorts like the number of tokens: characters of the text."""
         return self._lengths[prompt]
+
+    def token_ids(self, prompt: int) -> tuple[int, ...]:
+        """Not known before the processor has seen a batch."""
+        return ()
 
     def batch(self, chosen: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
         """Model inputs [D, L] of the chosen prompts."""

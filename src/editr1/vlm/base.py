@@ -73,6 +73,10 @@ class ChatReply:
     truncated: bool = False
     """The token limit ended the reply."""
     logprobs: tuple[TokenAlternatives, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    """The generated tokens, end token included, where the backend shares the model's vocabulary; trainers need them."""
+    prompt_token_ids: tuple[int, ...] = ()
+    """The tokens that the model read, where the backend knows them."""
 
 
 class VLM(Protocol):

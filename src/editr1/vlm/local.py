@@ -121,19 +121,21 @@ class LocalVLM:
             decode_generic(self.model, encoder.batch([prompt for prompt, asking in batch.items() for _ in asking], device), sampler)
         seconds = (time.perf_counter() - begin) / len(rows)
         texts = tokenizer.batch_decode([tokens[: len(tokens) - ended] for tokens, ended in zip(sampler.tokens, sampler.ended, strict=True)])
-        prompt_lengths = [encoder.length(prompt) for prompt, asking in batch.items() for _ in asking]
+        prompt_of = [prompt for prompt, asking in batch.items() for _ in asking]
         return {
             index: ChatReply(
                 text=text.strip(),
                 model=self._name,
-                num_prompt_tokens=length,
+                num_prompt_tokens=encoder.length(prompt),
                 num_tokens=len(tokens),
                 seconds=seconds,
                 truncated=not ended,
                 logprobs=token_alternatives(tokenizer, top),
+                token_ids=tuple(tokens),
+                prompt_token_ids=encoder.token_ids(prompt),
             )
-            for index, text, length, tokens, ended, top in zip(
-                rows, texts, prompt_lengths, sampler.tokens, sampler.ended, sampler.top, strict=True
+            for index, prompt, text, tokens, ended, top in zip(
+                rows, prompt_of, texts, sampler.tokens, sampler.ended, sampler.top, strict=True
             )
         }
 

@@ -1,0 +1,70 @@
+"""Reading a prompt once for all its traces changes no number: log-probabilities, entropies and gradients are the same."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tiny_run import build_tiny_verifier
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_verifier(tmp_path_factory.mktemp("verifier"))
+
+
+def inputs(path: Path) -> dict[str, Any]:
+    """Two prompts of different lengths and one of equal text with another picture, three traces each, shuffled."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path)
+    rng = random.Random(1)
+    pictures = [Image.frombytes("RGB", (72, 72), rng.randbytes(3 * 72 * 72)) for _ in range(4)]
+    asked = [("edit: add a red circle\n", 1), ("edit: add a red circle\n", 2), ("edit: redraw the scene in flat style and add a A\n", 3)]
+    rows = [asked[i] for i in (0, 1, 2, 1, 0, 2, 2, 0, 1)]
+    messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": t}, {"type": "image"}]}] for t, _ in rows]
+    texts = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    images = [[pictures[0], pictures[i]] for _, i in rows]
+    prompts = dict(processor(text=texts, images=images, return_tensors="pt", padding=True, padding_side="left"))
+    torch.manual_seed(0)
+    traces = torch.randint(20, 60, (len(rows), 7))
+    alive = (torch.arange(7) < torch.tensor([7, 4, 6, 7, 5, 3, 7, 7, 2])[:, None]).long()
+    prompt_ids = prompts["input_ids"]
+    mask = torch.cat([prompts["attention_mask"], alive], 1)
+    ids = torch.cat([prompt_ids, traces], 1)
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, : prompt_ids.shape[1]] = -100
+    types = torch.cat([prompts["mm_token_type_ids"], torch.zeros_like(traces)], 1)
+    rest = {name: prompts[name] for name in ("pixel_values", "image_grid_thw")}
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "mm_token_type_ids": types, **rest}
+
+
+def test_shared_prompts_give_the_same_numbers_and_gradients(verifier: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+    from trl.trainer.utils import add_fused_lm_head
+
+    from editr1.training.shared_prefix import share_prefixes
+
+    batch = inputs(verifier)
+    results = []
+    for shared in (False, True):
+        model = AutoModelForImageTextToText.from_pretrained(verifier, dtype=torch.float64).train()
+        add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+        if shared:
+            assert share_prefixes(model)
+        seen = []
+        model.model.language_model.register_forward_hook(lambda m, i, out, seen=seen: seen.append(out.last_hidden_state.shape[:2]))
+        out = model(**batch, fused_lm_head=True)
+        (out.log_probs * torch.linspace(-1, 1, out.log_probs.numel()).view_as(out.log_probs)).sum().backward()
+        results.append((out, {name: p.grad for name, p in model.named_parameters()}, seen))
+    (plain, plain_grads, _), (shared_out, shared_grads, seen) = results
+    assert seen[0][0] == 3  # three distinct prompts were read, not nine
+    torch.testing.assert_close(shared_out.log_probs, plain.log_probs)
+    torch.testing.assert_close(shared_out.entropy, plain.entropy)
+    for name, gradient in plain_grads.items():
+        torch.testing.assert_close(shared_grads[name], gradient, rtol=1e-5, atol=1e-6)

@@ -28,6 +28,8 @@ class Decomposition:
     num_repairs: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
+    answer: str = ""
+    """The last answer, for a person to look at."""
 
 
 class Decomposer:
@@ -87,8 +89,8 @@ class Decomposer:
         parsed = parse_principles(reply.text, self._quotas, questions_in_english=self._questions_in_english)
         spent = (before.num_tokens + reply.num_tokens, before.seconds + reply.seconds)
         if isinstance(parsed, BadDecomposition):
-            return Decomposition((), parsed.problem, attempt, *spent)
-        return Decomposition(parsed, "", attempt, *spent)
+            return Decomposition((), parsed.problem, attempt, *spent, reply.text)
+        return Decomposition(parsed, "", attempt, *spent, reply.text)
 
 
 def _key(source: Image.Image, instruction: str) -> str:

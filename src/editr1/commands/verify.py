@@ -1,0 +1,185 @@
+"""Judge one edit: principles, verdicts and score, or the reason why it stays unscored.
+
+    editr1 verify before.png after.png "Make the sky purple" --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct
+    editr1 verify before.png after.png "Make the sky purple" --checkpoint checkpoints/rrm --principles principles.json
+
+Without --principles the judge itself writes them first, or the model that --decomposer names. Exit code: 0 scored, 1 unscored, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from editr1.config import Component, create
+from editr1.errors import ConfigError, DataError
+from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.decomposer import Decomposer
+from editr1.judge.prompts import labels, score_prompt_ids, score_traits
+from editr1.judge.rrm import RewardItem, RewardModel, mean_reward
+from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace
+from editr1.store import decode_image
+from editr1.vlm.base import VLM, Sampling
+
+EXIT_UNSCORED = 1
+MAX_TOKENS = 2048
+MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
+
+MEANING = {
+    "NO_VERDICTS": "the reply holds no verdicts",
+    "WRONG_COUNT": "the reply does not hold exactly one yes or no for each principle",
+    "NO_SCORE": "no <score>NUMBER</score> follows the verdicts",
+    "OUT_OF_RANGE": "the score lies outside 0 to 10",
+    "TRUNCATED": "the reply was cut before it was complete; raise --max-tokens",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="picture before the edit (PNG, JPEG or WebP)")
+    parser.add_argument("edited", type=Path, metavar="EDITED", help="picture after the edit")
+    parser.add_argument("instruction", metavar="INSTRUCTION", help="what the edit was meant to do")
+    add_judge_arguments(parser)
+    parser.add_argument(
+        "--principles", type=Path, metavar="FILE", help="JSON array of {question, category}; default: the decomposer writes them"
+    )
+    parser.add_argument("--decomposer", metavar="MODEL", help="model that writes the principles (default: the judge)")
+    parser.add_argument("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say who judges, and how."""
+    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint, up to and including /v1")
+    parser.add_argument("--model", help="model id at the endpoint")
+    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint folder, in place of an endpoint")
+    parser.add_argument("--prompt", default="tv", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: tv)")
+    parser.add_argument("--traces", type=int, default=1, metavar="K", help="traces to average over (default: 1)")
+    parser.add_argument("--temperature", type=float, help="default: 0 for one trace, 0.7 for several")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"limit of a reply (default: {MAX_TOKENS})")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds without an answer until a request is repeated (default: 300)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main(args: argparse.Namespace) -> int:
+    source, edited = read_picture(args.source), read_picture(args.edited)
+    if not args.instruction.strip():
+        raise DataError("the instruction is empty; say what the edit was meant to do")
+    given = read_principles(args.principles) if args.principles else None
+    vlm = judge_vlm(args)
+    model = reward_model(args, vlm)
+    principles, problem, answer = given or (), "", ""
+    if given is None and score_traits(args.prompt).shows_principles:
+        decomposer = Decomposer(_decomposer_vlm(args, vlm), sampling=Sampling(model.sampling.temperature, max_tokens=args.max_tokens))
+        made = decomposer.decompose([(source, args.instruction)], args.seed)[0]
+        principles, problem, answer = made.principles, made.problem, made.answer
+    traces: list[Trace] = []
+    if not problem:
+        traces = model.traces([RewardItem(source, edited, args.instruction, principles)], args.seed)[0]
+        answer = traces[0].text
+    reward = Reward(None, 0, 0, reason=f"decomposition failed: {problem}") if problem else mean_reward(traces, principles)
+    say = json.dumps(as_json(reward, principles, traces, vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else None
+    print(say or as_text(reward, principles, answer))  # noqa: T201
+    return 0 if reward.scored else EXIT_UNSCORED
+
+
+def judge_vlm(args: argparse.Namespace) -> VLM:
+    """The judge that the options name. Raises ConfigError unless they name exactly one."""
+    if bool(args.checkpoint) == bool(args.model):
+        raise ConfigError("name one judge: --model ID (with --base-url for a server of your own), or --checkpoint DIR")
+    if args.checkpoint:
+        return create("vlm", Component("local", {"path": args.checkpoint}))
+    return _endpoint(args, args.model, args.base_url)
+
+
+def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
+    """The judge with its prompt, number of traces and sampling."""
+    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
+    return RewardModel(vlm, args.prompt, args.traces, Sampling(temperature, max_tokens=args.max_tokens))
+
+
+def _decomposer_vlm(args: argparse.Namespace, judge: VLM) -> VLM:
+    if not args.decomposer:
+        return judge
+    return _endpoint(args, args.decomposer, args.decomposer_url or args.base_url)
+
+
+def _endpoint(args: argparse.Namespace, model: str, base_url: str | None) -> VLM:
+    options = {"model": model, "base_url": base_url, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}
+    return create("vlm", Component("openai_api", options))
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture in RGB. Raises DataError for a file that is missing or no picture."""
+    try:
+        return decode_image(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_principles(path: Path) -> tuple[Principle, ...]:
+    """The principles of a JSON file. Raises DataError for anything else."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    parsed = parse_principles(text, quotas=None, questions_in_english=False)
+    if isinstance(parsed, BadDecomposition):
+        raise DataError(f"{path} holds no principles ({parsed.problem}); expected a JSON array of {{question, category}}")
+    return parsed
+
+
+def as_text(reward: Reward, principles: tuple[Principle, ...], answer: str) -> str:
+    """What a person reads in the terminal; `answer` is shown when it could not be used."""
+    rates: list[float | None] = list(reward.rates) or [None] * len(principles)
+    lines = [
+        f"{_verdict(rate, reward.num_valid):>7}  {label:<3} {principle.question}"
+        for label, principle, rate in zip(labels(principles), principles, rates, strict=True)
+    ]
+    if reward.value is not None:
+        of = f", mean of {reward.num_valid} of {reward.num_traces} traces" if reward.num_traces > 1 else ""
+        return "\n".join([*lines, f"score {reward.value:.2f} of 10{of}"])
+    return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {_shortened(answer)}"])
+
+
+def explain(reason: str | None) -> str:
+    """The reason with its meaning, where it is a code of Phi."""
+    return f"{reason} ({MEANING[reason]})" if reason in MEANING else str(reason)
+
+
+def _verdict(rate: float | None, num_valid: int) -> str:
+    if rate is None:
+        return "-"
+    return f"{rate:.0%} yes" if num_valid > 1 else "yes" if rate else "no"
+
+
+def _shortened(text: str, length: int = 300) -> str:
+    flat = " ".join(text.split())
+    return repr(flat) if len(flat) <= length else f"{flat[:length]!r}... ({len(text):,} characters)"
+
+
+def as_json(reward: Reward, principles: tuple[Principle, ...], traces: list[Trace], model: str, prompt_id: str) -> dict[str, Any]:
+    """The same for programs. `score` is null when unscored, and `reason` says why."""
+    rates: list[float | None] = list(reward.rates) or [None] * len(principles)
+    rows = zip(labels(principles), principles, rates, strict=True)
+    return {
+        "score": reward.value,
+        "reason": reward.reason,
+        "model": model,
+        "prompt": prompt_id,
+        "num_valid": reward.num_valid,
+        "num_traces": reward.num_traces,
+        "num_tokens": reward.num_tokens,
+        "seconds": round(reward.seconds, 3),
+        "principles": [{"id": label, "question": p.question, "category": p.category, "yes_rate": rate} for label, p, rate in rows],
+        "traces": [{"text": trace.text, **_outcome(trace.outcome)} for trace in traces],
+    }
+
+
+def _outcome(outcome: Judgement | ParseFailure) -> dict[str, Any]:
+    if isinstance(outcome, ParseFailure):
+        return {"failure": outcome.code}
+    return {"verdicts": [int(verdict) for verdict in outcome.verdicts], "score": outcome.score}

@@ -1,0 +1,55 @@
+"""Qwen-Image-Edit-Plus (2509, 2511) as a trainable editor, on diffusers' QwenImageEditPlusPipeline parts.
+
+The pipeline itself takes one sample at a time; here samples share a batch by padding their texts under a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from editr1.editors._dit import load_pipeline
+from editr1.editors._qwen import QwenFlow, prepared, qwen_footprint
+from editr1.editors.base import Footprint
+
+VISION_AREA = 384 * 384  # the pipeline's CONDITION_IMAGE_SIZE: the VL encoder reads a small copy of the source
+
+
+class QwenEditPlusEditor(QwenFlow):
+    """A FlowEditor over a QwenImageEditPlusPipeline."""
+
+    name = "qwen_edit_plus"
+
+    def _encode_text(self, source: Image.Image, text: str, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+        ratio = source.width / source.height
+        width, height = module.calculate_dimensions(module.CONDITION_IMAGE_SIZE, ratio)
+        picture = source.resize((width, height), Image.Resampling.LANCZOS)
+        return self.pipe.encode_prompt(prompt=[text], image=[picture], device=self.device)
+
+
+def build(
+    path: str = "Qwen/Qwen-Image-Edit-2509", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0,
+    negative: str = " ", condition_area: int | None = None,
+) -> QwenEditPlusEditor:  # fmt: skip
+    """The editor from a local folder or the hub; options as in `qwen_edit`."""
+    from diffusers import QwenImageEditPlusPipeline
+
+    return from_pipeline(load_pipeline(QwenImageEditPlusPipeline, path, dtype, device), true_cfg, negative, condition_area)
+
+
+def from_pipeline(pipe: Any, true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> QwenEditPlusEditor:
+    """The editor around a pipeline in memory, which is frozen."""
+    return QwenEditPlusEditor(prepared(pipe), true_cfg, negative, condition_area)
+
+
+def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
+    """Sizes and cost without weights (for the published checkpoint)."""
+    return qwen_footprint(height, width, num_steps, options, vision_area=VISION_AREA)
+
+
+__all__: Sequence[str] = ("QwenEditPlusEditor", "build", "footprint", "from_pipeline")

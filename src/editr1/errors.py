@@ -28,6 +28,10 @@ class BackendError(EditR1Error, RuntimeError):
     """A model endpoint or a local model failed after its retries."""
 
 
+class ContentRefusedError(EditR1Error, RuntimeError):
+    """A model works, and will not handle this content: data for whoever counts, not a failure of the machine."""
+
+
 class UnscoredError(EditR1Error, RuntimeError):
     """Too large a share of candidates came back unscored for the run to mean anything."""
 

@@ -27,7 +27,10 @@ class EditRequest:
 
 
 class Editor(Protocol):
-    """Makes edited images. Raises BackendError when the machine fails after its retries."""
+    """Makes edited images. Raises BackendError when the machine fails after its retries.
+
+    An editor that will not make an edit on account of its content raises `ContentRefusedError`: that candidate is dropped.
+    """
 
     @property
     def name(self) -> str: ...

@@ -6,6 +6,7 @@ are adjacent in the table; images are stored once by content.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.editors.base import Editor, EditRequest
-from editr1.errors import ConfigError
+from editr1.errors import ConfigError, ContentRefusedError
 from editr1.schema import Candidate, EditTask, derive_seed
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 
@@ -70,7 +71,9 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     work = Work(partial(_make, config, store.dir), lanes, _editor_of)
     items = ((f"{order.task.id}:{order.editor}:{order.seed}", order) for order in orders(config, store))
     total = store.count("02_principles") * _per_task(config)
-    return store.process(TABLE, items, work, settings=to_plain(config, without=SPEED_KEYS), engine=config.engine, total=total)
+    counts = store.process(TABLE, items, work, settings=to_plain(config, without=SPEED_KEYS), engine=config.engine, total=total)
+    store.write_json(f"{TABLE}/repeats.json", repeats(store))
+    return counts
 
 
 def orders(config: Config, store: Run) -> Iterator[Order]:
@@ -99,8 +102,33 @@ def _make(config: Config, run_dir: Path) -> Callable[[Sequence[Order]], list[Can
 
 
 def make_candidates(batch: Sequence[Order], editors: dict[str, Editor], store: Run) -> list[Candidate | Drop]:
-    """The candidates of one editor's batch, their images stored."""
+    """The candidates of one editor's batch, their images stored; a Drop for an edit that the editor refuses to make."""
     requests = [EditRequest(store.images.get(order.task.source), order.task.instruction, order.seed) for order in batch]
-    images = editors[batch[0].editor].edit(requests)
+    try:
+        images = editors[batch[0].editor].edit(requests)
+    except ContentRefusedError as refusal:
+        if len(batch) == 1:
+            return [Drop(f"refused: {refusal}")]
+        return [result for order in batch for result in make_candidates([order], editors, store)]
     refs = [store.images.put(image) for image in images]
     return [Candidate.make(order.task.id, ref, order.editor, order.seed) for order, ref in zip(batch, refs, strict=True)]
+
+
+def repeats(store: Run) -> dict[str, dict[str, int]]:
+    """Candidates of each editor, and how many of them are the picture that it made for the task with another seed.
+
+    An endpoint that ignores the seed shows here: its candidates would count as several and be one.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for _, candidates in itertools.groupby(store.read(TABLE), key=_task_id):
+        seen: set[tuple[str, str]] = set()
+        for candidate in candidates:
+            count = counts.setdefault(candidate.editor, {"candidates": 0, "repeated": 0})
+            count["candidates"] += 1
+            count["repeated"] += (candidate.editor, candidate.image.digest) in seen
+            seen.add((candidate.editor, candidate.image.digest))
+    return counts
+
+
+def _task_id(candidate: Candidate) -> str:
+    return candidate.task_id

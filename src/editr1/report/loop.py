@@ -1,0 +1,135 @@
+"""The loop as a drawing: ten rooms, and at every arrow how much went in, came out and was dropped.
+
+    01 tasks -> 02 principles -> 03 candidates -> 04 traces -> 05 inspections
+                                      |                             |
+                                  07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
+                                                   |
+                       10 metrics <----------- 09 editor
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from editr1.store import Run, StageCounts
+
+WIDTH, HEIGHT = 132, 54
+COLUMN, ROW = 236, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A box of the drawing; x and y in units of the SVG's view box."""
+
+    folder: str
+    title: str
+    column: int
+    row: int
+    note: str = ""
+    """What lies there: a number of rows, `checkpoint`, or `absent`."""
+    present: bool = False
+
+    @property
+    def x(self) -> int:
+        return 8 + self.column * COLUMN
+
+    @property
+    def y(self) -> int:
+        return 8 + self.row * ROW
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """A stage between two rooms, with what it did."""
+
+    stage: str
+    path: str
+    """SVG path data."""
+    x: float
+    """Where the label stands."""
+    y: float
+    lines: tuple[str, ...] = ()
+    dropped: str = ""
+
+
+ROOMS = (
+    Room("01_tasks", "tasks", 0, 0),
+    Room("02_principles", "principles", 1, 0),
+    Room("03_candidates", "candidates", 2, 0),
+    Room("04_traces", "traces", 3, 0),
+    Room("05_inspections", "inspections", 4, 0),
+    Room("06_rrm_sft", "SFT-RRM", 4, 1),
+    Room("07_pairs", "human pairs", 2, 1),
+    Room("08_rrm_gcpo", "RL-RRM", 3, 1),
+    Room("09_editor", "editor", 3, 2),
+    Room("10_metrics.jsonl", "benchmark", 2, 2),
+)
+ARROWS = (
+    ("decompose", "01_tasks", "02_principles"),
+    ("generate", "02_principles", "03_candidates"),
+    ("score", "03_candidates", "04_traces"),
+    ("inspect", "04_traces", "05_inspections"),
+    ("sft", "05_inspections", "06_rrm_sft"),
+    ("pairs", "03_candidates", "07_pairs"),
+    ("gcpo", "06_rrm_sft", "08_rrm_gcpo"),
+    ("", "07_pairs", "08_rrm_gcpo"),
+    ("edit-rl", "08_rrm_gcpo", "09_editor"),
+    ("bench", "09_editor", "10_metrics.jsonl"),
+)
+
+
+def draw_loop(run: Run) -> tuple[list[Room], list[Arrow]]:
+    """The rooms and arrows with the run's own counts."""
+    rooms = {room.folder: _furnish(run, room) for room in ROOMS}
+    return list(rooms.values()), [_arrow(run, stage, rooms[start], rooms[end]) for stage, start, end in ARROWS]
+
+
+def _furnish(run: Run, room: Room) -> Room:
+    present, note = _state(run, room.folder)
+    return Room(room.folder, room.title, room.column, room.row, note, present)
+
+
+def _state(run: Run, folder: str) -> tuple[bool, str]:
+    path = run.dir / folder
+    if not path.exists():
+        return False, "absent"
+    if folder.endswith(".jsonl"):
+        return True, f"{len(run.metrics()):,} figures"
+    if run.has(folder):
+        return True, f"{run.count(folder):,} rows"
+    if folder in ("06_rrm_sft", "08_rrm_gcpo", "09_editor"):
+        return True, "checkpoint" if any(path.rglob("*.safetensors")) else "no weights yet"
+    return False, "unfinished"
+
+
+def _arrow(run: Run, stage: str, start: Room, end: Room) -> Arrow:
+    path, x, y = _route(start, end)
+    counts = run.counts(end.folder) if run.has(end.folder) else None
+    if counts is None or not stage:
+        return Arrow(stage, path, x, y)
+    return Arrow(stage, path, x, y, (f"in {counts.num_in:,}", f"out {counts.num_out:,}"), _dropped(counts))
+
+
+def _dropped(counts: StageCounts) -> str:
+    return f"dropped {counts.num_dropped:,}" if counts.num_dropped else "dropped 0"
+
+
+def _route(start: Room, end: Room) -> tuple[str, float, float]:
+    """Path data between the nearest sides of two boxes, and the label's place."""
+    if start.row == end.row:
+        right = end.column > start.column
+        x1, x2 = (start.x + WIDTH, end.x) if right else (start.x, end.x + WIDTH)
+        y = start.y + HEIGHT / 2
+        return f"M{x1} {y} H{x2 - 7 if right else x2 + 7}", (x1 + x2) / 2, y
+    x = start.x + WIDTH / 2
+    return f"M{x} {start.y + HEIGHT} V{end.y - 7}", x, (start.y + HEIGHT + end.y) / 2
+
+
+def dropped_reasons(run: Run) -> list[tuple[str, str, int]]:
+    """(table, reason, rows) of every drop, most frequent first inside a table."""
+    rows = []
+    for room in ROOMS:
+        if run.has(room.folder):
+            reasons = run.counts(room.folder).reasons
+            rows += [(room.folder, code, count) for code, count in sorted(reasons.items(), key=lambda item: -item[1])]
+    return rows

@@ -1,0 +1,44 @@
+"""Before/after strips of the editor, from `09_editor/gallery.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from editr1.errors import DataError
+from editr1.report.pictures import Album
+from editr1.schema import ImageRef
+from editr1.store import Run
+
+GALLERY = Path("09_editor") / "gallery.jsonl"
+
+
+def build_strips(run: Run, album: Album) -> list[dict[str, Any]]:
+    """Rows of source, before and after, in the file's order; none when the run has no gallery. Raises DataError for a broken row."""
+    path = run.dir / GALLERY
+    if not path.exists():
+        return []
+    strips = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if album.full:
+            break
+        try:
+            row = json.loads(line)
+            pictures = {name: album.add(_ref(row[name])) for name in ("source", "before", "after")}
+            strips.append(
+                {
+                    **pictures,
+                    "instruction": row["instruction"],
+                    "kind": row.get("kind", ""),
+                    "score_before": row.get("score_before"),
+                    "score_after": row.get("score_after"),
+                }
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number} is no strip ({type(error).__name__}: {error}); expected task_id, source, before, after") from error
+    return strips
+
+
+def _ref(value: dict[str, Any]) -> ImageRef:
+    return ImageRef(**{key: item for key, item in value.items() if key != "schema"})

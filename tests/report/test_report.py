@@ -1,0 +1,129 @@
+"""The page shows what the run holds: every figure, every drop, and nothing that a trace smuggled in."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_run import make_run
+
+from editr1.cli import main
+from editr1.errors import DataError
+from editr1.report import write_report
+from editr1.report.build import embed_json
+from editr1.report.gallery import choose_tasks, disagreements
+from editr1.report.pictures import BUDGET, Album, encode_small
+from editr1.report.results import show
+from editr1.schema import EditTask, ImageRef
+from editr1.store import ImageStore, Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    return write_report(run.dir).read_text(encoding="utf-8")
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def test_the_page_prints_exactly_the_figures_of_the_run(run: Run, page: str) -> None:
+    for metric in run.metrics():
+        if not metric.name.startswith("stage_seconds/"):
+            assert metric.name in page
+            assert show(metric.value, metric.name, signed="_gain" in metric.name) in page
+
+
+def test_the_loop_shows_the_counts_of_every_table(run: Run, page: str) -> None:
+    svg = page[page.index('<svg class="loop"') : page.index("</svg>")]
+    for table in ("02_principles", "03_candidates", "04_traces", "05_inspections"):
+        counts = run.counts(table)
+        assert f"in {counts.num_in:,}" in svg
+        assert f"dropped {counts.num_dropped:,}" in svg
+
+
+def test_the_page_asks_for_nothing_from_outside(page: str) -> None:
+    outside = re.findall(r'(?:src|href)\s*=\s*"(?!#|data:)[^"]*"|url\((?!#)[^)]*\)|@import', page)
+    assert outside == []
+    assert "default-src 'none'" in page
+
+
+def test_a_trace_cannot_end_the_script_or_become_markup(page: str) -> None:
+    assert "onerror=alert(1)>" not in page.replace("\\u003c", "<").split('id="data">')[0]
+    assert page.count("</script>") == 2
+    voices = [voice for card in data_of(page)["cards"] for edit in card["edits"] for voice in edit["voices"]]
+    assert any("</script>" in voice["text"] for voice in voices)
+
+
+def test_each_image_travels_once_and_the_page_is_small(page: str) -> None:
+    uris = list(data_of(page)["images"].values())
+    assert len(uris) == len(set(uris))
+    assert all(page.count(uri) == 1 for uri in uris)
+    assert len(page) < 10_000_000
+
+
+def test_every_edit_carries_its_verdicts_and_disagreements(run: Run, page: str) -> None:
+    cards = data_of(page)["cards"]
+    assert sum(len(card["edits"]) for card in cards) == run.count("03_candidates")
+    for edit in (edit for card in cards for edit in card["edits"]):
+        assert {voice["role"] for voice in edit["voices"]} <= {"annotator", "judge"}
+        assert ("disagreement" in edit["flags"]) == bool(edit["split"])
+
+
+def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
+    page = write_report(Run.open(tmp_path / "empty").dir).read_text()
+    for missing in ("no results yet", "no human pairs", "logged a curve", "no candidates yet", "no before/after"):
+        assert missing in page
+
+
+def test_a_run_that_stopped_after_candidates_still_has_a_gallery(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_tasks=3, training=False)
+    for table in ("04_traces", "05_inspections", "07_pairs"):
+        (run.dir / table / "counts.json").unlink()
+    assert data_of(write_report(run.dir).read_text())["cards"][0]["edits"][0]["voices"] == []
+
+
+def test_no_run_directory_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "there is no run" in capsys.readouterr().err
+
+
+def test_a_broken_strip_names_its_line(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    (run.dir / "09_editor").mkdir()
+    (run.dir / "09_editor" / "gallery.jsonl").write_text('{"source": 3}\n')
+    with pytest.raises(DataError, match=r"gallery\.jsonl:1"):
+        write_report(run.dir)
+
+
+def test_tasks_are_drawn_evenly_over_kinds() -> None:
+    tasks = [EditTask(f"{kind}{i}", ImageRef("0" * 64), "", kind) for kind in "ab" for i in range(5)]
+    assert choose_tasks(tasks, 4) == {"a0", "b0", "a1", "b1"}
+
+
+def test_a_judge_without_verdicts_disagrees_with_nobody() -> None:
+    assert disagreements([[True], []], 1) == []
+
+
+def test_photographs_become_thumbnails_and_pixel_art_stays(tmp_path: Path) -> None:
+    assert encode_small(Image.new("RGB", (72, 72)))[0] == "image/png"
+    mime, data = encode_small(Image.effect_noise((2000, 1500), 80).convert("RGB"))
+    assert mime == "image/webp"
+    assert len(data) < 80_000
+    album = Album(ImageStore(tmp_path), budget=10)
+    ref = album.images.put(Image.new("RGB", (72, 72)))
+    assert album.add(ref) == album.add(ref)
+    assert album.full
+    assert BUDGET * 4 / 3 < 10_000_000
+
+
+def test_embedded_json_survives_line_separators() -> None:
+    assert json.loads(embed_json({"a": "<\u2028"})) == {"a": "<\u2028"}

@@ -34,10 +34,27 @@ def make_run(folder: Path, num_tasks: int = 8, training: bool = True) -> Run:
 def _curves(run: Run) -> None:
     draw = random.Random(0)
     for step in range(120):
-        run.log("sft", step, {"loss": 2.2 * math.exp(-step / 30) + 0.3 + draw.gauss(0, 0.05), "mean_token_accuracy": 0.97 - 0.4 * math.exp(-step / 25), "epoch": step / 60})
-        run.log("gcpo", step, {"reward": 0.6 + 0.1 * step / 120 + draw.gauss(0, 0.02), "completions/mean_length": 80 + draw.gauss(0, 2), "lr": 3e-4})
+        run.log(
+            "sft",
+            step,
+            {
+                "loss": 2.2 * math.exp(-step / 30) + 0.3 + draw.gauss(0, 0.05),
+                "mean_token_accuracy": 0.97 - 0.4 * math.exp(-step / 25),
+                "epoch": step / 60,
+            },
+        )
+        run.log(
+            "gcpo",
+            step,
+            {"reward": 0.6 + 0.1 * step / 120 + draw.gauss(0, 0.02), "completions/mean_length": 80 + draw.gauss(0, 2), "lr": 3e-4},
+        )
     for step in range(60):
-        run.log("edit_rl", step, {"reward/mean": 5.1 + step / 100 + draw.gauss(0, 0.2), "train/kl": step * 1e-5} | ({"evaluation/reward": 5 + step / 90} if step % 10 == 9 else {}))
+        run.log(
+            "edit_rl",
+            step,
+            {"reward/mean": 5.1 + step / 100 + draw.gauss(0, 0.2), "train/kl": step * 1e-5}
+            | ({"evaluation/reward": 5 + step / 90} if step % 10 == 9 else {}),
+        )
 
 
 def _metrics(run: Run) -> None:
@@ -45,11 +62,38 @@ def _metrics(run: Run) -> None:
     for judge, value in (("scorer", 0.612), ("sft", 0.731), ("gcpo", 0.783)):
         shifted = {kind: share * value / 0.75 for kind, share in kinds.items()}
         goal = {"goal": "at least 0.7", "holds": value >= 0.7} if judge == "sft" else {}
-        run.add_metric(Metric(f"pair_accuracy/{judge}", value, value - 0.03, value + 0.03, 600, 2, 0.01, shifted, "pairs/avg4/half", **goal))
-    run.add_metric(Metric("pair_accuracy_gain", 0.052, 0.021, 0.083, 600, 0, protocol="pairs/avg4/half/paired", p_value=0.0004, goal="at least 0.03", holds=True))
+        run.add_metric(
+            Metric(f"pair_accuracy/{judge}", value, value - 0.03, value + 0.03, 600, 2, 0.01, shifted, "pairs/avg4/half", **goal)
+        )
+    run.add_metric(
+        Metric(
+            "pair_accuracy_gain",
+            0.052,
+            0.021,
+            0.083,
+            600,
+            0,
+            protocol="pairs/avg4/half/paired",
+            p_value=0.0004,
+            goal="at least 0.03",
+            holds=True,
+        )
+    )
     run.add_metric(Metric("oracle_score/before", 6.31, 6.02, 6.6, 256, protocol="editor/ode/oracle"))
     run.add_metric(Metric("oracle_score/after", 6.72, 6.4, 7.01, 256, protocol="editor/ode/oracle"))
-    run.add_metric(Metric("oracle_score_gain", 0.41, -0.02, 0.84, 256, protocol="editor/ode/oracle/paired", p_value=0.06, goal="rises (interval above 0)", holds=False))
+    run.add_metric(
+        Metric(
+            "oracle_score_gain",
+            0.41,
+            -0.02,
+            0.84,
+            256,
+            protocol="editor/ode/oracle/paired",
+            p_value=0.06,
+            goal="rises (interval above 0)",
+            holds=False,
+        )
+    )
     run.add_metric(Metric("calibration/empty", None, n=0, num_unscored=12, protocol="calibration"))
     for stage, seconds in (("tasks", 1.2), ("score", 14.0), ("sft", 140.5), ("gcpo", 220.1), ("edit_rl", 181.0)):
         run.add_metric(Metric(f"stage_seconds/{stage}", seconds, n=1, protocol="seconds/wall"))
@@ -79,5 +123,17 @@ def _judge(run: Run) -> None:
         if trace.quadruple_id not in seen and isinstance(trace.outcome, Judgement):
             seen.add(trace.quadruple_id)
             flipped = (not trace.outcome.verdicts[0], *trace.outcome.verdicts[1:])
-            lines.append(to_json(Trace(trace.quadruple_id, "RL-RRM says </script><img src=x onerror=alert(1)>", Judgement(flipped, 4.5), "rl", "compact", 1.0, 0)))
+            lines.append(
+                to_json(
+                    Trace(
+                        trace.quadruple_id,
+                        "RL-RRM says </script><img src=x onerror=alert(1)>",
+                        Judgement(flipped, 4.5),
+                        "rl",
+                        "compact",
+                        1.0,
+                        0,
+                    )
+                )
+            )
     (folder / "gcpo.jsonl").write_text("\n".join(lines) + "\n")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_run import make_run
 
 from editr1.cli import main
 from editr1.errors import DataError
@@ -19,6 +18,7 @@ from editr1.report.pictures import BUDGET, Album, encode_small
 from editr1.report.results import show
 from editr1.schema import EditTask, ImageRef
 from editr1.store import ImageStore, Run
+from small_run import make_run
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """The loop as a drawing: ten rooms, and at every arrow how much went in, came out and was dropped.
 
-    01 tasks -> 02 principles -> 03 candidates -> 04 traces -> 05 inspections
-                                      |                             |
-                                  07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
-                                                   |
-                       10 metrics <----------- 09 editor
+01 tasks -> 02 principles -> 03 candidates -> 04 traces -> 05 inspections
+                                  |                             |
+                              07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
+                                               |
+                   10 metrics <----------- 09 editor
 """
 
 from __future__ import annotations

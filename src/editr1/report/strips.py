@@ -8,7 +8,7 @@ from typing import Any
 
 from editr1.errors import DataError
 from editr1.report.pictures import Album
-from editr1.schema import ImageRef
+from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
 from editr1.store import Run
 
 GALLERY = Path("09_editor") / "gallery.jsonl"
@@ -36,9 +36,9 @@ def build_strips(run: Run, album: Album) -> list[dict[str, Any]]:
                 }
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number} is no strip ({type(error).__name__}: {error}); expected task_id, source, before, after") from error
+            raise DataError(f"{path}:{number} is no strip ({error!r}); expected instruction, source, before, after") from error
     return strips
 
 
 def _ref(value: dict[str, Any]) -> ImageRef:
-    return ImageRef(**{key: item for key, item in value.items() if key != "schema"})
+    return from_json(ImageRef, json.dumps({"schema": SCHEMA_VERSION} | value))

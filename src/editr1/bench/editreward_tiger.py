@@ -1,0 +1,227 @@
+"""TIGER-Lab's EditReward-Bench: groups of 2, 3 and 4 edits of one source, ranked by people.
+
+Not EditScore's dataset of the same name. Data: HF TIGER-Lab/EditReward-Bench (gated, Apache-2.0), Parquet folders 2pair, 3pair,
+4pair; one row is one pair of a group: id, dataset, num_candidates, instruction, source_image, candidate_1, candidate_2,
+comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of `id` before "_".
+
+Protocols that must not share a column (see `stats.kway` for their chance levels):
+`tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
+`tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
+every comparison of a group. Overall = pooled groups. Source: TIGER-AI-Lab/EditReward, arXiv 2509.26346.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from editr1.bench._rows import load_pair, read_rows, to_bytes
+from editr1.bench.base import EditItem, JudgedEdit, require_folder, to_metric
+from editr1.errors import DataError
+from editr1.schema import Metric, derive_seed, stable_id
+from editr1.stats import bootstrap_mean
+from editr1.stats.kway import argsort_right, chance, group_tau
+from editr1.stats.ties import three_class
+
+SIZES = (2, 3, 4)
+COLUMNS = ("id", "num_candidates", "instruction", "source_image", "candidate_1", "candidate_2", "comparison_type", "ranking")
+DOWNLOAD = "accept the terms of HF TIGER-Lab/EditReward-Bench, then huggingface-cli download it --repo-type dataset --local-dir DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One comparison of a group."""
+
+    group: str
+    k: int
+    letters: tuple[str, str]
+    keys: tuple[str, str]
+    """Keys of the judged edits, in the order of the letters."""
+    sign: int
+    """+1: the first is better, -1: the second, 0: same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A complete group: places of its images, 1 = best."""
+
+    name: str
+    keys: tuple[str, ...]
+    places: tuple[int, ...]
+
+    @property
+    def k(self) -> int:
+        return len(self.keys)
+
+
+def read_ranking(comparison: str, ranking: str, where: str) -> tuple[tuple[str, str], int]:
+    """The two letters of a comparison and its sign. Raises DataError for a text that is no comparison or of other letters.
+
+    >>> read_ranking("AvsC", "C>A", "row 1")
+    (('A', 'C'), -1)
+    """
+    first, _, second = comparison.partition("vs")
+    signs = {f"{first}>{second}": 1, f"{second}>{first}": -1, f"{first}={second}": 0, f"{second}={first}": 0}
+    if not first or not second or first == second or ranking not in signs:
+        raise DataError(
+            f"{where}: comparison_type {comparison!r} with ranking {ranking!r}; expected e.g. 'AvsB' with 'A>B', 'B>A' or 'A=B'"
+        )
+    return (first, second), signs[ranking]
+
+
+def complete_groups(rows: Sequence[Row]) -> tuple[list[Group], int]:
+    """Groups of 3 and 4 with all their comparisons, and the number of groups that lack some or contradict themselves.
+
+    A place is 1 + the number of images that are better. Places from circular comparisons rank nothing: such a group is counted out.
+    """
+    by_group: dict[str, list[Row]] = {}
+    for row in rows:
+        by_group.setdefault(row.group, []).append(row)
+    groups, num_broken = [], 0
+    for name, members in by_group.items():
+        group = _group(name, members)
+        num_broken += group is None
+        if group is not None:
+            groups.append(group)
+    return groups, num_broken
+
+
+def _group(name: str, rows: Sequence[Row]) -> Group | None:
+    letters = sorted({letter for row in rows for letter in row.letters})
+    key_of = {letter: key for row in rows for letter, key in zip(row.letters, row.keys, strict=True)}
+    if len(rows) != math.comb(rows[0].k, 2) or len(letters) != rows[0].k:
+        return None
+    losses = dict.fromkeys(letters, 0)
+    for row in rows:
+        if row.sign:
+            losses[row.letters[1] if row.sign > 0 else row.letters[0]] += 1
+    places = {letter: 1 + lost for letter, lost in losses.items()}
+    for row in rows:
+        first, second = (places[letter] for letter in row.letters)
+        if np.sign(second - first) != row.sign:
+            return None
+    return Group(name, tuple(key_of[letter] for letter in letters), tuple(places[letter] for letter in letters))
+
+
+@dataclass(frozen=True)
+class TigerBench:
+    """Loader and arithmetic. Make one with `build`."""
+
+    folder: Path
+    table: Any
+    name: str = "tiger_erb"
+
+    def edits(self) -> Iterator[EditItem]:
+        seen: set[str] = set()
+        for i in range(len(self.table)):
+            row = self.table[i]
+            for side, key in enumerate(self._keys(row, i)):
+                if key not in seen:
+                    seen.add(key)
+                    yield EditItem(key, row["instruction"], partial(self._load, i, side))
+
+    def rows(self) -> Iterator[Row]:
+        for i in range(len(self.table)):
+            row = self.table[i]
+            letters, sign = read_ranking(row["comparison_type"], row["ranking"], _where(i))
+            head, underscore, _ = str(row["id"]).partition("_")
+            group = head if underscore else str(row["id"])[:10]
+            yield Row(group, int(row["num_candidates"]), letters, self._keys(row, i), sign)
+
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
+
+    def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
+        source, first, second = (
+            hashlib.sha256(to_bytes(row[name], self.folder, _where(i))).hexdigest()
+            for name in ("source_image", "candidate_1", "candidate_2")
+        )
+        return stable_id(source, first, row["instruction"]), stable_id(source, second, row["instruction"])
+
+    def _load(self, i: int, side: int) -> tuple[Image.Image, Image.Image]:
+        row = self.table[i]
+        source, edited = (to_bytes(row[name], self.folder, _where(i)) for name in ("source_image", ("candidate_1", "candidate_2")[side]))
+        return load_pair(source, edited, _where(i))
+
+
+def build(root: Path | str | None = None) -> TigerBench:
+    """The benchmark from a local copy. Raises DataError that says what to download."""
+    folder = require_folder(root, "editreward_tiger", DOWNLOAD)
+    return TigerBench(folder, read_rows(folder, COLUMNS, "editreward_tiger"))
+
+
+def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
+    """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
+    twos = [row for row in rows if row.k == 2]
+    found = _two(twos, scores, seed) if len({row.group for row in twos}) > 1 else []
+    for k in SIZES[1:]:
+        groups, num_broken = complete_groups([row for row in rows if row.k == k])
+        if groups:
+            found += _kway(groups, k, num_broken, scores, seed)
+    return found
+
+
+def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
+    gaps = [_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows]
+    signs, groups = [row.sign for row in rows], [row.group for row in rows]
+    base = "tiger-erb/k2/three-class"
+    classes = three_class(gaps, signs, groups, rng=np.random.default_rng(derive_seed(seed, base)))
+    estimate = bootstrap_mean(classes.credit, groups, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
+    n, num_unscored = classes.n, classes.num_unscored
+    return [
+        to_metric("tiger_k2", estimate, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
+        Metric("tiger_k2_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
+        Metric("tiger_k2_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
+    ]
+
+
+def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str, float | None], seed: int) -> list[Metric]:
+    """Exact order, its chance level, and tau-b. `by_category` counts the groups left out as incomplete or circular."""
+    values = [[scores.get(key) for key in group.keys] for group in groups]
+    right = [float(argsort_right(value, group.places)) for value, group in zip(values, groups, strict=True)]
+    taus = [tau for value, group in zip(values, groups, strict=True) if (tau := group_tau(value, group.places)) is not None]
+    num_unscored = sum(any(score is None for score in value) for value in values)
+    protocol = f"tiger-erb/k{k}/argsort"
+    rng = np.random.default_rng(derive_seed(seed, protocol))
+    estimate = bootstrap_mean(right, rng=rng)
+    mean_tau = bootstrap_mean(taus, rng=rng) if taus else None
+    return [
+        to_metric(
+            f"tiger_k{k}",
+            estimate,
+            protocol,
+            n=len(groups),
+            num_unscored=num_unscored,
+            by_category={"groups left out": num_broken} if num_broken else {},
+        ),
+        Metric(f"tiger_k{k}_chance", chance(k, "argsort"), n=len(groups), protocol=f"{protocol}/chance"),
+        to_metric(f"tiger_k{k}_tau_b", mean_tau, f"tiger-erb/k{k}/tau-b", n=len(taus), num_unscored=len(groups) - len(taus)),
+    ]
+
+
+def pooled(accuracies: Sequence[float], counts: Sequence[int]) -> float:
+    """Overall accuracy of groups of several sizes from their accuracies (percent or share) and numbers of groups.
+
+    Right groups are whole numbers, so each accuracy is first turned back into one.
+
+    >>> round(pooled([45.69, 27.33, 7.31], [186, 150, 148]), 2)  # GPT-4o, printed 28.31
+    28.31
+    """
+    right = [round(accuracy * count / 100) for accuracy, count in zip(accuracies, counts, strict=True)]
+    return 100 * sum(right) / sum(counts)
+
+
+def _gap(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _where(i: int) -> str:
+    return f"editreward_tiger: row {i}"

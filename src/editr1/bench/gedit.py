@@ -1,0 +1,241 @@
+"""GEdit-Bench: edits of 606 English and 606 Chinese instructions over 11 tasks, judged for SC, PQ and O.
+
+    <root>/<model>/fullset/<task>/<en|cn>/<key>.png and <key>_SRCIMG.png        edits as the official script lays them out
+    <root>/**/*.parquet                                                         the dataset: task_type, key, instruction, ...
+    <model>_<task>_gpt_score.csv                                                scores as the official script writes them
+
+O = sqrt(SC * PQ) per sample. Published numbers differ in their mean: the official script takes the **macro** mean over 11 tasks,
+the Edit-R1 paper's SC is the **micro** mean over samples (9 of its 11 rows agree with micro). Both are printed, never mixed:
+`gedit-<en|cn>/<SC|PQ|O>/<full|intersection>/<micro|macro11>`. `key` is not unique across tasks: a row is (task, language, key).
+Missing, refused and unparsed samples are counted; no number stands in for them. Source: arXiv 2504.17761; data MIT.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from editr1.bench._rows import load_pair, read_inside, read_rows
+from editr1.bench.base import EditItem, JudgedEdit, by_kind, refuse_doubles, require_columns, require_folder, to_metric
+from editr1.bench.raw_scores import geometric_mean, in_range
+from editr1.errors import DataError
+from editr1.schema import Metric, derive_seed
+from editr1.stats import bootstrap_mean
+
+# Samples a task; the same for English and Chinese. Alphabetical, which is also the order of the columns in the paper's table.
+TASK_COUNTS = {
+    "background_change": 40,
+    "color_alter": 40,
+    "material_alter": 40,
+    "motion_change": 40,
+    "ps_human": 70,
+    "style_change": 60,
+    "subject-add": 60,
+    "subject-remove": 57,
+    "subject-replace": 60,
+    "text_change": 99,
+    "tone_transfer": 40,
+}
+TOTAL = sum(TASK_COUNTS.values())
+LANGUAGES = ("en", "cn")
+Aspect = Literal["SC", "PQ", "O"]
+ASPECTS: tuple[Aspect, ...] = ("SC", "PQ", "O")
+CSV_COLUMNS = ("edited_image", "sementics_score", "quality_score", "intersection_exist", "instruction_language")  # spelled so in the files
+DATA_COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
+DOWNLOAD = "huggingface-cli download stepfun-ai/GEdit-Bench --repo-type dataset --local-dir DIR"
+
+# peers report a spread of about .1 in O between runs of the same judge on the same images
+NOISE_FLOOR = 0.1
+
+RowId = tuple[str, str, str]
+"""(task, language, key)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Scores of one edit, in [0, 10]; None = missing, refused or unparsed."""
+
+    id: RowId
+    semantic: float | None
+    quality: float | None
+    in_intersection: bool = True
+    """Whether every method of the benchmark's paper answered this instruction."""
+    single: float | None = None
+    """O of a judge that gives one number and no factors."""
+
+    def aspect(self, aspect: Aspect) -> float | None:
+        if aspect == "O":
+            return geometric_mean(self.semantic, self.quality) if self.single is None else self.single
+        return self.semantic if aspect == "SC" else self.quality
+
+
+def check_language(language: str, where: str) -> str:
+    """The language if it is `en` or `cn`. Raises DataError otherwise; the official script offers zh, which the data do not use."""
+    if language not in LANGUAGES:
+        hint = "; the data say 'cn' for Chinese" if language.startswith("zh") else ""
+        raise DataError(f"{where}: language {language!r}, expected en or cn{hint}")
+    return language
+
+
+def read_scores(paths: Sequence[Path]) -> list[Sample]:
+    """Samples of the official score CSVs of one model.
+
+    An empty or unreadable score is None. Raises DataError for a missing column, an unknown task or language, and for a row
+    that stands twice, which an interrupted run of the official script leaves behind.
+    """
+    samples = [sample for path in paths for sample in _read_csv(path)]
+    refuse_doubles([sample.id for sample in samples], ", ".join(path.name for path in paths))
+    return samples
+
+
+def _read_csv(path: Path) -> Iterator[Sample]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
+    require_columns(rows[0] if rows else (), CSV_COLUMNS, str(path))
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}, line {number}"
+        language = check_language((row["instruction_language"] or "").strip(), where)
+        place = PurePosixPath(row["edited_image"] or "")
+        task = _task_of([*place.parts, *_words(path)], where)
+        in_intersection = (row["intersection_exist"] or "").strip().lower() in ("true", "1")
+        yield Sample((task, language, place.stem), in_range(row["sementics_score"]), in_range(row["quality_score"]), in_intersection)
+
+
+def _words(path: Path) -> list[str]:
+    return [task for task in TASK_COUNTS if f"_{task}_" in path.name]
+
+
+def _task_of(words: Sequence[str], where: str) -> str:
+    for word in words:
+        if word in TASK_COUNTS:
+            return word
+    raise DataError(f"{where}: no task name in the image path or the file name; expected one of {', '.join(TASK_COUNTS)}")
+
+
+def metrics(samples: Sequence[Sample], language: str, seed: int = 0, expected: Mapping[str, int] | None = None) -> list[Metric]:
+    """SC, PQ and O of one language, micro and macro, full set and intersection, with intervals over samples.
+
+    expected: samples a task that should be there; what is not counts as unscored. None: the benchmark's own counts.
+    """
+    check_language(language, "gedit")
+    mine = [sample for sample in samples if sample.id[1] == language]
+    wanted = sum((TASK_COUNTS if expected is None else expected).values())
+    num_missing = max(0, wanted - len(mine))
+    common = [sample for sample in mine if sample.in_intersection]
+    found = []
+    for aspect in ASPECTS:
+        found += _means(mine, aspect, f"gedit-{language}/{aspect}/full", num_missing, seed)
+        found += _means(common, aspect, f"gedit-{language}/{aspect}/intersection", 0, seed)
+    return found
+
+
+def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing: int, seed: int) -> list[Metric]:
+    scored = [(sample, value) for sample in samples if (value := sample.aspect(aspect)) is not None]
+    num_unscored = num_missing + len(samples) - len(scored)
+    tasks = [sample.id[0] for sample, _ in scored]
+    values = np.array([value for _, value in scored])
+    found = []
+    for kind, strata in [("micro", None), (f"macro{len(set(tasks))}", tasks)]:
+        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
+        estimate = bootstrap_mean(values, rng=rng, strata=strata) if len(values) else None
+        by_task = by_kind(values, tasks)
+        name = f"gedit_{aspect}/{kind.rstrip('0123456789')}"
+        found.append(to_metric(name, estimate, f"{protocol}/{kind}", n=len(scored), num_unscored=num_unscored, by_category=by_task))
+    return found
+
+
+def micro_of_tasks(task_means: Mapping[str, float], counts: Mapping[str, int] | None = None) -> float:
+    """The mean over samples from the means of tasks."""
+    weights = TASK_COUNTS if counts is None else counts
+    return sum(weights[task] * mean for task, mean in task_means.items()) / sum(weights[task] for task in task_means)
+
+
+def macro_of_tasks(task_means: Mapping[str, float]) -> float:
+    """The unweighted mean of the tasks, as the official script prints it."""
+    return sum(task_means.values()) / len(task_means)
+
+
+def between_run_sd(values: Sequence[float]) -> float | None:
+    """Standard deviation of one number over repeated judging; None for fewer than two runs."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+# --- judging ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GEditBench:
+    """The edits of one model in one language. Make one with `build`."""
+
+    edits_root: Path
+    rows: tuple[tuple[RowId, str, bool], ...]
+    """(id, instruction, in the intersection)."""
+    language: str
+    name: str = "gedit"
+
+    def edits(self) -> Iterator[EditItem]:
+        for row_id, instruction, _ in self.rows:
+            yield EditItem("/".join(row_id), instruction, partial(self._load, row_id))
+
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        samples = [_judged_sample(row_id, judged.get("/".join(row_id)), common) for row_id, _, common in self.rows]
+        counts: dict[str, int] = {}
+        for (task, _, _), _, _ in self.rows:
+            counts[task] = counts.get(task, 0) + 1
+        return metrics(samples, self.language, seed, expected=counts)
+
+    def _load(self, row_id: RowId) -> tuple[Image.Image, Image.Image]:
+        task, language, key = row_id
+        where = f"gedit {'/'.join(row_id)}"
+        folder = f"fullset/{task}/{language}"
+        source = read_inside(self.edits_root, f"{folder}/{key}_SRCIMG.png", where)
+        return load_pair(source, read_inside(self.edits_root, f"{folder}/{key}.png", where), where)
+
+
+def build(root: Path | str | None = None, edits: Path | str | None = None, language: str = "en", partial_set: bool = False) -> GEditBench:
+    """The benchmark for the edits of one model.
+
+    Args:
+        root: local copy of the dataset.
+        edits: folder of one model, which holds `fullset/`.
+        language: en or cn.
+        partial_set: accept another number of rows than 606.
+
+    Raises DataError that says what to download, and for a copy that lost rows to a clash of keys.
+    """
+    check_language(language, "gedit")
+    folder = require_folder(root, "gedit", DOWNLOAD)
+    if edits is None or not Path(edits).is_dir():
+        raise DataError(
+            f"gedit: no folder of edits {edits}; give --edits DIR with fullset/<task>/{language}/<key>.png and <key>_SRCIMG.png"
+        )
+    table = read_rows(folder, DATA_COLUMNS, "gedit").select_columns(list(DATA_COLUMNS))
+    rows = tuple(
+        ((row["task_type"], row["instruction_language"], row["key"]), row["instruction"], bool(row["Intersection_exist"]))
+        for row in table
+        if row["instruction_language"] == language
+    )
+    refuse_doubles([row_id for row_id, _, _ in rows], "gedit")
+    if len(rows) != TOTAL and not partial_set:
+        raise DataError(
+            f"gedit: {len(rows)} rows of language {language}, expected {TOTAL}; download again, or accept with partial_set=true"
+        )
+    return GEditBench(Path(edits), rows, language)
+
+
+def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool) -> Sample:
+    if judged is None or judged.value is None:
+        return Sample(row_id, None, None, in_intersection)
+    if {"semantic_consistency", "perceptual_quality"} <= judged.parts.keys():
+        return Sample(row_id, judged.parts["semantic_consistency"], judged.parts["perceptual_quality"], in_intersection)
+    return Sample(row_id, None, None, in_intersection, judged.value)  # a judge of one number has O and no factors

@@ -1,0 +1,174 @@
+"""ImgEdit-Bench, basic part: 737 edits of 9 types, three marks of 1 to 5 each.
+
+    basic_edit.json    {key: {"id": path, "prompt": ..., "edit_type": ...}}       in Benchmark.tar of HF sysuyy/ImgEdit
+    result.json        {key: the judge's text, with lines "Name: <digit>"}         as the official script writes it
+    <edits>/<key>.png  the edits
+
+Per image the mean of its marks (rounded to 2), per type the mean (rounded to 2), overall the unweighted mean of the types: 9 of 12
+published rows are that macro mean, the micro mean fits none. Two ways to read a text, side by side:
+`imgedit/official/macro9` takes what the official parser finds ("4/5", "**4**" and "4." vanish without a word);
+`imgedit/complete/macro9` reads these forms too and leaves out a text without exactly three marks, counted as unscored.
+Source: PKU-YuanGroup/ImgEdit, arXiv 2505.20275.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from editr1.bench._rows import load_pair, read_inside
+from editr1.bench.base import EditItem, JudgedEdit, by_kind, require_folder, to_metric
+from editr1.errors import DataError
+from editr1.schema import MAX_SCORE, Metric, derive_seed
+from editr1.stats import bootstrap_mean
+
+TYPE_COUNTS = {
+    "add": 95,
+    "adjust": 94,
+    "extract": 117,
+    "replace": 92,
+    "remove": 86,
+    "background": 94,
+    "style": 100,
+    "compose": 23,  # printed as "Hybrid" in tables
+    "action": 36,
+}
+NUM_MARKS = 3
+LOW, HIGH = 1, 5
+DOWNLOAD = "download Benchmark.tar of HF sysuyy/ImgEdit (dataset) and unpack it"
+_MARK = re.compile(r"[*_` ]*([1-5])(?:\.0?)?(?:\s*/\s*5)?[*_`. ]*")
+
+
+def official_marks(text: str) -> tuple[int, ...] | None:
+    """Marks as the official parser finds them: lines `Name: <digits>` and nothing else; None without any. A mark outside 1 to 5 is none.
+
+    >>> official_marks("Prompt Compliance: 4\\nVisual Quality: **3**\\nPhysical: 5")
+    (4, 5)
+    """
+    parts = [line.strip().split(": ") for line in text.splitlines()]
+    digits = [int(part[1]) for part in parts if len(part) == 2 and part[1].isascii() and part[1].isdigit() and len(part[1]) == 1]
+    marks = tuple(digit for digit in digits if LOW <= digit <= HIGH)
+    return marks or None
+
+
+def complete_marks(text: str) -> tuple[int, ...] | None:
+    """The three marks of a text, in the forms that judges write; None unless there are exactly three.
+
+    >>> complete_marks("Prompt Compliance: 4/5\\nVisual Quality: **3**\\nPhysical: 5.")
+    (4, 3, 5)
+    """
+    found = []
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        match = _MARK.fullmatch(value) if colon and name.strip() else None
+        if match:
+            found.append(int(match.group(1)))
+    return tuple(found) if len(found) == NUM_MARKS else None
+
+
+READERS: dict[str, Callable[[str], tuple[int, ...] | None]] = {"official": official_marks, "complete": complete_marks}
+
+
+def read_types(path: Path) -> dict[str, str]:
+    """Edit type by key from `basic_edit.json`. Raises DataError for another layout or an unknown type."""
+    types = {key: row.get("edit_type", "") if isinstance(row, dict) else "" for key, row in _read_object(path).items()}
+    for key, kind in types.items():
+        if kind not in TYPE_COUNTS:
+            raise DataError(f"{path}: key {key}: unknown edit_type {kind!r}, expected one of {', '.join(TYPE_COUNTS)}")
+    return types
+
+
+def read_results(path: Path) -> dict[str, str]:
+    """The judge's text by key from `result.json`; what is no text (the official script stores errors) is empty, thus unscored."""
+    return {key: text if isinstance(text, str) else "" for key, text in _read_object(path).items()}
+
+
+def metrics(results: Mapping[str, str], types: Mapping[str, str], seed: int = 0) -> list[Metric]:
+    """The overall mark under both ways of reading. Keys of `types` without a text count as unscored.
+
+    Raises DataError for a result whose key has no type: the two files are of different sets.
+    """
+    strangers = sorted(results.keys() - types.keys())
+    if strangers:
+        raise DataError(f"imgedit: {len(strangers)} results have no entry in basic_edit.json (first: {strangers[0]})")
+    found = []
+    for name, read in READERS.items():
+        marks = {key: read(text) for key, text in results.items()}
+        means = {key: round(sum(found) / len(found), 2) for key, found in marks.items() if found}
+        found.append(overall(means, types, f"imgedit/{name}", seed))
+    return found
+
+
+def overall(means: Mapping[str, float], types: Mapping[str, str], protocol: str, seed: int = 0) -> Metric:
+    """Unweighted mean over types of per-image means (any scale), by type rounded to 2 as published."""
+    keys = [key for key in types if key in means]
+    kinds = [types[key] for key in keys]
+    values = np.array([means[key] for key in keys])
+    rng = np.random.default_rng(derive_seed(seed, protocol))
+    estimate = bootstrap_mean(values, rng=rng, strata=kinds) if keys else None
+    by_type = {kind: round(mean, 2) for kind, mean in by_kind(values, kinds).items()}
+    protocol = f"{protocol}/macro{len(by_type)}"
+    return to_metric("imgedit", estimate, protocol, n=len(keys), num_unscored=len(types) - len(keys), by_category=by_type)
+
+
+def macro_of_types(type_means: Sequence[float]) -> float:
+    """The unweighted mean of the types."""
+    return sum(type_means) / len(type_means)
+
+
+@dataclass(frozen=True)
+class ImgEditBench:
+    """The edits of one model. Make one with `build`."""
+
+    root: Path
+    edits_root: Path
+    rows: Mapping[str, Mapping[str, Any]]
+    name: str = "imgedit"
+
+    def edits(self) -> Iterator[EditItem]:
+        for key, row in self.rows.items():
+            yield EditItem(key, str(row["prompt"]), partial(self._load, key))
+
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        """Scores in [0, 10] of any judge, averaged as the benchmark averages marks; not comparable with its 1 to 5 table."""
+        values = {key: row.value for key, row in judged.items() if row.value is not None and key in self.rows}
+        assert all(0 <= value <= MAX_SCORE for value in values.values())
+        return [overall(values, {key: str(row["edit_type"]) for key, row in self.rows.items()}, "imgedit/judge10", seed)]
+
+    def _load(self, key: str) -> tuple[Image.Image, Image.Image]:
+        where = f"imgedit {key}"
+        source = read_inside(self.root, str(self.rows[key]["id"]), where)
+        return load_pair(source, read_inside(self.edits_root, f"{key}.png", where), where)
+
+
+def build(root: Path | str | None = None, edits: Path | str | None = None) -> ImgEditBench:
+    """The benchmark for the edits of one model. root: unpacked Benchmark.tar with `basic_edit.json`; edits: folder of `<key>.png`.
+
+    Raises DataError that says what to download.
+    """
+    folder = require_folder(root, "imgedit", DOWNLOAD)
+    found = sorted(folder.rglob("basic_edit.json"))
+    if not found:
+        raise DataError(f"imgedit: no basic_edit.json below {folder}; {DOWNLOAD}")
+    if edits is None or not Path(edits).is_dir():
+        raise DataError(f"imgedit: no folder of edits {edits}; give --edits DIR with <key>.png")
+    read_types(found[0])
+    return ImgEditBench(found[0].parent, Path(edits), _read_object(found[0]))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
+    if not isinstance(rows, dict) or not rows:
+        raise DataError(f"{path}: expected a JSON object of key to entry")
+    return rows

@@ -1,0 +1,70 @@
+"""Which published raw format a file or folder is, and its metrics: no model is asked.
+
+GEdit score CSVs of one model        <model>_<task>_gpt_score.csv
+ImgEdit result.json                  with basic_edit.json beside it or named
+GenAI-Bench pairwise.json            a list of answers with human votes
+VIEScore answers                     a folder answers/<results> beside human_annotations
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from editr1.bench import gedit, genai_bench, imgedit, viescore_pairs
+from editr1.errors import DataError
+from editr1.schema import Metric
+
+KNOWN = "a GEdit *_gpt_score.csv, an ImgEdit result.json, a GenAI-Bench pairwise.json, or a VIEScore folder answers/<results>"
+
+
+def aggregate(paths: Sequence[Path], basic_edit: Path | None = None, seed: int = 0) -> list[Metric]:
+    """The metrics of files of one kind. Several CSVs are the tasks of one model; of every other kind one path is given.
+
+    Raises DataError for a path that is missing or of no known kind, and for several kinds at once.
+    """
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist; expected {KNOWN}")
+    if all(path.suffix == ".csv" for path in paths):
+        return _gedit(paths, seed)
+    if len(paths) > 1:
+        raise DataError(f"{len(paths)} paths of which not all are .csv: aggregate one judge at a time")
+    path = paths[0]
+    if path.is_dir():
+        return viescore_pairs.metrics(viescore_pairs.load(*_viescore_root(path)), seed)
+    return _json(path, basic_edit, seed)
+
+
+def _gedit(paths: Sequence[Path], seed: int) -> list[Metric]:
+    samples = gedit.read_scores(paths)
+    languages = sorted({sample.id[1] for sample in samples})
+    return [metric for language in languages for metric in gedit.metrics(samples, language, seed)]
+
+
+def _json(path: Path, basic_edit: Path | None, seed: int) -> list[Metric]:
+    value = _read(path)
+    if isinstance(value, list):
+        return genai_bench.metrics(genai_bench.read_answers(path), seed)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: unknown content; expected {KNOWN}")
+    beside = basic_edit or path.with_name("basic_edit.json")
+    if not beside.exists():
+        raise DataError(f"{path} looks like an ImgEdit result.json, but {beside} is missing; name it with --basic-edit FILE")
+    return imgedit.metrics(imgedit.read_results(path), imgedit.read_types(beside), seed)
+
+
+def _viescore_root(path: Path) -> tuple[Path, str]:
+    for folder in (path, *path.parents):
+        if folder.parent.name == "answers":
+            return folder.parent.parent, folder.name
+    raise DataError(f"{path} is no folder answers/<results> of VIEScore's layout; expected {KNOWN}")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read as JSON: {error}; expected {KNOWN}") from error

@@ -1,0 +1,68 @@
+"""Prints metrics as a table or as JSON lines, and puts them into a run directory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from editr1.schema import Metric, to_json
+from editr1.store import Run
+
+_HEADINGS = ("protocol", "value", "95 % interval", "n", "unscored", "ties", "p")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the numbers leave the command."""
+    parser.add_argument("--json", action="store_true", help="one JSON object a metric in place of a table")
+    parser.add_argument("--details", action="store_true", help="also the numbers by category")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="add the metrics to this run's 10_metrics.jsonl")
+
+
+def show(metrics: Sequence[Metric], args: argparse.Namespace) -> None:
+    """Prints the metrics as the arguments say, and adds them to the run directory if one is named."""
+    if args.run:
+        run = Run.open(args.run)
+        for metric in metrics:
+            run.add_metric(metric)
+    lines = [to_json(metric) for metric in metrics] if args.json else table(metrics, args.details)
+    say(*lines)
+
+
+def say(*lines: str) -> None:
+    """Lines on standard output."""
+    for line in lines:
+        print(line, file=sys.stdout, flush=True)  # noqa: T201
+
+
+def table(metrics: Sequence[Metric], details: bool = False) -> list[str]:
+    """The metrics as aligned lines. A number that does not exist is a dash."""
+    rows = [_HEADINGS, *(_cells(metric) for metric in metrics)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines = []
+    for index, row in enumerate(rows):
+        aligned = [
+            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(aligned).rstrip())
+        if details and index:
+            lines += [f"    {name}: {value:.4f}" for name, value in metrics[index - 1].by_category.items()]
+    return lines
+
+
+def _cells(metric: Metric) -> tuple[str, ...]:
+    interval = "-" if metric.low is None or metric.high is None else f"[{metric.low:.4f}, {metric.high:.4f}]"
+    return (
+        metric.protocol or metric.name,
+        _number(metric.value),
+        interval,
+        str(metric.n),
+        str(metric.num_unscored),
+        _number(metric.tie_rate, 3),
+        _number(metric.p_value, 4),
+    )
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,85 @@
+"""`editr1 aggregate` on the four raw formats; what it cannot use gives one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editr1.cli import main
+
+HEADER = "edited_image,sementics_score,quality_score,intersection_exist,instruction_language\n"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(["aggregate", *argv])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_gedit_csvs_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for task, score in [("ps_human", 4), ("style_change", 9)]:
+        files.append(tmp_path / f"m_{task}_gpt_score.csv")
+        rows = "".join(f"o/m/fullset/{task}/en/{i}.png,{score},{score},True,en\n" for i in range(2))
+        files[-1].write_text(HEADER + rows)
+    code, out, _ = run(capsys, *map(str, files), "--json")
+    found = {row["protocol"]: row for row in map(json.loads, out.splitlines())}
+    assert code == 0
+    assert found["gedit-en/O/full/micro"]["value"] == pytest.approx(6.5)
+    assert found["gedit-en/O/full/micro"]["num_unscored"] == 602
+
+
+def test_the_table_has_a_line_a_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "pairwise.json"
+    path.write_text(json.dumps([{"idx": i, "source_prompt": i, "response": "[[A>B]]", "human_vote": "leftvote"} for i in range(9)]))
+    code, out, _ = run(capsys, str(path), "--details")
+    assert code == 0
+    assert "genai-bench/4-label/first" in out
+    assert "    A>B: 1.0000" in out
+
+
+def test_metrics_enter_a_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "basic_edit.json").write_text(json.dumps({"a": {"edit_type": "add"}}))
+    (tmp_path / "result.json").write_text(json.dumps({"a": "x: 4\ny: 4\nz: 5"}))
+    for _ in range(2):
+        assert run(capsys, str(tmp_path / "result.json"), "--run", str(tmp_path / "run"))[0] == 0
+    assert len((tmp_path / "run" / "10_metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_viescore_answers(public_viescore: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, str(public_viescore / "answers" / "results_gpt4o_0shot"))
+    assert code == 0
+    assert "0.7864" in out
+
+
+@pytest.fixture
+def public_viescore() -> Path:
+    folder = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "viescore"
+    if not folder.is_dir():
+        pytest.skip(f"the public raw data is not at {folder}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing.csv", None, "does not exist"),
+        ("x.csv", HEADER.replace("quality_score,", ""), "column"),
+        ("x.csv", "", "column 'edited_image' is missing"),
+        ("x.json", "{", "cannot read as JSON"),
+        ("x.json", "7", "unknown content"),
+        ("x.json", '{"a": "b"}', "--basic-edit"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    code, _, err = run(capsys, str(path))
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1

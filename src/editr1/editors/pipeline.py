@@ -1,0 +1,100 @@
+"""Any diffusers pipeline that takes a picture and an instruction, as it comes: FLUX.1-Kontext, Qwen-Image-Edit, and the next one.
+
+    editor = build("black-forest-labs/FLUX.1-Kontext-dev", call={"num_inference_steps": 28, "guidance_scale": 2.5})
+
+It samples with the pipeline's own loop and cannot be trained; for RL a model has an adapter file of its own beside this one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from editr1.editors._dit import PIXELS_PER_TOKEN, load_pipeline
+from editr1.editors.base import Editor, EditRequest
+from editr1.errors import BackendError, ConfigError, nearest
+
+_SET_HERE = ("image", "prompt", "generator", "output_type", "num_images_per_prompt", "return_dict")
+
+
+def build(
+    path: str,
+    dtype: str = "bfloat16",
+    device: str | None = None,
+    offload: bool = False,
+    lora: str | None = None,
+    area: int | None = None,
+    call: Mapping[str, Any] | None = None,
+) -> Editor:
+    """An editor around the pipeline at `path`, a local folder or a hub name.
+
+    Args:
+        dtype: of the weights.
+        device: None = this process' accelerator, else the CPU.
+        offload: keep only the part at work on the accelerator: slower, and a 12-billion-parameter model fits in 24 GB.
+        lora: folder or file of an adapter to load, such as one that `edit-rl` exported.
+        area: square pixels of an edit, in the source's shape; None = the size that the pipeline chooses.
+        call: further arguments of the pipeline's call, such as num_inference_steps, guidance_scale, true_cfg_scale, negative_prompt.
+
+    Raises ConfigError for a path, an adapter or an argument that does not fit.
+    """
+    pipe = load_pipeline(diffusers.DiffusionPipeline, path, dtype, "cpu" if offload else device)
+    if lora is not None:
+        pipe.load_lora_weights(lora)
+    if offload:
+        pipe.enable_model_cpu_offload()
+    pipe.set_progress_bar_config(disable=True)
+    return PipelineEditor(pipe, path, area, dict(call or {}))
+
+
+class PipelineEditor:
+    """A diffusers pipeline behind the Editor protocol."""
+
+    def __init__(self, pipe: Any, name: str, area: int | None, call: dict[str, Any]) -> None:
+        self._pipe = pipe
+        self.name = name
+        self._area = area
+        self._call = call
+        self._accepted = list(inspect.signature(pipe.__call__).parameters)
+        for key in ("image", "prompt"):
+            if key not in self._accepted:
+                raise ConfigError(f"{type(pipe).__name__} at {name!r} takes no {key!r}: it is no editing pipeline")
+        for key in call:
+            if key in _SET_HERE:
+                raise ConfigError(f"call must not hold {key!r}: this adapter sets it")
+            if key not in self._accepted:
+                raise ConfigError(f"{type(pipe).__name__} takes no argument {key!r}; {nearest(key, self._accepted)}")
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:
+        """One image a request, one after the other: sources differ in size, and some pipelines read a list as one context."""
+        return [self._edit(request) for request in requests]
+
+    def _edit(self, request: EditRequest) -> Image.Image:
+        # A generator on the CPU gives the same noise on every device, and edits that do not depend on their neighbours.
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        size = self._size(request.source) if self._area is not None else {}
+        arguments = {"image": request.source.convert("RGB"), "prompt": request.instruction, "generator": generator, "output_type": "np"}
+        with torch.inference_mode():
+            pixels_HWC = np.asarray(self._pipe(**size, **self._call, **arguments).images[0])
+        if not np.isfinite(pixels_HWC).all():
+            raise BackendError(f"{self.name}: the edit holds NaN or infinite pixels; try dtype bfloat16 or float32, and more than one step")
+        return Image.fromarray((pixels_HWC.clip(0, 1) * 255).round().astype(np.uint8))
+
+    def _size(self, source: Image.Image) -> dict[str, Any]:
+        assert self._area is not None
+        ratio = source.width / source.height
+        width, height = (max(PIXELS_PER_TOKEN, _snapped(side)) for side in (math.sqrt(self._area * ratio), math.sqrt(self._area / ratio)))
+        # Kontext moves a given size to one megapixel unless it is told the area and kept from choosing a resolution.
+        size = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
+        return {key: value for key, value in size.items() if key in self._accepted}
+
+
+def _snapped(side: float) -> int:
+    return round(side / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN

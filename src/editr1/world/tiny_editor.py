@@ -156,8 +156,13 @@ class TinyEditor:
         save_file({"mean": self.codec.mean_P, "basis": self.codec.basis_DP, "scale": self.codec.scale_D}, path / "codec.safetensors")
 
 
-def build(path: str | None = None, num_steps: int = 6) -> TinyEditor:
+def build(path: str | None = None, transformer: str | None = None, num_steps: int = 6) -> TinyEditor:
     """The editor at `path`, by default the one that is shipped with the package.
+
+    Args:
+        path: folder of a tiny editor.
+        transformer: folder of other transformer weights to put in, such as those that editor RL left.
+        num_steps: Euler steps of an edit.
 
     Raises:
         DataError: the folder holds no tiny editor.
@@ -165,6 +170,9 @@ def build(path: str | None = None, num_steps: int = 6) -> TinyEditor:
     folder = Path(path) if path else WEIGHTS
     if not (folder / "codec.safetensors").exists():
         raise DataError(f"{folder} holds no tiny editor (codec.safetensors is missing); leave `path` out for the shipped one")
+    weights = Path(transformer) if transformer else folder / "transformer"
+    if not (weights / "config.json").exists():
+        raise DataError(f"{weights} holds no transformer (config.json is missing)")
     parts = load_file(folder / "codec.safetensors")
-    transformer = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
-    return TinyEditor(transformer, Codec(parts["mean"], parts["basis"], parts["scale"]), num_steps)
+    model = FluxTransformer2DModel.from_pretrained(weights, torch_dtype=torch.float32)
+    return TinyEditor(model, Codec(parts["mean"], parts["basis"], parts["scale"]), num_steps)

@@ -7,20 +7,22 @@ with an interval that resamples whole tasks. The oracle is named by the recipe: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import json
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from editr1.bench.pairs import Scores, pair_metrics, paired_gain
 from editr1.config import Component, create
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import DataError
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
-from editr1.stats import Estimate, bootstrap_mean, half_credit, paired_difference, pairwise_report, to_margins
+from editr1.stats import Estimate, bootstrap_mean, paired_difference
 from editr1.store import Run
 from editr1.vlm.base import Sampling
 
@@ -105,7 +107,7 @@ def held_out_pairs(run: Run, limit: int) -> list[PreferencePair]:
     """The first `limit` decisive pairs that no training has seen. Raises DataError when there is none."""
     pairs = [pair for pair in run.read("07_pairs_heldout") if pair.label != "same"][:limit]
     if not pairs:
-        raise DataError(f"{run.path} holds no decisive held-out pair; run the stage `pairs` with a held-out share above 0")
+        raise DataError(f"{run.dir} holds no decisive held-out pair; run the stage `pairs` with a held-out share above 0")
     return pairs
 
 
@@ -124,16 +126,35 @@ class _Judged:
 
 
 def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], oracle: _Oracle | None) -> None:
-    credits: dict[str, np.ndarray] = {}
+    protocol = f"pairs/avg{config.num_traces}"
+    previous: tuple[Scores, Scores] | None = None
     for judge in config.judges:
         judged = _judge_all(config, run, judge, pairs)
-        credits[judge.name] = _add_pair_metrics(config, run, judge.name, pairs, judged)
+        sampled = _by_side(judged.sampled, pairs)
+        floor = config.goals.pair_accuracy.get(judge.name)
+        for metric in pair_metrics(f"pair_accuracy/{judge.name}", pairs, *sampled, protocol, config.seed):
+            run.add_metric(_with_floor(metric, floor if metric.name == f"pair_accuracy/{judge.name}" else None))
+        for metric in pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed):
+            run.add_metric(metric)
         if oracle is not None and any(isinstance(t.outcome, Judgement) and t.outcome.verdicts for t in judged.greedy_traces.values()):
             _add_verdict_metrics(config, run, judge.name, pairs, judged, oracle)
-    names = [judge.name for judge in config.judges]
-    for before, after in zip(names, names[1:], strict=False):
-        last = after == names[-1]
-        _add_gain(config, run, "pair_accuracy_gain" if last else f"pair_accuracy_gain/{after}", credits[before], credits[after], pairs, last)
+        if previous is not None:
+            is_last = judge is config.judges[-1]
+            name = "pair_accuracy_gain" if is_last else f"pair_accuracy_gain/{judge.name}"
+            gain = paired_gain(name, pairs, previous, sampled, protocol, config.seed)
+            run.add_metric(_with_floor(gain, config.goals.pair_accuracy_gain if is_last else None))
+        previous = sampled
+
+
+def _by_side(scores: dict[str, float | None], pairs: Sequence[PreferencePair]) -> tuple[Scores, Scores]:
+    return [scores[pair.a.id] for pair in pairs], [scores[pair.b.id] for pair in pairs]
+
+
+def _with_floor(metric: Metric, floor: float | None) -> Metric:
+    """The metric with what was promised of it; an unmeasured value keeps no promise."""
+    if floor is None:
+        return metric
+    return replace(metric, goal=f"at least {floor:g}", holds=metric.value is not None and metric.value >= floor)
 
 
 def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[PreferencePair]) -> _Judged:
@@ -171,57 +192,6 @@ def _mean_score(traces: Sequence[Trace]) -> float | None:
     """Mean tau over the parsed traces; None when none parsed."""
     scores = [trace.outcome.score for trace in traces if isinstance(trace.outcome, Judgement)]
     return float(np.mean(scores)) if scores else None
-
-
-def _add_pair_metrics(config: Config, run: Run, name: str, pairs: Sequence[PreferencePair], judged: _Judged) -> np.ndarray:
-    """Writes both accuracies and returns the half-credit [N] of the sampled one."""
-    avg = f"avg{config.num_traces}"
-    result = np.empty(0)
-    for metric, scores, protocol in (("pair_accuracy", judged.sampled, avg), ("pair_accuracy_greedy", judged.greedy, "greedy")):
-        margins = to_margins([scores[pair.winner.id] for pair in pairs], [scores[pair.loser.id] for pair in pairs])
-        report, credit = pairwise_report(margins), half_credit(margins)
-        estimate = bootstrap_mean(credit, [pair.task.id for pair in pairs], rng=np.random.default_rng(config.seed))
-        floor = config.goals.pair_accuracy.get(name) if metric == "pair_accuracy" else None
-        run.add_metric(
-            Metric(
-                name=f"{metric}/{name}",
-                value=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                n=report.n,
-                num_unscored=report.num_unscored,
-                tie_rate=report.tie_rate,
-                by_category=_by_kind(pairs, credit),
-                protocol=f"pairs/{protocol}/half",
-                goal=f"at least {floor}" if floor is not None else "",
-                holds=estimate.value >= floor if floor is not None else None,
-            )
-        )
-        if metric == "pair_accuracy":
-            result = credit
-    return result
-
-
-def _by_kind(pairs: Sequence[PreferencePair], credit: np.ndarray) -> dict[str, float]:
-    kinds = sorted({pair.task.kind for pair in pairs})
-    return {kind: float(np.mean([c for pair, c in zip(pairs, credit, strict=True) if pair.task.kind == kind])) for kind in kinds}
-
-
-def _add_gain(
-    config: Config, run: Run, name: str, before: np.ndarray, after: np.ndarray, pairs: Sequence[PreferencePair], is_goal: bool
-) -> None:
-    difference = paired_difference(before, after, [pair.task.id for pair in pairs], rng=np.random.default_rng(config.seed))
-    floor = config.goals.pair_accuracy_gain if is_goal else None
-    run.add_metric(
-        _metric(
-            name,
-            difference.estimate,
-            f"pairs/avg{config.num_traces}/half/paired",
-            p_value=difference.p_value,
-            goal=f"at least {floor}" if floor is not None else "",
-            holds=difference.estimate.value >= floor if floor is not None else None,
-        )
-    )
 
 
 def _add_verdict_metrics(
@@ -299,8 +269,6 @@ def _add_editor_gain(config: Config, run: Run, name: str, values: Sequence[np.nd
 
 def _write_gallery(config: Config, run: Run, tasks: Sequence[Any], edits: Sequence[Sequence[Image.Image]], scores: Sequence[np.ndarray]) -> None:
     """Before/after strips for the report: the first tasks of the source, not the best ones."""
-    import json
-
     rows = []
     for index in range(min(config.gallery, len(tasks))):
         refs = {
@@ -312,7 +280,7 @@ def _write_gallery(config: Config, run: Run, tasks: Sequence[Any], edits: Sequen
         row |= {"task_id": str(index), "instruction": tasks[index].instruction, "kind": tasks[index].kind}
         row |= {"score_before": float(scores[0][index]), "score_after": float(scores[1][index])}
         rows.append(json.dumps(row))
-    folder = run.path / "09_editor"
+    folder = run.dir / "09_editor"
     folder.mkdir(exist_ok=True)
     (folder / "gallery.jsonl").write_text("\n".join(rows) + "\n")
 

@@ -1,0 +1,124 @@
+"""Run the whole loop on the embedded world, offline, and print what came out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from editr1.commands._stage import check_recipe, describe
+from editr1.config import fill_in, load_recipe, section, to_plain
+from editr1.schema import Metric
+from editr1.store import Run
+
+STEPS = (
+    "tasks",
+    "decompose",
+    "generate",
+    "score",
+    "inspect",
+    "scorer",
+    "sft",
+    "pairs",
+    "gcpo",
+    "edit_rl",
+    "evaluate",
+)
+"""In the order of the loop. `scorer` is the stage `sft` without principles, the baseline of the comparison."""
+_STAGE_OF = {"scorer": "sft"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="run directory (default: runs/demo)")
+    parser.add_argument("--config", type=Path, default=None, metavar="RECIPE", help="recipe (default: the one that is shipped)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as gcpo.max_steps=10; repeatable")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument("--dry-run", action="store_true", help="print what every stage would do and stop")
+
+
+def main(args: argparse.Namespace) -> int:
+    shipped = Path(str(files("editr1") / "recipes" / "demo.yaml"))
+    recipe = fill_in(load_recipe(args.config or shipped, args.set), run=str(args.run))
+    check_recipe(recipe)
+    if args.dry_run:
+        for name in STEPS:
+            stage = _stage(name)
+            print(*describe(stage, section(recipe, name, stage.Config), args.run), sep="\n")  # noqa: T201
+        return 0
+    run = Run.open(args.run, to_plain(recipe))
+    _use_threads(args.threads)
+    for number, name in enumerate(STEPS, start=1):
+        _run_step(run, recipe, name, number)
+    from editr1.report import write_report
+
+    report = write_report(args.run)
+    print_results(run)
+    print(f"report: {report}")  # noqa: T201
+    return 0
+
+
+def _stage(name: str) -> Any:
+    return importlib.import_module(f"editr1.stages.{_STAGE_OF.get(name, name)}")
+
+
+def _run_step(run: Run, recipe: Mapping[str, Any], name: str, number: int) -> None:
+    """Runs one stage unless an earlier call of the demo has finished it in this directory."""
+    from rich.console import Console
+
+    console = Console()
+    metric = f"stage_seconds/{name}"
+    done = {m.name: m for m in run.metrics()}.get(metric)
+    if done is not None:
+        console.print(f"[dim]{number:2}/{len(STEPS)} {name}: done before ({done.value:.0f} s)[/dim]")
+        return
+    console.rule(f"{number}/{len(STEPS)} {name}", align="left")
+    start = time.monotonic()
+    stage = _stage(name)
+    result = stage.run(section(recipe, name, stage.Config), run.dir)
+    seconds = time.monotonic() - start
+    run.add_metric(Metric(metric, seconds, n=1, protocol="seconds/wall"))
+    console.print(f"{name}: {result} in {seconds:.0f} s", highlight=False)
+
+
+def _use_threads(threads: int) -> None:
+    """torch's own default, one thread a core, is kept for fewer cores than asked for."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(min(threads, os.cpu_count() or 1))
+
+
+def print_results(run: Run) -> None:
+    """The metrics as a table: value, 95 % interval, how many, and whether what was promised holds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="results (95 % intervals, whole tasks resampled)")
+    for column, justify in (("metric", "left"), ("value", "right"), ("interval", "right"), ("n", "right"), ("ties", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("goal")
+    for metric in run.metrics():
+        if not metric.name.startswith("stage_seconds/"):
+            table.add_row(*_cells(metric))
+    console = Console(width=None)
+    console.print(table)
+    seconds = [metric.value or 0.0 for metric in run.metrics() if metric.name.startswith("stage_seconds/")]
+    console.print(f"{sum(seconds) / 60:.1f} minutes in {len(seconds)} stages")
+
+
+def _cells(metric: Metric) -> tuple[str, ...]:
+    interval = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} to {metric.high:.3f}"
+    if metric.p_value is not None:
+        interval += f", p = {metric.p_value:.3g}"
+    ties = "" if metric.tie_rate is None else f"{100 * metric.tie_rate:.0f} %"
+    unscored = f" ({metric.num_unscored} unscored)" if metric.num_unscored else ""
+    goal = "" if metric.holds is None else f"{'holds' if metric.holds else 'DOES NOT HOLD'}: {metric.goal}"
+    value = "unscored" if metric.value is None else f"{metric.value:.3f}"
+    return metric.name, value, interval, f"{metric.n}{unscored}", ties, goal
+
+

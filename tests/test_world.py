@@ -136,7 +136,7 @@ def test_the_decomposer_answers_in_the_format_of_its_prompt():
 
 
 def test_people_prefer_the_better_edit_and_call_equals_same():
-    rng, scene, edits = a_task(5)
+    _, scene, edits = a_task(5)
     source, text, good = render(scene), instruction(scene, edits), render(apply_all(scene, edits))
     people = HumanPairs(error_rate=0.0)
     assert people.label(source, text, good, source, 0) == "a"

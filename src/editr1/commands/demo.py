@@ -120,5 +120,3 @@ def _cells(metric: Metric) -> tuple[str, ...]:
     goal = "" if metric.holds is None else f"{'holds' if metric.holds else 'DOES NOT HOLD'}: {metric.goal}"
     value = "unscored" if metric.value is None else f"{metric.value:.3f}"
     return metric.name, value, interval, f"{metric.n}{unscored}", ties, goal
-
-

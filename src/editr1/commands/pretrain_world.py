@@ -9,7 +9,7 @@ SHIPPED = Path(__file__).parent.parent / "world" / "weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("editor", "verifier"), help="which checkpoint to make; the verifier looks at the editor's pictures")
+    parser.add_argument("what", choices=("editor", "verifier"), help="the verifier also looks at the editor's pictures")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and its training log (default: the package's own)")
     parser.add_argument("--editor", type=Path, help="editor whose pictures the verifier also sees (default: the package's own)")
     parser.add_argument("--steps", type=int, help="training steps (default: what the shipped checkpoint had)")

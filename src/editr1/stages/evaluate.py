@@ -6,12 +6,12 @@ with an interval that resamples whole tasks. The oracle is named by the recipe: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import json
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -134,7 +134,9 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
         floor = config.goals.pair_accuracy.get(judge.name)
         for metric in pair_metrics(f"pair_accuracy/{judge.name}", pairs, *sampled, protocol, config.seed):
             run.add_metric(_with_floor(metric, floor if metric.name == f"pair_accuracy/{judge.name}" else None))
-        for metric in pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed):
+        for metric in pair_metrics(
+            f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed
+        ):
             run.add_metric(metric)
         if oracle is not None and any(isinstance(t.outcome, Judgement) and t.outcome.verdicts for t in judged.greedy_traces.values()):
             _add_verdict_metrics(config, run, judge.name, pairs, judged, oracle)
@@ -194,9 +196,7 @@ def _mean_score(traces: Sequence[Trace]) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def _add_verdict_metrics(
-    config: Config, run: Run, name: str, pairs: Sequence[PreferencePair], judged: _Judged, oracle: _Oracle
-) -> None:
+def _add_verdict_metrics(config: Config, run: Run, name: str, pairs: Sequence[PreferencePair], judged: _Judged, oracle: _Oracle) -> None:
     """Share of verdicts that are true, and share of truly violated principles that the judge calls violated (greedy traces)."""
     candidates = _candidates(pairs)
     images = [run.images.get(candidate.image) for _, candidate in candidates.values()]
@@ -267,7 +267,9 @@ def _add_editor_gain(config: Config, run: Run, name: str, values: Sequence[np.nd
     )
 
 
-def _write_gallery(config: Config, run: Run, tasks: Sequence[Any], edits: Sequence[Sequence[Image.Image]], scores: Sequence[np.ndarray]) -> None:
+def _write_gallery(
+    config: Config, run: Run, tasks: Sequence[Any], edits: Sequence[Sequence[Image.Image]], scores: Sequence[np.ndarray]
+) -> None:
     """Before/after strips for the report: the first tasks of the source, not the best ones."""
     rows = []
     for index in range(min(config.gallery, len(tasks))):

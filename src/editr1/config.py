@@ -85,6 +85,21 @@ def section(recipe: Mapping[str, Any], name: str, cls: type[T]) -> T:
     return typing.cast(T, _record(cls, raw, name))
 
 
+def fill_in(value: Any, **names: str) -> Any:
+    """The recipe with `{name}` in its texts replaced, such as `{run}` by the run directory; other braces stay.
+
+    >>> fill_in({"gcpo": {"model": "{run}/06_rrm_sft"}}, run="runs/demo")
+    {'gcpo': {'model': 'runs/demo/06_rrm_sft'}}
+    """
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(f"{{{name}}}", text)
+        return value
+    if isinstance(value, Mapping):
+        return {key: fill_in(item, **names) for key, item in value.items()}
+    return [fill_in(item, **names) for item in value] if isinstance(value, list) else value
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. Raises ConfigError on one line, naming `where` and the line number."""
     try:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from editr1.config import available, load_recipe, section, to_plain
+from editr1.config import available, fill_in, load_recipe, section, to_plain
 
 ENGINES = ("local", "ray")
 
@@ -32,7 +32,7 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
     overrides = list(args.set)
     if getattr(args, "engine", None):
         overrides.append(f"{name}.engine.kind={args.engine}")
-    recipe = load_recipe(args.config, overrides)
+    recipe = fill_in(load_recipe(args.config, overrides), run=str(args.run))
     check_recipe(recipe)
     stage = importlib.import_module(f"editr1.stages.{name}")
     config = section(recipe, name, stage.Config)

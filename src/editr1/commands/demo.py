@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         for name in STEPS:
             stage = _stage(name)
-            print(*describe(stage, section(recipe, name, stage.Config), args.run), sep="\n")  # noqa: T201
+            print(*describe(stage, _config(recipe, name), args.run), sep="\n")  # noqa: T201
         return 0
     run = Run.open(args.run, to_plain(recipe))
     _use_threads(args.threads)
@@ -65,6 +65,12 @@ def _stage(name: str) -> Any:
     return importlib.import_module(f"editr1.stages.{_STAGE_OF.get(name, name)}")
 
 
+def _config(recipe: Mapping[str, Any], name: str) -> Any:
+    """A stage's settings; the baseline's lie in the demo's own section, for they are a second use of a stage."""
+    home = recipe if name in recipe else {"seed": recipe.get("seed", 0), **recipe.get("demo", {})}
+    return section(home, name, _stage(name).Config)
+
+
 def _run_step(run: Run, recipe: Mapping[str, Any], name: str, number: int) -> None:
     """Runs one stage unless an earlier call of the demo has finished it in this directory."""
     from rich.console import Console
@@ -78,7 +84,7 @@ def _run_step(run: Run, recipe: Mapping[str, Any], name: str, number: int) -> No
     console.rule(f"{number}/{len(STEPS)} {name}", align="left")
     start = time.monotonic()
     stage = _stage(name)
-    result = stage.run(section(recipe, name, stage.Config), run.dir)
+    result = stage.run(_config(recipe, name), run.dir)
     seconds = time.monotonic() - start
     run.add_metric(Metric(metric, seconds, n=1, protocol="seconds/wall"))
     console.print(f"{name}: {result} in {seconds:.0f} s", highlight=False)

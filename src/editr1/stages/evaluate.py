@@ -6,6 +6,7 @@ with an interval that resamples whole tasks. The oracle is named by the recipe: 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from editr1.errors import DataError
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
 from editr1.stats import Estimate, bootstrap_mean, paired_difference
-from editr1.store import Run
+from editr1.store import Run, preference_pairs
 from editr1.vlm.base import Sampling
 
 
@@ -89,7 +90,7 @@ class _Oracle(Protocol):
 def run(config: Config, run_dir: Path) -> EvaluationResult:
     """Measures everything and writes one `Metric` line each into `10_metrics.jsonl`."""
     run = Run.open(run_dir)
-    oracle: _Oracle | None = create("editors", config.oracle) if config.oracle else None
+    oracle: _Oracle | None = create("oracles", config.oracle) if config.oracle else None
     num_pairs = num_candidates = num_tasks = 0
     if config.judges:
         pairs = held_out_pairs(run, config.num_pairs)
@@ -105,7 +106,7 @@ def run(config: Config, run_dir: Path) -> EvaluationResult:
 
 def held_out_pairs(run: Run, limit: int) -> list[PreferencePair]:
     """The first `limit` decisive pairs that no training has seen. Raises DataError when there is none."""
-    pairs = [pair for pair in run.read("07_pairs_heldout") if pair.label != "same"][:limit]
+    pairs = list(itertools.islice((pair for pair in preference_pairs(run, "held_out") if pair.label != "same"), limit))
     if not pairs:
         raise DataError(f"{run.dir} holds no decisive held-out pair; run the stage `pairs` with a held-out share above 0")
     return pairs

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import editr1
 from editr1.config import available, fill_in, load_recipe, section, to_plain
 
 ENGINES = ("local", "ray")
@@ -32,7 +33,7 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
     overrides = list(args.set)
     if getattr(args, "engine", None):
         overrides.append(f"{name}.engine.kind={args.engine}")
-    recipe = fill_in(load_recipe(args.config, overrides), run=str(args.run))
+    recipe = fill_in(load_recipe(args.config, overrides), **places(args.run))
     check_recipe(recipe)
     stage = importlib.import_module(f"editr1.stages.{name}")
     config = section(recipe, name, stage.Config)
@@ -42,6 +43,11 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
         return 0
     _say(f"{name}: {stage.run(config, args.run)}")
     return 0
+
+
+def places(run_dir: Path) -> dict[str, str]:
+    """What `{run}` and `{world}` stand for in a recipe: the run directory, and the weights of the embedded world."""
+    return {"run": str(run_dir), "world": str(Path(editr1.__file__).parent / "world" / "weights")}
 
 
 def check_recipe(recipe: Mapping[str, Any]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import time
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from editr1.commands._stage import check_recipe, describe
+from editr1.commands._stage import check_recipe, places
 from editr1.config import fill_in, load_recipe, section, to_plain
 from editr1.schema import Metric
 from editr1.store import Run
@@ -41,13 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    shipped = Path(str(files("editr1") / "recipes" / "demo.yaml"))
-    recipe = fill_in(load_recipe(args.config or shipped, args.set), run=str(args.run))
+    shipped = Path(str(files("editr1.world") / "demo.yaml"))
+    recipe = fill_in(load_recipe(args.config or shipped, args.set), **places(args.run))
     check_recipe(recipe)
     if args.dry_run:
         for name in STEPS:
-            stage = _stage(name)
-            print(*describe(stage, _config(recipe, name), args.run), sep="\n")  # noqa: T201
+            print(f"{name}: {json.dumps(to_plain(_config(recipe, name)))}")  # noqa: T201
         return 0
     run = Run.open(args.run, to_plain(recipe))
     _use_threads(args.threads)

@@ -14,7 +14,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError
-from editr1.store import Run
+from editr1.store import Run, is_held_out
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
 from editr1.training.rows import Lesson, SelectedTraces, Target, lesson_row, mixed, read_selected
 
@@ -43,6 +43,8 @@ class Config:
     index -> Lesson."""
     replay_every: int = 4
     """Every n-th batch comes from `replay`."""
+    held_out_share: float = 0.0
+    """Share of the tasks that training must not see, because their pairs measure it: the same as `pairs.held_out_share`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
     """
     store = Run.open(run_dir, create=False)
-    rows = read_selected(store)
+    rows = [row for row in read_selected(store) if not is_held_out(row.task.id, config.held_out_share)]
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import

@@ -11,14 +11,15 @@ What an edit is worth is left to SFT: the base knows how to see, not what people
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from editr1.judge.prompts import labels, render_score
-from editr1.schema import Category, Principle
+from editr1.schema import Category, Principle, derive_seed
+from editr1.vlm.base import ChatRequest
 from editr1.world.annotators import evidence_lines
 from editr1.world.checks import GLOBAL_ASPECTS, Check, Observation, cells_phrase, principles_for, truth_of
 from editr1.world.edits import KINDS, apply_all, instruction, parse_instruction, random_edits
@@ -130,3 +131,22 @@ def _other_want(rng: np.random.Generator, aspect: str, seen: str) -> str:
     if attribute == 1:
         return Thing(thing.colour, thing.form, pick(rng, MATERIALS, thing.material)).phrase
     return Thing(thing.colour, pick(rng, SHAPES, thing.form), thing.material).phrase
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """One lesson as the stage `sft` mixes it in: a request and what the student should answer."""
+
+    request: ChatRequest
+    completion: str
+
+
+def replay(seed: int = 0) -> Callable[[int], Practice]:
+    """Looking lessons for SFT, so that grounding is not unlearnt: the `replay` of the stage `sft`."""
+
+    def lesson(index: int) -> Practice:
+        rng = np.random.default_rng(derive_seed(seed, "replay", index))
+        shown = look(rng, observe_pairs([random_pair(rng, 0.5)])[0])
+        return Practice(ChatRequest((shown.source, shown.question, shown.edited)), shown.reply)
+
+    return lesson

@@ -117,6 +117,7 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=[token for token in SPECIAL if token not in ("<|unk|>", "<|im_end|>", "<|endoftext|>")],
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
+        padding_side="left",  # a decoder continues at the right end of every row of a batch
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast

@@ -121,6 +121,7 @@ def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
 
     path = config.model or store.dir / "06_rrm_sft"
     processor = load_processor(path, config.picture)
+    processor.tokenizer.padding_side = "left"  # the trainer pads prompts on the left, and the processor's token types must agree
     model = load_model(path, config.trained)
     forbidden = forbidden_tokens(model, processor)
     forbid_tokens(model, forbidden)

@@ -222,7 +222,7 @@ def is_finished(folder: Path, index: int, items: list[Item]) -> bool:
 def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
-    if not path.exists():
+    if not any(part.stat().st_size for part in folder.glob("part-*")):  # no row yet: nothing depends on other settings
         write_json(path, settings)
         return
     old = read_json(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from editr1.errors import BackendError, UnscoredError
+import os
+
+from editr1.errors import BackendError, ConfigError, UnscoredError
 from editr1.flow.config import Config
 
 HELP = "docs/how_to/collapse.md has the table of causes"
@@ -39,4 +41,14 @@ def check_finite(grad_norm: float, iteration: int) -> None:
         raise BackendError(
             f"the gradient norm of iteration {iteration} is {grad_norm}: the weights were not touched and the last checkpoint is intact; "
             f"lower training.lr or sampling.level, or keep latents in float32; {HELP}"
+        )
+
+
+def check_world(num_processes: int) -> None:
+    """Raises ConfigError when the launcher started more processes than have found each other: each would train alone."""
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_processes != expected:
+        raise ConfigError(
+            f"the launcher set WORLD_SIZE={expected} but {num_processes} process(es) joined: start with `torchrun --nproc_per_node N -m "
+            "editr1.cli edit-rl ...`, and unset ACCELERATE_USE_CPU on machines with GPUs"
         )

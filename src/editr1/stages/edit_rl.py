@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from editr1.config import Component, create, to_plain
-from editr1.flow.checks import check_constant
+from editr1.flow.checks import check_constant, check_world
 from editr1.flow.clock import Clock
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
@@ -28,6 +28,7 @@ from editr1.flow.policy import Policy
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, reward_logs, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
+from editr1.judge.item import RewardItem
 from editr1.objectives.advantages import group_advantages
 from editr1.schema import Reward
 from editr1.store import Run
@@ -128,7 +129,8 @@ def make_trainer(config: Config, editor: Any, score: Score, folder: Path) -> Tra
         ema=policy.snapshot() if training.ema_decay > 0 else None,
         old=policy.snapshot() if training.algorithm == "nft" else None,
     )
-    accelerator = Accelerator(log_with=list(config.trackers) or None, project_dir=folder)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), log_with=list(config.trackers) or None, project_dir=folder)
+    check_world(accelerator.num_processes)
     if config.trackers:
         accelerator.init_trackers("edit_rl")
     return Trainer(config, editor, state, RewardCollector(score), accelerator)
@@ -136,12 +138,13 @@ def make_trainer(config: Config, editor: Any, score: Score, folder: Path) -> Tra
 
 def judge_function(component: Component) -> Score:
     """A judge as a function of edits. The judge sees source, edit, instruction and principles, never the editor."""
-    from editr1.judge.rrm import RewardItem
-
     judge = create("judges", component)
 
     def score(edits: Sequence[tuple[Context, Image.Image]], seed: int) -> Sequence[Reward]:
-        return judge.score([RewardItem(c.source(), image, c.task.instruction, c.principles) for c, image in edits], seed)
+        items = [
+            RewardItem(c.source(), image, c.task.instruction, c.principles, id=f"{c.id}/{index}") for index, (c, image) in enumerate(edits)
+        ]
+        return judge.score(items, seed)
 
     return score
 

@@ -1,0 +1,46 @@
+"""Two processes compute what one computes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import toy
+from safetensors.torch import load_file
+
+from editr1.store import Run
+
+SCRIPT = Path(__file__).parent / "two_processes.py"
+
+
+@pytest.mark.parametrize(("std", "algorithm"), [("group", "grpo"), ("batch", "grpo"), ("group", "nft")])
+def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
+    ends = {}
+    for world in (1, 2):
+        run = Run.open(tmp_path / f"world_{world}")
+        toy.write_tasks(run)
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            str(world),
+            "--rdzv_backend",
+            "c10d",
+            "--rdzv_endpoint",
+            "localhost:0",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        subprocess.run([sys.executable, *launcher, str(SCRIPT), str(run.dir), std, algorithm], check=True, env=environment, timeout=120)
+        points = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
+        assert len(points) == 3  # only the main process logs
+        ends[world] = [load_file(run.dir / f"end_{world}_{rank}.safetensors") for rank in range(world)], points
+    (one,), points_one = ends[1]
+    two, points_two = ends[2]
+    for name, value in one.items():
+        assert torch.equal(two[0][name], two[1][name])  # processes stay in step
+        torch.testing.assert_close(two[0][name], value, atol=2e-5, rtol=1e-3)
+    for figure in ("reward/mean", "evaluation/reward", "train/grad_norm"):
+        assert points_one[-1][figure] == pytest.approx(points_two[-1][figure], rel=1e-3)

@@ -1,0 +1,42 @@
+"""Run by torchrun from test_processes.py: trains the toy and writes what each process ends with."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import toy
+from safetensors.torch import save_file
+
+import editr1  # noqa: F401  (its torchvision hook must come before diffusers)
+from editr1.config import Component
+from editr1.flow.config import Config, Evaluation, Sampling, Training
+from editr1.flow.contexts import read_contexts
+from editr1.stages.edit_rl import finish, make_trainer, train
+from editr1.store import Run
+
+
+def settings(std, algorithm):
+    training = Training(weights="lora", rank=4, alpha=8, lr=1e-2, beta=0.01, std=std, algorithm=algorithm)
+    return Config(
+        Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, contexts_per_batch=2, iterations=3, save_every=0,
+        sampling=Sampling(steps=4, kind="cps", level=0.5, window=2, last=3), training=training,
+        evaluation=Evaluation(every=3, tasks=3, steps=2, held_out=0.4), gallery_every=0,
+    )  # fmt: skip
+
+
+def main(run_dir, std, algorithm):
+    torch.set_num_threads(1)
+    run = Run.open(run_dir)
+    config = settings(std, algorithm)
+    trainer = make_trainer(config, toy.ToyEditor(), toy.score_redness, run.dir / "09_editor")
+    tasks, held = read_contexts(run, config.evaluation.held_out)
+    train(trainer, tasks, held[:3], toy.score_redness, run)
+    accelerator = trainer.accelerator
+    save_file(trainer.state.policy.snapshot(), run.dir / f"end_{accelerator.num_processes}_{accelerator.process_index}.safetensors")
+    finish(trainer, run.dir / "09_editor")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

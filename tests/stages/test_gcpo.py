@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from editr1.stages import gcpo
+from editr1.schema import Judgement, ParseFailure
+from editr1.stages import gcpo, sft
 from editr1.store import Run
 from editr1.training.options import Machine, Schedule
 from tiny_run import build_tiny_run, build_tiny_verifier
@@ -15,6 +21,15 @@ from tiny_run import build_tiny_run, build_tiny_verifier
 @pytest.fixture(scope="module")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_verifier(tmp_path_factory.mktemp("verifier"))
+
+
+@pytest.fixture(scope="module")
+def schooled(tmp_path_factory: pytest.TempPathFactory, verifier: Path) -> Path:
+    """A verifier that has learnt to state scores, so that traces parse and GCPO has something to do."""
+    run_dir = build_tiny_run(tmp_path_factory.mktemp("school") / "run")
+    machine = Machine(micro_batch=6, activation_checkpointing=False, trackers=(), progress=False)
+    lessons = sft.Config(str(verifier), "compact_direct", "score", steps=60, batch_size=6, schedule=Schedule(5e-3, 1e-2), machine=machine)
+    return Path(sft.run(lessons, run_dir).path)
 
 
 def config(verifier: Path, **changes: object) -> gcpo.Config:
@@ -41,3 +56,89 @@ def test_shared_prompts_change_nothing_but_the_cost(tmp_path: Path, verifier: Pa
     run_dir = build_tiny_run(tmp_path / "run")
     gcpo.run(config(verifier, share_prompts=True), run_dir)
     assert [point["step"] for point in Run.open(run_dir).curves("gcpo")] == [1, 2, 3, 4]
+
+
+def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advantages and loss of a real step against `objectives/gcpo.py`, on hand-set scores."""
+    import torch
+
+    from editr1.objectives import gcpo as equations
+    from editr1.training import pair_reward
+
+    run = Run.open(build_tiny_run(tmp_path / "run"))
+    settings = config(verifier, num_traces=3, machine=Machine(micro_batch=12, activation_checkpointing=False, trackers=(), progress=False))
+    trainer, _ = gcpo._trainer(settings, run, gcpo.pair_rows(run, gcpo.read_pairs(run), settings.prompt_id, 2, 0))
+    scores = iter([7.0, 5.0, None, 5.0, 6.0, 2.0, 4.0, 4.0, 4.0, 1.0, 9.0, 4.0])  # pair 0: w, l; pair 1: w, l
+
+    def judged(*_: object, **__: object) -> object:
+        score = next(scores)
+        return Judgement((), score) if score is not None else ParseFailure("NO_SCORE")
+
+    monkeypatch.setattr(pair_reward, "parse", judged)
+    rows = [trainer.train_dataset[i] for i in range(4) for _ in range(3)]
+    scored = trainer._generate_and_score_completions(rows)
+    nan = float("nan")
+    tau_w, tau_l = torch.tensor([[7.0, 5.0, nan], [4.0, 4.0, 4.0]]), torch.tensor([[5.0, 6.0, 2.0], [1.0, 9.0, 4.0]])
+    ratio_w, ratio_l = equations.win_ratio(tau_w, tau_l), equations.loss_ratio(tau_l, tau_w)
+    expected = equations.advantages(torch.stack([ratio_w, ratio_l], dim=1).flatten(0, 1)).flatten()
+    torch.testing.assert_close(scored["advantages"], expected)
+
+    torch.manual_seed(0)
+    scored["old_per_token_logps"] = -3 + torch.randn(scored["completion_mask"].shape)
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer._compute_loss(trainer.model, scored)
+    ids = torch.cat([scored["prompt_ids"], scored["completion_ids"]], 1)
+    mask = torch.cat([scored["prompt_mask"], scored["completion_mask"]], 1)
+    pictures = {name: scored[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
+    logits = trainer.model(input_ids=ids, attention_mask=mask, **pictures).logits[:, scored["prompt_ids"].shape[1] - 1 : -1]
+    logp = logits.log_softmax(-1).gather(2, scored["completion_ids"][:, :, None])[:, :, 0]
+    reference = equations.gcpo_loss(logp, scored["old_per_token_logps"], expected, scored["completion_mask"].float(), settings.clip)
+    torch.testing.assert_close(loss, reference)
+
+
+def test_what_cannot_be_sampled_has_no_probability_in_the_policy_either(verifier: Path) -> None:
+    import torch
+
+    from editr1.training.model import allow_tokens, forbid_tokens, forbidden_tokens, load_model, load_processor
+    from editr1.training.options import Trained
+
+    model, processor = load_model(verifier, Trained()), load_processor(verifier)
+    forbidden = forbidden_tokens(model, processor)
+    assert {model.config.image_token_id, model.config.video_token_id, processor.tokenizer.pad_token_id} <= set(forbidden)
+    assert processor.tokenizer.eos_token_id not in forbidden
+    ids = torch.tensor([processor.tokenizer("edit: add").input_ids])
+    free = model(input_ids=ids).logits
+    forbid_tokens(model, forbidden)
+    bound = model(input_ids=ids).logits
+    assert (bound.softmax(-1)[..., forbidden] == 0).all()
+    assert not any("bias" in name and "lm_head" in name for name in model.state_dict())
+    allow_tokens(model)
+    assert torch.equal(model(input_ids=ids).logits, free)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if "visual" in name)
+
+
+def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Path, schooled: Path) -> None:
+    """SIGKILL between two checkpoints, and the weights come out bit for bit the same."""
+    run_dir = build_tiny_run(tmp_path / "whole")
+    shutil.copytree(run_dir, tmp_path / "killed")
+    whole = gcpo.run(config(schooled, steps=5), run_dir)
+    points = Run.open(run_dir).curves("gcpo")
+    assert any(point["grad_norm"] > 0 for point in points[:2])
+    assert any(point["grad_norm"] > 0 for point in points[2:])  # otherwise nothing would be shown
+    code = (
+        "import sys; from pathlib import Path; from test_gcpo import config; from editr1.stages import gcpo\n"
+        "gcpo.run(config(Path(sys.argv[1]), steps=5), Path(sys.argv[2]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", code, str(schooled), str(tmp_path / "killed")], env=environment)
+    curve = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (curve.exists() and curve.read_text().count("\n") >= 3):
+        assert process.poll() is None, "the process ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "08_rrm_gcpo" / "done.json").exists()
+    resumed = gcpo.run(config(schooled, steps=5), tmp_path / "killed")
+    assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()

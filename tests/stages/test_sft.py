@@ -52,3 +52,27 @@ def test_settings_survive_as_json(tmp_path: Path, verifier: Path) -> None:
     sft.run(config(verifier, steps=1, target="score", prompt_id="compact_direct", output="06_scorer"), run_dir)
     assert json.loads((run_dir / "06_scorer" / "settings.json").read_text())["target"] == "score"
     assert Run.open(run_dir).curves("sft/06_scorer")
+
+
+def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
+    tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editr1.training.tracking import Curves
+
+    whole = sft.run(config(verifier, steps=5), build_tiny_run(tmp_path / "whole"))
+    broken = build_tiny_run(tmp_path / "broken")
+    log = Curves.on_log
+
+    def interrupted(self: Curves, args: object, state: object, control: object, **kwargs: object) -> None:
+        log(self, args, state, control, **kwargs)  # type: ignore[arg-type]
+        if state.global_step == 3:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Curves, "on_log", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sft.run(config(verifier, steps=5), broken)
+    monkeypatch.undo()
+    resumed = sft.run(config(verifier, steps=5), broken)
+    assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()
+    points = Run.open(broken).curves("sft")
+    assert [point["step"] for point in points] == [1, 2, 3, 4, 5]

@@ -94,8 +94,11 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
 
+    def build(resume: str | None) -> tuple[Any, Any]:
+        return _trainer(config, store, rows, resume)
+
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
-    return train(store, stage, store.dir / config.output, config, len(pairs), shown, lambda: _trainer(config, store, rows), config.machine)
+    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine)
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
@@ -109,7 +112,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     ]
 
 
-def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
+def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
     """TRL's trainer over the adjacent rows of the pairs, and the processor."""
     from trl import GRPOConfig, GRPOTrainer
 
@@ -117,12 +120,12 @@ def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
     from editr1.training.pair_reward import PairReward
     from editr1.training.rollout import shared_rollout
     from editr1.training.shared_prefix import share_prefixes
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers
+    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.model or store.dir / "06_rrm_sft"
     processor = load_processor(path, config.picture)
     processor.tokenizer.padding_side = "left"  # the trainer pads prompts on the left, and the processor's token types must agree
-    model = load_model(path, config.trained)
+    model = load_model(weights_to_load(path, resume), config.trained)
     forbidden = forbidden_tokens(model, processor)
     forbid_tokens(model, forbidden)
     accumulation = accumulation_steps(config.traces_per_step, config.machine)
@@ -133,7 +136,7 @@ def _trainer(config: Config, store: Run, rows: PairRows) -> tuple[Any, Any]:
         model=model,
         reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens),
         args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
-        train_dataset=as_dataset(len(rows), rows.__getitem__),
+        train_dataset=as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step),
         processing_class=processor,
         peft_config=lora_config(config.trained),
         optimizers=optimizers(model, config.schedule),

@@ -63,8 +63,8 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
 
-    def build() -> tuple[Any, Any]:
-        return _trainer(config, store, SelectedTraces(store, rows, config.prompt_id, config.target))
+    def build(resume: str | None) -> tuple[Any, Any]:
+        return _trainer(config, store, SelectedTraces(store, rows, config.prompt_id, config.target), resume)
 
     stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
     return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine)
@@ -80,15 +80,15 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     ]
 
 
-def _trainer(config: Config, store: Run, lessons: SelectedTraces) -> tuple[Any, Any]:
+def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | None = None) -> tuple[Any, Any]:
     """TRL's trainer over the lessons in their order, and the processor."""
     from trl import SFTConfig, SFTTrainer
 
     from editr1.training.model import load_model, load_processor, lora_config
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers
+    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
 
     processor = load_processor(config.model, config.picture)
-    model = load_model(config.model, config.trained)
+    model = load_model(weights_to_load(config.model, resume), config.trained)
     order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed)
     accumulation = accumulation_steps(config.batch_size, config.machine)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,26 @@ from editr1.store import Run
 from editr1.training.options import Checkpoint, Machine, Schedule
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may change in a later TRL: the version is pinned
 
 import datasets
 import torch
 from transformers import PrinterCallback, ProgressCallback
 
-from editr1.training.model import allow_tokens, save_checkpoint
+from editr1.training.model import save_checkpoint
 from editr1.training.optimizers import muon_adamw
 from editr1.training.tracking import STEPS, Curves, claim, finish, resume_point
 
 
-def as_dataset(num_rows: int, row: Callable[[int], Mapping[str, Any]]) -> datasets.Dataset:
-    """A data set of `num_rows` whose rows are made when they are read: pictures live for one batch."""
+def as_dataset(num_rows: int, row: Callable[[int], Mapping[str, Any]], rows_kept: int = 1) -> datasets.Dataset:
+    """A data set of `num_rows` whose rows are made when they are read: pictures live for one batch.
+
+    rows_kept: the last rows read are remembered, for a trainer that reads each several times.
+    """
+    made = lru_cache(maxsize=rows_kept)(row)
 
     def columns(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        rows = [row(index) for index in batch["index"]]
+        rows = [made(index) for index in batch["index"]]
         return {name: [values[name] for values in rows] for name in rows[0]}
 
     return datasets.Dataset.from_dict({"index": list(range(num_rows))}).with_transform(columns)
@@ -88,7 +94,7 @@ def train(
     settings: Any,
     rows: int,
     shown: Mapping[str, str],
-    build: Callable[[], tuple[Any, Any]],
+    build: Callable[[str | None], tuple[Any, Any]],
     machine: Machine,
 ) -> Checkpoint:
     """Trains to the end, from the last resume point if there is one, and saves the checkpoint into `folder`.
@@ -96,17 +102,22 @@ def train(
     Args:
         settings: the stage's Config; a folder that was begun with another one is refused.
         shown: logged name -> label beside the progress bar.
-        build: (trainer, processor), called only when there is something left to do.
+        build: resume point -> (trainer, processor), called only when there is something left to do.
     """
     if claim(folder, _lasting(settings)):
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         return Checkpoint(**{**done, "path": str(folder), "seconds": 0.0})
-    trainer, processor = build()
+    resume = resume_point(folder / STEPS)
+    trainer, processor = build(resume)
+    if resume is not None and _holds_weights(resume) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        # `build` has loaded them. The trainer's own loading compares names in the file with names in memory; for the Qwen-VL line
+        # they differ, it warns, loads next to nothing and would go on from the base model.
+        trainer._load_from_checkpoint = lambda *_, **__: None
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(Curves(run, stage, shown, machine.progress))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=resume_point(folder / STEPS))
+    trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - started
     model = trainer.accelerator.unwrap_model(trainer.model)
     result = Checkpoint(str(folder), trainer.state.global_step, rows, seconds)
@@ -117,11 +128,18 @@ def train(
     return result
 
 
+def weights_to_load(model: str | Path, resume: str | None) -> str:
+    """Where a (resumed) stage takes its weights from: the resume point, or the base below the adapters that lie there."""
+    return resume if resume is not None and _holds_weights(resume) else str(model)
+
+
+def _holds_weights(resume: str) -> bool:
+    """Whether a resume point is a whole checkpoint; with LoRA it holds adapters, sharded training keeps its own format."""
+    return (Path(resume) / "config.json").exists() and any(Path(resume).glob("model*.safetensors"))
+
+
 def _lasting(settings: Any) -> dict[str, Any]:
     """The settings that the weights depend on; how often is saved or shown may change between two halves of a run."""
     plain = to_plain(settings)
     plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
     return plain
-
-
-__all__ = ["accumulation_steps", "allow_tokens", "as_dataset", "common_arguments", "num_processes", "optimizers", "train"]

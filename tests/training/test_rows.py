@@ -1,0 +1,68 @@
+"""What the reward model is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from editr1.errors import DataError
+from editr1.schema import Inspection
+from editr1.store import Run
+from editr1.store.engine import Work
+from editr1.training.rows import Lesson, SelectedTraces, completion, mixed, pair_rows, read_pairs, read_selected
+from editr1.vlm.base import ChatRequest
+from tiny_run import PRINCIPLES, build_tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run.open(build_tiny_run(tmp_path_factory.mktemp("run") / "run"))
+
+
+def test_the_kept_trace_of_every_quadruple_is_the_lesson(run: Run) -> None:
+    rows = read_selected(run)
+    assert len(rows) == 6
+    assert all(row.trace.seed == 1 for row in rows)  # the inspections keep index 1
+    lesson = SelectedTraces(run, rows, "compact")[0]
+    assert lesson.completion.endswith("<score>9.5</score>")
+    assert [type(part).__name__ for part in lesson.request.parts] == ["Image", "str", "Image"]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("score", "<score>9.5</score>"),
+        ("verdicts", "F1 -> yes\nK1 -> yes\nQ1 -> yes\n<score>9.5</score>"),
+        ("reasoning", "red solid circle, want red solid circle\nwhite, want white\nclean, want clean\n<score>9.5</score>"),
+    ],
+)
+def test_each_variant_learns_its_part_of_the_trace(run: Run, target: str, expected: str) -> None:
+    assert completion(read_selected(run)[0].trace, PRINCIPLES, target) == expected  # type: ignore[arg-type]
+
+
+def test_rows_of_a_pair_lie_side_by_side_winner_first(run: Run) -> None:
+    pairs = read_pairs(run)
+    rows = pair_rows(run, pairs, "compact", num_pairs=5, seed=0)
+    assert len(rows) == 10
+    assert [(rows[i]["pair"], rows[i]["side"]) for i in range(4)] == [(0, "w"), (0, "l"), (1, "w"), (1, "l")]
+    assert sorted(rows.order[:3]) == [0, 1, 2]  # every pair once before any comes again
+    assert rows[0]["labels"] == ("F1", "K1", "Q1")
+    assert rows[0]["needs_verdicts"]
+
+
+def test_every_nth_batch_is_replayed() -> None:
+    def lesson(text: str) -> Lesson:
+        return Lesson(ChatRequest((text,)), text)
+
+    order = mixed([lesson("new")] * 3, lambda index: lesson(f"old {index}"), replay_every=3, batch_size=2, num_batches=4, seed=0)
+    assert [order[i].completion.split()[0] for i in range(8)] == ["new"] * 4 + ["old"] * 2 + ["new"] * 2
+    assert order[4] != order[5]
+
+
+def test_no_kept_trace_is_an_error(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", {})
+    nothing = Inspection("x", (True,), ("",), None, None, "NO_VALID_TRACE")
+    run.process("05_inspections", [("x", nothing)], Work(lambda: list), settings={})
+    with pytest.raises(DataError, match="nothing to train on"):
+        read_selected(run)

@@ -213,7 +213,7 @@ class ShardRunner:
                 future.cancel()
             for future, batch in pending.items():
                 if not future.cancelled() and future.exception() is None:
-                    log.append([self._row(log, *pair) for pair in _successes(batch, future.result())])
+                    self._record(_successes(batch, future.result()), log)
         return failed
 
     def _batches(self, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Item]]]:
@@ -244,7 +244,7 @@ class ShardRunner:
 
     def _collect(self, batch: Sequence[Item], results: Sequence[Any], log: ShardLog, failed: list[Row]) -> None:
         done = _successes(batch, results)
-        log.append([self._row(log, key, result) for key, result in done])
+        self._record(done, log)
         self.budget.succeeded(len(done))
         self._report(len(batch))
         for (key, _), result in zip(batch, results, strict=True):
@@ -252,13 +252,16 @@ class ShardRunner:
                 failed.append(Row(key, None, f"backend: {' '.join(str(result).split())}"[:500]))
                 self.budget.failed(1, result)
 
-    def _row(self, log: ShardLog, key: str, result: Any) -> Row:
-        if isinstance(result, Drop):
-            return Row(key, None, result.reason)
+    def _record(self, done: Sequence[tuple[str, Any]], log: ShardLog) -> None:
         if self.work.timed:
-            log.note_seconds(key, result.seconds)
-            result = dataclasses.replace(result, seconds=0.0)
-        return Row(key, to_json(result), None)
+            log.note_seconds([(key, result.seconds) for key, result in done if not isinstance(result, Drop)])
+        log.append([_row(key, result, self.work.timed) for key, result in done])
+
+
+def _row(key: str, result: Any, timed: bool) -> Row:
+    if isinstance(result, Drop):
+        return Row(key, None, result.reason)
+    return Row(key, to_json(dataclasses.replace(result, seconds=0.0) if timed else result), None)
 
 
 def _successes(batch: Sequence[Item], results: Sequence[Any]) -> list[tuple[str, Any]]:

@@ -60,10 +60,10 @@ class ShardLog:
             self.rows[key] = Row(key, record, dropped)
         self._file = self.path.open("a", encoding="utf-8")
 
-    def note_seconds(self, key: str, seconds: float) -> None:
-        """Keeps a latency beside the table: the one thing that differs between equal runs."""
+    def note_seconds(self, seconds: Sequence[tuple[str, float]]) -> None:
+        """Keeps latencies by key beside the table: the one thing that differs between equal runs."""
         with seconds_path(self.shard).open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, round(seconds, 4)]) + "\n")
+            file.write("".join(f"{json.dumps([key, round(value, 4)])}\n" for key, value in seconds))
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds finished rows. They survive SIGKILL once this returns; power loss may cost the shard's log, not its order."""

@@ -1,0 +1,133 @@
+"""What the data engine costs when models cost nothing: rows a second, and resident memory over the whole run.
+
+    python benchmarks/engine_overhead.py --quadruples 2000000
+
+Synthetic tables of the real schema go through the real joins, shards and files: principles, candidates (ten a task), one trace a
+quadruple of a realistic length, and a full reading of the traces joined to their quadruples. The stage's function only
+fills in a record. The slowest of the timed passes counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Principle, Quadruple, TaskPrinciples, Trace
+from editr1.store import Engine, Lane, Run, Work, quadruples, with_traces
+
+PER_TASK = 10
+CATEGORIES = ("follow", "follow", "follow", "keep", "keep", "keep", "keep", "quality", "quality", "quality")
+PRINCIPLES = tuple(Principle(f"Is requirement number {i} met in the edited picture as it was asked for?", c) for i, c in enumerate(CATEGORIES))
+TEXT = "The edited picture shows the change at the place that was asked for, and the rest stays as it was. " * 8
+OUTCOME = Judgement((True,) * len(PRINCIPLES), 7.5)
+
+
+def ref(name: str) -> ImageRef:
+    return ImageRef(hashlib.sha256(name.encode()).hexdigest(), "png", 1024, 1024)
+
+
+def tasks(num: int) -> Iterator[tuple[str, TaskPrinciples]]:
+    for i in range(num):
+        task = EditTask.make(ref(f"source {i}"), f"Instruction number {i}: put the small red ball behind the second chair")
+        yield task.id, TaskPrinciples(task, PRINCIPLES, "synthetic")
+
+
+def candidates(run: Run) -> Iterator[tuple[str, Candidate]]:
+    for row in run.read("02_principles"):
+        for seed in range(PER_TASK):
+            candidate = Candidate.make(row.task.id, ref(f"{row.task.id} {seed}"), "synthetic", seed)
+            yield candidate.id, candidate
+
+
+def identity(batch: Sequence[Any]) -> Sequence[Any]:
+    return batch
+
+
+def traces(batch: Sequence[Quadruple]) -> list[Trace]:
+    return [Trace(q.id, TEXT, OUTCOME, "synthetic", "tv", 0.7, 1, 200, 1500, 0.5) for q in batch]
+
+
+class Memory:
+    """Resident memory of this process, sampled twice a second."""
+
+    def __init__(self) -> None:
+        self.samples: list[int] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.5):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.samples.append(pages * resource.getpagesize())
+
+    @property
+    def mebibytes(self) -> tuple[float, float, float]:
+        """Mean of the second and of the last tenth of the run, and the peak."""
+        tenth = max(1, len(self.samples) // 10)
+        early, late = self.samples[tenth : 2 * tenth] or self.samples, self.samples[-tenth:]
+        return sum(early) / len(early) / 2**20, sum(late) / len(late) / 2**20, max(self.samples) / 2**20
+
+
+def timed(name: str, num_rows: int, work: Callable[[], object], rates: dict[str, float]) -> None:
+    begin = time.perf_counter()
+    work()
+    rates[name] = num_rows / (time.perf_counter() - begin)
+    print(f"{name:<28}{num_rows:>12,} rows {rates[name]:>10,.0f} rows/s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quadruples", type=int, default=200_000)
+    parser.add_argument("--concurrency", type=int, default=2, help="threads of the trace pass")
+    args = parser.parse_args()
+    num_tasks = args.quadruples // PER_TASK
+    num = num_tasks * PER_TASK
+    rates: dict[str, float] = {}
+    engine = Engine(progress=sys.stderr.isatty())
+    with tempfile.TemporaryDirectory() as name, Memory() as memory:
+        run = Run.open(Path(name) / "run")
+        plain = Work(lambda: identity, {"": Lane(batch_size=64)})
+        run.process("02_principles", tasks(num_tasks), plain, settings={}, engine=engine, total=num_tasks)
+        timed("write candidates", num, lambda: run.process("03_candidates", candidates(run), plain, settings={}, engine=engine), rates)
+        work = Work(lambda: traces, {"": Lane(batch_size=16, concurrency=args.concurrency)}, timed=True)
+        items = ((q.id, q) for q in quadruples(run))
+        timed("join, write traces", num, lambda: run.process("04_traces", items, work, settings={}, engine=engine), rates)
+        again = ((q.id, q) for q in quadruples(run))
+        timed("run the finished stage again", num, lambda: run.process("04_traces", again, work, settings={}, engine=engine), rates)
+        timed("read traces, joined", num, lambda: sum(len(found) for _, found in with_traces(run)), rates)
+        assert run.count("04_traces") == num
+    early, late, peak = memory.mebibytes
+    print(f"resident memory: {early:,.0f} MiB early, {late:,.0f} MiB late, {peak:,.0f} MiB at most")
+    slowest = min(rates.values())
+    result = {
+        "measured": "rows a second of the slowest engine pass without model work",
+        "value": round(slowest),
+        "n": num,
+        "peak_mib": round(peak),
+        "late_minus_early_mib": round(late - early),
+        "goal": ">= 5000 rows/s, peak < 2048 MiB",
+        "holds": slowest >= 5000 and peak < 2048,
+    }
+    print(json.dumps(result))
+    return 0 if result["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -26,7 +26,9 @@ from editr1.store import Engine, Lane, Run, Work, quadruples, with_traces
 
 PER_TASK = 10
 CATEGORIES = ("follow", "follow", "follow", "keep", "keep", "keep", "keep", "quality", "quality", "quality")
-PRINCIPLES = tuple(Principle(f"Is requirement number {i} met in the edited picture as it was asked for?", c) for i, c in enumerate(CATEGORIES))
+PRINCIPLES = tuple(
+    Principle(f"Is requirement number {i} met in the edited picture as it was asked for?", c) for i, c in enumerate(CATEGORIES)
+)
 TEXT = "The edited picture shows the change at the place that was asked for, and the rest stays as it was. " * 8
 OUTCOME = Judgement((True,) * len(PRINCIPLES), 7.5)
 

@@ -73,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fault, draw = self.server.decide(body["seed"])
         time.sleep(draw.uniform(0, 0.02))  # replies overtake each other
-        payload = answer(body["seed"], "" if fault == "empty" else f'[{{"score": 1}}, {{"score": 0}}] <score>{body["seed"] % 100 / 10}</score>')
+        payload = answer(
+            body["seed"], "" if fault == "empty" else f'[{{"score": 1}}, {{"score": 0}}] <score>{body["seed"] % 100 / 10}</score>'
+        )
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
@@ -102,7 +104,9 @@ def answer(seed: int, text: str) -> bytes:
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-    return json.dumps({"id": str(seed), "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}).encode()
+    return json.dumps(
+        {"id": str(seed), "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    ).encode()
 
 
 def fill(run: Run, num: int) -> None:

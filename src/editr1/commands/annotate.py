@@ -1,0 +1,86 @@
+"""Label pairs in a browser: blind, by keyboard or on a phone; every answer is on disk before the next pair shows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from editr1.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory with candidates")
+    parser.add_argument("--gsb", nargs=2, metavar=("BEFORE", "AFTER"), help="compare these two editors only (GSB study)")
+    parser.add_argument("--pairs-per-task", type=int, default=1, metavar="N")
+    parser.add_argument("--limit", type=int, metavar="N", help="ask at most this many pairs")
+    parser.add_argument(
+        "--overlap", type=float, default=0.1, metavar="SHARE", help="share of pairs that several people answer (default: 0.1)"
+    )
+    parser.add_argument("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
+    parser.add_argument("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
+    parser.add_argument("--principles", action="store_true", help="show the principles below the pictures")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
+    parser.add_argument("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
+    parser.add_argument("--export", action="store_true", help="write annotations.csv and the table 07_pairs and stop")
+    parser.add_argument("--csv", action="store_true", help="write annotations.csv only and stop")
+
+
+def main(args: argparse.Namespace) -> int:
+    from editr1.annotate.items import Plan, plan_items
+    from editr1.annotate.queue import Overlap
+    from editr1.store import Run
+
+    run = Run.open(args.run, create=False)
+    try:
+        gsb = tuple(args.gsb) if args.gsb else None
+        plan = Plan(args.pairs_per_task, args.limit, gsb, args.gold, seed=args.seed)
+        overlap = Overlap(args.overlap, args.raters)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if args.votes or args.export or args.csv:
+        return _exchange(args, run, plan_items(run, plan))
+    return _serve(args, run, plan, overlap)
+
+
+def _exchange(args: argparse.Namespace, run: Any, items: list[Any]) -> int:
+    from editr1.annotate.export import export_pairs, import_votes, write_csv
+    from editr1.annotate.votes import DATABASE, VoteStore
+
+    store = VoteStore(run.dir / DATABASE)
+    if args.votes:
+        outcome = import_votes(store, items, args.votes)
+        _say(f"{args.votes}: " + ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.items())))
+    if args.csv:
+        path, num_rows = write_csv(run, items, store.all())
+        _say(f"{path}: {num_rows} answers")
+    if args.export:
+        path, counts = export_pairs(run, items, store.all())
+        _say(f"{path}; 07_pairs: {counts}")
+    store.close()
+    return 0
+
+
+def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
+    try:
+        import uvicorn
+
+        from editr1.annotate.server import Desk, build_app
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the labelling page needs {error.name}; install it with: pip install 'editr1[serve]'") from error
+    from editr1.serve.guard import check_exposure, is_loopback
+
+    check_exposure(args.host, args.token)
+    desk = Desk.open(run, plan, overlap, args.principles)
+    app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
+    suffix = "/?token=..." if args.token else "/"
+    _say(f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far. Label at http://{args.host}:{args.port}{suffix} (Ctrl-C stops)")
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201

@@ -1,0 +1,184 @@
+"""People at work in a real Chromium: keys, undo, reload, a killed server, two at once, a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import Server, chromium, free_port
+from editr1.annotate.items import Plan, plan_items
+from editr1.annotate.queue import is_swapped
+from editr1.annotate.votes import DATABASE, Vote, VoteStore
+from editr1.store import Run
+from small_run import make_run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    make_run(tmp_path / "run", num_tasks=24, training=False)
+    server = Server(["annotate", str(tmp_path / "run"), "--overlap", "0", "--principles"], free_port()).start()
+    yield server
+    server.kill()
+
+
+def votes(server: Server) -> list[Vote]:
+    store = VoteStore(Path(server.arguments[1]) / DATABASE)
+    try:
+        return store.all()
+    finally:
+        store.close()
+
+
+def sit_down(browser: Any, server: Server, name: str, **options: Any) -> Any:
+    page = browser.new_context(**options).new_page()
+    page.goto(server.url)
+    page.fill("#name", name)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#desk:not([hidden])")
+    return page
+
+
+def shown(page: Any) -> str:
+    return page.get_attribute("#desk", "data-item")
+
+
+def press(page: Any, key: str) -> str:
+    """Presses a key, waits for the next pair and returns the id of the answered one."""
+    before = shown(page)
+    page.keyboard.press(key)
+    page.wait_for_function(
+        "(id) => document.getElementById('desk').dataset.item !== id || !document.getElementById('done').hidden", arg=before
+    )
+    return before
+
+
+def test_twenty_pairs_by_keys_with_undo_reload_and_a_killed_server(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada")
+    keys = ["a", "b", "s", "ArrowLeft", "ArrowRight", "ArrowDown", "1", "2", "3", "k"]
+    answered = [press(page, key) for key in keys]
+    assert [vote.item for vote in votes(server)] == answered
+
+    last = answered.pop()
+    before = shown(page)
+    page.keyboard.press("u")
+    page.wait_for_function("(id) => document.getElementById('desk').dataset.item !== id", arg=before)
+    assert shown(page) == last
+    assert [vote.item for vote in votes(server)] == answered
+
+    page.reload()
+    page.wait_for_selector("#desk:not([hidden])")
+    assert shown(page) == last
+    answered.append(press(page, "a"))
+
+    server.kill()
+    held = shown(page)
+    page.keyboard.press("b")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "not saved yet" in page.inner_text("#problem")
+    assert shown(page) == held
+    server.start()
+    page.wait_for_function("(id) => document.getElementById('desk').dataset.item !== id", arg=held)
+    assert page.is_hidden("#problem")
+    answered.append(held)
+
+    answered += [press(page, "s") for _ in range(9)]
+    assert len(answered) == 20
+    assert [vote.item for vote in votes(server)] == answered
+
+
+def test_the_answer_means_the_picture_that_was_on_that_side(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada")
+    items = {item.id: item for item in plan_items(Run.open(Path(server.arguments[1])), Plan())}
+    sides = set()
+    for _ in range(10):
+        picture = page.get_attribute("#left", "src").rpartition("/")[2]
+        item = items[press(page, "a")]
+        vote = votes(server)[-1]
+        assert (item.a if vote.label == "a" else item.b).image.digest == picture
+        assert vote.swapped == (picture == item.b.image.digest) == is_swapped(item, "ada", 0)
+        sides.add(vote.swapped)
+    assert sides == {True, False}
+
+
+def test_two_people_at_once_share_the_work(browser: Any, server: Server) -> None:
+    ada, bob = sit_down(browser, server, "ada"), sit_down(browser, server, "bob")
+    done = {"ada": [], "bob": []}
+    for _ in range(6):
+        done["ada"].append(press(ada, "a"))
+        done["bob"].append(press(bob, "b"))
+    assert not set(done["ada"]) & set(done["bob"])
+    assert len(votes(server)) == 12
+
+
+def test_zoom_is_shared_and_flicker_shows_the_source(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada")
+    page.keyboard.press("z")
+    frames = [page.evaluate(f"getComputedStyle(document.getElementById('{side}')).transform") for side in ("source", "left", "right")]
+    assert frames[0].startswith("matrix(2.5")
+    assert len(set(frames)) == 1
+    left = page.get_attribute("#left", "src")
+    page.keyboard.down("f")
+    assert page.get_attribute("#left", "src") == page.get_attribute("#source", "src") != left
+    page.keyboard.up("f")
+    assert page.get_attribute("#left", "src") == left
+
+
+def test_the_next_pairs_are_loaded_before_they_show(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada")
+    page.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    press(page, "a")
+    visible = {page.get_attribute(f"#{side}", "src") for side in ("source", "left", "right")}
+    loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname)")
+    assert visible <= set(loaded)
+
+
+def test_a_phone_shows_everything_without_sideways_scrolling(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    before = shown(page)
+    page.tap("[data-answer=right]")
+    page.wait_for_function("(id) => document.getElementById('desk').dataset.item !== id", arg=before)
+    assert len(votes(server)) == 1
+    bottom = page.eval_on_selector("#answers", "(node) => node.getBoundingClientRect().bottom")
+    assert bottom <= 844
+
+
+def test_the_page_never_names_an_editor(browser: Any, server: Server) -> None:
+    page = browser.new_context().new_page()
+    bodies: list[str] = []
+    page.on("response", lambda reply: bodies.append(reply.text()) if "/api/" in reply.url else None)
+    page.goto(server.url)
+    page.fill("#name", "ada")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#desk:not([hidden])")
+    assert bodies
+    assert not any(word in body for body in bodies for word in ("steady", "sloppy", '"a"', "editor", "swapped"))
+
+
+def test_the_end_can_be_taken_back(browser: Any, tmp_path: Path) -> None:
+    make_run(tmp_path / "run", num_tasks=4, training=False)
+    server = Server(["annotate", str(tmp_path / "run"), "--limit", "1"], free_port()).start()
+    try:
+        page = sit_down(browser, server, "ada")
+        only = shown(page)
+        page.keyboard.press("a")
+        page.wait_for_selector("#done:not([hidden])")
+        page.keyboard.press("u")
+        page.wait_for_selector("#desk:not([hidden])")
+        assert shown(page) == only
+        page.goto(server.url + "/results")
+        page.wait_for_selector("#sections section")
+        assert "ada" not in page.inner_text("#sections")
+    finally:
+        server.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from editr1.bench.recognise import KNOWN, aggregate
+from editr1.bench._recognise import KNOWN, aggregate
 from editr1.commands._metrics import add_output_arguments, show
 
 

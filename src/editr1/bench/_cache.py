@@ -1,0 +1,111 @@
+"""A VLM that never asks the same question twice: replies by model, prompt, image pixels, sampling and seed.
+
+Replies are stored and not judgements, so a better parser, another K or a killed run costs nothing that was paid before.
+One append-only JSON-lines file a model; a line that a killed writer left torn is cut off when the file is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from editr1.errors import DataError
+from editr1.schema import stable_id
+from editr1.store._files import read_whole_lines
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
+
+MILLION = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prices:
+    """What an endpoint charges, in money a million tokens."""
+
+    prompt: float = 0.0
+    generated: float = 0.0
+
+
+class CachedVLM:
+    """Wraps a VLM. Safe to call from several threads; two that ask the same at once may both pay."""
+
+    def __init__(self, vlm: VLM, folder: Path, prices: Prices | None = None) -> None:
+        """Reads what is there. Raises DataError for a file that holds something else."""
+        self._vlm = vlm
+        self._prices = prices or Prices()
+        self._path = folder / f"{stable_id(vlm.name)}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._replies = dict(_read_line(line, self._path) for line in read_whole_lines(self._path))
+        self._lock = threading.Lock()
+        self.num_hits = 0
+        self.num_asked = 0
+        self.num_prompt_tokens = 0
+        self.num_tokens = 0
+
+    @property
+    def name(self) -> str:
+        return self._vlm.name
+
+    @property
+    def cost(self) -> float:
+        """Money spent on what this process asked; 0 where prices are not known."""
+        return (self.num_prompt_tokens * self._prices.prompt + self.num_tokens * self._prices.generated) / MILLION
+
+    def status(self) -> str:
+        """What stands beside a progress bar."""
+        text = f"{self.num_asked} asked, {self.num_hits} cached, {self.num_prompt_tokens + self.num_tokens:,} tokens"
+        return text + (f", cost {self.cost:.2f}" if self._prices != Prices() else "")
+
+    def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
+        """One reply a request, in their order; only new questions are asked."""
+        keys = [request_key(self.name, request) for request in requests]
+        with self._lock:
+            missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._replies}
+            self.num_hits += sum(key in self._replies for key in keys)
+        if missing:
+            self._keep(list(missing), self._vlm.chat(list(missing.values())))
+        return [self._replies[key] for key in keys]
+
+    def _keep(self, keys: Sequence[str], replies: Sequence[ChatReply]) -> None:
+        lines = [json.dumps({"key": key, **dataclasses.asdict(reply)}) for key, reply in zip(keys, replies, strict=True)]
+        with self._lock:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("".join(line + "\n" for line in lines))
+            self._replies.update(zip(keys, replies, strict=True))
+            self.num_asked += len(replies)
+            self.num_prompt_tokens += sum(reply.num_prompt_tokens for reply in replies)
+            self.num_tokens += sum(reply.num_tokens for reply in replies)
+
+
+def request_key(model: str, request: ChatRequest) -> str:
+    """64 hex digits of everything that a reply may depend on.
+
+    >>> request_key("m", ChatRequest(("a", "b"))) == request_key("m", ChatRequest(("ab",)))
+    False
+    """
+    digest = hashlib.sha256()
+    sampling = dataclasses.asdict(request.sampling)
+    digest.update(json.dumps([model, request.system, sampling, request.seed, request.want_logprobs], sort_keys=True).encode())
+    for part in request.parts:
+        kind, data = ("text", part.encode()) if isinstance(part, str) else (_shape(part), part.convert("RGB").tobytes())
+        digest.update(f"\x1f{kind} {len(data)}\x1f".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _shape(image: Image.Image) -> str:
+    return f"image {image.width}x{image.height}"
+
+
+def _read_line(line: str, path: Path) -> tuple[str, ChatReply]:
+    try:
+        row = json.loads(line)
+        positions = tuple(TokenAlternatives(p["token"], tuple((t, v) for t, v in p["alternatives"])) for p in row.pop("logprobs"))
+        return row.pop("key"), ChatReply(**row, logprobs=positions)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no cache of replies ({error}); delete it or name another --cache folder") from error

@@ -274,8 +274,10 @@ def _mismatch(where: str, expected: str, value: Any) -> ConfigError:
 
 def available(kind: str) -> list[str]:
     """The ids of a kind: the files of its folder, without the base and private parts. Imports nothing."""
-    folder = Path(editr1.__file__).parent.joinpath(*_FOLDERS.get(kind, kind).split("."))
-    return sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if m.name != "base" and not m.name.startswith("_"))
+    place = _FOLDERS.get(kind, kind)
+    folder = Path(editr1.__file__).parent.joinpath(*place.split("."))
+    names = (m.name for m in pkgutil.iter_modules([str(folder)]) if m.name != "base" and not m.name.startswith("_"))
+    return sorted(name for name in names if f"{place}.{name}" not in _FOLDERS.values())  # bench/judges is a kind of its own
 
 
 def load(kind: str, id: str) -> Callable[..., Any]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.schema import stable_id
+from editr1.schema import from_json, stable_id, to_json
 from editr1.store._files import read_whole_lines
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
+from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 MILLION = 1_000_000
 
@@ -72,7 +72,7 @@ class CachedVLM:
         return [self._replies[key] for key in keys]
 
     def _keep(self, keys: Sequence[str], replies: Sequence[ChatReply]) -> None:
-        lines = [json.dumps({"key": key, **dataclasses.asdict(reply)}) for key, reply in zip(keys, replies, strict=True)]
+        lines = [json.dumps({"key": key, "reply": json.loads(to_json(reply))}) for key, reply in zip(keys, replies, strict=True)]
         with self._lock:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(line + "\n" for line in lines))
@@ -105,7 +105,6 @@ def _shape(image: Image.Image) -> str:
 def _read_line(line: str, path: Path) -> tuple[str, ChatReply]:
     try:
         row = json.loads(line)
-        positions = tuple(TokenAlternatives(p["token"], tuple((t, v) for t, v in p["alternatives"])) for p in row.pop("logprobs"))
-        return row.pop("key"), ChatReply(**row, logprobs=positions)
+        return row["key"], from_json(ChatReply, json.dumps(row["reply"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no cache of replies ({error}); delete it or name another --cache folder") from error

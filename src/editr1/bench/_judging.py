@@ -52,7 +52,7 @@ def judge_edits(
     run: Run,
     table: str,
     edits: Iterable[EditItem],
-    make_judge: Callable[[], Judge],
+    judge: Judge,
     *,
     settings: Mapping[str, Any],
     seed: int = 0,
@@ -64,7 +64,7 @@ def judge_edits(
 
     settings: what the answers depend on; a table begun with others is refused with DataError.
     """
-    work = Work(make=lambda: Asker(make_judge(), seed, say), lanes={"": lane or Lane()}, timed=True)
+    work = Work(make=lambda: Asker(judge, seed, say), lanes={"": lane or Lane()}, timed=True)
     items = ((edit.key, edit) for edit in edits)
     counts = run.process(table, items, work, settings={**settings, "seed": seed}, engine=Engine(progress=progress, shard_size=256))
     return dict(run.keyed(table, JudgedEdit)), counts

@@ -8,11 +8,12 @@ judging is resumable and lives elsewhere, so numbers can be made again from stor
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -76,6 +77,25 @@ class JudgedEdit:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one sample contributes: the row that a paired comparison of two judges or two editors needs."""
+
+    key: str
+    cluster: str
+    """What samples share: source image or task."""
+    category: str
+    value: float | None
+    """Score in [0, 10], or half credit in {0, .5, 1}; None = unscored."""
+    unit: Literal["score", "credit"] = "score"
+
+
+def credit_outcome(key: str, cluster: str, category: str, margin: float) -> Outcome:
+    """The outcome of a decisive pair from preferred minus other; nan = unscored."""
+    value = None if math.isnan(margin) else float(half_credit(np.array([margin]))[0])
+    return Outcome(key, cluster, category, value, "credit")
+
+
 class Benchmark(Protocol):
     """Questions and the arithmetic of their answers."""
 
@@ -90,6 +110,10 @@ class Benchmark(Protocol):
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         """The numbers. A key that is missing from `judged` counts as unscored, never as absent."""
+        ...
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        """One row a sample, unscored ones included, in an order that never changes."""
         ...
 
 

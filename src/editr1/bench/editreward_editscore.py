@@ -21,10 +21,11 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._rows import load_pair, read_rows, to_bytes
-from editr1.bench.base import EditItem, JudgedEdit, accuracy_metrics, require_folder, to_metric
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed, stable_id
 from editr1.stats import accuracy, pairwise_report, to_margins
+from editr1.stats.intervals import Floats
 
 DIMENSIONS = ("prompt_following", "consistency", "overall")
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -88,6 +89,14 @@ class EditScoreBench:
         rows = list(self.rows())
         return [m for dimension in DIMENSIONS for m in dimension_metrics([r for r in rows if r.dimension == dimension], judged, seed)]
 
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        rows = list(self.rows())
+        margins = _margins(rows, judged)
+        return [
+            credit_outcome(f"{row.dimension}/{i}", row.source, f"{row.dimension}/{row.task}", margin)
+            for i, (row, margin) in enumerate(zip(rows, margins.tolist(), strict=True))
+        ]
+
     def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
         outputs = row["output_images"]
         if len(outputs) != 2:
@@ -117,7 +126,7 @@ def dimension_metrics(rows: Sequence[Row], judged: Mapping[str, JudgedEdit], see
     if not rows:
         return []
     dimension = rows[0].dimension
-    margins = to_margins([_score(judged, row.winner, dimension) for row in rows], [_score(judged, row.loser, dimension) for row in rows])
+    margins = _margins(rows, judged)
     protocol = f"editscore-erb/{dimension}"
     sources, tasks = [row.source for row in rows], [row.task for row in rows]
     found = accuracy_metrics(f"editscore_erb/{dimension}", margins, sources, protocol, seed=seed, kinds=tasks, macro=True)
@@ -148,6 +157,11 @@ def overall_of_groups(group_means: Mapping[str, float]) -> float:
     0.659
     """
     return sum(len(tasks) * group_means[group] for group, tasks in GROUPS.items()) / len(TASKS)
+
+
+def _margins(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> Floats:
+    winners = [_score(judged, row.winner, row.dimension) for row in rows]
+    return to_margins(winners, [_score(judged, row.loser, row.dimension) for row in rows])
 
 
 def _score(judged: Mapping[str, JudgedEdit], key: str, dimension: str) -> float | None:

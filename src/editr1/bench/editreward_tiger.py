@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._rows import load_pair, read_rows, to_bytes
-from editr1.bench.base import EditItem, JudgedEdit, require_folder, to_metric
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed, stable_id
 from editr1.stats import bootstrap_mean
@@ -139,6 +139,15 @@ class TigerBench:
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
 
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        """Decisive comparisons of all group sizes, one by one: exact order is too coarse to compare two judges with."""
+        scores = {key: row.value for key, row in judged.items()}
+        return [
+            credit_outcome(str(i), row.group, f"k{row.k}", row.sign * _gap(scores.get(row.keys[0]), scores.get(row.keys[1])))
+            for i, row in enumerate(self.rows())
+            if row.sign
+        ]
+
     def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
         source, first, second = (
             hashlib.sha256(to_bytes(row[name], self.folder, _where(i))).hexdigest()
@@ -219,8 +228,8 @@ def pooled(accuracies: Sequence[float], counts: Sequence[int]) -> float:
     return 100 * sum(right) / sum(counts)
 
 
-def _gap(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first - second
+def _gap(first: float | None, second: float | None) -> float:
+    return math.nan if first is None or second is None else first - second
 
 
 def _where(i: int) -> str:

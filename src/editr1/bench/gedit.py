@@ -22,9 +22,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_inside, read_rows
-from editr1.bench.base import EditItem, JudgedEdit, by_kind, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.bench._raw_scores import geometric_mean, in_range
+from editr1.bench._rows import load_pair, read_inside, read_rows
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed
 from editr1.stats import bootstrap_mean
@@ -154,6 +154,11 @@ def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing
     return found
 
 
+def to_outcomes(samples: Sequence[Sample], aspect: Aspect = "O") -> list[Outcome]:
+    """One row a sample for a paired comparison of two editors."""
+    return [Outcome("/".join(s.id), "/".join(s.id), s.id[0], s.aspect(aspect)) for s in sorted(samples, key=lambda s: s.id)]
+
+
 def micro_of_tasks(task_means: Mapping[str, float], counts: Mapping[str, int] | None = None) -> float:
     """The mean over samples from the means of tasks."""
     weights = TASK_COUNTS if counts is None else counts
@@ -193,6 +198,10 @@ class GEditBench:
         for (task, _, _), _, _ in self.rows:
             counts[task] = counts.get(task, 0) + 1
         return metrics(samples, self.language, seed, expected=counts)
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        samples = [_judged_sample(row_id, judged.get("/".join(row_id)), common) for row_id, _, common in self.rows]
+        return to_outcomes(samples)
 
     def _load(self, row_id: RowId) -> tuple[Image.Image, Image.Image]:
         task, language, key = row_id

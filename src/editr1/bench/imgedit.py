@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._rows import load_pair, read_inside
-from editr1.bench.base import EditItem, JudgedEdit, by_kind, require_folder, to_metric
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import MAX_SCORE, Metric, derive_seed
 from editr1.stats import bootstrap_mean
@@ -142,6 +142,9 @@ class ImgEditBench:
         values = {key: row.value for key, row in judged.items() if row.value is not None and key in self.rows}
         assert all(0 <= value <= MAX_SCORE for value in values.values())
         return [overall(values, {key: str(row["edit_type"]) for key, row in self.rows.items()}, "imgedit/judge10", seed)]
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        return [Outcome(key, key, str(row["edit_type"]), judged[key].value if key in judged else None) for key, row in self.rows.items()]
 
     def _load(self, key: str) -> tuple[Image.Image, Image.Image]:
         where = f"imgedit {key}"

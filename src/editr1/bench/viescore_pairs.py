@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
+from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed
 from editr1.stats import TIE_TOLERANCE, bootstrap_mean

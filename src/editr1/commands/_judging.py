@@ -1,0 +1,154 @@
+"""What `bench` and `score-folder` share: the judge that the options name, the judged table, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from editr1.bench._cache import CachedVLM, Prices
+from editr1.bench._judging import MAX_UNSCORED, check_unscored, judge_edits
+from editr1.bench._repeats import between_run
+from editr1.bench.base import Benchmark
+from editr1.bench.judges.base import Judge
+from editr1.commands._metrics import say, show
+from editr1.config import Component, available, create, parse_yaml
+from editr1.errors import ConfigError
+from editr1.schema import Metric, to_json
+from editr1.store import Lane, Run
+from editr1.store._files import write_atomic
+
+
+def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who judges, how, and what it may cost."""
+    judges = ", ".join(available("judges"))
+    parser.add_argument("--judge", default="rrm", metavar="ID", help=f"{judges}, or package.module:Name (default: rrm)")
+    parser.add_argument(
+        "--judge-set", action="append", default=[], metavar="KEY=VALUE", help="option of the judge, such as num_traces=4; repeatable"
+    )
+    parser.add_argument("--model", help="model id at an OpenAI-compatible endpoint")
+    parser.add_argument("--base-url", metavar="URL", help="its address, up to and including /v1")
+    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint, in place of an endpoint")
+    parser.add_argument("--vlm", metavar="ID", help="any other VLM component, with --vlm-set")
+    parser.add_argument("--vlm-set", action="append", default=[], metavar="KEY=VALUE", help="option of the VLM; repeatable")
+    parser.add_argument("--concurrency", type=int, default=8, help="edits judged at once at an endpoint (default 8)")
+    parser.add_argument("--batch-size", type=int, default=1, help="edits a call, for a local checkpoint (default 1)")
+    parser.add_argument(
+        "--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("PROMPT", "GENERATED"), help="money a million tokens, to show the cost"
+    )
+    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="judge R times with other seeds and print the spread")
+    parser.add_argument("--max-unscored", type=float, default=MAX_UNSCORED, help=f"stop above this share (default {MAX_UNSCORED})")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where replies are kept (default: cache/ of the run)")
+    parser.add_argument("--label", help="name of the judged table (default: the judge's id)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+
+
+def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.Namespace) -> int:
+    """Judges what is left to judge, prints the metrics and stores them with the outcomes. `source` says what was judged."""
+    if args.run is None:
+        raise ConfigError("give --run DIR: answers and replies are kept there, so that a stopped run continues")
+    if args.repeats < 1:
+        raise ConfigError(f"--repeats is {args.repeats}; expected at least 1")
+    run = Run.open(args.run)
+    settings = {"benchmark": source, "judge": judge_settings(args)}
+    label = args.label or args.judge.rpartition(":")[2]
+    num_edits = sum(1 for _ in benchmark.edits())
+    if args.dry_run or not args.json:
+        say(f"{benchmark.name}: {num_edits} edits x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
+    if args.dry_run:
+        return 0
+    vlm = make_vlm(args, run)
+    ask = _Ask(benchmark, make_judge(args, vlm), run, settings, args, vlm.status if vlm else lambda: "")
+    repeats = [ask.once(f"bench_{benchmark.name}_{label}", repeat) for repeat in range(args.repeats)]
+    metrics = [*repeats[0], *between_run(repeats)]
+    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
+    if vlm is not None and not args.json:
+        say(f"{vlm.name}: {vlm.status()}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ask:
+    """One judge about one benchmark, as often as the options say."""
+
+    benchmark: Benchmark
+    judge: Judge
+    run: Run
+    settings: dict[str, Any]
+    args: argparse.Namespace
+    status: Callable[[], str]
+
+    def once(self, name: str, repeat: int) -> list[Metric]:
+        """The metrics of one repeat; its answers and outcomes stay in the run."""
+        args = self.args
+        table = f"{name}_{repeat}" if repeat else name
+        judged, counts = judge_edits(
+            self.run,
+            table,
+            self.benchmark.edits(),
+            self.judge,
+            settings=self.settings,
+            seed=args.seed + repeat,
+            lane=Lane(args.batch_size, 1 if args.checkpoint else args.concurrency),
+            say=self.status,
+        )
+        check_unscored(judged, counts, args.max_unscored)
+        lines = "".join(to_json(outcome) + "\n" for outcome in self.benchmark.outcomes(judged))
+        write_atomic(self.run.dir / f"{table}.outcomes.jsonl", lines.encode())
+        return self.benchmark.metrics(judged, args.seed)
+
+
+def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that a judge's answers depend on."""
+    return {
+        "id": args.judge,
+        "options": options(args.judge_set),
+        "vlm": dataclasses.asdict(component) if (component := vlm_component(args)) else None,
+    }
+
+
+def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:
+    """The model behind the judge with its cache; None for a judge that brings its own."""
+    component = vlm_component(args)
+    if component is None:
+        return None
+    return CachedVLM(create("vlm", component), args.cache or run.dir / "cache", Prices(*args.price))
+
+
+def make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Judge:
+    """The judge. Raises ConfigError for an unknown one, an unknown option, or a judge that needs a model and has none."""
+    given = {"vlm": vlm} if vlm is not None else {}
+    judge: Judge = create("judges", Component(args.judge, {**options(args.judge_set), **given}))
+    return judge
+
+
+def vlm_component(args: argparse.Namespace) -> Component | None:
+    """The VLM that the options name. Raises ConfigError when they name several."""
+    named = [name for name in ("model", "checkpoint", "vlm") if getattr(args, name)]
+    if len(named) > 1:
+        raise ConfigError(f"--{named[0]} and --{named[1]} both name a model; give one")
+    extra = options(args.vlm_set)
+    if args.model:
+        return Component("openai_api", {"model": args.model, "base_url": args.base_url, **extra})
+    if args.checkpoint:
+        return Component("local", {"path": args.checkpoint, **extra})
+    return Component(args.vlm, extra) if args.vlm else None
+
+
+def options(pairs: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs with values in YAML.
+
+    >>> options(["num_traces=4", "prompt_id=v"])
+    {'num_traces': 4, 'prompt_id': 'v'}
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"option {pair!r} must have the form KEY=VALUE")
+        found[key] = parse_yaml(text, f"option {pair!r}")
+    return found

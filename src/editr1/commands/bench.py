@@ -1,0 +1,36 @@
+"""Judge a benchmark with any judge: resumable, cached, with intervals and counts.
+
+    editr1 bench editreward_editscore --root DATA --run RUN --judge editscore --model Qwen/Qwen2.5-VL-7B-Instruct --base-url URL
+    editr1 bench gedit --root DATA --edits OUT/kontext --set language=cn --run RUN --judge viescore --model gpt-4.1 --repeats 3
+
+A benchmark whose data is absent says what to download and where to put it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+
+from editr1.commands._judging import add_judge_arguments, judge_and_show, options
+from editr1.commands._metrics import add_output_arguments
+from editr1.config import Component, available, create, load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help=f"benchmark: {', '.join(available('bench'))}")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
+    parser.add_argument("--edits", type=Path, metavar="DIR", help="folder of one editor's images, where the benchmark judges edits")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark; repeatable")
+    add_judge_arguments(parser)
+    add_output_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    given = {"root": args.root, "edits": args.edits, **options(args.set)}
+    takes = inspect.signature(load("bench", args.name)).parameters
+    # An absent folder is left to the benchmark, which says what to download.
+    chosen = {key: value for key, value in given.items() if value is not None or key in takes}
+    benchmark = create("bench", Component(args.name, chosen))
+    source = {"name": args.name, **{key: str(value) for key, value in chosen.items()}}
+    return judge_and_show(benchmark, source, args)

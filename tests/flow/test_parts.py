@@ -198,3 +198,27 @@ def test_swapped_weights_come_back_even_after_an_error():
 def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ValueError, match=r"group_size|multiple|noise level|guard"):
         Config(TOY, JUDGE, **settings)
+
+
+def test_edits_take_the_shape_of_their_source_and_equal_shapes_share_a_batch(run):
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "editors"))
+    import tiny_pipelines
+    from PIL import Image
+
+    from editr1.editors import kontext
+    from editr1.flow.contexts import Context
+    from editr1.schema import EditTask
+    from editr1.stages.edit_rl import make_trainer
+
+    editor = kontext.from_pipeline(tiny_pipelines.kontext(), text_tokens=16)
+    sources = [Image.new("RGB", size) for size in ((128, 64), (64, 64), (256, 128), (30, 60))]
+    contexts = [Context(EditTask.make(run.images.put(s), f"edit {i}"), (), run) for i, s in enumerate(sources)]
+    config = Config(TOY, JUDGE, height=64, width=64, group_size=2, contexts=4, training=Training(rank=2, alpha=2))
+    trainer = make_trainer(config, editor, toy.score_redness, run.dir)
+    batches = [(plan.width, plan.height, [c.task.instruction for c in same]) for plan, same in trainer.batches(contexts, 8)]
+    assert batches == [(80, 32, ["edit 0", "edit 2"]), (64, 64, ["edit 1"]), (32, 80, ["edit 3"])]
+    square = make_trainer(Config(TOY, JUDGE, height=64, width=64, keep_aspect=False), toy.ToyEditor(), toy.score_redness, run.dir)
+    assert len(list(square.batches(contexts, 8))) == 1

@@ -120,6 +120,8 @@ class Config:
     height: int = 512
     """Pixels; the adapter snaps them to what the model can do."""
     width: int = 512
+    keep_aspect: bool = True
+    """Each target takes the shape of its source at height x width square pixels; False = all targets are height x width."""
     group_size: int = 24
     """G. paper, section 4."""
     contexts: int = 48

@@ -32,6 +32,12 @@ class Context:
         """x_ref, RGB."""
         return self.run.images.get(self.task.source)
 
+    def aspect(self) -> float:
+        """Width over height of the source."""
+        reference = self.task.source
+        width, height = (reference.width, reference.height) if reference.width else self.source().size
+        return width / height
+
 
 def read_contexts(run: Run, held_out: float) -> tuple[list[Context], list[Context]]:
     """(training, held-out) contexts of the run's principles, split by a hash of the source picture.
@@ -65,6 +71,16 @@ def choose_contexts(num_tasks: int, num_contexts: int, *, seed: int, iteration: 
     generator = torch.Generator().manual_seed(derive_seed(seed, "contexts", epoch))
     order = torch.randperm(num_tasks, generator=generator).tolist()
     return order[place * num_contexts : (place + 1) * num_contexts]
+
+
+def target_size(aspect: float, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the given aspect with the area of height x width.
+
+    >>> target_size(4.0, 512, 512)
+    (256, 1024)
+    """
+    area = height * width
+    return round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
 
 
 def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:

@@ -41,12 +41,16 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
 
 
 def held_out_images(trainer: Trainer, contexts: Sequence[Context], config: Config) -> list[Image.Image]:
-    """One ODE edit a context with the weights in place; the seed belongs to the context."""
-    return sample_images(
-        trainer.editor, [c.source() for c in contexts], [c.task.instruction for c in contexts],
-        [derive_seed(config.seed, "evaluation", c.id) for c in contexts],
-        height=config.height, width=config.width, steps=config.evaluation.steps, batch=config.evaluation.batch,
-    )  # fmt: skip
+    """One ODE edit a context with the weights in place, in their order; the seed belongs to the context."""
+    images: dict[str, Image.Image] = {}
+    for plan, batch in trainer.batches(contexts, config.evaluation.batch):
+        made = sample_images(
+            trainer.editor, [c.source() for c in batch], [c.task.instruction for c in batch],
+            [derive_seed(config.seed, "evaluation", c.id) for c in batch],
+            height=plan.height, width=plan.width, steps=config.evaluation.steps, batch=config.evaluation.batch,
+        )  # fmt: skip
+        images |= {context.id: image for context, image in zip(batch, made, strict=True)}
+    return [images[context.id] for context in contexts]
 
 
 def note_best(trainer: Trainer, value: float) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from editr1.editors.base import FlowEditor
+from editr1.editors.base import FlowEditor, Plan
 from editr1.flow.checks import check_finite, check_first_ratio
 from editr1.flow.clock import Clock
 from editr1.flow.config import Config
-from editr1.flow.contexts import Context, choose_contexts, share_of_process
+from editr1.flow.contexts import Context, choose_contexts, share_of_process, target_size
 from editr1.flow.policy import follow
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
@@ -43,10 +43,24 @@ class Trainer:
         chosen = choose_contexts(len(tasks), self.config.contexts, seed=self.config.seed, iteration=iteration)
         return [tasks[i] for i in share_of_process(chosen, self.accelerator.process_index, self.accelerator.num_processes)]
 
-    def sample(self, contexts: Sequence[Context], window: tuple[int, ...], iteration: int, clock: Clock) -> Trajectory:
+    def plan_of(self, context: Context) -> Plan:
+        """Sizes of a context's edits."""
+        config = self.config
+        size = target_size(context.aspect(), config.height, config.width) if config.keep_aspect else (config.height, config.width)
+        return self.editor.plan(*size)
+
+    def batches(self, contexts: Sequence[Context], size: int) -> Iterator[tuple[Plan, list[Context]]]:
+        """At most `size` contexts that share their sizes, at a time; every context once."""
+        by_plan: dict[Plan, list[Context]] = {}
+        for context in contexts:
+            by_plan.setdefault(self.plan_of(context), []).append(context)
+        for plan, same in by_plan.items():
+            for begin in range(0, len(same), size):
+                yield plan, same[begin : begin + size]
+
+    def sample(self, contexts: Sequence[Context], plan: Plan, window: tuple[int, ...], iteration: int, clock: Clock) -> Trajectory:
         """Encodes each context once and denoises G edits of it."""
         config, state = self.config, self.state
-        plan = self.editor.plan(config.height, config.width)
         with clock.phase("encode"), torch.no_grad():
             cond = self.editor.encode([c.source() for c in contexts], [c.task.instruction for c in contexts], plan)
         keep_means = config.training.guard and config.training.updates_per_rollout > 1

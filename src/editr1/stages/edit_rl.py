@@ -7,7 +7,7 @@ steps live in `editr1.flow`, its equations in `editr1.objectives`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         contexts = trainer.contexts(tasks, iteration)
 
         trajectories, edits = [], []
-        for batch in batches(contexts, config.contexts_per_batch):
-            trajectories.append(trainer.sample(batch, window, iteration, clock))
+        for sizes, batch in trainer.batches(contexts, config.contexts_per_batch):
+            trajectories.append(trainer.sample(batch, sizes, window, iteration, clock))
             edits += trainer.submit(trajectories[-1], batch, iteration, clock)
         with clock.phase("wait_for_rewards"):
             rewards = trainer.collector.collect()
@@ -179,12 +179,6 @@ def finish(trainer: Trainer, folder: Path) -> EditRLResult:
         exported = export(state.policy, weights, folder)
     trainer.accelerator.wait_for_everyone()
     return EditRLResult(state.iteration, exported, state.best)
-
-
-def batches(items: Sequence[Context], size: int) -> Iterator[Sequence[Context]]:
-    """Neighbouring items, `size` at a time."""
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
 
 
 def due(every: int, iteration: int) -> bool:

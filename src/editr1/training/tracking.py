@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,9 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
                 "restore the setting, delete the folder, or use a new run directory"
             )
     else:
-        path.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # every rank writes the same; a reader sees all of it or nothing
+        temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
     return (folder / "done.json").exists()
 
 

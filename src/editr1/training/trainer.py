@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.config import to_plain
+from editr1.errors import ConfigError
 from editr1.store import Run
 from editr1.training.options import Checkpoint, Machine, Schedule
 
@@ -73,10 +74,10 @@ def num_processes() -> int:
 
 
 def accumulation_steps(rows_per_step: int, machine: Machine) -> int:
-    """Micro-batches a step. Raises ValueError when the rows of a step do not divide into them."""
+    """Micro-batches a step. Raises ConfigError when the rows of a step do not divide into them."""
     at_once = machine.micro_batch * num_processes()
     if rows_per_step % at_once:
-        raise ValueError(f"{rows_per_step} rows a step do not divide into {num_processes()} processes x micro_batch {machine.micro_batch}")
+        raise ConfigError(f"{rows_per_step} rows a step do not divide into {num_processes()} processes x micro_batch {machine.micro_batch}")
     return rows_per_step // at_once
 
 
@@ -109,6 +110,11 @@ def train(
         return Checkpoint(**{**done, "path": str(folder), "seconds": 0.0})
     resume = resume_point(folder / STEPS)
     trainer, processor = build(resume)
+    if trainer.accelerator.num_processes != num_processes():
+        raise ConfigError(
+            f"the launcher announced {num_processes()} processes, but {trainer.accelerator.num_processes} of them found each other; "
+            "start with torchrun --nproc_per_node N (accelerate launch --cpu starts one process whatever it is told)"
+        )
     if resume is not None and _holds_weights(resume) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         # `build` has loaded them. The trainer's own loading compares names in the file with names in memory; for the Qwen-VL line
         # they differ, it warns, loads next to nothing and would go on from the base model.
@@ -119,13 +125,20 @@ def train(
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - started
-    model = trainer.accelerator.unwrap_model(trainer.model)
     result = Checkpoint(str(folder), trainer.state.global_step, rows, seconds)
+    _save(trainer, processor, folder)
     if trainer.accelerator.is_main_process:
-        save_checkpoint(model, processor, folder)
         finish(folder, {"steps": result.steps, "rows": rows})
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _save(trainer: Any, processor: Any, folder: Path) -> None:
+    """Weights and processor into `folder`; sharded weights are gathered by the trainer, on all ranks together."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(folder))  # with LoRA these are the adapters: merge them before the next stage
+    elif trainer.accelerator.is_main_process:
+        save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
 
 
 def weights_to_load(model: str | Path, resume: str | None) -> str:

@@ -149,7 +149,7 @@ def test_a_judge_that_answers_is_scored(photos, principles, capsys):
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_two(photos, principles, capsys, monkeypatch, change, message):
-    monkeypatch.setattr("editr1.vlm.openai_api._LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("editr1.endpoint._LONGEST_PAUSE", 0.01)
     args = [*photos, "Make it glass.", "--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--principles", principles]
     for index, value in change.items():
         args[index] = value

@@ -15,19 +15,15 @@ from typing import Any
 
 from PIL import Image
 
-from editr1.config import Component, create
-from editr1.errors import ConfigError, DataError
+from editr1.commands._judge import add_judge_arguments, decomposer, judge_vlm, reward_model
+from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
-from editr1.judge.decomposer import Decomposer
-from editr1.judge.prompts import labels, score_prompt_ids, score_traits
-from editr1.judge.rrm import RewardItem, RewardModel, mean_reward
+from editr1.judge.prompts import labels, score_traits
+from editr1.judge.rrm import RewardItem, mean_reward
 from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace
 from editr1.store import decode_image
-from editr1.vlm.base import VLM, Sampling
 
 EXIT_UNSCORED = 1
-MAX_TOKENS = 2048
-MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
 
 MEANING = {
     "NO_VERDICTS": "the reply holds no verdicts",
@@ -46,22 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--principles", type=Path, metavar="FILE", help="JSON array of {question, category}; default: the decomposer writes them"
     )
-    parser.add_argument("--decomposer", metavar="MODEL", help="model that writes the principles (default: the judge)")
-    parser.add_argument("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say who judges, and how."""
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint, up to and including /v1")
-    parser.add_argument("--model", help="model id at the endpoint")
-    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint folder, in place of an endpoint")
-    parser.add_argument("--prompt", default="tv", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: tv)")
-    parser.add_argument("--traces", type=int, default=1, metavar="K", help="traces to average over (default: 1)")
-    parser.add_argument("--temperature", type=float, help="default: 0 for one trace, 0.7 for several")
-    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"limit of a reply (default: {MAX_TOKENS})")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds without an answer until a request is repeated (default: 300)")
-    parser.add_argument("--seed", type=int, default=0)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -73,8 +54,7 @@ def main(args: argparse.Namespace) -> int:
     model = reward_model(args, vlm)
     principles, problem, answer = given or (), "", ""
     if given is None and score_traits(args.prompt).shows_principles:
-        decomposer = Decomposer(_decomposer_vlm(args, vlm), sampling=Sampling(model.sampling.temperature, max_tokens=args.max_tokens))
-        made = decomposer.decompose([(source, args.instruction)], args.seed)[0]
+        made = decomposer(args, vlm).decompose([(source, args.instruction)], args.seed)[0]
         principles, problem, answer = made.principles, made.problem, made.answer
     traces: list[Trace] = []
     if not problem:
@@ -84,32 +64,6 @@ def main(args: argparse.Namespace) -> int:
     say = json.dumps(as_json(reward, principles, traces, vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else None
     print(say or as_text(reward, principles, answer))  # noqa: T201
     return 0 if reward.scored else EXIT_UNSCORED
-
-
-def judge_vlm(args: argparse.Namespace) -> VLM:
-    """The judge that the options name. Raises ConfigError unless they name exactly one."""
-    if bool(args.checkpoint) == bool(args.model):
-        raise ConfigError("name one judge: --model ID (with --base-url for a server of your own), or --checkpoint DIR")
-    if args.checkpoint:
-        return create("vlm", Component("local", {"path": args.checkpoint}))
-    return _endpoint(args, args.model, args.base_url)
-
-
-def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
-    """The judge with its prompt, number of traces and sampling."""
-    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
-    return RewardModel(vlm, args.prompt, args.traces, Sampling(temperature, max_tokens=args.max_tokens))
-
-
-def _decomposer_vlm(args: argparse.Namespace, judge: VLM) -> VLM:
-    if not args.decomposer:
-        return judge
-    return _endpoint(args, args.decomposer, args.decomposer_url or args.base_url)
-
-
-def _endpoint(args: argparse.Namespace, model: str, base_url: str | None) -> VLM:
-    options = {"model": model, "base_url": base_url, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}
-    return create("vlm", Component("openai_api", options))
 
 
 def read_picture(path: Path) -> Image.Image:

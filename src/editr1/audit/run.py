@@ -1,0 +1,126 @@
+"""Puts a judge to the probes and counts which laws it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from editr1.audit.cases import Case, Judge
+from editr1.audit.probes import PROBES, Limits, Probe
+from editr1.errors import ConfigError, nearest
+from editr1.judge.item import RewardItem
+from editr1.schema import Metric
+from editr1.stats import wilson
+
+CHUNK = 32  # ours: cases scored in one call, so that a bar moves and memory stays bounded
+THRESHOLD = 0.9  # ours: a judge that breaks a law on more than one edit in ten is not fit to be a reward
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A case on which a law was broken."""
+
+    case_id: str
+    scores: tuple[float, ...]
+    """Of the probe's variants, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """How often one law was kept."""
+
+    probe: Probe
+    num_kept: int
+    broken: tuple[Broken, ...]
+    num_unscored: int
+    """Cases without an answer, since a needed score is missing: neither kept nor broken."""
+    num_not_applicable: int
+
+    @property
+    def n(self) -> int:
+        """Cases that were decided."""
+        return self.num_kept + len(self.broken)
+
+    def metric(self, threshold: float = THRESHOLD) -> Metric:
+        """The pass rate with its Wilson interval; cases are of different tasks, hence independent.
+
+        `holds` is None only when the law applies to no case; a judge that scores nothing keeps no law.
+        """
+        name, protocol, goal = f"audit/{self.probe.name}", "audit/wilson", f"at least {threshold:g}"
+        if self.n == 0:
+            return Metric(
+                name, None, num_unscored=self.num_unscored, protocol=protocol, goal=goal, holds=False if self.num_unscored else None
+            )
+        estimate = wilson(self.num_kept, self.n)
+        return Metric(
+            name,
+            estimate.value,
+            estimate.low,
+            estimate.high,
+            n=self.n,
+            num_unscored=self.num_unscored,
+            protocol=protocol,
+            goal=goal,
+            holds=estimate.value >= threshold,
+        )
+
+
+def find_probes(names: Sequence[str]) -> list[Probe]:
+    """The probes of these names, all when none is given. Raises ConfigError for an unknown one."""
+    known = {probe.name: probe for probe in PROBES}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown probe {name!r}: {nearest(name, known)}")
+    return [known[name] for name in names] if names else list(PROBES)
+
+
+def run_audit(
+    judge: Judge, cases: Sequence[Case], *, seed: int = 0, probes: Sequence[Probe] = PROBES, limits: Limits | None = None
+) -> list[ProbeResult]:
+    """One result a probe. Raises BackendError when the judge's machine fails.
+
+    All variants of a case are judged with the same seeds, so that a score which moves was moved by the picture or the words.
+    """
+    bounds = limits or Limits()
+    kept = {probe.name: 0 for probe in probes}
+    unscored, idle = dict(kept), dict(kept)
+    broken: dict[str, list[Broken]] = {probe.name: [] for probe in probes}
+    with tqdm(total=len(cases), desc="audit", unit="edit") as bar:
+        for start in range(0, len(cases), CHUNK):
+            chunk = cases[start : start + CHUNK]
+            for case, scores_of in zip(chunk, _scores(judge, chunk, probes, seed), strict=True):
+                for probe, scores in zip(probes, scores_of, strict=True):
+                    verdict = None if scores is None else probe.law(scores, bounds)
+                    if scores is None:
+                        unscored[probe.name] += 1
+                    elif verdict is None:
+                        idle[probe.name] += 1
+                    elif verdict:
+                        kept[probe.name] += 1
+                    else:
+                        broken[probe.name].append(Broken(case.id, scores))
+            bar.update(len(chunk))
+    return [ProbeResult(p, kept[p.name], tuple(broken[p.name]), unscored[p.name], idle[p.name]) for p in probes]
+
+
+def _scores(judge: Judge, cases: Sequence[Case], probes: Sequence[Probe], seed: int) -> list[list[tuple[float, ...] | None]]:
+    """The scores of each case's variants, probe by probe; None where one of them is missing. Equal variants are scored once."""
+    variants = [[probe.variants(case) for probe in probes] for case in cases]
+    distinct: dict[tuple[object, ...], RewardItem] = {}
+    for of_case in variants:
+        for of_probe in of_case:
+            distinct.update({_key(item): item for item in of_probe})
+    values = dict(zip(distinct, (reward.value for reward in judge.score(list(distinct.values()), seed)), strict=True))
+    return [[_complete([values[_key(item)] for item in of_probe]) for of_probe in of_case] for of_case in variants]
+
+
+def _key(item: RewardItem) -> tuple[object, ...]:
+    # Pictures by identity: those that a probe makes are kept alive by `variants` for the whole of `_scores`.
+    return item.id, item.instruction, item.principles, id(item.source), id(item.edited)
+
+
+def _complete(values: Sequence[float | None]) -> tuple[float, ...] | None:
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None

@@ -72,7 +72,7 @@ def build_run(folder: Path, num_pairs: int) -> Run:
         task = EditTask.make(picture(), "change the background to red")
         a, b = (Candidate.make(task.id, picture(), "noise", seed) for seed in (0, 1))
         pairs.append((str(number), PreferencePair(task, principles, a, b, "a")))
-    run.process("07_pairs", pairs, Work(lambda: list), settings={}, engine=Engine(progress=False))
+    run.process("07_pairs", pairs, Work(lambda: list), settings={"held_out_share": 0.0}, engine=Engine(progress=False))
     return run
 
 

@@ -52,7 +52,7 @@ def build_tiny_run(folder: Path, num_tasks: int = 3, candidates_per_task: int = 
         "07_pairs": pairs,
     }
     for table, items in tables.items():
-        run.process(table, items, Work(lambda: list), settings={})
+        run.process(table, items, Work(lambda: list), settings={"held_out_share": 0.0})
     assert labels(PRINCIPLES) == ("F1", "K1", "Q1")
     return folder
 

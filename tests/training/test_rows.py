@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from editr1.errors import DataError
-from editr1.schema import Inspection
-from editr1.store import Run
-from editr1.store.engine import Work
+from editr1.store import Run, is_held_out
 from editr1.training.rows import Lesson, SelectedTraces, completion, mixed, pair_rows, read_pairs, read_selected
 from editr1.vlm.base import ChatRequest
 from tiny_run import PRINCIPLES, build_tiny_run
@@ -60,9 +59,17 @@ def test_every_nth_batch_is_replayed() -> None:
     assert order[4] != order[5]
 
 
-def test_no_kept_trace_is_an_error(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run", {})
-    nothing = Inspection("x", (True,), ("",), None, None, "NO_VALID_TRACE")
-    run.process("05_inspections", [("x", nothing)], Work(lambda: list), settings={})
+def test_held_out_tasks_are_never_trained_on(tmp_path: Path) -> None:
+    run = Run.open(build_tiny_run(tmp_path / "run", num_tasks=40))
+    rows = read_selected(run, held_out_share=0.3)
+    assert 0 < len(rows) < 80
+    assert not any(is_held_out(row.task.id, 0.3) for row in rows)
+    settings = run.dir / "07_pairs" / "settings.json"
+    settings.write_text(json.dumps({"held_out_share": 0.3}))
+    pairs = read_pairs(run)
+    assert {pair.task.id for pair in pairs} == {row.task.id for row in rows}
+
+
+def test_no_kept_trace_is_an_error(run: Run) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
-        read_selected(run)
+        read_selected(run, held_out_share=1.0)

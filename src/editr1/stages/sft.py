@@ -14,7 +14,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError
-from editr1.store import Run, is_held_out
+from editr1.store import Run
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
 from editr1.training.rows import Lesson, SelectedTraces, Target, lesson_row, mixed, read_selected
 
@@ -58,7 +58,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
     """
     store = Run.open(run_dir, create=False)
-    rows = [row for row in read_selected(store) if not is_held_out(row.task.id, config.held_out_share)]
+    rows = read_selected(store, config.held_out_share)
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import

@@ -11,13 +11,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 from editr1.errors import DataError
 from editr1.judge.parse import render, verdict_blocks
 from editr1.judge.prompts import labels, render_score, request_text, score_traits
 from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace
-from editr1.store import Run
+from editr1.store import Run, is_held_out, preference_pairs, with_inspections
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 Target = Literal["trace", "verdicts", "reasoning", "score"]
@@ -71,37 +71,19 @@ class SelectedTraces:
         return Lesson(request, completion(row.trace, row.principles, self.target))
 
 
-def read_selected(run: Run) -> list[Selected]:
-    """Every quadruple whose trace was kept, in the order of the inspections.
+def read_selected(run: Run, held_out_share: float = 0.0) -> list[Selected]:
+    """Every quadruple whose trace was kept, in the order of the tasks, without those of held-out tasks.
 
     Raises DataError when the tables do not fit together or no trace was kept.
     """
-    chosen = {row.quadruple_id: row.chosen for row in run.read("05_inspections") if row.chosen is not None}
-    if not chosen:
+    rows = [
+        Selected(quadruple.task, quadruple.principles, quadruple.candidate, traces[inspection.chosen])
+        for quadruple, traces, inspection in with_inspections(run)
+        if inspection.chosen is not None and not is_held_out(quadruple.task.id, held_out_share)
+    ]
+    if not rows:
         raise DataError(f"no inspection in {run.dir} kept a trace: nothing to train on; look at 05_inspections/dropped.jsonl")
-    traces = _chosen_traces(run, chosen)
-    tasks = {row.task.id: row for row in run.read("02_principles")}
-    candidates = {row.id: row for row in run.read("03_candidates") if row.id in chosen}
-    rows = []
-    for quadruple_id in chosen:
-        candidate = candidates.get(quadruple_id)
-        task = tasks.get(candidate.task_id) if candidate else None
-        if candidate is None or task is None or quadruple_id not in traces:
-            raise DataError(f"inspection of {quadruple_id} in {run.dir} has no candidate, principles or trace; run those stages again")
-        rows.append(Selected(task.task, task.principles, candidate, traces[quadruple_id]))
     return rows
-
-
-def _chosen_traces(run: Run, chosen: dict[str, int]) -> dict[str, Trace]:
-    """The kept trace of each quadruple; only those stay in memory."""
-    seen: dict[str, int] = {}
-    kept: dict[str, Trace] = {}
-    for trace in run.read("04_traces"):
-        index = seen.get(trace.quadruple_id, 0)
-        seen[trace.quadruple_id] = index + 1
-        if chosen.get(trace.quadruple_id) == index:
-            kept[trace.quadruple_id] = trace
-    return kept
 
 
 def completion(trace: Trace, principles: Sequence[Principle], target: Target) -> str:
@@ -225,9 +207,8 @@ def pair_rows(run: Run, pairs: Sequence[PreferencePair], prompt_id: str, num_pai
 
 
 def read_pairs(run: Run, with_same: bool = False) -> list[PreferencePair]:
-    """The pairs that people decided; those they call "same" only when asked for (the paper leaves them out)."""
-    pairs = cast(Iterator[PreferencePair], run.read("07_pairs"))
-    return [pair for pair in pairs if with_same or pair.label != "same"]
+    """The training split of the pairs that people decided; "same" only when asked for (the paper leaves it out)."""
+    return [pair for pair in preference_pairs(run, "train") if with_same or pair.label != "same"]
 
 
 def _epochs(num_rows: int, rng: random.Random) -> Iterator[int]:

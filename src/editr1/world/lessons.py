@@ -29,7 +29,7 @@ from editr1.world.render import read_one, render
 from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, MATERIALS, SHAPES, STYLES, TONES, Thing, pick, random_scene, random_thing
 
 ASPECTS = (*CELLS, *GLOBAL_ASPECTS, "objects", "quality", "border")
-_ANY_FAILURE = dict.fromkeys((*SCENE_FAILURES, *PIXEL_FAILURES), 1.0)
+_ANY_FAILURE = dict.fromkeys(SCENE_FAILURES, 1.0) | dict.fromkeys(PIXEL_FAILURES, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,11 @@ def observe_pairs(raw: Sequence[tuple[Image.Image, Image.Image, str]]) -> list[P
 
 
 def look(rng: np.random.Generator, pair: Pair) -> Lesson:
-    """Ask for eight aspects in random order."""
-    aspects = [ASPECTS[i] for i in rng.permutation(len(ASPECTS))[:8]]
+    """Ask for six aspects in random order."""
+    aspects = _some_aspects(rng, pair.seen, 6)
     num_follow, num_quality = int(rng.integers(1, 4)), int(rng.integers(3))
     categories: list[Category] = ["follow"] * num_follow
-    categories += ["keep"] * (8 - num_follow - num_quality) + ["quality"] * num_quality  # type: ignore[operator]
+    categories += ["keep"] * (len(aspects) - num_follow - num_quality) + ["quality"] * num_quality  # type: ignore[operator]
     asked = list(zip(labels([Principle("", category) for category in categories]), aspects, strict=True))
     question = "edit: after\n" + "".join(f"{label}: {aspect}?\n" for label, aspect in asked)
     return Lesson(pair.source, pair.edited, question, "\n".join(f"{label} {aspect} {pair.seen.see(aspect)}" for label, aspect in asked))
@@ -98,8 +98,17 @@ def verify(rng: np.random.Generator, pair: Pair, task_share: float = 0.2) -> Les
     return Lesson(pair.source, pair.edited, question, evidence_lines(pair.seen, principles, verdicts(pair.seen, principles)))
 
 
+def _some_aspects(rng: np.random.Generator, seen: Observation, num: int) -> list[str]:
+    """`num` aspects in random order, with up to three cells that hold something: eight of nine cells teach only "empty"."""
+    filled = [cell for cell in CELLS if seen.see(cell) != "empty"]
+    first = [filled[i] for i in rng.permutation(len(filled))[:3]]
+    rest = [aspect for aspect in ASPECTS if aspect not in first]
+    chosen = first + [rest[i] for i in rng.permutation(len(rest))[: num - len(first)]]
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
 def _random_principles(rng: np.random.Generator, seen: Observation) -> tuple[Principle, ...]:
-    aspects = [ASPECTS[i] for i in rng.permutation(len(ASPECTS))[: int(rng.integers(6, 10))]]
+    aspects = _some_aspects(rng, seen, int(rng.integers(5, 8)))
     num_follow = int(rng.integers(1, 4))
     principles = []
     for number, aspect in enumerate(aspects):

@@ -21,6 +21,7 @@ from editr1.bench.pairs import Scores, pair_metrics, paired_gain
 from editr1.config import Component, create
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import DataError
+from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
 from editr1.stats import Estimate, bootstrap_mean, paired_difference
@@ -139,13 +140,14 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
             f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed
         ):
             run.add_metric(metric)
-        if oracle is not None and any(isinstance(t.outcome, Judgement) and t.outcome.verdicts for t in judged.greedy_traces.values()):
+        if oracle is not None and score_traits(judge.prompt_id).demands_verdicts:
             _add_verdict_metrics(config, run, judge.name, pairs, judged, oracle)
         if previous is not None:
             is_last = judge is config.judges[-1]
             name = "pair_accuracy_gain" if is_last else f"pair_accuracy_gain/{judge.name}"
             gain = paired_gain(name, pairs, previous, sampled, protocol, config.seed)
-            run.add_metric(_with_floor(gain, config.goals.pair_accuracy_gain if is_last else None))
+            floor = config.goals.pair_accuracy_gain
+            run.add_metric(_with_floor(gain, floor if is_last or floor is None else 0.0))
         previous = sampled
 
 
@@ -219,8 +221,12 @@ def _add_verdict_metrics(config: Config, run: Run, name: str, pairs: Sequence[Pr
                 recalled.append(float(not said))
                 recalled_tasks.append(pair.task.id)
     for metric, values, tasks in (("verdict_accuracy", right, right_tasks), ("violated_recall", recalled, recalled_tasks)):
+        protocol = "verdicts/greedy/oracle"
+        if not values:
+            run.add_metric(Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol=protocol))
+            continue
         estimate = bootstrap_mean(values, tasks, rng=np.random.default_rng(config.seed))
-        run.add_metric(_metric(f"{metric}/{name}", estimate, "verdicts/greedy/oracle", num_unscored=num_unscored))
+        run.add_metric(_metric(f"{metric}/{name}", estimate, protocol, num_unscored=num_unscored))
 
 
 # --- editors ----------------------------------------------------------------------------------------

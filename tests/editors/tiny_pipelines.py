@@ -39,12 +39,12 @@ def t5():
     return tokenizer, seeded(lambda: transformers.T5EncoderModel(config))
 
 
-def kontext():
+def kontext(num_layers=1, num_heads=2):
     tokenizer, text_encoder = clip()
     tokenizer_2, text_encoder_2 = t5()
     transformer = seeded(lambda: diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
+        patch_size=1, in_channels=16, num_layers=num_layers, num_single_layers=num_layers, attention_head_dim=16,
+        num_attention_heads=num_heads, joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
     ))  # fmt: skip
     vae = seeded(lambda: diffusers.AutoencoderKL(
         block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4, use_quant_conv=False,

@@ -1,0 +1,71 @@
+"""The figures of --dry-run against hand values, and every recipe of editor RL."""
+
+from pathlib import Path
+
+import pytest
+
+from editr1.config import Component, load_recipe, section
+from editr1.flow.config import Config, Sampling, Training
+from editr1.flow.plan import count_evaluations, describe_plan, read_footprint
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*(ROOT / "recipes").glob("edit_rl_*.yaml"), *(ROOT / "recipes" / "paper").glob("edit_rl_*.yaml")])
+KONTEXT = Component("kontext")
+JUDGE = Component("editr1.judge.rrm:build")
+
+
+def test_kontext_at_512_pixels_has_its_known_sizes():
+    lines = "\n".join(describe_plan(Config(KONTEXT, JUDGE)))
+    # 512 / 16 = 32, 32 x 32 = 1024 tokens of 64 channels; the source at the same size; T5 takes 512
+    assert "1024 target + 1024 source + up to 512 text = 2560; 65536 latent elements" in lines
+    # 48 x 24 = 1152 edits; x 10 steps sampled; x 2 trained; x 2 reference
+    assert "11520 sampling + 2304 trained + 2304 reference = 14 a sample; encodes: 48; decodes and judged edits: 1152" in lines
+    assert "6.55 / 6.55 nats" in lines  # 1e-4 x 65536
+    # (11520 + 2304 + 3 x 2304) forwards x 2 x 11.9e9 x 2560 FLOP / 4e14 / 3600 s
+    assert "estimate: 0.88 GPU-hours" in lines
+    assert "22 GiB" in lines  # 2 bytes x 11.9e9
+
+
+def test_twice_the_side_is_four_times_the_tokens_and_the_nats():
+    lines = "\n".join(describe_plan(Config(KONTEXT, JUDGE, height=1024, width=1024)))
+    assert "4096 target + 4096 source" in lines
+    assert "26.2 / 26.2 nats" in lines
+
+
+def test_a_source_of_one_megapixel_is_counted():
+    config = Config(Component("kontext", {"condition_area": 1024 * 1024}), JUDGE)
+    assert "1024 target + 4096 source" in "\n".join(describe_plan(config))
+
+
+def test_guidance_doubles_the_evaluations():
+    config = Config(Component("qwen_edit", {"true_cfg": 4.0}), JUDGE)
+    assert read_footprint(config).forwards_per_velocity == 2
+    assert "23040 sampling" in "\n".join(describe_plan(config))
+
+
+def test_kl_conversions_are_those_of_the_window():
+    config = Config(KONTEXT, JUDGE, sampling=Sampling(steps=6, window=2, window_kind="fixed", first=1, last=3))
+    lines = "\n".join(describe_plan(config))
+    assert "step 1 (sigma 0.904): latent_dtfree 0.00169" in lines
+    assert "step 2 (sigma 0.790): latent_dtfree 0.0061" in lines
+
+
+def test_a_short_window_costs_half_of_training_all_steps():
+    config = Config(KONTEXT, JUDGE)
+    ours = count_evaluations(config).per_trained_sample(config.contexts * config.group_size)
+    assert ours <= (10 + 9 + 9) / 2  # all 10 steps: 10 sampled, 9 trained, 9 reference
+    nft = Config(KONTEXT, JUDGE, training=Training(algorithm="nft", beta=0.0))
+    assert count_evaluations(nft).reference == 1152 * 2  # the old policy's pass
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_valid_and_can_be_planned(path):
+    config = section(load_recipe(path), "edit_rl", Config)
+    assert len(describe_plan(config)) >= 5
+
+
+@pytest.mark.parametrize("name", ["kontext", "qwen_image_edit"])
+def test_the_paper_recipes_state_the_papers_values(name):
+    config = section(load_recipe(ROOT / "recipes" / "paper" / f"edit_rl_{name}.yaml"), "edit_rl", Config)
+    assert config.group_size == 24
+    assert (config.training.beta, config.training.kl, config.training.std) == (0.04, "latent_dtfree", "group")

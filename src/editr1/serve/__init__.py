@@ -1,1 +1,10 @@
-"""The reward as a JSON service, and the dialects of other trainers."""
+"""The RRM as a service: JSON in, a value or "unscored" with its reason out, and the dialects of other trainers.
+
+guard      host, token, size and pace of every request
+messages   the JSON contract (`schema.json` is its published form)
+pictures   base64, or files under a root that the operator allows
+worker     one bounded queue in front of the judge
+unirl, flow_factory   other trainers' JSON
+pickled    other trainers' pickle, behind --allow-pickle on loopback only
+app        the routes
+"""

@@ -17,7 +17,7 @@ MIN_ACCURACY = 0.7  # ours: a target that is wrong on more than 3 of 10 principl
 class Choice(NamedTuple):
     """What the selector says about one quadruple."""
 
-    index: int | None
+    index: int | None  # type: ignore[assignment]  # the word for it, though tuples have a method of that name
     """Index of the kept trace; None when none is good enough."""
     accuracy: float | None
     """Agreement of the best trace with gold, in [0, 1]; None when no trace parsed."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from editr1.judge.objects import object_arrays, read_json_object, read_loose_object
 from editr1.judge.parse import verdict_blocks
-from editr1.schema import ParseFailure
+from editr1.schema import FailureCode, ParseFailure
 
 HARD_CRITERIA = ("steps", "detail", "implicit", "space")  # paper, section 3.1: what makes an instruction hard
 
@@ -46,7 +46,7 @@ def parse_gold(text: str, num_principles: int, *, labels: Sequence[str] | None =
         if labels and None not in by_label:
             return Gold(verdicts, tuple(by_label[label.upper()] for label in labels))
         return Gold(verdicts, tuple(_reason(entry.source) for entry in block.entries))
-    code = "TRUNCATED" if truncated else "WRONG_COUNT" if blocks else "NO_VERDICTS"
+    code: FailureCode = "TRUNCATED" if truncated else "WRONG_COUNT" if blocks else "NO_VERDICTS"
     return ParseFailure(code, text[-160:])
 
 

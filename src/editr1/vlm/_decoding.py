@@ -96,7 +96,7 @@ class _RoomyLayer(DynamicLayer):
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         old, new = self.get_seq_length(), key_states.shape[-2]
-        if old == 0:
+        if old == 0 or self.keys is None or self.values is None:
             return super().update(key_states, value_states, *args, **kwargs)
         if self._keys_buffer is None or self._values_buffer is None or old + new > self._keys_buffer.shape[-2]:
             self._keys_buffer = _with_room(self.keys, new + _ROOM)

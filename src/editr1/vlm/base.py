@@ -97,8 +97,10 @@ def to_messages(request: ChatRequest) -> list[dict[str, object]]:
 
     The pictures themselves travel beside the messages (`request_images`), as processors and trainers want them.
     """
-    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in request.parts]
-    system = [{"role": "system", "content": [{"type": "text", "text": request.system}]}] if request.system else []
+    content: list[dict[str, object]] = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in request.parts
+    ]
+    system: list[dict[str, object]] = [{"role": "system", "content": [{"type": "text", "text": request.system}]}] if request.system else []
     return [*system, {"role": "user", "content": content}]
 
 

@@ -61,7 +61,7 @@ def fill_with_ray(
     if not blocks:
         return num_shards
     ray.data.DataContext.get_current().enable_progress_bars = False
-    done = ray.data.from_arrow_refs(blocks).map_batches(
+    done = ray.data.from_arrow_refs(blocks).map_batches(  # type: ignore[arg-type]  # Ray has two types named ObjectRef
         ShardActor,
         fn_constructor_args=(str(folder.resolve()), work, engine.max_failed_share),
         batch_size=1,

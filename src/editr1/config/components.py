@@ -1,0 +1,82 @@
+"""Components by name: which exist, and making one from its options."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import editr1
+from editr1.errors import ConfigError, nearest
+
+_FOLDERS = {"judges": "bench.judges"}  # component kinds whose folder is not named after them
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something chosen by name: a file of the kind's folder, or `package.module:Name` for outside code.
+
+    In YAML `{id: openai_api, options: {model: m}}`, or only the id.
+    """
+
+    id: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the component's `build`."""
+
+
+def available(kind: str) -> list[str]:
+    """The ids of a kind: the files of its folder, without the base and private parts. Imports nothing."""
+    place = _FOLDERS.get(kind, kind)
+    folder = Path(editr1.__file__).parent.joinpath(*place.split("."))
+    names = (m.name for m in pkgutil.iter_modules([str(folder)]) if m.name != "base" and not m.name.startswith("_"))
+    return sorted(name for name in names if f"{place}.{name}" not in _FOLDERS.values())  # bench/judges is a kind of its own
+
+
+def load(kind: str, id: str) -> Callable[..., Any]:
+    """The factory of a component: `build` of the file `id` in the kind's folder, or what `package.module:Name` names.
+
+    Raises ConfigError for an unknown id (listing those found), module or attribute, and for a missing optional package.
+    """
+    if ":" in id:
+        module, _, attribute = id.partition(":")
+    elif id in available(kind):
+        module, attribute = f"editr1.{_FOLDERS.get(kind, kind)}.{id}", "build"
+    else:
+        raise ConfigError(f"unknown component {id!r} of kind {kind!r}; {nearest(id, available(kind))}; outside code: 'package.module:Name'")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"cannot load {id!r} of kind {kind!r}: no module named {error.name!r}; install it or correct the id") from error
+    if not callable(found):
+        raise ConfigError(f"cannot load {id!r} of kind {kind!r}: module {module!r} has no callable {attribute!r}")
+    return typing.cast(Callable[..., Any], found)
+
+
+def create(kind: str, component: Component, **fixed: Any) -> Any:
+    """What the component's factory makes of its options (and of `fixed`, values that the caller supplies).
+
+    Raises ConfigError for an option that the factory does not take, naming the nearest, and for a missing one.
+    """
+    factory = load(kind, component.id)
+    parameters = inspect.signature(factory).parameters
+    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    where = f"{kind} component {component.id!r}"
+    for option in component.options:
+        if option in fixed:
+            raise ConfigError(f"{where}: option {option!r} is set by the stage that uses it; remove it")
+        if option not in named and not takes_any:
+            close = difflib.get_close_matches(option, named, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{where}: unknown option {option!r}; {hint}(it takes: {', '.join(named) or 'none'})")
+    options = {**component.options, **fixed}
+    missing = [n for n in named if n not in options and parameters[n].default is inspect.Parameter.empty]
+    if missing:
+        raise ConfigError(f"{where}: option {missing[0]!r} is required")
+    return factory(**options)

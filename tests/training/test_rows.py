@@ -73,3 +73,12 @@ def test_held_out_tasks_are_never_trained_on(tmp_path: Path) -> None:
 def test_no_kept_trace_is_an_error(run: Run) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
         read_selected(run, held_out_share=1.0)
+
+
+def test_rows_of_like_length_share_a_batch_and_none_is_lost() -> None:
+    lessons = [Lesson(ChatRequest((str(i),)), str(i)) for i in range(32)]
+    order = mixed(lessons, None, 4, batch_size=4, num_batches=8, seed=0, lengths=list(range(32)))
+    rows = [int(order[i].completion) for i in range(32)]
+    assert sorted(rows) == list(range(32))
+    assert all(max(rows[b : b + 4]) - min(rows[b : b + 4]) == 3 for b in range(0, 32, 4))
+    assert rows != sorted(rows)

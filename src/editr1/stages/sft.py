@@ -34,6 +34,8 @@ class Config:
     steps: int = 2000
     batch_size: int = 128
     """Rows a step, over all processes."""
+    group_by_length: bool = True
+    """Put rows of like length into a batch: less padding, the same rows an epoch."""
     schedule: Schedule = field(default_factory=Schedule)
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
@@ -89,7 +91,8 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
 
     processor = load_processor(config.model, config.picture)
     model = load_model(weights_to_load(config.model, resume), config.trained)
-    order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed)
+    lengths = lessons.lengths() if config.group_by_length else None
+    order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed, lengths)
     accumulation = accumulation_steps(config.batch_size, config.machine)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
     trainer = SFTTrainer(

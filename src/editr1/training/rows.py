@@ -64,6 +64,12 @@ class SelectedTraces:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def lengths(self) -> list[int]:
+        """Characters of each lesson's principles and completion: what differs between the rows of a batch."""
+        return [
+            sum(len(p.question) for p in row.principles) + len(completion(row.trace, row.principles, self.target)) for row in self.rows
+        ]
+
     def __getitem__(self, index: int) -> Lesson:
         row = self.rows[index]
         source, edited = self.run.images.get(row.task.source), self.run.images.get(row.candidate.image)
@@ -122,16 +128,39 @@ def _without_verdicts(text: str) -> str:
 
 
 def mixed(
-    lessons: Lessons, replay: Callable[[int], Lesson] | None, replay_every: int, batch_size: int, num_batches: int, seed: int
+    lessons: Lessons,
+    replay: Callable[[int], Lesson] | None,
+    replay_every: int,
+    batch_size: int,
+    num_batches: int,
+    seed: int,
+    lengths: Sequence[int] | None = None,
+    window: int = 8,
 ) -> MixedLessons:
-    """`num_batches` batches in training order: `lessons` reshuffled every epoch, every `replay_every`-th batch from `replay`."""
+    """`num_batches` batches in training order: `lessons` reshuffled every epoch, every `replay_every`-th batch from `replay`.
+
+    lengths: length of each lesson in any unit. With them, rows of like length share a batch: each `window` batches are cut from
+        their rows in order of length and shuffled as batches, which spares padding.
+    """
     rng = random.Random(seed)
-    stream = _epochs(len(lessons), rng)
+    fresh = _batches(_epochs(len(lessons), rng), batch_size, lengths, window, rng)
     order: list[tuple[bool, int]] = []
     for batch in range(num_batches):
         replayed = replay is not None and batch % replay_every == replay_every - 1
-        order += [(True, len(order) + i) if replayed else (False, next(stream)) for i in range(batch_size)]
+        order += [(True, len(order) + i) for i in range(batch_size)] if replayed else [(False, index) for index in next(fresh)]
     return MixedLessons(lessons, replay, order)
+
+
+def _batches(
+    stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, window: int, rng: random.Random
+) -> Iterator[list[int]]:
+    """Batches from a stream of rows, of like length where lengths are known."""
+    while True:
+        rows = [next(stream) for _ in range(batch_size * (window if lengths else 1))]
+        if lengths:
+            rows.sort(key=lengths.__getitem__)
+        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        yield from rng.sample(batches, len(batches))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from editr1.errors import ConfigError
 from editr1.vlm.base import ChatRequest, Sampling, request_images, to_messages
 from editr1.vlm.local import LocalVLM, build
 from tiny_qwen import build_tiny_qwen
+from tiny_vlms import tiny_llava, tiny_qwen3_vl
 
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 
@@ -46,6 +48,19 @@ def test_greedy_replies_equal_transformers_generate_whatever_the_batch(vlm):
     assert any(expected)
     assert [reply.text for reply in vlm.chat(requests)] == expected
     assert [vlm.chat([request])[0].text for request in requests] == expected
+
+
+@pytest.mark.parametrize(("build_tiny", "shares_prompts"), [(tiny_qwen3_vl, True), (tiny_llava, False)])
+def test_other_families_say_what_transformers_says_and_keep_their_seeds(vlm, build_tiny, shares_prompts):
+    model, processor = build_tiny(copy.deepcopy(vlm.processor.tokenizer))
+    other = LocalVLM(model, processor, "other", batch_size=4)
+    assert other._tells_positions() == shares_prompts
+    requests = [ask("a", 1, 2), ask("a longer question than the other", 3, 1), ask("a", 2, 1)]
+    assert [reply.text for reply in other.chat(requests)] == [_by_transformers(other, request) for request in requests]
+    warm = [ask("a", 1, 2, seed=seed, sampling=Sampling(1.0, 0.9, 8)) for seed in range(6)]
+    together = [reply.text for reply in other.chat(warm)]
+    assert together == [other.chat([request])[0].text for request in warm]
+    assert len(set(together)) > 3
 
 
 def test_the_generic_path_says_the_same_as_the_shared_one(vlm, monkeypatch):

@@ -1,0 +1,147 @@
+"""The client that plug-ins share: edits to `POST /edit-reward` of `editr1 serve`, and never a number for an unscored one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from editr1.errors import BackendError, ConfigError, UnscoredError
+from editr1.schema import CATEGORIES, Category, Principle
+
+BUSY = (429, 502, 503, 504)
+_LONGEST_PAUSE = 30.0  # seconds; ours
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One edit to score."""
+
+    source: Image.Image
+    edited: Image.Image
+    instruction: str
+    principles: tuple[Principle, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What came back: tau in [0, 10], and the share of satisfied principles of each category in [0, 1]."""
+
+    value: float
+    categories: dict[Category, float]
+
+    def rate(self, category: Category) -> float:
+        """The category's share; nan where the edit has no principle of it."""
+        return self.categories.get(category, float("nan"))
+
+
+@dataclass(frozen=True)
+class RewardClient:
+    """Talks to one service. Safe to share between threads."""
+
+    url: str
+    """Address of the service, such as http://127.0.0.1:8090."""
+    token: str | None = None
+    timeout: float = 600.0
+    """Seconds of one request."""
+    max_attempts: int = 6
+    """Tries of a request while the service is busy or restarting."""
+    max_unscored_retries: int = 2
+    """ours: an unscored edit is asked about again with another seed; a sampling judge mostly recovers, a broken one never does."""
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"server_url {self.url!r} is no address; expected something like http://127.0.0.1:8090")
+
+    def score(self, edits: Sequence[Edit], seed: int = 0) -> list[Score]:
+        """One score an edit, in their order.
+
+        Raises UnscoredError when an edit stays unscored, BackendError when the service cannot be reached or refuses.
+        """
+        scores: dict[int, Score] = {}
+        reason = ""
+        for attempt in range(self.max_unscored_retries + 1):
+            open_ = [index for index in range(len(edits)) if index not in scores]
+            if not open_:
+                break
+            results = self._ask([edits[index] for index in open_], seed + attempt)
+            for index, result in zip(open_, results, strict=True):
+                if result["value"] is None:
+                    reason = result["reason"]
+                else:
+                    scores[index] = Score(float(result["value"]), result["categories"])
+        if len(scores) < len(edits):
+            raise UnscoredError(
+                f"{len(edits) - len(scores)} of {len(edits)} edits are unscored after {self.max_unscored_retries + 1} tries ({reason}); "
+                f"look at the judge behind {self.url}. No number stands in for them"
+            )
+        return [scores[index] for index in range(len(edits))]
+
+    def _ask(self, edits: Sequence[Edit], seed: int) -> list[dict[str, Any]]:
+        body = {"items": [_message(edit) for edit in edits], "seed": seed}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        problem = ""
+        for attempt in range(self.max_attempts):
+            try:
+                reply = httpx.post(f"{self.url.rstrip('/')}/edit-reward", json=body, headers=headers, timeout=self.timeout)
+            except httpx.TransportError as error:
+                problem = f"cannot reach it ({error})"
+            else:
+                if reply.status_code == 200:
+                    return list(reply.json()["results"])
+                problem = f"status {reply.status_code}: {reply.text[:300]}"
+                if reply.status_code not in BUSY:
+                    break
+            self.sleep(min(2.0**attempt, _LONGEST_PAUSE))
+        raise BackendError(f"reward service {self.url}: {problem}")
+
+
+def _message(edit: Edit) -> dict[str, Any]:
+    principles = None if edit.principles is None else [{"question": p.question, "category": p.category} for p in edit.principles]
+    pictures = {name: {"base64": _base64(image)} for name, image in (("source", edit.source), ("edited", edit.edited))}
+    return pictures | {"instruction": edit.instruction, "principles": principles}
+
+
+def _base64(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def to_picture(value: Any) -> Image.Image:
+    """A picture from what trainers hold: PIL, encoded bytes, or an array or tensor, CHW or HWC, uint8 or floats in [0, 1].
+
+    Raises TypeError for anything else: a guess would be scored.
+    """
+    if isinstance(value, Image.Image):
+        return value.convert("RGB")
+    if isinstance(value, bytes):
+        return Image.open(io.BytesIO(value)).convert("RGB")
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if array.ndim != 3 or 3 not in (array.shape[0], array.shape[-1]):
+        raise TypeError(f"expected an image of shape [3, H, W] or [H, W, 3], found {array.shape}")
+    if array.shape[0] == 3:
+        array = array.transpose(1, 2, 0)
+    if array.dtype != np.uint8:
+        array = np.round(np.clip(array.astype(np.float64), 0.0, 1.0) * 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def to_principles(rows: Any) -> tuple[Principle, ...] | None:
+    """Principles from rows of {question, category}; None where there are none. Raises ValueError for an unknown category."""
+    if rows is None or len(rows) == 0:
+        return None
+    return tuple(Principle(row["question"], row["category"]) for row in rows)
+
+
+def category_scores(score: Score) -> dict[str, float]:
+    """The three shares under their names; nan where a category has no principle."""
+    return {category: score.rate(category) for category in CATEGORIES}

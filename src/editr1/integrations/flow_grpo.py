@@ -1,0 +1,44 @@
+"""flow_grpo and its forks: a scorer for `multi_score`, in front of `editr1 serve` and without pickle.
+
+Their dispatch is a dict in their own file, so two lines there are needed:
+
+    "edit_rrm": edit_rrm_score,                          # in score_functions
+    if score_name in ("image_similarity", "edit_rrm"):   # the branch that passes ref_images
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editr1.errors import ConfigError, DataError
+from editr1.integrations._client import Edit, RewardClient, to_picture
+
+URL_VARIABLE = "EDITR1_URL"
+TOKEN_VARIABLE = "EDITR1_TOKEN"
+
+Scorer = Callable[..., tuple[NDArray[np.float32], dict[str, Any]]]
+
+
+def edit_rrm_score(device: Any = None, server_url: str | None = None) -> Scorer:
+    """A function `(images, ref_images, prompts, metadata) -> (scores in [0, 10], {})`.
+
+    `device` is theirs and not used. The address comes from `server_url` or the variable EDITR1_URL, the token from EDITR1_TOKEN.
+    The function raises UnscoredError where an edit stays unscored.
+    """
+    url = server_url or os.environ.get(URL_VARIABLE)
+    if not url:
+        raise ConfigError(f"set {URL_VARIABLE} to the address of a running `editr1 serve`, such as http://127.0.0.1:8090")
+    client = RewardClient(url, os.environ.get(TOKEN_VARIABLE))
+
+    def score(images: Sequence[Any], ref_images: Sequence[Any], prompts: Sequence[str], metadata: Any = None) -> Any:
+        if not len(images) == len(ref_images) == len(prompts):
+            raise DataError(f"{len(ref_images)} ref_images, {len(images)} images, {len(prompts)} prompts: expected equal numbers")
+        edits = [Edit(to_picture(s), to_picture(e), p) for s, e, p in zip(ref_images, images, prompts, strict=True)]
+        return np.array([found.value for found in client.score(edits)], dtype=np.float32), {}
+
+    return score

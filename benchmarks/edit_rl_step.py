@@ -63,7 +63,7 @@ def iteration(trainer: Trainer, contexts: list[Context], number: int) -> None:
     for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
         trajectories.append(trainer.sample(batch, plan, iteration_window(trainer.config, number), number, clock))
         trainer.submit(trajectories[-1], batch, number, clock)
-    table = trainer.gather(reward_table(trainer.collector.collect(), trainer.config.group_size))
+    table = trainer.gather(reward_table(trainer.collectors[0].collect(), trainer.config.group_size))
     trainer.update(trajectories, group_advantages(table), ~table.isnan(), number, check=False)
 
 
@@ -148,9 +148,9 @@ def main() -> None:
         sources = [Image.new("RGB", (args.side, args.side), (60 * i, 90, 120)) for i in range(4)]
         contexts = [Context(EditTask.make(run.images.put(s), f"edit {i}"), (), run) for i, s in enumerate(sources)]
         editor = kontext.from_pipeline(tiny_pipelines.kontext(num_layers=4, num_heads=12), text_tokens=64)
-        trainer = make_trainer(settings(args.side), editor, brightness, run.dir)
+        trainer = make_trainer(settings(args.side), editor, [brightness], run.dir)
         both = [seconds(function, trainer, contexts, args.iterations) for function in (iteration, bare)]
-        trainer.collector.close()
+        trainer.close()
     ratio = both[0] / both[1]
     print(f"iteration {both[0]:.3f} s, bare model calls {both[1]:.3f} s, ratio {ratio:.3f} (goal: at most {GOAL})")
     rows = evaluations_table()

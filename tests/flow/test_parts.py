@@ -217,8 +217,8 @@ def test_edits_take_the_shape_of_their_source_and_equal_shapes_share_a_batch(run
     sources = [Image.new("RGB", size) for size in ((128, 64), (64, 64), (256, 128), (30, 60))]
     contexts = [Context(EditTask.make(run.images.put(s), f"edit {i}"), (), run) for i, s in enumerate(sources)]
     config = Config(TOY, JUDGE, height=64, width=64, group_size=2, contexts=4, training=Training(rank=2, alpha=2))
-    trainer = make_trainer(config, editor, toy.score_redness, run.dir)
+    trainer = make_trainer(config, editor, [toy.score_redness], run.dir)
     batches = [(plan.width, plan.height, [c.task.instruction for c in same]) for plan, same in trainer.batches(contexts, 8)]
     assert batches == [(80, 32, ["edit 0", "edit 2"]), (64, 64, ["edit 1"]), (32, 80, ["edit 3"])]
-    square = make_trainer(Config(TOY, JUDGE, height=64, width=64, keep_aspect=False), toy.ToyEditor(), toy.score_redness, run.dir)
+    square = make_trainer(Config(TOY, JUDGE, height=64, width=64, keep_aspect=False), toy.ToyEditor(), [toy.score_redness], run.dir)
     assert len(list(square.batches(contexts, 8))) == 1

@@ -9,7 +9,7 @@ import toy
 
 from editr1.config import Component
 from editr1.errors import BackendError, UnscoredError
-from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training
+from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
 from editr1.flow.state import checkpoints, load_state, save_state
 from editr1.schema import Reward
@@ -36,7 +36,7 @@ def run(tmp_path):
 
 
 def trained(run, settings, score=toy.score_redness, state=None):
-    trainer = make_trainer(settings, toy.ToyEditor(), score, run.dir)
+    trainer = make_trainer(settings, toy.ToyEditor(), [score], run.dir)
     if state:
         load_state(trainer.state, state)
     tasks, held = read_contexts(run, settings.evaluation.held_out if settings.evaluation.every else 0.0)
@@ -65,7 +65,7 @@ def test_a_huge_beta_keeps_the_policy_where_it_was(run):
 @pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm="nft")])
 def test_without_advantages_no_weight_moves(run, training):
     settings = config(training, limits=Limits(max_constant=99))
-    start = make_trainer(settings, toy.ToyEditor(), toy.score_redness, run.dir).state.policy.snapshot()
+    start = make_trainer(settings, toy.ToyEditor(), [toy.score_redness], run.dir).state.policy.snapshot()
     end = trained(run, settings, lambda edits, seed: [Reward(5.0, 1, 1) for _ in edits]).state.policy.snapshot()
     assert all(torch.equal(start[name], end[name]) for name in start)
 
@@ -97,7 +97,7 @@ def test_old_checkpoints_are_removed_and_a_broken_write_is_not_resumed(run):
 def gradient_step(run, **changes):
     """Weights after one iteration with plain gradient scaling visible: SGD-like comparisons need the gradient, so lr is tiny."""
     settings = config(dataclasses.replace(FULL, **changes.pop("training", {})), iterations=1, **changes)
-    trainer = make_trainer(settings, toy.ToyEditor(), toy.score_redness, run.dir)
+    trainer = make_trainer(settings, toy.ToyEditor(), [toy.score_redness], run.dir)
     optimizer = torch.optim.SGD(trainer.state.policy.params.values(), lr=1.0)
     trainer.state.optimizer = optimizer
     tasks, _ = read_contexts(run, 0.0)
@@ -133,7 +133,7 @@ def test_a_replay_that_computes_something_else_stops_the_run(run):
             return super().velocity(x_BLD, sigma, cond) * (1.5 if torch.is_grad_enabled() else 1.0)
 
     settings = config()
-    trainer = make_trainer(settings, Drifting(), toy.score_redness, run.dir)
+    trainer = make_trainer(settings, Drifting(), [toy.score_redness], run.dir)
     with pytest.raises(BackendError, match="ratio"):
         train(trainer, read_contexts(run, 0.0)[0], [], toy.score_redness, run)
 
@@ -167,7 +167,7 @@ def test_evaluation_uses_the_averaged_weights_and_restores_the_trained_ones(run)
 def test_patience_ends_a_run_that_gets_no_better(run):
     evaluation = Evaluation(every=1, tasks=2, steps=2, held_out=0.4, patience=2)
     falling = iter(range(1000, 0, -1))
-    trainer = make_trainer(config(evaluation=evaluation, iterations=50), toy.ToyEditor(), toy.score_redness, run.dir)
+    trainer = make_trainer(config(evaluation=evaluation, iterations=50), toy.ToyEditor(), [toy.score_redness], run.dir)
     tasks, held = read_contexts(run, 0.4)
     train(trainer, tasks, held, lambda edits, seed: [Reward(next(falling) / 1000, 1, 1) for _ in edits], run)
     assert trainer.state.iteration == 3
@@ -187,3 +187,18 @@ def test_library_code_touches_no_global_generator():
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in forbidden:
                     owner = ast.unparse(node.func.value)
                     assert owner not in ("torch", "random", "np.random", "numpy.random"), f"{path}: {ast.unparse(node)}"
+
+
+def test_further_judges_count_by_their_weight_whatever_their_scale(run):
+    def faint_redness(edits, seed):
+        return [Reward(0.1 * toy.redness(image), 1, 1) for _, image in edits]
+
+    settings = config(iterations=1, further_rewards=(WeightedReward(Component("toy:RednessJudge"), -1.0),))
+    trainer = make_trainer(settings, toy.ToyEditor(), [toy.score_redness, faint_redness], run.dir)
+    wide = torch.tensor([[0.0, 10.0, 5.0]])
+    nothing = trainer.advantages(torch.stack([wide, 0.1 * wide]))  # the same opinion against itself
+    torch.testing.assert_close(nothing, torch.zeros(1, 3), atol=1e-3, rtol=0)
+    unscored = trainer.advantages(torch.stack([wide, torch.tensor([[float("nan"), 1.0, 3.0]])]))
+    assert unscored[0, 0] == 0.0
+    train(trainer, read_contexts(run, 0.0)[0], [], toy.score_redness, run)
+    assert points(run)[-1]["reward_1/mean"] == pytest.approx(0.1 * points(run)[-1]["reward/mean"], rel=1e-4)

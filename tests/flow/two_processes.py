@@ -30,7 +30,7 @@ def main(run_dir, std, algorithm):
     torch.set_num_threads(1)
     run = Run.open(run_dir)
     config = settings(std, algorithm)
-    trainer = make_trainer(config, toy.ToyEditor(), toy.score_redness, run.dir / "09_editor")
+    trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir / "09_editor")
     tasks, held = read_contexts(run, config.evaluation.held_out)
     train(trainer, tasks, held[:3], toy.score_redness, run)
     accelerator = trainer.accelerator

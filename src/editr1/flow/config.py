@@ -110,12 +110,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class WeightedReward:
+    """A further judge."""
+
+    judge: Component
+    weight: float = 1.0
+    """Against the main judge's 1. Each reward is normalised in its own groups first, so weights do not depend on scales."""
+
+
+@dataclass(frozen=True)
 class Config:
     """`edit_rl`: Flow-GRPO of an editor with the RRM as its only reward (paper, section 4)."""
 
     editor: Component
     reward: Component
     """Kind `judges`: something with `.score(items, seed) -> list[Reward]`."""
+    further_rewards: tuple[WeightedReward, ...] = ()
+    """ours: none; the paper trains on the RRM alone."""
     seed: int = 0
     height: int = 512
     """Pixels; the adapter snaps them to what the model can do."""

@@ -87,6 +87,15 @@ def reward_logs(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> dict[str
     return logs
 
 
+def judge_logs(tables_KCG: torch.Tensor, rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:
+    """`reward_logs` of each judge: `reward/...` for the main one, `reward_1/...` and so on for further ones."""
+    logs: dict[str, float] = {}
+    for number, (table_CG, judged) in enumerate(zip(tables_KCG, rewards, strict=True)):
+        prefix = f"reward_{number}/" if number else "reward/"
+        logs |= {name.replace("reward/", prefix, 1): value for name, value in reward_logs(table_CG, judged).items()}
+    return logs
+
+
 def all_constant(rewards_CG: torch.Tensor) -> bool:
     """No group has two different rewards: nothing can be learnt from this iteration."""
     return all(_spread(row) == 0.0 for row in rewards_CG)

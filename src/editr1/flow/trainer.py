@@ -19,6 +19,7 @@ from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
 from editr1.flow.state import State
 from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches, nft_rows_loss, rows_per_sample
+from editr1.objectives.advantages import MAX_ADVANTAGE, combine_rewards, group_advantages
 from editr1.objectives.window import window_steps
 from editr1.schema import derive_seed
 
@@ -34,7 +35,8 @@ class Trainer:
     config: Config
     editor: FlowEditor
     state: State
-    collector: RewardCollector
+    collectors: tuple[RewardCollector, ...]
+    """One a judge, the main one first."""
     accelerator: Any
     """accelerate.Accelerator: processes, device, reductions."""
 
@@ -76,11 +78,25 @@ class Trainer:
             images = self.editor.decode(trajectory.final, trajectory.plan)
         owners = [context for context in contexts for _ in range(self.config.group_size)]
         edits = list(zip(owners, images, strict=True))
-        self.collector.submit(edits, derive_seed(self.config.seed, "reward", iteration, contexts[0].id))
+        for collector in self.collectors:
+            collector.submit(edits, derive_seed(self.config.seed, "reward", iteration, contexts[0].id))
         return edits
 
+    def advantages(self, tables_KCG: torch.Tensor) -> torch.Tensor:
+        """[C, G] of all processes; a sample that any judge left unscored gets 0."""
+        training = self.config.training
+        if len(tables_KCG) == 1:
+            return group_advantages(tables_KCG[0], training.std, min_std=training.min_std)
+        weights = (1.0, *(further.weight for further in self.config.further_rewards))
+        return combine_rewards(tables_KCG, weights).nan_to_num(0.0).clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE)
+
+    def close(self) -> None:
+        """Ends the threads of the judges."""
+        for collector in self.collectors:
+            collector.close()
+
     def gather(self, rewards_CG: torch.Tensor) -> torch.Tensor:
-        """The rewards of all processes, in the order of the processes."""
+        """The rows of all processes, in the order of the processes."""
         return self.accelerator.gather(rewards_CG.to(self.accelerator.device)).cpu()
 
     def own_rows(self, table_CG: torch.Tensor) -> torch.Tensor:

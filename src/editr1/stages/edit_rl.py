@@ -25,11 +25,10 @@ from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.export import export
 from editr1.flow.plan import describe_plan
 from editr1.flow.policy import Policy
-from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, reward_logs, reward_table
+from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.judge.item import RewardItem
-from editr1.objectives.advantages import group_advantages
 from editr1.schema import Reward
 from editr1.store import Run
 
@@ -63,16 +62,16 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     """
     run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
-    score = judge_function(config.reward)
+    scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
     folder = run_.dir / FOLDER
-    trainer = make_trainer(config, create("editors", config.editor), score, folder)
+    trainer = make_trainer(config, create("editors", config.editor), scores, folder)
     if done := checkpoints(folder / "checkpoints"):
         load_state(trainer.state, done[-1])
-    judge = judge_function(config.evaluation.reward) if config.evaluation.reward else score
+    judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]
     try:
         train(trainer, tasks, held_out[: config.evaluation.tasks], judge, run_)
     finally:
-        trainer.collector.close()
+        trainer.close()
     return finish(trainer, folder)
 
 
@@ -91,24 +90,25 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
             trajectories.append(trainer.sample(batch, sizes, window, iteration, clock))
             edits += trainer.submit(trajectories[-1], batch, iteration, clock)
         with clock.phase("wait_for_rewards"):
-            rewards = trainer.collector.collect()
+            rewards = [collector.collect() for collector in trainer.collectors]
 
-        table_CG = trainer.gather(reward_table(rewards, config.group_size))
-        check_unscored(table_CG, config.limits.max_unscored, rewards)
-        advantages_CG = group_advantages(table_CG, config.training.std, min_std=config.training.min_std)
+        tables_KCG = torch.stack([trainer.gather(reward_table(judged, config.group_size)) for judged in rewards])
+        for table_CG, judged in zip(tables_KCG, rewards, strict=True):
+            check_unscored(table_CG, config.limits.max_unscored, judged)
+        advantages_CG = trainer.advantages(tables_KCG)
         with clock.phase("update"):
-            logs = trainer.update(trajectories, advantages_CG, ~table_CG.isnan(), iteration, check=iteration == first)
+            logs = trainer.update(trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=iteration == first)
         state.iteration = iteration + 1
-        state.num_constant = state.num_constant + 1 if all_constant(table_CG) else 0
+        state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
-        logs |= reward_logs(table_CG, rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
+        logs |= judge_logs(tables_KCG, rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
         if due(config.evaluation.every, state.iteration) and held_out:
             with clock.phase("evaluate"):
                 logs |= evaluate(trainer, held_out, judge, run_)
             if note_best(trainer, logs["evaluation/reward"]) and main:
                 save_weights(state, run_.dir / FOLDER / "best.safetensors")
         if main:
-            record(trainer, run_, iteration, logs, clock, edits, rewards)
+            record(trainer, run_, iteration, logs, clock, edits, rewards[0])
         if due(config.save_every, state.iteration) and main:
             save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)
         check_constant(state.num_constant, config)
@@ -116,8 +116,8 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
             break
 
 
-def make_trainer(config: Config, editor: Any, score: Score, folder: Path) -> Trainer:
-    """Policy, optimiser and averages at iteration 0; trackers write into `folder`."""
+def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path) -> Trainer:
+    """Policy, optimiser and averages at iteration 0; `scores`: the main judge and further ones; trackers write into `folder`."""
     from accelerate import Accelerator
 
     training = config.training
@@ -133,7 +133,7 @@ def make_trainer(config: Config, editor: Any, score: Score, folder: Path) -> Tra
     check_world(accelerator.num_processes)
     if config.trackers:
         accelerator.init_trackers("edit_rl")
-    return Trainer(config, editor, state, RewardCollector(score), accelerator)
+    return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator)
 
 
 def judge_function(component: Component) -> Score:

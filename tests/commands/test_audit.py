@@ -10,6 +10,7 @@ import pytest
 from audit_judges import items
 from editr1.cli import main
 from editr1.store import Run
+from fake_endpoint import completion, serve
 from tiny_run import build_tiny_run, build_tiny_verifier
 
 
@@ -41,6 +42,15 @@ def test_the_exit_code_says_whether_the_laws_hold(table, capsys):
     assert "BROKEN  unedited" in said
     assert "broken by row-1 (8.0)" in said
     assert _audit("--table", table, "--judge", "audit_judges:Gullible", "--probes", "blends") == 0
+
+
+def test_a_benchmark_judge_is_probed_with_the_model_that_the_options_name(table, capsys):
+    with serve(lambda body: completion('{"score": [8, 9], "reasoning": "fine"}')) as endpoint:
+        args = ("--judge", "viescore", "--model", "m", "--base-url", endpoint.url, "--probes", "resized,unedited", "--edits", "3")
+        assert _audit("--table", table, *args) == 1  # it likes everything: jitter does not move it, nor does the missing edit
+    said = capsys.readouterr().out
+    assert "holds   resized" in said
+    assert "BROKEN  unedited" in said
 
 
 def test_json_names_every_broken_edit(table, capsys):

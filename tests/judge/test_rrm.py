@@ -148,3 +148,5 @@ def test_a_number_of_traces_below_one_and_an_unknown_prompt_are_refused():
         RewardModel(_says(None), num_traces=0)
     with pytest.raises(ConfigError, match="unknown score prompt"):
         RewardModel(_says(None), "tvv", sampling=Sampling())
+    with pytest.raises(ConfigError, match="must be an id or"):
+        build({"name": "local"})

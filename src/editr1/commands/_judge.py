@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-import yaml
-
 from editr1.audit.cases import Judge
-from editr1.config import Component, create
+from editr1.config import Component, create, parse_yaml
 from editr1.errors import ConfigError
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.prompts import score_prompt_ids
@@ -54,17 +52,20 @@ def decomposer(args: argparse.Namespace, judge: VLM) -> Decomposer:
     return Decomposer(vlm, sampling=Sampling(_temperature(args), max_tokens=args.max_tokens))
 
 
-def component_judge(text: str) -> Judge:
-    """A judge given as a component in YAML: its id, or `{id: package.module:Factory, options: {...}}`. Raises ConfigError."""
-    try:
-        spec = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--judge {text!r} is no YAML: {error}") from error
+def component_judge(args: argparse.Namespace) -> Judge:
+    """The judge component that --judge names: an id, or `{id: package.module:Factory, options: {...}}`.
+
+    A model that the other options name is handed to it as `vlm`. Raises ConfigError for what is no such component.
+    """
+    spec = parse_yaml(args.judge, "--judge")
     if isinstance(spec, str):
         spec = {"id": spec}
     if not isinstance(spec, dict) or "id" not in spec or spec.keys() - {"id", "options"}:
-        raise ConfigError(f"--judge {text!r}: expected an id, or {{id: ..., options: {{...}}}}")
-    judge: Judge = create("judges", Component(spec["id"], spec.get("options") or {}))
+        raise ConfigError(f"--judge {args.judge!r}: expected an id, or {{id: ..., options: {{...}}}}")
+    options = dict(spec.get("options") or {})
+    if args.model or args.checkpoint:
+        options["vlm"] = judge_vlm(args)
+    judge: Judge = create("judges", Component(spec["id"], options))
     if not hasattr(judge, "score"):
         raise ConfigError(f"--judge {spec['id']!r} has no method score(items, seed)")
     return judge

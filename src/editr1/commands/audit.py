@@ -3,6 +3,7 @@
     editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact
     editr1 audit --table edits.jsonl --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct --threshold 0.8
     editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact --perturb
+    editr1 audit --table edits.jsonl --judge viescore --model gpt-4.1
 
 Exit code: 0 every law holds on the wanted share of edits, 1 some law does not, 2 bad input. --perturb reports and judges nothing.
 """
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--run", type=Path, metavar="DIR", help="run directory with principles and candidates; the figures are added to it")
     where.add_argument("--table", type=Path, metavar="FILE", help="CSV or JSONL: source, edited, instruction[, principles]")
-    parser.add_argument("--judge", metavar="YAML", help="any judge component, in place of the options below")
+    parser.add_argument("--judge", metavar="YAML", help="a judge component such as viescore, in place of the RRM; takes the model below")
     add_judge_arguments(parser)
     parser.add_argument("--edits", type=int, default=100, help="edits to probe, one a task (default: 100)")
     parser.add_argument("--probes", default="", metavar="A,B", help=f"only these of {', '.join(probe.name for probe in PROBES)}")
@@ -70,7 +71,7 @@ def _perturb(args: argparse.Namespace) -> int:
         raise ConfigError("--perturb needs --run: it compares with the run's pairs and inspections")
     run = _run(args)
     cases, pairs = _perturb_cases(run, args.edits)
-    judge = component_judge(args.judge) if args.judge else reward_model(args, judge_vlm(args))
+    judge = component_judge(args) if args.judge else reward_model(args, judge_vlm(args))
     results = run_perturbation(judge, cases, pairs, kinds=KINDS, amount=args.amount, seed=args.seed)
     metrics = [metric for result in results for metric in result.metrics()]
     _keep(args, metrics, "propagation.json", [_as_json(metric) for metric in metrics])
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace) -> Run:
 def _judge(args: argparse.Namespace, cases: list[Case]) -> tuple[Judge, list[Case]]:
     """The judge, and the cases with principles where it wants them; an edit that cannot be decomposed is left out and told."""
     if args.judge:
-        return component_judge(args.judge), cases
+        return component_judge(args), cases
     vlm = judge_vlm(args)
     model = reward_model(args, vlm)
     if not score_traits(args.prompt).shows_principles or all(case.item.principles for case in cases):

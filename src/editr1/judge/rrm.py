@@ -198,4 +198,8 @@ def build(
 def _component(spec: Component | Mapping[str, Any] | str) -> Component:
     if isinstance(spec, Component):
         return spec
-    return Component(spec) if isinstance(spec, str) else Component(**spec)
+    if isinstance(spec, str):
+        return Component(spec)
+    if not isinstance(spec.get("id"), str) or spec.keys() - {"id", "options"}:
+        raise ConfigError(f"a judge's model must be an id or {{id: ..., options: {{...}}}}, found {dict(spec)}")
+    return Component(spec["id"], dict(spec.get("options") or {}))

@@ -321,6 +321,9 @@ def test_answers_from_a_file_name_candidates_or_pictures(run: Run, tmp_path: Pat
     assert second.task == a.task, "the same picture and instruction are the same task"
     assert second.principles == a.principles
     assert second.label == "same"
+    path.write_text(path.read_text().replace("same", "a"))
+    with pytest.raises(DataError, match="begun with file_digest"):
+        pairs.run(pairs.Config(file=path, engine=QUIET), run.dir)
 
 
 def test_pairs_need_exactly_one_origin_and_a_file_that_exists(run: Run) -> None:
@@ -328,5 +331,6 @@ def test_pairs_need_exactly_one_origin_and_a_file_that_exists(run: Run) -> None:
         pairs.Config()
     with pytest.raises(DataError, match="cannot read"):
         pairs.run(pairs.Config(file=Path("/nowhere.csv"), engine=QUIET), run.dir)
+    (run.dir.parent / "answers.txt").write_text("a b\n")
     with pytest.raises(DataError, match="unknown kind of table"):
-        pairs.run(pairs.Config(file=Path("/nowhere.txt"), engine=QUIET), run.dir)
+        pairs.run(pairs.Config(file=run.dir.parent / "answers.txt", engine=QUIET), run.dir)

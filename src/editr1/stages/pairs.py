@@ -7,6 +7,7 @@ left out of GCPO and of accuracies by their readers.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,6 +80,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     store = Run.open(run_dir, {"pairs": to_plain(config)}, create=config.file is not None)
     settings = to_plain(config, without=SPEED_KEYS)
     if config.file is not None:
+        settings["file_digest"] = file_digest(config.file)  # answers that were changed since are other answers
         rows = itertools.islice(read_pair_rows(config.file), config.max_pairs)
         file_items = ((f"row-{row.number:08d}", row) for row in rows)
         work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)})
@@ -120,6 +122,14 @@ def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> Pr
 
 
 # --- answers from a file ----------------------------------------------------------------------------
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file. Raises DataError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _make_import(run_dir: Path) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from editr1.schema import Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run
-from editr1.training.options import Machine, Schedule
+from editr1.training.options import HeldOut, Machine, Schedule
 from tiny_run import build_tiny_run, build_tiny_verifier
 
 
@@ -56,6 +57,20 @@ def test_shared_prompts_change_nothing_but_the_cost(tmp_path: Path, verifier: Pa
     run_dir = build_tiny_run(tmp_path / "run")
     gcpo.run(config(verifier, share_prompts=True), run_dir)
     assert [point["step"] for point in Run.open(run_dir).curves("gcpo")] == [1, 2, 3, 4]
+
+
+def test_watching_held_out_pairs_keeps_the_best_and_changes_no_step(tmp_path: Path, schooled: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "watched", num_tasks=12)
+    (run_dir / "07_pairs" / "settings.json").write_text(json.dumps({"held_out_share": 0.3}))
+    shutil.copytree(run_dir, tmp_path / "alone")
+    watched = gcpo.run(config(schooled, steps=3, held_out=HeldOut(every=1, num_traces=2)), run_dir)
+    alone = gcpo.run(config(schooled, steps=3), tmp_path / "alone")
+    points = Run.open(run_dir).curves("gcpo/held_out")
+    best = json.loads((Path(watched.path) / "best" / "held_out.json").read_text())
+    assert [point["step"] for point in points] == [1, 2, 3]
+    assert best["pair_accuracy"] == max(point["pair_accuracy"] for point in points)
+    assert (Path(watched.path) / "best" / "model.safetensors").exists()
+    assert (Path(watched.path) / "model.safetensors").read_bytes() == (Path(alone.path) / "model.safetensors").read_bytes()
 
 
 def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from editr1.errors import ConfigError
 from editr1.store import Run
-from editr1.training.options import Checkpoint, Machine, Picture, RewardOptions, Schedule, Trained
-from editr1.training.rows import PairRows, pair_rows, read_pairs
+from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
+from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
 
 
@@ -65,6 +65,7 @@ class Config:
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
     machine: Machine = field(default_factory=Machine)
+    held_out: HeldOut = field(default_factory=HeldOut)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -144,6 +145,12 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     )
     if config.share_prompts and not share_prefixes(model):
         raise ConfigError(f"gcpo.share_prompts: {type(model).__name__} does not tell its positions; set it to false")
+    if config.held_out.every:
+        from editr1.training.held_out import HeldOutAccuracy
+
+        watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
+        folder = store.dir / config.output
+        trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder))
     return trainer, processor
 
 

@@ -106,9 +106,9 @@ def allow_tokens(model: Any) -> None:
     head.register_parameter("bias", None)
 
 
-def save_checkpoint(model: Any, processor: Any, folder: Path) -> None:
-    """Weights (safetensors; LoRA merged into them) and processor, as `from_pretrained` reads them."""
-    if hasattr(model, "merge_and_unload"):
+def save_checkpoint(model: Any, processor: Any, folder: Path, merge: bool = True) -> None:
+    """Weights (safetensors; LoRA merged into them, which ends their training) and processor, as `from_pretrained` reads them."""
+    if merge and hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -95,6 +95,21 @@ class RewardOptions:
             raise ValueError("margin, length_penalty and same_tolerance must not be negative")
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """How GCPO is watched on the pairs that `pairs.held_out_share` keeps from it. The best checkpoint so far lies in `best/`."""
+
+    every: int = 0
+    """Steps between two looks; 0 = never."""
+    num_pairs: int = 200
+    num_traces: int = 4
+    """K: the score of an image is the mean over its parsed traces."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.num_pairs < 1 or self.num_traces < 1:
+            raise ValueError("every must not be negative, num_pairs and num_traces at least 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a training stage returns."""

@@ -235,6 +235,14 @@ def pair_rows(run: Run, pairs: Sequence[PreferencePair], prompt_id: str, num_pai
     return PairRows(run, pairs, [next(stream) for _ in range(num_pairs)], prompt_id)
 
 
+def held_out_rows(run: Run, prompt_id: str, limit: int) -> PairRows:
+    """The first `limit` held-out pairs with a preference. Raises DataError when there is none."""
+    pairs = [pair for pair in preference_pairs(run, "held_out") if pair.label != "same"][:limit]
+    if not pairs:
+        raise DataError(f"{run.dir / '07_pairs'} holds no pair out of training; set pairs.held_out_share, or gcpo.held_out.every=0")
+    return PairRows(run, pairs, list(range(len(pairs))), prompt_id)
+
+
 def read_pairs(run: Run, with_same: bool = False) -> list[PreferencePair]:
     """The training split of the pairs that people decided; "same" only when asked for (the paper leaves it out)."""
     return [pair for pair in preference_pairs(run, "train") if with_same or pair.label != "same"]

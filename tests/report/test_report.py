@@ -13,10 +13,12 @@ from editr1.cli import main
 from editr1.errors import DataError
 from editr1.report import write_report
 from editr1.report.build import embed_json
+from editr1.report.calibration import margin_bars
 from editr1.report.gallery import choose_tasks, disagreements
 from editr1.report.pictures import BUDGET, Album, encode_small
 from editr1.report.results import show
-from editr1.schema import EditTask, ImageRef
+from editr1.schema import EditTask, ImageRef, Judgement, Trace
+from editr1.stages._judge_traces import write_judge_traces
 from editr1.store import ImageStore, Run
 from small_run import make_run
 
@@ -76,6 +78,18 @@ def test_every_edit_carries_its_verdicts_and_disagreements(run: Run, page: str) 
     for edit in (edit for card in cards for edit in card["edits"]):
         assert {voice["role"] for voice in edit["voices"]} <= {"annotator", "judge"}
         assert ("disagreement" in edit["flags"]) == bool(edit["split"])
+
+
+def test_agreement_by_margin_has_its_known_answer(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", training=False)
+    pairs = [pair for pair in run.read("07_pairs") if pair.label != "same"]
+    scores = {pair.winner.id: 6.0 for pair in pairs} | {pair.loser.id: 5.5 for pair in pairs}
+    write_judge_traces(run, "oracle", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
+    bars = margin_bars(run)
+    assert bars is not None
+    # every winner is half a point ahead: all pairs lie in the second bin and agree
+    assert dict(bars.rows)["0.5 to 1"] == ((f"100.0 % of {len(pairs)}", 100.0),)
+    assert dict(bars.rows)["under 0.5"] == (None,)
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@
     loop       the drawing of the loop with in / out / dropped at every arrow
     curves     metrics.jsonl as series
     results    10_metrics.jsonl as tables, intervals and bars
+    calibration  agreement with people by score difference
     gallery    edits with principles, verdicts and traces; before/after strips of the editor
     build      puts them into page/report.html
 
-Nothing here computes a number: the page shows what the run directory holds, and says so where it holds nothing.
+The page shows what the run directory holds, and says so where it holds nothing.
 """
 
 from editr1.report.build import write_report

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from editr1.report.calibration import margin_bars
 from editr1.report.curves import read_curves
 from editr1.report.gallery import build_gallery
 from editr1.report.loop import HEIGHT, WIDTH, draw_loop, dropped_reasons
@@ -43,6 +44,7 @@ def render(run: Run) -> str:
     curves = read_curves(run)
     metrics = run.metrics()
     rooms, arrows = draw_loop(run)
+    margins = margin_bars(run)
     data = {"images": album.uris, "cards": gallery.cards, "strips": strips, "curves": [asdict(stage) for stage in curves]}
     page = Environment(loader=PackageLoader("editr1.report", "page"), undefined=StrictUndefined, autoescape=select_autoescape())
     return page.get_template("report.html").render(
@@ -54,7 +56,7 @@ def render(run: Run) -> str:
         reasons=dropped_reasons(run),
         curves=curves,
         groups=result_groups(metrics),
-        categories=category_bars(metrics),
+        categories=[*category_bars(metrics), *([margins] if margins else [])],
         seconds=stage_seconds(metrics),
         pairs=count_pairs(run),
         gallery=gallery,

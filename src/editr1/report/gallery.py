@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,18 @@ class Gallery:
 
 
 def build_gallery(run: Run, album: Album) -> Gallery:
-    """A card a task for at most MAX_TASKS tasks, drawn evenly over the edit kinds in the order of the run."""
+    """A card a task for at most MAX_TASKS tasks, drawn evenly over the edit kinds in the order of the run.
+
+    Where a trained judge has spoken, its tasks are the ones that are shown: the held-out ones, which no training has seen.
+    """
     if not run.has("03_candidates"):
         return Gallery([], 0)
-    with_edits = {candidate.task_id for candidate in run.read("03_candidates")}
+    task_of = {candidate.id: candidate.task_id for candidate in run.read("03_candidates")}
+    with_edits = set(task_of.values())
     tasks = [task for task in run.read("01_tasks") if task.id in with_edits] if run.has("01_tasks") else []
-    chosen = choose_tasks(tasks)
-    judges = judge_traces(run, chosen)
+    judges = judge_traces(run, task_of)
+    judged = {task_of[key] for said in judges.values() for key in said}
+    chosen = choose_tasks([task for task in tasks if task.id in judged] or tasks)
     verdicts = _inspections(run, chosen)
     cards = []
     for task_id, group in itertools.groupby(_with_annotators(run), key=lambda pair: pair[0].task.id):
@@ -63,13 +68,12 @@ def _with_annotators(run: Run) -> Iterable[tuple[Quadruple, list[Trace]]]:
     return with_traces(run) if run.has("04_traces") else ((quadruple, []) for quadruple in quadruples(run))
 
 
-def judge_traces(run: Run, chosen: set[str]) -> dict[str, dict[str, list[Trace]]]:
-    """judge -> candidate id -> traces, for the judges that left any. Raises DataError for a broken line."""
-    wanted = {c.id for c in run.read("03_candidates") if c.task_id in chosen}
+def judge_traces(run: Run, wanted: Container[str] | None) -> dict[str, dict[str, list[Trace]]]:
+    """judge -> candidate id -> traces, of the wanted candidates (None = all). Raises DataError for a broken line."""
     return {path.stem: _read_traces(path, wanted) for path in sorted((run.dir / JUDGES).glob("*.jsonl"))}
 
 
-def _read_traces(path: Path, wanted: set[str]) -> dict[str, list[Trace]]:
+def _read_traces(path: Path, wanted: Container[str] | None) -> dict[str, list[Trace]]:
     found: dict[str, list[Trace]] = defaultdict(list)
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
@@ -77,7 +81,7 @@ def _read_traces(path: Path, wanted: set[str]) -> dict[str, list[Trace]]:
                 trace = from_json(Trace, line)
             except ValueError as error:
                 raise DataError(f"{path}:{number} is no trace ({error}); write the judge's traces again") from error
-            if trace.quadruple_id in wanted:
+            if wanted is None or trace.quadruple_id in wanted:
                 found[trace.quadruple_id].append(trace)
     return found
 

@@ -24,6 +24,7 @@ from editr1.errors import DataError
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
+from editr1.stages._judge_traces import write_judge_traces
 from editr1.stats import Estimate, bootstrap_mean, paired_difference
 from editr1.store import Run, preference_pairs
 from editr1.vlm.base import Sampling
@@ -132,6 +133,7 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
     previous: tuple[Scores, Scores] | None = None
     for judge in config.judges:
         judged = _judge_all(config, run, judge, pairs)
+        write_judge_traces(run, judge.name, judged.greedy_traces)
         sampled = _by_side(judged.sampled, pairs)
         floor = config.goals.pair_accuracy.get(judge.name)
         for metric in pair_metrics(f"pair_accuracy/{judge.name}", pairs, *sampled, protocol, config.seed):

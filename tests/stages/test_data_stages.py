@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -334,3 +335,16 @@ def test_pairs_need_exactly_one_origin_and_a_file_that_exists(run: Run) -> None:
     (run.dir.parent / "answers.txt").write_text("a b\n")
     with pytest.raises(DataError, match="unknown kind of table"):
         pairs.run(pairs.Config(file=run.dir.parent / "answers.txt", engine=QUIET), run.dir)
+
+
+def test_a_table_that_was_made_anew_is_not_joined_with_old_rows(run: Run) -> None:
+    with_candidates(run)
+    config = score.Config((score.Member("a", scripted("pool", lambda request: trace_text("10", 5))),), engine=QUIET)
+    score.run(config, run.dir)
+    shutil.rmtree(run.dir / "03_candidates")
+    with_candidates(run)
+    score.run(config, run.dir)  # the same candidates again: nothing to do
+    shutil.rmtree(run.dir / "03_candidates")
+    with_candidates(run, 3)
+    with pytest.raises(DataError, match="begun with input 03_candidates="):
+        score.run(config, run.dir)

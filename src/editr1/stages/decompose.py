@@ -57,7 +57,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `02_principles`. Raises BackendError when the endpoint fails beyond what the engine tolerates."""
     store = Run.open(run_dir, {"decompose": to_plain(config)}, create=False)
-    settings = to_plain(config, without=SPEED_KEYS)
+    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("01_tasks")
     items = ((task.id, task) for task in store.read("01_tasks"))
     work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=store.count("01_tasks"))

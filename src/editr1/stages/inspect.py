@@ -82,7 +82,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `05_inspections`; quadruples whose traces were all refused count as dropped, though their gold is kept."""
     store = Run.open(run_dir, {"inspect": to_plain(config)}, create=False)
-    settings = to_plain(config, without=SPEED_KEYS)
+    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("02_principles", "03_candidates", "04_traces")
     total = store.count("03_candidates")
     if config.second is not None:
         lane = Lane(config.second.batch_size, config.second.concurrency)
@@ -92,6 +92,8 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     lane = Lane(config.inspector.batch_size, config.inspector.concurrency)
     work = Work(partial(_make, config, store.dir), {"": lane})
     items = ((case.quadruple.id, case) for case in cases(store, with_second=config.second is not None))
+    if config.second is not None:
+        settings |= store.inputs(SECOND_TABLE)
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
     if config.second is not None:
         store.write_json(f"{TABLE}/agreement.json", inspector_agreement(store))

@@ -85,6 +85,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         file_items = ((f"row-{row.number:08d}", row) for row in rows)
         work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)})
         return store.process(TABLE, file_items, work, settings=settings, engine=config.engine)
+    settings |= store.inputs("02_principles", "03_candidates")
     items = ((f"{pair.a.id}:{pair.b.id}", pair) for pair in itertools.islice(comparisons(store, config), config.max_pairs))
     work = Work(partial(_make_annotator, config, store.dir), {"": Lane(concurrency=config.concurrency)})
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=config.max_pairs)

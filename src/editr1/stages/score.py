@@ -94,7 +94,8 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     work = Work(partial(Scorer, config, store.dir), lanes, _member_of, timed=True)
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
-    counts = store.process(TABLE, items, work, settings=to_plain(config, without=SPEED_KEYS), engine=config.engine, total=total)
+    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("02_principles", "03_candidates")
+    counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
     store.write_json(f"{TABLE}/usage.json", usage(config, store))
     return counts
 

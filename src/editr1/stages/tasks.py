@@ -109,6 +109,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         _filter(config, config.filter, store, source, settings)
         found = (verdict for verdict in store.read(FILTER_TABLE, FilterVerdict) if verdict.hard)
         hard = {verdict.index: verdict for verdict in itertools.islice(found, config.filter.num_hard)}
+        settings |= store.inputs(FILTER_TABLE)
     rows = mark_repeats(chosen_rows(config, source, hard))
     items = ((f"row-{row.index:08d}", row) for row in rows)
     work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)})

@@ -28,7 +28,7 @@ from editr1.schema import (
     from_json,
     to_json,
 )
-from editr1.store._files import exclusive, read_json, read_whole_lines, write_atomic, write_json
+from editr1.store._files import exclusive, files_digest, read_json, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, StageCounts, Work, count_rows, cut_shards
 from editr1.store.images import ImageStore
 from editr1.store.shards import Row, keys_digest, read_shard, seconds_path, shard_path, shard_paths, stored_keys_digest
@@ -107,11 +107,25 @@ class Run:
 
     def counts(self, table: str) -> StageCounts:
         """What the stage that wrote the table did. Raises DataError for a missing or unfinished table."""
+        summary = self._summary(table)
+        return StageCounts(**{name: summary[name] for name in StageCounts.__slots__})
+
+    def inputs(self, *tables: str) -> dict[str, str]:
+        """The contents of tables as settings of those made from them: a table made anew is not continued with old rows."""
+        return {f"input {table}": self._summary(table)["digest"] for table in tables}
+
+    def _summary(self, table: str) -> dict[str, Any]:
         path = self.dir / table / "counts.json"
         if not path.exists():
             state = "unfinished" if (self.dir / table).exists() else "missing"
             raise DataError(f"table {self.dir / table} is {state}; run (again): editr1 {STAGE_OF.get(table, table)} --run {self.dir} ...")
-        return StageCounts(**read_json(path))
+        summary = dict(read_json(path))
+        if missing := {*StageCounts.__slots__, "digest"} - summary.keys():
+            stage = STAGE_OF.get(table, table)
+            raise DataError(
+                f"{path} has no {min(missing)!r}: another version of editr1 wrote it; run again: editr1 {stage} --run {self.dir} ..."
+            )
+        return summary
 
     def count(self, table: str) -> int:
         """Number of records of a complete table."""
@@ -243,7 +257,8 @@ def _close_table(folder: Path, num_shards: int) -> StageCounts:
     dropped = (row for path in paths for row in read_shard(path) if row.dropped is not None)
     lines = "".join(json.dumps({"key": row.key, "reason": row.dropped}, ensure_ascii=False) + "\n" for row in dropped)
     write_atomic(folder / "dropped.jsonl", lines.encode())
-    write_json(folder / "counts.json", {name: getattr(counts, name) for name in StageCounts.__slots__})
+    summary = {name: getattr(counts, name) for name in StageCounts.__slots__}
+    write_json(folder / "counts.json", summary | {"digest": files_digest(paths)})
     return counts
 
 

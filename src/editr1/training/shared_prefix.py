@@ -37,8 +37,8 @@ class SharedPrefix:
     def forward(self, _: Any, *args: Any, **kwargs: Any) -> Any:
         """The model's forward; in scoring calls it notes where the traces begin."""
         labels_BL = kwargs.get("labels")
-        scoring = kwargs.get("fused_lm_head", False) and labels_BL is not None and not args
-        self.prompt_length = int((labels_BL != -100).any(dim=0).int().argmax()) if scoring else 0
+        if kwargs.get("fused_lm_head") and isinstance(labels_BL, Tensor) and not args:
+            self.prompt_length = int((labels_BL != -100).any(dim=0).int().argmax())
         try:
             return self._score(*args, **kwargs)
         finally:

@@ -39,7 +39,7 @@ def test_the_exit_code_says_whether_the_laws_hold(table, capsys):
     assert said.count("holds") == 10
     assert _audit("--table", table, "--judge", "{id: 'audit_judges:Gullible'}") == 1
     said = capsys.readouterr().out
-    assert "BROKEN  unedited" in said
+    assert "BROKEN   unedited" in said
     assert "broken by row-1 (8.0)" in said
     assert _audit("--table", table, "--judge", "audit_judges:Gullible", "--probes", "blends") == 0
 
@@ -49,8 +49,8 @@ def test_a_benchmark_judge_is_probed_with_the_model_that_the_options_name(table,
         args = ("--judge", "viescore", "--model", "m", "--base-url", endpoint.url, "--probes", "resized,unedited", "--edits", "3")
         assert _audit("--table", table, *args) == 1  # it likes everything: jitter does not move it, nor does the missing edit
     said = capsys.readouterr().out
-    assert "holds   resized" in said
-    assert "BROKEN  unedited" in said
+    assert "holds    resized" in said
+    assert "BROKEN   unedited" in said
 
 
 def test_json_names_every_broken_edit(table, capsys):
@@ -67,7 +67,9 @@ def test_a_run_keeps_the_figures_and_a_random_checkpoint_is_unscored(tmp_path, c
     checkpoint = build_tiny_verifier(tmp_path / "model")
     judge = ("--checkpoint", str(checkpoint), "--prompt", "compact", "--max-tokens", "12")
     assert _audit("--run", str(run_dir), *judge, "--probes", "unedited,resized") == 1
-    assert "3 unscored" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "UNSCORED unedited" in said
+    assert "3 unscored" in said
     metrics = {metric.name: metric for metric in Run.open(run_dir).metrics()}
     assert metrics["audit/unedited"].value is None
     assert metrics["audit/unedited"].num_unscored == 3

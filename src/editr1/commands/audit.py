@@ -157,15 +157,15 @@ def _as_json(metric: Metric) -> dict[str, Any]:
 
 
 def _lines(result: ProbeResult, metric: Metric) -> list[str]:
-    mark = {True: "holds", False: "BROKEN", None: "-"}[metric.holds]
+    mark = "UNSCORED" if metric.holds is False and metric.value is None else {True: "holds", False: "BROKEN", None: "-"}[metric.holds]
     share = "no case" if metric.value is None else f"{metric.value:6.1%} [{metric.low:.1%}, {metric.high:.1%}]"
     extra = f", {result.num_unscored} unscored" * bool(result.num_unscored) + f", {result.num_not_applicable} not applicable" * bool(
         result.num_not_applicable
     )
-    lines = [f"{mark:7} {result.probe.name:17} {share:24} of {result.n}{extra}: {result.probe.law_in_words}"]
+    lines = [f"{mark:8} {result.probe.name:17} {share:24} of {result.n}{extra}: {result.probe.law_in_words}"]
     if metric.holds is False:
         shown = (f"{case.case_id} ({', '.join(f'{score:.1f}' for score in case.scores)})" for case in result.broken[:SHOWN_BROKEN])
-        lines += [f"        broken by {'; '.join(shown)}"] * bool(result.broken)
+        lines += [f"         broken by {'; '.join(shown)}"] * bool(result.broken)
     return lines
 
 

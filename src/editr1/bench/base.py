@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.schema import Metric, Reward, derive_seed
+from editr1.schema import Label, Metric, Reward, derive_seed
 from editr1.stats import Credit, Estimate, accuracy, half_credit, pairwise_report, strict_credit
 from editr1.stats.intervals import Floats
 
@@ -37,6 +37,33 @@ class EditItem:
     instruction: str
     load: Callable[[], tuple[Image.Image, Image.Image]]
     """Gives (source, edited); raises DataError for a missing or broken file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonItem:
+    """Two edits of one source with what people said about them, for judges that look at both."""
+
+    key: str
+    instruction: str
+    load: Callable[[], tuple[Image.Image, Image.Image, Image.Image]]
+    """Gives (source, a, b); raises DataError for a missing or broken file."""
+    label: Label
+    cluster: str
+    """What comparisons share: source image or task."""
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """What a judge of pairs said in both orders; a and b are the edits, not their places."""
+
+    key: str
+    forward: Label | None
+    """Shown a first; None = no readable choice."""
+    reverse: Label | None
+    """Shown b first."""
+    num_tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

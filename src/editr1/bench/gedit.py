@@ -51,9 +51,6 @@ CSV_COLUMNS = ("edited_image", "sementics_score", "quality_score", "intersection
 DATA_COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
 DOWNLOAD = "huggingface-cli download stepfun-ai/GEdit-Bench --repo-type dataset --local-dir DIR"
 
-# peers report a spread of about .1 in O between runs of the same judge on the same images
-NOISE_FLOOR = 0.1
-
 RowId = tuple[str, str, str]
 """(task, language, key)."""
 
@@ -168,11 +165,6 @@ def micro_of_tasks(task_means: Mapping[str, float], counts: Mapping[str, int] | 
 def macro_of_tasks(task_means: Mapping[str, float]) -> float:
     """The unweighted mean of the tasks, as the official script prints it."""
     return sum(task_means.values()) / len(task_means)
-
-
-def between_run_sd(values: Sequence[float]) -> float | None:
-    """Standard deviation of one number over repeated judging; None for fewer than two runs."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 # --- judging ----------------------------------------------------------------------------------------

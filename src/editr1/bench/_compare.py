@@ -1,0 +1,140 @@
+"""Two judges, or two editors under one judge, on the same samples: the difference with its interval, and where they differ.
+
+Works on outcome rows (`bench.base.Outcome`), which every judged benchmark leaves behind. Credits of pairs are compared by their
+half credit and by exact McNemar on strict right and wrong; scores of edits by their mean, sample by sample.
+Protocols: `compare/<unit>/<micro|macroN>`, `compare/credit/mcnemar`, `compare/<unit>/agreement`, `compare/<unit>/category/<name>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from editr1.bench.base import Outcome, refuse_doubles, to_metric
+from editr1.errors import DataError
+from editr1.schema import Metric, derive_seed, from_json
+from editr1.stats import GSB, holm, mcnemar, paired_difference, sign_flip_p
+from editr1.stats.agreement import cohen_kappa
+from editr1.stats.intervals import Floats
+
+# ours: peers report about .1 between two runs of the same judge on the same images; a smaller change in a mean score is no finding
+NOISE_FLOOR = 0.1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; every difference is b - a."""
+
+    metrics: list[Metric]
+    disagreements: list[tuple[str, float | None, float | None]]
+    """(key, value of a, value of b) where they differ, largest difference first; one-sided silence comes last."""
+    num_only_a: int
+    """Samples that only a has; left out of every number."""
+    num_only_b: int
+
+
+def read_outcomes(path: Path, category: str = "") -> list[Outcome]:
+    """The rows of an `*.outcomes.jsonl`, optionally only those whose category starts with `category`.
+
+    Raises DataError for a file that is no such list, holds a key twice, or has no row left.
+    """
+    try:
+        rows = [from_json(Outcome, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path}: no outcome rows ({error}); give a *.outcomes.jsonl that `editr1 bench` wrote") from error
+    kept = [row for row in rows if row.category.startswith(category)]
+    if not kept:
+        raise DataError(f"{path}: no row of category {category!r}; there are {', '.join(sorted({row.category for row in rows})) or 'none'}")
+    refuse_doubles([row.key for row in kept], str(path))
+    return kept
+
+
+def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0) -> Comparison:
+    """Paired comparison on the samples that both have. Raises DataError when there is none, or for scores against credits."""
+    by_key = {row.key: row for row in b}
+    common = [(row, by_key[row.key]) for row in a if row.key in by_key]
+    if not common:
+        raise DataError("the two files have no sample in common: they are of different benchmarks, sets or versions")
+    units = {row.unit for pair in common for row in pair}
+    if len(units) > 1:
+        raise DataError("one file holds scores and the other credits of pairs: they cannot be compared")
+    metrics = _credits(common, seed) if units == {"credit"} else _scores(common, seed)
+    return Comparison(metrics, _disagreements(common), len(a) - len(common), len(b) - len(common))
+
+
+def _credits(common: Sequence[tuple[Outcome, Outcome]], seed: int) -> list[Metric]:
+    half = [np.array([0.5 if pair[side].value is None else pair[side].value for pair in common]) for side in (0, 1)]
+    right = [values == 1.0 for values in half]
+    num_unscored = sum(x.value is None or y.value is None for x, y in common)
+    test = mcnemar(*right)
+    agreement = float(np.mean(right[0] == right[1]))
+    discordant = test.only_a + test.only_b
+    share = test.only_b / discordant if discordant else None
+    return [
+        *_differences([first for first, _ in common], half[0], half[1], "credit", num_unscored, seed),
+        Metric("compare_only_b_right", share, n=discordant, protocol="compare/credit/mcnemar", p_value=test.p_value),
+        Metric("compare_agreement", agreement, n=len(common), num_unscored=num_unscored, protocol="compare/credit/agreement"),
+        Metric("compare_kappa", cohen_kappa(right[0].tolist(), right[1].tolist()), n=len(common), protocol="compare/credit/kappa"),
+    ]
+
+
+def _scores(common: Sequence[tuple[Outcome, Outcome]], seed: int) -> list[Metric]:
+    scored = [(x, x.value, y.value) for x, y in common if x.value is not None and y.value is not None]
+    num_unscored = len(common) - len(scored)
+    if not scored:
+        return [Metric("compare_micro", None, num_unscored=num_unscored, protocol="compare/score/micro")]
+    rows = [row for row, _, _ in scored]
+    first, second = np.array([value for _, value, _ in scored]), np.array([value for _, _, value in scored])
+    found = _differences(rows, first, second, "score", num_unscored, seed)
+    votes = GSB(int((second > first).sum()), int((second == first).sum()), int((second < first).sum()))
+    low, high = votes.interval()
+    rng = np.random.default_rng(derive_seed(seed, "compare", "sign-flip"))
+    flip = sign_flip_p(second - first, [row.cluster for row in rows], rng=rng)
+    return [
+        *found,
+        Metric("compare_gsb", votes.value, low, high, n=votes.n, protocol="compare/score/gsb", p_value=votes.p_value),
+        Metric("compare_sign_flip", float((second - first).mean()), n=len(rows), protocol="compare/score/sign-flip", p_value=flip),
+    ]
+
+
+def _differences(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, num_unscored: int, seed: int) -> list[Metric]:
+    """Micro and macro difference, and each category with p adjusted by Holm over the categories."""
+    categories = sorted({row.category for row in rows})
+    found = [_difference(rows, a, b, unit, "micro", None, num_unscored, seed)]
+    if len(categories) > 1:
+        found.append(_difference(rows, a, b, unit, f"macro{len(categories)}", [row.category for row in rows], num_unscored, seed))
+        found += _by_category(rows, a, b, unit, categories, seed)
+    return found
+
+
+def _difference(
+    rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, kind: str, strata: Sequence[str] | None, num_unscored: int, seed: int
+) -> Metric:
+    rng = np.random.default_rng(derive_seed(seed, "compare", unit, kind))
+    result = paired_difference(a, b, [row.cluster for row in rows], rng=rng, strata=strata)
+    name = "compare_" + kind.rstrip("0123456789")
+    metric = to_metric(name, result.estimate, f"compare/{unit}/{kind}", n=len(rows), num_unscored=num_unscored, p_value=result.p_value)
+    return metric if unit == "credit" else _against_noise(metric)
+
+
+def _by_category(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, categories: Sequence[str], seed: int) -> list[Metric]:
+    found = []
+    for category in categories:
+        inside = [i for i, row in enumerate(rows) if row.category == category]
+        found.append(_difference([rows[i] for i in inside], a[inside], b[inside], unit, f"category/{category}", None, 0, seed))
+    tested = [i for i, metric in enumerate(found) if metric.p_value is not None]
+    adjusted = dict(zip(tested, holm([p for i in tested if (p := found[i].p_value) is not None]), strict=True))
+    return [replace(metric, p_value=adjusted.get(i)) for i, metric in enumerate(found)]
+
+
+def _against_noise(metric: Metric) -> Metric:
+    holds = metric.value is not None and abs(metric.value) >= NOISE_FLOOR
+    return replace(metric, goal=f"a change of at least {NOISE_FLOOR:g}, the spread between runs of one judge", holds=holds)
+
+
+def _disagreements(common: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str, float | None, float | None]]:
+    rows = [(x.key, x.value, y.value) for x, y in common if x.value != y.value]
+    return sorted(rows, key=lambda row: (row[1] is None or row[2] is None, -abs((row[1] or 0.0) - (row[2] or 0.0)), row[0]))

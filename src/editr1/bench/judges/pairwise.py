@@ -1,0 +1,74 @@
+"""A judge that looks at both edits, asked in both orders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from editr1.bench.base import JudgedPair
+from editr1.bench.judges._texts import render
+from editr1.schema import Label, derive_seed
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+
+_CHOICE = re.compile(r"^[*_` ]*choice[*_` ]*:[*_` ]*(A|B|SAME)[*_`. ]*$", re.IGNORECASE | re.MULTILINE)
+_MEANING: dict[str, Label] = {"A": "a", "B": "b", "SAME": "same"}
+_SWAPPED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
+
+
+@dataclass(frozen=True, slots=True)
+class PairItem:
+    """Two edits to compare, with their pictures in memory."""
+
+    id: str
+    source: Image.Image
+    a: Image.Image
+    b: Image.Image
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseJudge:
+    """Compares two edits twice, once in each order."""
+
+    vlm: VLM
+    sampling: Sampling
+
+    def compare(self, items: Sequence[PairItem], seed: int = 0) -> list[JudgedPair]:
+        """One JudgedPair an item; an answer without a readable choice is None. Raises BackendError when the machine fails."""
+        requests = [request for item in items for request in self._requests(item, seed)]
+        replies = self.vlm.chat(requests)
+        return [_judged(item.id, replies[2 * i], replies[2 * i + 1]) for i, item in enumerate(items)]
+
+    def _requests(self, item: PairItem, seed: int) -> list[ChatRequest]:
+        text = render("pairwise", instruction=item.instruction)
+        orders = {"forward": (item.source, item.a, item.b, text), "reverse": (item.source, item.b, item.a, text)}
+        return [ChatRequest(parts, sampling=self.sampling, seed=derive_seed(seed, item.id, order)) for order, parts in orders.items()]
+
+
+def read_choice(text: str) -> Label | None:
+    """The choice of the last line that states one; None when there is none.
+
+    >>> read_choice("A is sharper.\\n**CHOICE: A**"), read_choice("I like A")
+    ('a', None)
+    """
+    found = _CHOICE.findall(text)
+    return _MEANING[found[-1].upper()] if found else None
+
+
+def _judged(key: str, forward: ChatReply, reverse: ChatReply) -> JudgedPair:
+    second = read_choice(reverse.text)
+    return JudgedPair(
+        key,
+        read_choice(forward.text),
+        None if second is None else _SWAPPED[second],  # in this order the picture called A was b
+        forward.num_tokens + reverse.num_tokens,
+        forward.seconds + reverse.seconds,
+    )
+
+
+def build(vlm: VLM, temperature: float = 0.0, max_tokens: int = 1024) -> PairwiseJudge:
+    """The judge. ours: greedy, so that what differs between the orders is the order."""
+    return PairwiseJudge(vlm, Sampling(temperature, max_tokens=max_tokens))

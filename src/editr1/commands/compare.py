@@ -1,0 +1,43 @@
+"""Compare two judges, or two editors under one judge, sample by sample: difference b - a, interval, p, and where they disagree.
+
+    editr1 compare RUN_A/bench_gedit_viescore.outcomes.jsonl RUN_B/bench_gedit_viescore.outcomes.jsonl
+
+Intervals resample whole clusters (source images); p values of categories are adjusted by Holm. A change of a mean score
+below the spread between two runs of one judge (about .1) is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from editr1.bench._compare import compare, read_outcomes
+from editr1.commands._metrics import add_output_arguments, say, show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A", help="an *.outcomes.jsonl that `editr1 bench` wrote")
+    parser.add_argument("b", type=Path, metavar="B", help="another of the same benchmark")
+    parser.add_argument("--category", default="", metavar="PREFIX", help="only samples whose category starts so, such as overall/")
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="disagreements to print (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add_output_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    found = compare(read_outcomes(args.a, args.category), read_outcomes(args.b, args.category), args.seed)
+    show(found.metrics, args)
+    if args.json:
+        return 0
+    if found.num_only_a or found.num_only_b:
+        say(f"left out: {found.num_only_a} samples that only A has, {found.num_only_b} that only B has")
+    for metric in found.metrics:
+        if metric.holds is False:
+            say(f"{metric.protocol}: {metric.value:+.3f} is below the noise floor ({metric.goal})")
+    say(f"{len(found.disagreements)} samples differ" + (":" if found.disagreements[: args.show] else ""))
+    say(*(f"  {key}: A {_value(a)}, B {_value(b)}" for key, a, b in found.disagreements[: args.show]))
+    return 0
+
+
+def _value(value: float | None) -> str:
+    return "unscored" if value is None else f"{value:.2f}"

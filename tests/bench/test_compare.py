@@ -1,0 +1,106 @@
+"""Paired comparison of two judges or editors from outcome rows."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from editr1.bench._compare import compare, read_outcomes
+from editr1.bench.base import Outcome
+from editr1.cli import main
+from editr1.errors import DataError
+from editr1.schema import to_json
+
+
+def scores(shift: float, seed: int = 0, n: int = 60) -> list[Outcome]:
+    rng = random.Random(seed)
+    base = [rng.uniform(2, 8) for _ in range(n)]
+    return [Outcome(f"k{i}", f"s{i // 2}", ("add", "remove")[i % 2], value + shift) for i, value in enumerate(base)]
+
+
+def by_protocol(found) -> dict:
+    return {metric.protocol: metric for metric in found.metrics}
+
+
+def test_a_constant_shift_is_found_whatever_the_spread_of_the_samples() -> None:
+    found = by_protocol(compare(scores(0.0), scores(0.3)))
+    for protocol in ("compare/score/micro", "compare/score/macro2", "compare/score/category/add"):
+        assert found[protocol].value == pytest.approx(0.3)
+        assert found[protocol].low == pytest.approx(0.3)
+        assert found[protocol].p_value < 0.01
+        assert found[protocol].holds
+    assert found["compare/score/gsb"].value == 1.0
+    assert found["compare/score/sign-flip"].p_value < 0.01
+
+
+def test_a_change_below_the_noise_floor_is_marked_however_significant() -> None:
+    metric = by_protocol(compare(scores(0.0), scores(0.05)))["compare/score/micro"]
+    assert metric.p_value < 0.01
+    assert metric.holds is False
+
+
+def test_nothing_differs_from_itself() -> None:
+    found = compare(scores(0.0), scores(0.0))
+    assert found.disagreements == []
+    assert by_protocol(found)["compare/score/micro"].p_value == 1.0
+
+
+def credits_of(values: list[float | None]) -> list[Outcome]:
+    return [Outcome(f"k{i}", f"s{i}", "", value, "credit") for i, value in enumerate(values)]
+
+
+def test_credits_known_answer() -> None:
+    # 139 / 161 discordant pairs: p = .225
+    a = credits_of([1.0] * 139 + [0.0] * 161 + [1.0] * 100)
+    b = credits_of([0.0] * 139 + [1.0] * 161 + [1.0] * 100)
+    found = by_protocol(compare(a, b))
+    assert found["compare/credit/mcnemar"].p_value == pytest.approx(0.225, abs=5e-4)
+    assert found["compare/credit/mcnemar"].value == pytest.approx(161 / 300)
+    assert found["compare/credit/micro"].value == pytest.approx(22 / 400)
+    assert found["compare/credit/agreement"].value == 0.25
+
+
+def test_silence_is_half_a_credit_and_is_listed_last() -> None:
+    found = compare(credits_of([1.0, 1.0, None]), credits_of([0.0, None, None]))
+    metric = by_protocol(found)["compare/credit/micro"]
+    assert metric.value == pytest.approx((-1.0 - 0.5 + 0.0) / 3)
+    assert metric.num_unscored == 2
+    assert [key for key, _, _ in found.disagreements] == ["k0", "k1"]
+
+
+def test_samples_of_one_side_only_are_counted() -> None:
+    found = compare(scores(0.0)[:40], scores(0.1)[10:])
+    assert (found.num_only_a, found.num_only_b, by_protocol(found)["compare/score/micro"].n) == (10, 20, 30)
+    with pytest.raises(DataError, match="no sample in common"):
+        compare(scores(0.0)[:5], scores(0.0)[5:])
+    with pytest.raises(DataError, match="cannot be compared"):
+        compare(scores(0.0), credits_of([1.0, 0.0]))
+
+
+def write(path: Path, rows: list[Outcome]) -> Path:
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = write(tmp_path / "a.jsonl", scores(0.0)), write(tmp_path / "b.jsonl", scores(0.05))
+    assert main(["compare", str(a), str(b), "--show", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "below the noise floor" in out
+    assert "60 samples differ" in out
+    assert main(["compare", str(a), str(b), "--category", "add", "--json"]) == 0
+    assert {json.loads(line)["n"] for line in capsys.readouterr().out.splitlines()} == {30}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "no outcome rows"), ("", "no row of category"), (to_json(scores(0.0)[0]) + "\n" + to_json(scores(0.0)[0]), "more than once")],
+)
+def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_outcomes(path)

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._rows import load_pair, read_rows, to_bytes
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed, stable_id
 from editr1.stats import accuracy, pairwise_report, to_margins
@@ -78,6 +78,14 @@ class EditScoreBench:
                     seen.add(key)
                     yield EditItem(key, row["instruction"], partial(self._load, i, side))
 
+    def comparisons(self) -> Iterator[ComparisonItem]:
+        """Every pair with a = the winner: only a judge asked in both orders may see them so."""
+        for i, row in enumerate(self.rows()):
+            instruction = self.table[i]["instruction"]
+            yield ComparisonItem(
+                f"{row.dimension}/{i}", instruction, partial(self._load_both, i), "a", row.source, f"{row.dimension}/{row.task}"
+            )
+
     def rows(self) -> Iterator[Row]:
         for i in range(len(self.table)):
             row = self.table[i]
@@ -109,6 +117,10 @@ class EditScoreBench:
         row = self.table[i]
         source, edited = (to_bytes(cell, self.folder, _where(i)) for cell in (row["input_image"], row["output_images"][side]))
         return load_pair(source, edited, _where(i))
+
+    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+        source, a = self._load(i, 0)
+        return source, a, self._load(i, 1)[1]
 
 
 def build(root: Path | str | None = None) -> EditScoreBench:

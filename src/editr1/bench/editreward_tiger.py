@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._rows import load_pair, read_rows, to_bytes
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, credit_outcome, require_folder, to_metric
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
-from editr1.schema import Metric, derive_seed, stable_id
+from editr1.schema import Label, Metric, derive_seed, stable_id
 from editr1.stats import bootstrap_mean
 from editr1.stats.kway import argsort_right, chance, group_tau
 from editr1.stats.ties import three_class
@@ -128,6 +128,11 @@ class TigerBench:
                     seen.add(key)
                     yield EditItem(key, row["instruction"], partial(self._load, i, side))
 
+    def comparisons(self) -> Iterator[ComparisonItem]:
+        for i, row in enumerate(self.rows()):
+            label: Label = "same" if row.sign == 0 else "a" if row.sign > 0 else "b"
+            yield ComparisonItem(str(i), self.table[i]["instruction"], partial(self._load_both, i), label, row.group, f"k{row.k}")
+
     def rows(self) -> Iterator[Row]:
         for i in range(len(self.table)):
             row = self.table[i]
@@ -159,6 +164,10 @@ class TigerBench:
         row = self.table[i]
         source, edited = (to_bytes(row[name], self.folder, _where(i)) for name in ("source_image", ("candidate_1", "candidate_2")[side]))
         return load_pair(source, edited, _where(i))
+
+    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+        source, a = self._load(i, 0)
+        return source, a, self._load(i, 1)[1]
 
 
 def build(root: Path | str | None = None) -> TigerBench:

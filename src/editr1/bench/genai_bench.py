@@ -7,8 +7,9 @@ rightvote, tievote, bothbad_vote. Source: TIGER-AI-Lab/GenAI-Bench (MIT); data: 
 - `genai-bench/three-class/...`: EditReward's protocol, both kinds of tie in one class; epsilon tuned in sample there, cross-fitted here.
 - `genai-bench/decisive/...`: the 503 pairs where people chose a side.
 
-Published accuracies use the first `[[...]]` of an answer. Models that echo the list of options make the rule matter: qwenVL
-reads 14.91 (first), 16.43 (last) or 12.08 (answers that name one label only).
+Judges are asked about the dataset itself (`editr1 bench genai_bench --root DIR`), scores under the last two protocols, judges of pairs
+under `genai-bench/pairwise/...`. Published accuracies use the first `[[...]]` of an answer. Models that echo the list of options make
+the rule matter: qwenVL reads 14.91 (first), 16.43 (last) or 12.08 (answers that name one label only).
 """
 
 from __future__ import annotations
@@ -16,20 +17,39 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
-from editr1.bench.base import accuracy_metrics, by_kind, refuse_doubles, to_metric
+from editr1.bench._rows import load_pair, read_rows, to_bytes
+from editr1.bench.base import (
+    ComparisonItem,
+    EditItem,
+    JudgedEdit,
+    Outcome,
+    accuracy_metrics,
+    by_kind,
+    credit_outcome,
+    refuse_doubles,
+    require_folder,
+    to_metric,
+)
 from editr1.errors import DataError
-from editr1.schema import Metric, derive_seed
-from editr1.stats import bootstrap_mean
+from editr1.schema import Label, Metric, derive_seed
+from editr1.stats import bootstrap_mean, to_margins
+from editr1.stats.intervals import Floats
+from editr1.stats.ties import three_class
 
 Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
 VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}
+SIDES = ("left", "right")
+COLUMNS = ("source_prompt", "instruct_prompt", "source_image", "left_output_image", "right_output_image", "vote_type")
+DOWNLOAD = "download the folder image_edition of HF TIGER-Lab/GenAI-Bench (dataset)"
 SIGNS: dict[Vote, int] = {"A>B": 1, "B>A": -1, "A=B=Good": 0, "A=B=Bad": 0}
 
 Rule = Literal["first", "last", "unambiguous"]
@@ -139,3 +159,71 @@ def position_metrics(answers: Sequence[Answer]) -> list[Metric]:
 
 def _sign(label: Vote | None) -> float:
     return math.nan if label is None else float(SIGNS[label])
+
+
+# --- judging ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GenAIBench:
+    """The dataset. Make one with `build`."""
+
+    folder: Path
+    table: Any
+    votes: tuple[Vote, ...]
+    sources: tuple[str, ...]
+    name: str = "genai_bench"
+
+    def edits(self) -> Iterator[EditItem]:
+        for i in range(len(self.votes)):
+            for side in SIDES:
+                yield EditItem(f"{i}/{side}", self.table[i]["instruct_prompt"], partial(self._load, i, side))
+
+    def comparisons(self) -> Iterator[ComparisonItem]:
+        for i, (vote, source) in enumerate(zip(self.votes, self.sources, strict=True)):
+            label: Label = "same" if SIGNS[vote] == 0 else "a" if SIGNS[vote] > 0 else "b"
+            yield ComparisonItem(str(i), self.table[i]["instruct_prompt"], partial(self._load_both, i), label, source)
+
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        signs = np.array([SIGNS[vote] for vote in self.votes])
+        gaps = self._gaps(judged)
+        decided = signs != 0
+        clusters = [source for source, is_decided in zip(self.sources, decided, strict=True) if is_decided]
+        found = accuracy_metrics("genai_decisive", (gaps * signs)[decided], clusters, "genai-bench/decisive", seed=seed)
+        base = "genai-bench/three-class"
+        classes = three_class(gaps, signs.tolist(), self.sources, rng=np.random.default_rng(derive_seed(seed, base)))
+        estimate = bootstrap_mean(classes.credit, self.sources, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
+        n, num_unscored = classes.n, classes.num_unscored
+        return [
+            *found,
+            to_metric("genai_three_class", estimate, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
+            Metric("genai_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
+            Metric("genai_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
+        ]
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        rows = zip(self.votes, self.sources, self._gaps(judged).tolist(), strict=True)
+        return [credit_outcome(str(i), source, vote, gap * SIGNS[vote]) for i, (vote, source, gap) in enumerate(rows) if SIGNS[vote]]
+
+    def _gaps(self, judged: Mapping[str, JudgedEdit]) -> Floats:
+        values = [[found.value if (found := judged.get(f"{i}/{side}")) else None for i in range(len(self.votes))] for side in SIDES]
+        return to_margins(*values)
+
+    def _load(self, i: int, side: str) -> tuple[Image.Image, Image.Image]:
+        row, where = self.table[i], f"genai_bench: row {i}"
+        source, edited = (to_bytes(row[name], self.folder, where) for name in ("source_image", f"{side}_output_image"))
+        return load_pair(source, edited, where)
+
+    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+        source, left = self._load(i, "left")
+        return source, left, self._load(i, "right")[1]
+
+
+def build(root: Path | str | None = None) -> GenAIBench:
+    """The benchmark from a local copy of the configuration image_edition. Raises DataError that says what to download."""
+    folder = require_folder(root, "genai_bench", DOWNLOAD)
+    table = read_rows(folder, COLUMNS, "genai_bench")
+    unknown = sorted(set(table["vote_type"]) - set(VOTES))
+    if unknown:
+        raise DataError(f"genai_bench: unknown vote_type {unknown[0]!r}, expected one of {', '.join(VOTES)}")
+    return GenAIBench(folder, table, tuple(VOTES[vote] for vote in table["vote_type"]), tuple(table["source_prompt"]))

@@ -11,8 +11,9 @@ from typing import Any
 
 from editr1.bench._cache import CachedVLM, Prices
 from editr1.bench._judging import MAX_UNSCORED, check_unscored, judge_edits
+from editr1.bench._pairwise import ComparesPairs, HasComparisons, judge_pairs, pairwise_metrics, pairwise_outcomes
 from editr1.bench._repeats import between_run
-from editr1.bench.base import Benchmark
+from editr1.bench.base import Benchmark, Outcome
 from editr1.bench.judges.base import Judge
 from editr1.commands._metrics import say, show
 from editr1.config import Component, available, create, parse_yaml
@@ -56,8 +57,8 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     run = Run.open(args.run)
     settings = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or args.judge.rpartition(":")[2]
-    num_edits = sum(1 for _ in benchmark.edits())
     if args.dry_run or not args.json:
+        num_edits = sum(1 for _ in benchmark.edits())
         say(f"{benchmark.name}: {num_edits} edits x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
     if args.dry_run:
         return 0
@@ -76,7 +77,7 @@ class _Ask:
     """One judge about one benchmark, as often as the options say."""
 
     benchmark: Benchmark
-    judge: Judge
+    judge: Judge | ComparesPairs
     run: Run
     settings: dict[str, Any]
     args: argparse.Namespace
@@ -84,22 +85,32 @@ class _Ask:
 
     def once(self, name: str, repeat: int) -> list[Metric]:
         """The metrics of one repeat; its answers and outcomes stay in the run."""
-        args = self.args
         table = f"{name}_{repeat}" if repeat else name
+        metrics, outcomes = (self._pairs if isinstance(self.judge, ComparesPairs) else self._edits)(table, self.args.seed + repeat)
+        write_atomic(self.run.dir / f"{table}.outcomes.jsonl", "".join(to_json(outcome) + "\n" for outcome in outcomes).encode())
+        return metrics
+
+    def _edits(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:
+        assert not isinstance(self.judge, ComparesPairs)
+        edits = self.benchmark.edits()
         judged, counts = judge_edits(
-            self.run,
-            table,
-            self.benchmark.edits(),
-            self.judge,
-            settings=self.settings,
-            seed=args.seed + repeat,
-            lane=Lane(args.batch_size, 1 if args.checkpoint else args.concurrency),
-            say=self.status,
+            self.run, table, edits, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
-        check_unscored(judged, counts, args.max_unscored)
-        lines = "".join(to_json(outcome) + "\n" for outcome in self.benchmark.outcomes(judged))
-        write_atomic(self.run.dir / f"{table}.outcomes.jsonl", lines.encode())
-        return self.benchmark.metrics(judged, args.seed)
+        check_unscored(judged, counts, self.args.max_unscored)
+        return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
+
+    def _pairs(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:
+        assert isinstance(self.judge, ComparesPairs)
+        if not isinstance(self.benchmark, HasComparisons):
+            raise ConfigError(f"benchmark {self.benchmark.name} has single edits and no pairs; judge {self.args.judge!r} compares pairs")
+        judged, _ = judge_pairs(
+            self.run, table, self.benchmark, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
+        )
+        items = list(self.benchmark.comparisons())
+        return pairwise_metrics(self.benchmark.name, items, judged, self.args.seed), pairwise_outcomes(items, judged)
+
+    def _lane(self) -> Lane:
+        return Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)
 
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -119,10 +130,10 @@ def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:
     return CachedVLM(create("vlm", component), args.cache or run.dir / "cache", Prices(*args.price))
 
 
-def make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Judge:
+def make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Judge | ComparesPairs:
     """The judge. Raises ConfigError for an unknown one, an unknown option, or a judge that needs a model and has none."""
     given = {"vlm": vlm} if vlm is not None else {}
-    judge: Judge = create("judges", Component(args.judge, {**options(args.judge_set), **given}))
+    judge: Judge | ComparesPairs = create("judges", Component(args.judge, {**options(args.judge_set), **given}))
     return judge
 
 

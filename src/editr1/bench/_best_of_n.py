@@ -1,0 +1,79 @@
+"""Best-of-N: a judge picks one of N edits a task, and a referee says how good the pick is, beside the baselines.
+
+The judge's number alone says little: a random pick, the best single editor and the oracle (the referee picks for itself) show how much
+of the possible gain it earned. Protocols: `best-of-n/{judge,random,best-editor,oracle,gain}`; the gain over random is paired by task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from editr1.bench.base import to_metric
+from editr1.errors import DataError
+from editr1.schema import Metric, derive_seed
+from editr1.stats import bootstrap_mean, paired_difference
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One edit that could be picked."""
+
+    editor: str
+    score: float | None
+    """The judge's; None = unscored, never picked while another edit has a score."""
+    truth: float
+    """The referee's, on any scale."""
+
+
+def pick_value(group: Sequence[Choice]) -> float:
+    """Truth of the judge's pick: the mean over edits that share its highest score, for no order among them is the judge's.
+
+    Without any score the judge picked nothing, and the value is that of a random pick.
+
+    >>> pick_value([Choice("x", 9.0, 1.0), Choice("y", 9.0, 0.0), Choice("z", None, 5.0)])
+    0.5
+    """
+    scores = [choice.score for choice in group if choice.score is not None]
+    top = max(scores, default=None)
+    return _mean([choice.truth for choice in group if top is None or choice.score == top])
+
+
+def best_of_n(groups: Sequence[Sequence[Choice]], seed: int = 0) -> list[Metric]:
+    """The judge's picks and the baselines, each with a bootstrap interval over tasks. groups: one a task, at least one edit each.
+
+    The best single editor is the one of the highest mean among those that serve every task; it is chosen on the same tasks, which
+    flatters it. Raises DataError for no task or an empty one.
+    """
+    if not groups or not all(groups):
+        raise DataError("best-of-N needs at least one task, and at least one edit a task")
+    values = {
+        "judge": [pick_value(group) for group in groups],
+        "random": [_mean([choice.truth for choice in group]) for group in groups],
+        "oracle": [max(choice.truth for choice in group) for group in groups],
+    }
+    editor = _best_editor(groups)
+    if editor is not None:
+        values["best-editor"] = [_mean([choice.truth for choice in group if choice.editor == editor]) for group in groups]
+    num_unscored = sum(choice.score is None for group in groups for choice in group)
+    found = []
+    for name, value in values.items():
+        estimate = bootstrap_mean(value, rng=np.random.default_rng(derive_seed(seed, "best-of-n", name)))
+        metric_name = "best_of_n/" + name.replace("-", "_")
+        found.append(to_metric(metric_name, estimate, f"best-of-n/{name}", n=len(groups), num_unscored=num_unscored))
+    rng = np.random.default_rng(derive_seed(seed, "best-of-n", "gain"))
+    gain = paired_difference(values["random"], values["judge"], rng=rng)
+    return [*found, to_metric("best_of_n/gain", gain.estimate, "best-of-n/gain", n=len(groups), p_value=gain.p_value)]
+
+
+def _best_editor(groups: Sequence[Sequence[Choice]]) -> str | None:
+    everywhere = set.intersection(*({choice.editor for choice in group} for group in groups))
+    means = {editor: _mean([choice.truth for group in groups for choice in group if choice.editor == editor]) for editor in everywhere}
+    return max(sorted(means), key=lambda editor: means[editor]) if means else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

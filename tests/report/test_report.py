@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from editr1.errors import DataError
 from editr1.report import write_report
 from editr1.report.build import embed_json
 from editr1.report.calibration import margin_bars
+from editr1.report.curves import MAX_POINTS, _thin, read_curves
 from editr1.report.gallery import choose_tasks, disagreements
+from editr1.report.loop import draw_loop
 from editr1.report.pictures import BUDGET, Album, encode_small
 from editr1.report.results import show
 from editr1.schema import EditTask, ImageRef, Judgement, Trace
@@ -50,6 +53,16 @@ def test_the_loop_shows_the_counts_of_every_table(run: Run, page: str) -> None:
         counts = run.counts(table)
         assert f"in {counts.num_in:,}" in svg
         assert f"dropped {counts.num_dropped:,}" in svg
+
+
+def test_training_arrows_say_what_was_used_and_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", training=False)
+    assert {arrow.stage: arrow.lines for arrow in draw_loop(run)[1]}["sft"] == ()
+    (run.dir / "06_rrm_sft").mkdir()
+    (run.dir / "06_rrm_sft" / "done.json").write_text('{"rows": 5, "steps": 2}')
+    arrow = next(arrow for arrow in draw_loop(run)[1] if arrow.stage == "sft")
+    num = run.count("05_inspections")
+    assert (arrow.lines, arrow.dropped) == ((f"in {num}", "used 5"), f"left out {num - 5}")
 
 
 def test_the_page_asks_for_nothing_from_outside(page: str) -> None:
@@ -116,6 +129,23 @@ def test_a_broken_strip_names_its_line(tmp_path: Path) -> None:
     (run.dir / "09_editor" / "gallery.jsonl").write_text('{"source": 3}\n')
     with pytest.raises(DataError, match=r"gallery\.jsonl:1"):
         write_report(run.dir)
+
+
+def test_stages_stand_in_the_order_of_the_loop_with_their_headlines_first(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    for stage in ("other", "edit_rl", "sft/06_scorer", "gcpo", "sft"):
+        run.log(stage, 1, {"epoch": 1.0, "loss": 0.5, "reward": math.nan})
+    curves = read_curves(run)
+    assert [stage.stage for stage in curves] == ["sft", "sft/06_scorer", "gcpo", "edit_rl", "other"]
+    assert curves[1].title == "SFT of the verifier (06_scorer)"
+    assert [series.name for series in curves[1].headlines] == ["loss"]
+    assert curves[2].headlines[0].values == (None,)  # nan is a gap and not a number
+
+
+def test_long_curves_are_thinned_to_means() -> None:
+    series = _thin("loss", {step: float(step % 2) for step in range(4 * MAX_POINTS)})
+    assert len(series.steps) == MAX_POINTS
+    assert set(series.values) == {0.5}
 
 
 def test_tasks_are_drawn_evenly_over_kinds() -> None:

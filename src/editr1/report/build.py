@@ -17,8 +17,9 @@ from editr1.report.gallery import build_gallery
 from editr1.report.loop import HEIGHT, WIDTH, draw_loop, dropped_reasons
 from editr1.report.pairs import count_pairs
 from editr1.report.pictures import Album
-from editr1.report.results import category_bars, result_groups, stage_seconds
+from editr1.report.results import ResultRow, category_bars, result_groups, stage_seconds
 from editr1.report.strips import build_strips
+from editr1.schema import Metric
 from editr1.store import Run
 from editr1.store._files import read_json, write_atomic
 
@@ -79,9 +80,10 @@ def embed_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _headlines(metrics: list[Any]) -> list[Any]:
-    """The rows that answered a promise: what a reader asks for first."""
-    return [row for group in result_groups([m for m in metrics if m.goal]) for row in group.rows]
+def _headlines(metrics: list[Metric]) -> list[ResultRow]:
+    """The rows that answered a promise: what a reader asks for first. The many small promises of an audit stay in their table."""
+    promised = [metric for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+    return [row for group in result_groups(promised) for row in group.rows]
 
 
 def _pretty(path: Path) -> str | None:

@@ -16,8 +16,8 @@ MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page s
 # Shown first, in this order; every other series of the stage is one click away.
 HEADLINES: dict[str, tuple[str, ...]] = {
     "sft": ("loss", "eval_loss", "mean_token_accuracy", "eval_mean_token_accuracy"),
-    "gcpo": ("reward", "weighted_advantage", "completions/mean_length", "parse_rate", "kl", "entropy"),
-    "edit_rl": ("reward/mean", "evaluation/reward", "reward", "train/kl", "kl", "train/clipped", "train/ratio"),
+    "gcpo": ("reward", "weighted_advantage", "completions/mean_length", "parse_rate"),
+    "edit_rl": ("reward/mean", "evaluation/reward", "reward/group_std", "train/abs_advantage", "train/clipped"),
 }
 ORDER = ("sft", "gcpo", "edit_rl")
 TITLES = {"sft": "SFT of the verifier", "gcpo": "GCPO of the verifier", "edit_rl": "RL of the editor"}
@@ -48,15 +48,21 @@ class StageCurves:
 
     @property
     def title(self) -> str:
-        """The stage's name as people write it."""
-        return TITLES.get(self.stage, self.stage.replace("_", " "))
+        """The stage's name as people write it; `sft/06_scorer` is a second use of a stage, with another output folder."""
+        base, _, folder = self.stage.partition("/")
+        title = TITLES.get(base, base.replace("_", " "))
+        return f"{title} ({folder})" if folder else title
 
 
 def read_curves(run: Run) -> list[StageCurves]:
     """The curves of every stage that logged, training stages in the order of the loop first."""
     stages = _stages(run.dir / "metrics.jsonl")
-    order = [name for name in ORDER if name in stages] + sorted(stages - set(ORDER))
-    return [_stage_curves(run, name) for name in order]
+    return [_stage_curves(run, name) for name in sorted(stages, key=_place)]
+
+
+def _place(stage: str) -> tuple[int, str]:
+    base = stage.partition("/")[0]
+    return (ORDER.index(base) if base in ORDER else len(ORDER)), stage
 
 
 def _stages(path: Path) -> set[str]:
@@ -76,7 +82,7 @@ def _stage_curves(run: Run, stage: str) -> StageCurves:
             if name not in ("stage", "step"):
                 points[name][int(point["step"])] = float(value)
     series = {name: _thin(name, by_step) for name, by_step in points.items()}
-    chosen = [name for name in HEADLINES.get(stage, ()) if name in series][:_NUM_HEADLINES]
+    chosen = [name for name in HEADLINES.get(stage.partition("/")[0], ()) if name in series][:_NUM_HEADLINES]
     if not chosen:
         chosen = sorted(name for name in series if name.rpartition("/")[2] not in _CLOCKS)[:_NUM_HEADLINES]
     rest = sorted(series.keys() - set(chosen))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from editr1.store import Run, StageCounts
+from editr1.store import Run
+from editr1.store._files import read_json
 
 WIDTH, HEIGHT = 132, 54
 COLUMN, ROW = 236, 128
@@ -76,6 +77,8 @@ ARROWS = (
     ("edit-rl", "08_rrm_gcpo", "09_editor"),
     ("bench", "09_editor", "10_metrics.jsonl"),
 )
+LEARNS_FROM = {"06_rrm_sft": "05_inspections", "08_rrm_gcpo": "07_pairs"}
+"""Training stages and the table that they read. Left out: quadruples without a good trace; pairs that are held out or "same"."""
 
 
 def draw_loop(run: Run) -> tuple[list[Room], list[Arrow]]:
@@ -104,14 +107,24 @@ def _state(run: Run, folder: str) -> tuple[bool, str]:
 
 def _arrow(run: Run, stage: str, start: Room, end: Room) -> Arrow:
     path, x, y = _route(start, end)
-    counts = run.counts(end.folder) if run.has(end.folder) else None
-    if counts is None or not stage:
+    if not stage:
         return Arrow(stage, path, x, y)
-    return Arrow(stage, path, x, y, (f"in {counts.num_in:,}", f"out {counts.num_out:,}"), _dropped(counts))
+    if end.folder in LEARNS_FROM:
+        return Arrow(stage, path, x, y, *_training(run, end.folder))
+    if not run.has(end.folder):
+        return Arrow(stage, path, x, y)
+    counts = run.counts(end.folder)
+    return Arrow(stage, path, x, y, (f"in {counts.num_in:,}", f"out {counts.num_out:,}"), f"dropped {counts.num_dropped:,}")
 
 
-def _dropped(counts: StageCounts) -> str:
-    return f"dropped {counts.num_dropped:,}" if counts.num_dropped else "dropped 0"
+def _training(run: Run, folder: str) -> tuple[tuple[str, ...], str]:
+    """What a training stage took of its table, from the `done.json` that it leaves; nothing while it has not finished."""
+    path, table = run.dir / folder / "done.json", LEARNS_FROM[folder]
+    if not path.exists() or not run.has(table):
+        return (), ""
+    done = read_json(path)
+    num_in, num_rows = run.count(table), int(done["rows"])
+    return (f"in {num_in:,}", f"used {num_rows:,}"), f"left out {max(0, num_in - num_rows):,}"
 
 
 def _route(start: Room, end: Room) -> tuple[str, float, float]:

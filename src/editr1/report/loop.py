@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from editr1.store import Run
 from editr1.store._files import read_json
 
-WIDTH, HEIGHT = 132, 54
+WIDTH, HEIGHT = 138, 54
 COLUMN, ROW = 236, 128
 
 

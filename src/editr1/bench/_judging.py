@@ -45,7 +45,7 @@ class Asker:
             source, edited = edit.load()
         except DataError as error:
             return Drop(f"image: {' '.join(str(error).split())}"[:500])
-        return RewardItem(source, edited, edit.instruction, id=edit.key)
+        return RewardItem(source, edited, edit.instruction, edit.principles, edit.key)
 
 
 def judge_edits(

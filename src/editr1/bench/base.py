@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.schema import Label, Metric, Reward, derive_seed
+from editr1.schema import Label, Metric, Principle, Reward, derive_seed
 from editr1.stats import Credit, Estimate, accuracy, half_credit, pairwise_report, strict_credit
 from editr1.stats.intervals import Floats
 
@@ -37,6 +37,8 @@ class EditItem:
     instruction: str
     load: Callable[[], tuple[Image.Image, Image.Image]]
     """Gives (source, edited); raises DataError for a missing or broken file."""
+    principles: tuple[Principle, ...] | None = None
+    """Where the benchmark has them; a judge that wants principles and finds none writes its own."""
 
 
 @dataclass(frozen=True, slots=True)

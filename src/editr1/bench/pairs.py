@@ -3,11 +3,14 @@
 Scores in, `Metric`s out; how the scores came about (avg@K, greedy, which prompt) is the caller's, and travels in the protocol
 id. The paper (section 5) removes pairs labelled "same" and counts a pair as right when the preferred edit scores higher.
 Protocol ids: `<protocol>/half`, `<protocol>/strict`, `<protocol>/non-tied`, for example `pairs/avg4/half`.
+`editr1 bench pairs --run RUN` asks a judge about the held-out pairs of RUN: `pairs/held-out/...`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +19,9 @@ from editr1.errors import DataError
 from editr1.schema import Metric, PreferencePair, derive_seed
 from editr1.stats import Estimate, half_credit, mcnemar, paired_difference, pairwise_report, strict_credit, to_margins
 from editr1.stats.intervals import Floats
+
+if TYPE_CHECKING:
+    from editr1.bench._own_pairs import OwnPairs
 
 Scores = Sequence[float | None]
 """One a pair, in the order of the pairs; tau in [0, 10], None = unscored."""
@@ -95,3 +101,13 @@ def mcnemar_metric(
     discordant = test.only_a + test.only_b
     share = test.only_b / discordant if discordant else None
     return Metric(name, share, n=discordant, protocol=f"{protocol}/strict/mcnemar", p_value=test.p_value)
+
+
+def build(run: Path | str, split: str = "held_out", limit: int | None = None) -> OwnPairs:
+    """The pairs of a run directory as a benchmark: `held_out` pairs that no training saw, `train`, or `all`.
+
+    limit: only the first so many. Raises DataError for a run without such pairs, ConfigError for another split or limit.
+    """
+    from editr1.bench._own_pairs import open_pairs  # needs the store, which the arithmetic above does without
+
+    return open_pairs(Path(run), split, limit)

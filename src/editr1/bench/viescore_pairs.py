@@ -18,14 +18,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
 from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
-from editr1.errors import DataError
+from editr1.errors import ConfigError, DataError
 from editr1.schema import Metric, derive_seed
 from editr1.stats import TIE_TOLERANCE, bootstrap_mean
 from editr1.stats.correlation import mean_correlation, spearman
@@ -57,6 +57,14 @@ class VIEScoreData:
     @property
     def uids(self) -> list[str]:
         return sorted({uid for uid, _ in self.judge})
+
+
+def build(root: Path | str | None = None) -> NoReturn:
+    """Raises ConfigError that says what to use instead: the study is published as ratings and answers, without its pictures."""
+    raise ConfigError(
+        "viescore_pairs cannot be judged anew: VIEScore publishes ratings and answers without pictures; make the numbers of stored answers "
+        f"with: editr1 aggregate {root or 'DIR'}/answers/<results>   ({DOWNLOAD})"
+    )
 
 
 def load(root: Path | str | None, results: str) -> VIEScoreData:

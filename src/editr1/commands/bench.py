@@ -1,6 +1,7 @@
 """Judge a benchmark with any judge: resumable, cached, with intervals and counts.
 
     editr1 bench editreward_editscore --root DATA --run RUN --judge editscore --model Qwen/Qwen2.5-VL-7B-Instruct --base-url URL
+    editr1 bench pairs --run RUN --judge rrm --checkpoint RUN/08_rrm_gcpo
     editr1 bench gedit --root DATA --edits OUT/kontext --set language=cn --run RUN --judge viescore --model gpt-4.1 --repeats 3
 
 A benchmark whose data is absent says what to download and where to put it.
@@ -31,6 +32,8 @@ def main(args: argparse.Namespace) -> int:
     takes = inspect.signature(load("bench", args.name)).parameters
     # An absent folder is left to the benchmark, which says what to download.
     chosen = {key: value for key, value in given.items() if value is not None or key in takes}
-    benchmark = create("bench", Component(args.name, chosen))
     source = {"name": args.name, **{key: str(value) for key, value in chosen.items()}}
+    if "run" in takes and args.run is not None:
+        chosen.setdefault("run", args.run)  # left out of `source`: a run directory may be moved
+    benchmark = create("bench", Component(args.name, chosen))
     return judge_and_show(benchmark, source, args)

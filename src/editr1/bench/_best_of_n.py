@@ -27,6 +27,8 @@ class Choice:
     """The judge's; None = unscored, never picked while another edit has a score."""
     truth: float
     """The referee's, on any scale."""
+    key: str = ""
+    """Names the edit where picks are listed."""
 
 
 def pick_value(group: Sequence[Choice]) -> float:
@@ -37,9 +39,13 @@ def pick_value(group: Sequence[Choice]) -> float:
     >>> pick_value([Choice("x", 9.0, 1.0), Choice("y", 9.0, 0.0), Choice("z", None, 5.0)])
     0.5
     """
+    return _mean([choice.truth for choice in picked(group) or group])
+
+
+def picked(group: Sequence[Choice]) -> list[Choice]:
+    """The edits that share the judge's highest score; none when it scored none."""
     scores = [choice.score for choice in group if choice.score is not None]
-    top = max(scores, default=None)
-    return _mean([choice.truth for choice in group if top is None or choice.score == top])
+    return [choice for choice in group if choice.score == max(scores)] if scores else []
 
 
 def best_of_n(groups: Sequence[Sequence[Choice]], seed: int = 0) -> list[Metric]:

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
 
-.PHONY: demo test check evidence clean
+.PHONY: demo test check clean
 
 demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo

@@ -50,6 +50,8 @@ class Training:
     alpha: int = 128
     lr: float = 1e-4
     """ours: three times below the field's LoRA rate; slower and far from collapse. Full fine-tuning: 1e-5."""
+    warmup: int = 0
+    """Iterations of linear warm-up. Adam's first steps move every weight by the full rate whatever the gradient's noise."""
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     clip_low: float = 1e-4

@@ -12,7 +12,7 @@ from PIL import Image
 from editr1.editors.base import FlowEditor, Plan
 from editr1.flow.checks import check_finite, check_first_ratio
 from editr1.flow.clock import Clock
-from editr1.flow.config import Config
+from editr1.flow.config import Config, Training
 from editr1.flow.contexts import Context, choose_contexts, share_of_process, target_size
 from editr1.flow.policy import follow
 from editr1.flow.rewarding import RewardCollector
@@ -147,6 +147,8 @@ class Trainer:
         sum_gradients(self.accelerator, params)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm))
         check_finite(grad_norm, iteration)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.training, iteration)
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
         return grad_norm
@@ -182,3 +184,8 @@ def sum_gradients(accelerator: Any, params: Sequence[torch.nn.Parameter]) -> Non
     flat = accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="sum")
     for param, grad in zip(params, flat.split([p.numel() for p in params]), strict=True):
         param.grad = grad.view_as(param)
+
+
+def learning_rate(training: Training, iteration: int) -> float:
+    """Linear warm-up, then constant. A function of the iteration, so that a resumed run needs no scheduler's state."""
+    return training.lr * min(1.0, (iteration + 1) / max(training.warmup, 1))

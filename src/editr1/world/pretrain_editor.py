@@ -29,7 +29,7 @@ _LOOKUPS = r"^(x_embedder|context_embedder|time_text_embed|proj_out)\."
 class Config:
     """ours: long enough that every edit kind succeeds sometimes, short enough that RL has something left to win."""
 
-    steps: int = 1600
+    steps: int = 1250
     batch: int = 32
     lr_matrices: float = 4e-3
     lr_rest: float = 2e-3

@@ -1,53 +1,131 @@
-"""The how-to pages say what is true: their commands parse, their code compiles, their links lead somewhere."""
+"""The pages say what is true: commands parse, recipes load, code compiles and runs as written, links lead somewhere."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
-import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from editr1 import commands as command_folder
 from editr1.cli import build_parser, main
+from editr1.commands._stage import check_recipe, places
+from editr1.config import available, fill_in, load_recipe, section
+from editr1.judge import prompts
+from editr1.judge.parse import parse, render
+from editr1.judge.prompts import labels, render_score, score_traits
+from editr1.schema import Judgement, Principle
 from editr1.serve.messages import RewardRequest, RewardResponse
+from editr1.store import Run
+from fake_endpoint import completion, serve
+from pages import HOW_TO, PAGES, ROOT, all_blocks, blocks, commands, files, page_id, save_files, shell_lines
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs" / "how_to").glob("*.md"))
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
+TRAINING = ("sft", "gcpo", "edit-rl")
+URL = "http://localhost:8000/v1"
+NEEDS_NAMES = {HOW_TO / "judge.md"}  # its code starts from a `vlm`: tests/judge/test_docs.py runs it
 
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
-
-
-def page_ids(path: Path) -> str:
-    return path.stem
+every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+# --- every page -------------------------------------------------------------------------------------
+
+
+@every_page
 def test_every_command_is_one_that_exists(page: Path) -> None:
-    for block in blocks(page, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words and words[0] == "editr1":
-                build_parser().parse_args(words[1:])
+    for arguments in commands(page):
+        build_parser().parse_args(arguments)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_ids)
-def test_every_python_block_compiles(page: Path) -> None:
-    for block in blocks(page, "python"):
-        compile(block, str(page), "exec")
+@every_page
+def test_every_command_named_in_the_text_exists(page: Path) -> None:
+    known = {name.replace("_", "-") for name in available("commands")}
+    own = {Path(name).stem.replace("_", "-") for name in files(page)}  # commands that the page itself teaches to write
+    named = set(re.findall(r"`editr1 ([a-z][a-z-]*)", page.read_text(encoding="utf-8")))
+    assert named <= known | own
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_ids)
-def test_every_link_leads_to_a_file(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+@every_page
+def test_every_recipe_of_a_command_loads_and_fits_it(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_files(page, tmp_path)
+    for arguments in commands(page):
+        args = build_parser().parse_args(arguments)
+        if getattr(args, "config", None) is None:
+            continue
+        path = tmp_path / args.config if args.config.name in files(page) else ROOT / args.config
+        run_dir = getattr(args, "run", Path("runs/x"))
+        recipe = fill_in(load_recipe(path, args.set), **places(run_dir))
+        check_recipe(recipe)
+        stage = args.command.replace("-", "_")
+        if stage in available("stages"):
+            section(recipe, stage, importlib.import_module(f"editr1.stages.{stage}").Config)
+        if args.command in TRAINING:
+            monkeypatch.chdir(ROOT)
+            assert main([*arguments, "--dry-run"]) == 0
+
+
+@every_page
+def test_every_launcher_make_target_and_module_exists(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in shell_lines(page):
+        if "--config_file" in words:
+            assert (ROOT / words[words.index("--config_file") + 1]).is_file()
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.M), words
+        if "-m" in words and words[0] == "python":
+            assert importlib.util.find_spec(words[words.index("-m") + 1])
+
+
+@every_page
+def test_every_file_named_in_the_text_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"(?<![\w/.])((?:recipes|src|tests)/[\w/]+\.(?:yaml|py|md))", text):
+        assert (ROOT / name).is_file(), name
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (page.parent / target).exists(), target
 
 
+@every_page
+def test_every_python_block_compiles_and_every_yaml_and_json_block_reads(page: Path) -> None:
+    import yaml
+
+    for language, text in all_blocks(page):
+        if language == "python":
+            compile(text, str(page), "exec")
+        elif language in ("yaml", "json"):
+            yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and page not in NEEDS_NAMES], ids=page_id)
+def test_every_python_block_runs_as_written(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = all_blocks(page)
+    for (language, text), (follower, output) in zip(found, [*found[1:], ("", "")], strict=True):
+        if language == "python":
+            exec(compile(text, str(page), "exec"), {"__name__": "page"})
+            printed = capsys.readouterr().out
+            assert follower != "text" or printed == output
+
+
+def test_the_index_names_every_page_once() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = re.findall(r"\]\(([^)#]+\.md)\)", index.read_text(encoding="utf-8"))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in [*HOW_TO.glob("*.md"), *(ROOT / "docs").glob("*.md")] if page != index}
+    assert pages <= set(linked)
+    assert len(linked) == len(set(linked))
+
+
+# --- single pages -----------------------------------------------------------------------------------
+
+
 def test_the_json_of_the_reward_page_is_the_contract() -> None:
-    request, response = (json.loads(block) for block in blocks(ROOT / "docs" / "how_to" / "use_the_reward.md", "json"))
+    request, response = (json.loads(block) for block in blocks(HOW_TO / "use_the_reward.md", "json"))
     RewardRequest.model_validate(request)
     RewardResponse.model_validate(response)
 
@@ -58,3 +136,111 @@ def test_the_report_command_does_what_its_page_says(tmp_path: Path, capsys: pyte
     run = make_run(tmp_path / "run", num_tasks=3, training=False)
     assert main(["report", str(run.dir)]) == 0
     assert capsys.readouterr().out.strip() == str(run.dir / "report.html")
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that saves a page's files into an empty folder and works there, as a reader with PYTHONPATH=. does."""
+
+    def sit_down(page: Path) -> Path:
+        save_files(page, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return tmp_path
+
+    before = set(sys.modules)
+    yield sit_down
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_verifying_one_edit_prints_what_the_page_shows(reader, capsys: pytest.CaptureFixture[str]) -> None:
+    page = HOW_TO / "verify_one_edit.md"
+    folder = reader(page)
+    for name in ("before.png", "after.png"):
+        Image.new("RGB", (16, 16), "purple").save(folder / name)
+    (principles,) = blocks(page, "json")
+    (folder / "principles.json").write_text(principles)
+    text = render(Judgement((True, False, True), 6.5), ["F1", "K1", "Q1"])
+    with serve(lambda body: completion(text)) as endpoint:
+        calls = [[word.replace(URL, endpoint.url) for word in call] for call in commands(page) if "--principles" in call and URL in call]
+        outputs = []
+        for call in calls:
+            assert main(call) == 0
+            outputs.append(capsys.readouterr().out)
+    assert outputs[0] == blocks(page, "text")[0]
+    assert "mean of 4 of 4 traces" in outputs[1]
+    assert json.loads(outputs[2])["score"] == 6.5
+
+
+def test_a_judge_of_ones_own_works_as_its_page_says(reader, capsys: pytest.CaptureFixture[str]) -> None:
+    page = HOW_TO / "benchmark_a_judge.md"
+    edits = reader(page) / "my_edits"
+    edits.mkdir()
+    Image.new("RGB", (16, 16), "red").save(edits / "a.png")
+    Image.new("RGB", (16, 16), "blue").save(edits / "b.png")
+    for name in ("a_edit.png", "b_edit.png"):
+        Image.new("RGB", (16, 16), "grey").save(edits / name)
+    (edits / "edits.jsonl").write_text(blocks(page, "jsonl")[0])
+    score, audit = (call for call in commands(page) if "my_judge:build" in call)
+    assert main(score) == 0
+    assert main(audit) == 1
+    said = capsys.readouterr().out
+    assert "folder/mean" in said
+    assert "black" in said
+    (metric,) = [metric for metric in Run.open("runs/mine").metrics() if metric.protocol == "folder/mean"]
+    assert (metric.value, metric.n, metric.num_unscored) == (10.0, 2, 0)
+
+
+def test_a_writer_of_principles_can_be_named_as_its_page_says(reader) -> None:
+    reader(HOW_TO / "benchmark_a_judge.md")
+    judge = importlib.import_module("rrm_with_writer").build(importlib.import_module("scripted_vlm").ScriptedVLM(str), "writer", URL)
+    assert callable(judge.score)
+
+
+def test_editor_backend_and_benchmark_work_as_their_page_says(reader) -> None:
+    page = HOW_TO / "add_a_component.md"
+    pictures = reader(page) / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (16, 16), "red").save(pictures / "a.png")
+    for call in commands(page):
+        assert main(call) == 0
+    run = Run.open("runs/try")
+    assert {candidate.editor for candidate in run.read("03_candidates")} == {"colour"}
+    assert run.count("03_candidates") == 3 * 2
+    assert {trace.outcome for trace in run.read("04_traces")} == {Judgement((), 5.0)}
+    (metric,) = Run.open("runs/unedited").metrics()
+    assert (metric.value, metric.n, metric.protocol) == (0.0, 1, "unedited/at-most-1")  # 5 is more than 1
+
+
+def test_a_command_works_as_its_page_says(
+    reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from small_run import make_run
+
+    run = make_run(tmp_path / "run", num_tasks=3, training=False)
+    reader(HOW_TO / "add_a_component.md")
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    (tmp_path / "count_rows.py").rename(folder / "count_rows.py")
+    monkeypatch.setattr(command_folder, "__path__", [*command_folder.__path__, str(folder)])
+    capsys.readouterr()
+    assert main(["count-rows", str(run.dir)]) == 0
+    assert "01_tasks 3\n" in capsys.readouterr().out
+
+
+def test_a_score_prompt_works_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(str(prompts._TEXTS), tmp_path / "texts")
+    (prompt,) = blocks(HOW_TO / "add_a_component.md", "jinja")
+    (tmp_path / "texts" / "score" / "lines.md").write_text(prompt)
+    monkeypatch.setattr(prompts, "_TEXTS", tmp_path / "texts")
+    assert score_traits("lines").demands_verdicts
+    principles = (Principle("Is it red?", "follow"), Principle("Is the cat kept?", "keep"))
+    before, after = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8))
+    request = render_score("lines", before, after, "Make it red", principles)
+    assert request.system == "You check edits of pictures. Answer each question, then give a score from 0 to 10."
+    assert request.parts[0] is before
+    assert 'K1: "Is the cat kept?"' in request.parts[1]
+    assert request.parts[2] is after
+    assert parse("F1 -> yes\nK1 -> no\n<score>4</score>", 2, labels=labels(principles)) == Judgement((True, False), 4.0)

@@ -133,9 +133,7 @@ def advance(
     return (mean + step.std * noise_BLD).to(storage).float(), mean
 
 
-def log_prob(
-    step: Step | StepRows, x_next_BLD: torch.Tensor, mean_BLD: torch.Tensor, kind: LogProbKind = "normal"
-) -> torch.Tensor:
+def log_prob(step: Step | StepRows, x_next_BLD: torch.Tensor, mean_BLD: torch.Tensor, kind: LogProbKind = "normal") -> torch.Tensor:
     """log-density of x' per element, [B].
 
     normal:         mean over L * D of  -(x' - mean)^2 / (2 std^2) - log std - log sqrt(2 pi)

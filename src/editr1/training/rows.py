@@ -66,9 +66,7 @@ class SelectedTraces:
 
     def lengths(self) -> list[int]:
         """Characters of each lesson's principles and completion: what differs between the rows of a batch."""
-        return [
-            sum(len(p.question) for p in row.principles) + len(completion(row.trace, row.principles, self.target)) for row in self.rows
-        ]
+        return [sum(len(p.question) for p in row.principles) + len(completion(row.trace, row.principles, self.target)) for row in self.rows]
 
     def __getitem__(self, index: int) -> Lesson:
         row = self.rows[index]
@@ -151,9 +149,7 @@ def mixed(
     return MixedLessons(lessons, replay, order)
 
 
-def _batches(
-    stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, window: int, rng: random.Random
-) -> Iterator[list[int]]:
+def _batches(stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, window: int, rng: random.Random) -> Iterator[list[int]]:
     """Batches from a stream of rows, of like length where lengths are known."""
     while True:
         rows = [next(stream) for _ in range(batch_size * (window if lengths else 1))]

@@ -111,7 +111,8 @@ class KleinEditor:
     def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, text: str) -> torch.Tensor:
         dtype, rows = self.transformer.dtype, x_BLD.shape[0]
         prompt_BTE = cond[text]
-        image_ids = torch.cat([_ids(0, *cond["grid"], 1), _ids(SOURCE_TIME, *cond["source_grid"], 1)])
+        (rows_out, columns_out), (rows_in, columns_in) = cond["grid"], cond["source_grid"]
+        image_ids = torch.cat([_ids(0, rows_out, columns_out, 1), _ids(SOURCE_TIME, rows_in, columns_in, 1)])
         text_ids = _ids(0, 1, 1, prompt_BTE.shape[1])
         out = self.transformer(
             hidden_states=torch.cat([x_BLD.to(dtype), cond["source"].to(dtype)], dim=1),

@@ -91,6 +91,8 @@ class _Choose(LogitsProcessor):
 class _RoomyLayer(DynamicLayer):
     """A cache layer that writes new tokens into spare room: concatenating at every step copies the whole cache."""
 
+    keys: Any
+    values: Any
     _keys_buffer: torch.Tensor | None = None
     _values_buffer: torch.Tensor | None = None
 

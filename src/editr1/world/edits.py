@@ -50,7 +50,7 @@ class Edit:
             return scene.put(self.cell, None).put(self.to, self.thing)
         if self.cell:
             return scene.put(self.cell, self.thing)
-        return dataclasses.replace(scene, **{_GLOBAL_OF_KIND[self.kind]: self.value})
+        return scene.with_global(_GLOBAL_OF_KIND[self.kind], self.value)
 
 
 _GLOBAL_OF_KIND = {"background_change": "background", "style_change": "style", "tone_transfer": "tone"}

@@ -53,7 +53,7 @@ def wrong_value(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...]
     if name is None:
         return None
     options = {"background": BACKGROUNDS, "tone": TONES, "style": STYLES}[name]
-    return dataclasses.replace(scene, **{name: pick(rng, options, edits[0].value)})
+    return scene.with_global(name, pick(rng, options, edits[0].value))
 
 
 def small_move(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], scene: Scene) -> Scene | None:
@@ -83,7 +83,7 @@ def leak_to_globals(rng: np.random.Generator, source: Scene, edits: tuple[Edit, 
         return None
     name = pick(rng, free)
     options = {"background": BACKGROUNDS, "tone": TONES, "style": STYLES}[name]
-    return dataclasses.replace(scene, **{name: pick(rng, options, getattr(scene, name))})
+    return scene.with_global(name, pick(rng, options, getattr(scene, name)))
 
 
 def drop_object(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], scene: Scene) -> Scene | None:

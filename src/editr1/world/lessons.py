@@ -76,8 +76,12 @@ def look(rng: np.random.Generator, pair: Pair) -> Lesson:
     """Ask for six aspects in random order."""
     aspects = _some_aspects(rng, pair.seen, 6)
     num_follow, num_quality = int(rng.integers(1, 4)), int(rng.integers(3))
-    categories: list[Category] = ["follow"] * num_follow
-    categories += ["keep"] * (len(aspects) - num_follow - num_quality) + ["quality"] * num_quality  # type: ignore[operator]
+    counts: tuple[tuple[Category, int], ...] = (
+        ("follow", num_follow),
+        ("keep", len(aspects) - num_follow - num_quality),
+        ("quality", num_quality),
+    )
+    categories = [category for category, count in counts for _ in range(count)]
     asked = list(zip(labels([Principle("", category) for category in categories]), aspects, strict=True))
     question = "edit: after\n" + "".join(f"{label}: {aspect}?\n" for label, aspect in asked)
     return Lesson(pair.source, pair.edited, question, "\n".join(f"{label} {aspect} {pair.seen.see(aspect)}" for label, aspect in asked))

@@ -18,7 +18,8 @@ def build_optimizers(model: torch.nn.Module, lr_matrices: float, lr_rest: float,
         lookups: regular expression for the names of embeddings and heads. They are matrices by shape only: their rows are
             looked up or scored one by one, so AdamW has them.
     """
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -157,7 +157,10 @@ def read(pixels_BHWC: np.ndarray) -> tuple[list[Scene], np.ndarray]:
     under_look = distance[np.arange(len(features)), :, best_look]  # [B, 9, contents]
     contents = under_look.argmin(axis=-1)
     error = np.sqrt(under_look.min(axis=-1) / features.shape[-1])
-    scenes = [Scene(*GLOBALS[look], tuple(CONTENTS[content] for content in row)) for look, row in zip(best_look, contents, strict=True)]
+    scenes = []
+    for look, row in zip(best_look, contents, strict=True):
+        background, tone, style = GLOBALS[look]
+        scenes.append(Scene(background, tone, style, tuple(CONTENTS[content] for content in row)))
     return scenes, error
 
 

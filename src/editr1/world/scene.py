@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,11 @@ class Scene:
         """The scene with one cell replaced."""
         index = CELLS.index(cell)
         return dataclasses.replace(self, cells=(*self.cells[:index], thing, *self.cells[index + 1 :]))
+
+    def with_global(self, name: str, value: str) -> Scene:
+        """The scene with another background, tone or style."""
+        changes: dict[str, Any] = {name: value}
+        return dataclasses.replace(self, **changes)
 
     @property
     def occupied(self) -> tuple[str, ...]:

@@ -36,58 +36,14 @@ SPECIAL = (
 )
 _BARE = ("\n", "user", "assistant", "edit", ":", "?", ",", "<score>", "</score>")
 _LABELS = tuple(f"{letter}{number}" for letter, most in (("F", 6), ("K", 9), ("Q", 3)) for number in range(1, most + 1))
-_FUNCTION_WORDS = (
-    *"change the background to redraw scene in style give a tone add at remove move replace with letter make and then".split(),  # noqa: SIM905
-    *"Is Are only objects image clean free of border empty nowhere want yes no unclear none white".split(),  # noqa: SIM905
-    *"noisy blurred smeared quality before after".split(),  # noqa: SIM905
+_FUNCTION_TEXT = (
+    "change the background to redraw scene in style give a tone add at remove move replace with letter make and then "
+    "Is Are only objects image clean free of border empty nowhere want yes no unclear none white "
+    "noisy blurred smeared quality before after"
 )
-_WORDS = [
-    "change",
-    "the",
-    "background",
-    "to",
-    "redraw",
-    "scene",
-    "in",
-    "style",
-    "give",
-    "a",
-    "tone",
-    "add",
-    "at",
-    "remove",
-    "move",
-    "replace",
-    "with",
-    "letter",
-    "make",
-    "and",
-    "then",
-    "Is",
-    "Are",
-    "only",
-    "objects",
-    "image",
-    "clean",
-    "free",
-    "of",
-    "border",
-    "empty",
-    "nowhere",
-    "want",
-    "yes",
-    "no",
-    "unclear",
-    "none",
-    "white",
-    "noisy",
-    "blurred",
-    "smeared",
-    "quality",
-    "before",
-    "after",
-]
-_WORDS = tuple(dict.fromkeys((*_FUNCTION_WORDS, *CELLS, *COLOURS, *SHAPES, *LETTERS, *MATERIALS, *BACKGROUNDS, *TONES, *STYLES, "->")))
+_WORDS = tuple(
+    dict.fromkeys((*_FUNCTION_TEXT.split(), *CELLS, *COLOURS, *SHAPES, *LETTERS, *MATERIALS, *BACKGROUNDS, *TONES, *STYLES, "->"))
+)
 _SCORE_PARTS = (*(str(whole) for whole in range(11)), *(f".{tenth}" for tenth in range(10)))
 VOCABULARY: tuple[str, ...] = (*SPECIAL, *_BARE, *_LABELS, *(f" {word}" for word in _WORDS), *_SCORE_PARTS)
 

@@ -42,6 +42,24 @@ def test_a_change_below_the_noise_floor_is_marked_however_significant() -> None:
     assert metric.holds is False
 
 
+def test_the_noise_floor_can_be_measured_and_marks_categories_and_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = scores(0.0, n=4), scores(0.3, n=4)
+    b[1] = Outcome("k1", "s0", "remove", None)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, rows in zip(paths, (a, b), strict=True):
+        path.write_text("".join(to_json(row) + "\n" for row in rows))
+    table = tmp_path / "samples.csv"
+    assert main(["compare", *map(str, paths), "--noise-floor", "0.5", "--samples", str(table)]) == 0
+    out = capsys.readouterr().out
+    assert "compare/score/micro: +0.300 is below the noise floor (a change of at least 0.5" in out
+    assert "compare/score/category/add: +0.300 is below the noise floor" in out
+    lines = table.read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[1].endswith(",0.3,below noise floor")
+    assert lines[2].endswith(",,,unscored")
+    assert main(["compare", *map(str, paths), "--noise-floor", "-1"]) == 2
+
+
 def test_nothing_differs_from_itself() -> None:
     found = compare(scores(0.0), scores(0.0))
     assert found.disagreements == []

@@ -52,16 +52,16 @@ def read_outcomes(path: Path, category: str = "") -> list[Outcome]:
     return kept
 
 
-def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0) -> Comparison:
-    """Paired comparison on the samples that both have. Raises DataError when there is none, or for scores against credits."""
-    by_key = {row.key: row for row in b}
-    common = [(row, by_key[row.key]) for row in a if row.key in by_key]
-    if not common:
-        raise DataError("the two files have no sample in common: they are of different benchmarks, sets or versions")
+def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, noise_floor: float = NOISE_FLOOR) -> Comparison:
+    """Paired comparison on the samples that both have. Raises DataError when there is none, or for scores against credits.
+
+    noise_floor: a change of a mean score below it is marked (`holds` is False); measure it with `bench --repeats`.
+    """
+    common = in_common(a, b)
     units = {row.unit for pair in common for row in pair}
     if len(units) > 1:
         raise DataError("one file holds scores and the other credits of pairs: they cannot be compared")
-    metrics = _credits(common, seed) if units == {"credit"} else _scores(common, seed)
+    metrics = _credits(common, seed) if units == {"credit"} else [_against_noise(m, noise_floor) for m in _scores(common, seed)]
     return Comparison(metrics, _disagreements(common), len(a) - len(common), len(b) - len(common))
 
 
@@ -116,8 +116,7 @@ def _difference(
     rng = np.random.default_rng(derive_seed(seed, "compare", unit, kind))
     result = paired_difference(a, b, [row.cluster for row in rows], rng=rng, strata=strata)
     name = "compare_" + kind.rstrip("0123456789")
-    metric = to_metric(name, result.estimate, f"compare/{unit}/{kind}", n=len(rows), num_unscored=num_unscored, p_value=result.p_value)
-    return metric if unit == "credit" else _against_noise(metric)
+    return to_metric(name, result.estimate, f"compare/{unit}/{kind}", n=len(rows), num_unscored=num_unscored, p_value=result.p_value)
 
 
 def _by_category(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, categories: Sequence[str], seed: int) -> list[Metric]:
@@ -130,9 +129,38 @@ def _by_category(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, categ
     return [replace(metric, p_value=adjusted.get(i)) for i, metric in enumerate(found)]
 
 
-def _against_noise(metric: Metric) -> Metric:
-    holds = metric.value is not None and abs(metric.value) >= NOISE_FLOOR
-    return replace(metric, goal=f"a change of at least {NOISE_FLOOR:g}, the spread between runs of one judge", holds=holds)
+def _against_noise(metric: Metric, floor: float) -> Metric:
+    """The metric with its mark, where it is the change of a mean score."""
+    if not metric.protocol.startswith(("compare/score/micro", "compare/score/macro", "compare/score/category/")):
+        return metric
+    holds = metric.value is not None and abs(metric.value) >= floor
+    return replace(metric, goal=f"a change of at least {floor:g}, the spread between runs of one judge", holds=holds)
+
+
+def in_common(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """The samples that both have, in the order of a. Raises DataError when there is none."""
+    by_key = {row.key: row for row in b}
+    common = [(row, by_key[row.key]) for row in a if row.key in by_key]
+    if not common:
+        raise DataError("the two files have no sample in common: they are of different benchmarks, sets or versions")
+    return common
+
+
+def sample_table(a: Sequence[Outcome], b: Sequence[Outcome], noise_floor: float = NOISE_FLOOR) -> list[tuple[str, str, str, str, str, str]]:
+    """(key, category, a, b, b - a, mark) of every sample that both have, as text under a heading.
+
+    mark: `unscored` where one has no value, and then there is no difference; `below noise floor`; empty for a change above it.
+    """
+    rows = [("key", "category", "a", "b", "difference", "mark")]
+    for x, y in in_common(a, b):
+        values = ["" if row.value is None else f"{row.value:g}" for row in (x, y)]
+        if x.value is None or y.value is None:
+            rows.append((x.key, x.category, *values, "", "unscored"))
+        else:
+            change = y.value - x.value
+            is_small = x.unit == "score" and abs(change) < noise_floor
+            rows.append((x.key, x.category, *values, f"{change:g}", "below noise floor" if is_small else ""))
+    return rows
 
 
 def _disagreements(common: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str, float | None, float | None]]:

@@ -9,7 +9,7 @@ Protocol: `folder/mean`, the mean score on 0 to 10 with a cluster bootstrap inte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,9 +72,14 @@ def build(root: Path | str | None = None) -> FolderBench:
     path = folder / LIST
     if not path.is_file():
         raise DataError(f"{folder} has no {LIST}; write one JSON object a line with {', '.join(COLUMNS)}")
-    rows = tuple(_row(line, f"{path}, line {number}") for number, line in _lines(path))
+    return FolderBench(folder, read_list(path))
+
+
+def read_list(path: Path, columns: Sequence[str] = COLUMNS) -> tuple[Row, ...]:
+    """The rows of a list that has these columns. Raises DataError for a broken list and for a doubled id."""
+    rows = tuple(_row(line, f"{path}, line {number}", columns) for number, line in _lines(path))
     refuse_doubles([row.key for row in rows], str(path))
-    return FolderBench(folder, rows)
+    return rows
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -85,16 +90,17 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: str, where: str, columns: Sequence[str]) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{where} is no JSON: {error}") from error
     if not isinstance(row, dict) or not all(isinstance(row.get(name, ""), str) for name in (*COLUMNS, "category", "id")):
         raise DataError(f"{where}: expected a JSON object of texts")
-    require_columns(row, COLUMNS, where)
-    key = row.get("id") or stable_id(row["source"], row["edited"], row["instruction"])
-    return Row(key, row["source"], row["edited"], row["instruction"], row.get("category", ""))
+    require_columns(row, columns, where)
+    edited = row.get("edited", "")
+    key = row.get("id") or stable_id(row["source"], edited, row["instruction"])
+    return Row(key, row["source"], edited, row["instruction"], row.get("category", ""))
 
 
 def _value(judged: Mapping[str, JudgedEdit], key: str) -> float | None:

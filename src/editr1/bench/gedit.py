@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -222,16 +222,21 @@ def build(root: Path | str | None = None, edits: Path | str | None = None, langu
         )
     table = read_rows(folder, DATA_COLUMNS, "gedit").select_columns(list(DATA_COLUMNS))
     rows = tuple(
-        ((row["task_type"], row["instruction_language"], row["key"]), row["instruction"], bool(row["Intersection_exist"]))
-        for row in table
-        if row["instruction_language"] == language
+        (row_id, table[i]["instruction"], bool(table[i]["Intersection_exist"])) for i, row_id in numbered(table, language, partial_set)
     )
-    refuse_doubles([row_id for row_id, _, _ in rows], "gedit")
-    if len(rows) != TOTAL and not partial_set:
-        raise DataError(
-            f"gedit: {len(rows)} rows of language {language}, expected {TOTAL}; download again, or accept with partial_set=true"
-        )
     return GEditBench(Path(edits), rows, language)
+
+
+def numbered(table: Any, language: str, partial_set: bool) -> list[tuple[int, RowId]]:
+    """Place and id of every row of a language. Raises DataError for doubled ids, and for another number than 606 unless allowed."""
+    columns = (table[name] for name in ("task_type", "instruction_language", "key"))
+    found = [(i, row_id) for i, row_id in enumerate(zip(*columns, strict=True)) if row_id[1] == language]
+    refuse_doubles([row_id for _, row_id in found], "gedit")
+    if len(found) != TOTAL and not partial_set:
+        raise DataError(
+            f"gedit: {len(found)} rows of language {language}, expected {TOTAL}; download again, or accept with partial_set=true"
+        )
+    return found
 
 
 def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool) -> Sample:

@@ -157,14 +157,25 @@ def build(root: Path | str | None = None, edits: Path | str | None = None) -> Im
 
     Raises DataError that says what to download.
     """
+    list_path = find_list(root)
+    if edits is None or not Path(edits).is_dir():
+        raise DataError(f"imgedit: no folder of edits {edits}; give --edits DIR with <key>.png")
+    return ImgEditBench(list_path.parent, Path(edits), read_tasks(list_path))
+
+
+def find_list(root: Path | str | None) -> Path:
+    """`basic_edit.json` in the benchmark's folder. Raises DataError that says what to download."""
     folder = require_folder(root, "imgedit", DOWNLOAD)
     found = sorted(folder.rglob("basic_edit.json"))
     if not found:
         raise DataError(f"imgedit: no basic_edit.json below {folder}; {DOWNLOAD}")
-    if edits is None or not Path(edits).is_dir():
-        raise DataError(f"imgedit: no folder of edits {edits}; give --edits DIR with <key>.png")
-    read_types(found[0])
-    return ImgEditBench(found[0].parent, Path(edits), _read_object(found[0]))
+    return found[0]
+
+
+def read_tasks(path: Path) -> dict[str, Any]:
+    """{key: {id, prompt, edit_type}} of `basic_edit.json`. Raises DataError for another layout or an unknown type."""
+    read_types(path)
+    return _read_object(path)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

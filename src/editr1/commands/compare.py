@@ -3,16 +3,20 @@
     editr1 compare RUN_A/bench_gedit_viescore.outcomes.jsonl RUN_B/bench_gedit_viescore.outcomes.jsonl
 
 Intervals resample whole clusters (source images); p values of categories are adjusted by Holm. A change of a mean score
-below the spread between two runs of one judge (about .1) is marked.
+below the spread between two runs of one judge (about .1, or --noise-floor) is marked, over all samples and by category.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 from pathlib import Path
 
-from editr1.bench._compare import compare, read_outcomes
+from editr1.bench._compare import NOISE_FLOOR, compare, read_outcomes, sample_table
 from editr1.commands._metrics import add_output_arguments, say, show
+from editr1.errors import ConfigError
+from editr1.store._files import write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="another of the same benchmark")
     parser.add_argument("--category", default="", metavar="PREFIX", help="only samples whose category starts so, such as overall/")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="disagreements to print (default 10)")
+    parser.add_argument(
+        "--noise-floor", type=float, default=NOISE_FLOOR, metavar="X", help=f"mark changes of mean scores below X (default {NOISE_FLOOR:g})"
+    )
+    parser.add_argument("--samples", type=Path, metavar="FILE", help="write every sample as CSV: a, b, difference, mark")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     add_output_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    found = compare(read_outcomes(args.a, args.category), read_outcomes(args.b, args.category), args.seed)
+    if args.noise_floor < 0:
+        raise ConfigError(f"--noise-floor is {args.noise_floor:g}; expected a change of a score, 0 or above")
+    a, b = read_outcomes(args.a, args.category), read_outcomes(args.b, args.category)
+    found = compare(a, b, args.seed, args.noise_floor)
     show(found.metrics, args)
+    if args.samples:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(sample_table(a, b, args.noise_floor))
+        write_atomic(args.samples, text.getvalue().encode())
     if args.json:
         return 0
     if found.num_only_a or found.num_only_b:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 import torch
-import toy
 
+import toy
 from editr1.config import Component
 from editr1.errors import BackendError, ConfigError, UnscoredError
 from editr1.flow.config import Config, Sampling, Training

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from safetensors.torch import load_file
 
+import toy
 from editr1.store import Run
 
 SCRIPT = Path(__file__).parent / "two_processes.py"

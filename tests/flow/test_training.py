@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-import toy
 
+import toy
 from editr1.config import Component
 from editr1.errors import BackendError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training, WeightedReward

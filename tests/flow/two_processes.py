@@ -6,10 +6,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-import toy
 from safetensors.torch import save_file
 
 import editr1  # noqa: F401  (its torchvision hook must come before diffusers)
+import toy
 from editr1.config import Component
 from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import read_contexts

@@ -101,13 +101,14 @@ class Truth:
 def truth_of(scene: Scene, edits: tuple[Edit, ...]) -> Truth:
     """The full list of checks for these edits of this scene."""
     target = apply_all(scene, edits)
+    visible = GLOBAL_ASPECTS if target.occupied else ("background", "tone")  # an empty scene shows no drawing style
     touched = {cell for edit in edits for cell in (edit.cell, edit.to) if cell}
     follow = [Check(cell, cell_phrase(target.at(cell))) for cell in CELLS if cell in touched]
-    follow += [Check(name, getattr(target, name)) for name in GLOBAL_ASPECTS if getattr(target, name) != getattr(scene, name)]
+    follow += [Check(name, getattr(target, name)) for name in visible if getattr(target, name) != getattr(scene, name)]
     return Truth(
         follow=tuple(follow),
         keep_cells=tuple(Check(cell, cell_phrase(scene.at(cell))) for cell in scene.occupied if cell not in touched),
-        keep_globals=tuple(Check(n, getattr(scene, n)) for n in GLOBAL_ASPECTS if getattr(target, n) == getattr(scene, n)),
+        keep_globals=tuple(Check(n, getattr(scene, n)) for n in visible if getattr(target, n) == getattr(scene, n)),
         only_objects=Check("objects", cells_phrase(target.occupied)),
     )
 

@@ -170,6 +170,8 @@ def parse_instruction(scene: Scene, text: str) -> tuple[Edit, ...]:
 def random_edit(rng: np.random.Generator, scene: Scene, kind: str) -> Edit | None:
     """A random edit of a kind that changes this scene; None where the scene offers none."""
     if kind in _GLOBAL_OF_KIND:
+        if kind == "style_change" and not scene.occupied:
+            return None  # nothing is drawn that could change
         name = _GLOBAL_OF_KIND[kind]
         options = {"background": BACKGROUNDS, "style": STYLES, "tone": TONES}[name]
         return Edit(kind, value=pick(rng, options, getattr(scene, name)))
@@ -217,4 +219,7 @@ def random_edits(rng: np.random.Generator, scene: Scene, kind: str, compound: bo
         return (first,)
     second = random_edit(rng, first.apply(scene), pick(rng, KINDS, kind))
     touches_same = second is None or {second.cell, second.to} & {first.cell, first.to} - {""}
-    return None if touches_same or second is None else (first, second)
+    if touches_same or second is None:
+        return None
+    empties_what_was_redrawn = first.kind == "style_change" and not apply_all(scene, (first, second)).occupied
+    return None if empties_what_was_redrawn else (first, second)

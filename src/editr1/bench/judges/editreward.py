@@ -1,0 +1,181 @@
+"""EditReward's heads: a normal distribution over quality read from a hidden state, not a text (TIGER-AI-Lab/EditReward).
+
+Two prompts an edit, instruction following and visual quality, each ending in `<|Reward|>`; the last hidden state at that token goes
+through the prompt's own head, H-1024-16-2, which gives (mu, log sigma). **The second number is uncertainty and not quality**: it is
+a named field of `Gaussian`, it never enters a score, and there is no tuple to take a second element of.
+
+    value = 10 / (1 + exp(-mu)), ours: EditReward's mu has no bounds (published scores run from -1.5 to 2.3); the order of edits stays.
+
+Weights: `rm_heads.head_0` and `head_1` beside the backbone in `model.safetensors` of `checkpoint`; backbone and processor come from `base`.
+The wording of the prompts is ours. A published checkpoint wants those it was trained with: give them as files (`prompts=DIR` with
+`following.md` and `quality.md`, the instruction where `{{ instruction }}` stands).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+
+from editr1.bench.base import OVERALL, PartedReward
+from editr1.bench.judges._texts import render
+from editr1.errors import BackendError, ConfigError
+from editr1.judge.item import RewardItem
+from editr1.schema import MAX_SCORE, Reward
+
+REWARD_TOKEN = "<|Reward|>"
+PIXELS = 256 * 28 * 28  # of each picture, as EditReward was trained
+HEADS = {"prompt_following": "following", "perceptual_quality": "quality"}  # in the order of head_0, head_1
+WIDTHS = (1024, 16, 2)
+Fusion = Literal["mean", "min", "sum"]
+FUSIONS: tuple[Fusion, ...] = ("mean", "min", "sum")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gaussian:
+    """What a head says of an edit, on the model's own scale."""
+
+    mean: float
+    """Quality: higher is better."""
+    log_sigma: float
+    """Natural logarithm of the standard deviation: higher is less sure. Says nothing about quality."""
+
+    @property
+    def sigma(self) -> float:
+        return math.exp(self.log_sigma)
+
+    def probability_better(self, other: Gaussian) -> float:
+        """P(this edit is better), both being independent.
+
+        >>> Gaussian(1.0, 0.0).probability_better(Gaussian(1.0, 2.0))
+        0.5
+        """
+        distance = (self.mean - other.mean) / math.hypot(self.sigma, other.sigma)
+        return 0.5 * (1.0 + math.erf(distance / math.sqrt(2.0)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UncertainReward(PartedReward):
+    """A reward whose parts are qualities; the distributions stand beside them under their own names."""
+
+    estimate: Gaussian | None = None
+    """The fused distribution."""
+    heads: dict[str, Gaussian] = dataclasses.field(default_factory=dict)
+
+
+def fuse(heads: Sequence[Gaussian], fusion: Fusion) -> Gaussian:
+    """One distribution of several, as EditReward pools: `mean` and `min` number by number, `sum` as independent variables.
+
+    >>> fuse([Gaussian(1.0, 0.0), Gaussian(3.0, -1.0)], "mean"), fuse([Gaussian(1.0, 0.0), Gaussian(3.0, -1.0)], "min")
+    (Gaussian(mean=2.0, log_sigma=-0.5), Gaussian(mean=1.0, log_sigma=-1.0))
+    """
+    means, logs = [head.mean for head in heads], [head.log_sigma for head in heads]
+    if fusion == "sum":
+        return Gaussian(sum(means), 0.5 * math.log(sum(head.sigma**2 for head in heads)))
+    if fusion == "min":
+        return Gaussian(min(means), min(logs))
+    return Gaussian(sum(means) / len(means), sum(logs) / len(logs))
+
+
+def to_score(mean: float) -> float:
+    """mu on the scale of 0 to 10; rises with mu.
+
+    >>> to_score(0.0), to_score(-800.0)
+    (5.0, 0.0)
+    """
+    return MAX_SCORE * 0.5 * (1.0 + math.tanh(mean / 2.0))
+
+
+class EditRewardJudge:
+    """A loaded backbone with its heads. Made by `build`. Deterministic: seeds change nothing."""
+
+    def __init__(self, model: Any, heads: Sequence[Any], processor: Any, fusion: Fusion, prompts: Mapping[str, str] | None) -> None:
+        self.model = model
+        self.heads = list(heads)
+        self.processor = processor
+        self.fusion = fusion
+        self._prompts = prompts
+        self._token = processor.tokenizer.convert_tokens_to_ids(REWARD_TOKEN)
+
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """One UncertainReward an item. Raises BackendError when the memory does not suffice."""
+        return [self._score(item) for item in items]
+
+    def _score(self, item: RewardItem) -> UncertainReward:
+        begin = time.perf_counter()
+        found = {name: self._read(item, text, head) for (name, text), head in zip(HEADS.items(), self.heads, strict=True)}
+        estimate = fuse(list(found.values()), self.fusion)
+        known = math.isfinite(estimate.mean) and math.isfinite(estimate.log_sigma)
+        parts = {name: to_score(head.mean) for name, head in found.items()} | {OVERALL: to_score(estimate.mean)} if known else {}
+        return UncertainReward(
+            parts.get(OVERALL),
+            int(known),
+            1,
+            reason=None if known else "NOT_FINITE",
+            seconds=time.perf_counter() - begin,
+            parts=parts,
+            estimate=estimate if known else None,
+            heads=found if known else {},
+        )
+
+    def _read(self, item: RewardItem, text: str, head: Any) -> Gaussian:
+        import torch
+
+        inputs = self._inputs(item, text)
+        length = inputs["input_ids"].shape[1]
+        # EditReward hands embeddings to the backbone, which then counts positions in one dimension, pictures included.
+        positions_31L = torch.arange(length, device=self.model.device).expand(3, 1, length)
+        try:
+            with torch.inference_mode():
+                hidden_1LH = self.model(**inputs, position_ids=positions_31L, use_cache=False).last_hidden_state
+                at_token = hidden_1LH[inputs["input_ids"] == self._token]
+                mean, log_sigma = head(at_token.float())[0].tolist()
+        except torch.OutOfMemoryError as error:
+            raise BackendError("editreward: out of memory; choose a smaller model or device=cpu") from error
+        return Gaussian(mean, log_sigma)
+
+    def _inputs(self, item: RewardItem, name: str) -> dict[str, Any]:
+        # An instruction must not hold the token that is read, nor end the turn.
+        instruction = item.instruction
+        for token in (REWARD_TOKEN, *self.processor.tokenizer.all_special_tokens):
+            instruction = instruction.replace(token, f"{token[0]} {token[1:]}")
+        if self._prompts is None:
+            text = render(f"editreward_{name}", instruction=instruction)
+        else:
+            text = jinja2.Template(self._prompts[name], undefined=jinja2.StrictUndefined).render(instruction=instruction)
+        parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": f"{text.rstrip()} {REWARD_TOKEN}\n"}]
+        prompt = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False)
+        encoded = self.processor(text=[prompt], images=[item.source, item.edited], return_tensors="pt")
+        return {key: value.to(self.model.device) for key, value in encoded.items()}
+
+
+def build(
+    checkpoint: str, base: str = "Qwen/Qwen2.5-VL-7B-Instruct", fusion: Fusion = "mean", prompts: str | None = None, device: str | None = None,
+    pixels: int = PIXELS,
+) -> EditRewardJudge:  # fmt: skip
+    """The judge with its weights loaded. Raises ConfigError for an option or a file that does not fit.
+
+    checkpoint: folder with `model.safetensors`. base: its backbone with processor. fusion: mean, min or sum of the heads.
+    prompts: folder of `following.md` and `quality.md`. pixels: of each picture.
+    """
+    import torch
+
+    from editr1.bench.judges._editreward_files import load
+
+    if fusion not in FUSIONS:
+        raise ConfigError(f"editreward: fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, heads, processor = load(Path(checkpoint), base, place, pixels)
+    return EditRewardJudge(model, heads, processor, fusion, _read_prompts(Path(prompts)) if prompts else None)
+
+
+def _read_prompts(folder: Path) -> dict[str, str]:
+    try:
+        return {name: (folder / f"{name}.md").read_text("utf-8") for name in HEADS.values()}
+    except OSError as error:
+        raise ConfigError(f"editreward: no prompt {error.filename}; give a folder of following.md and quality.md") from error

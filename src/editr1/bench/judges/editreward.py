@@ -155,9 +155,13 @@ class EditRewardJudge:
 
 
 def build(
-    checkpoint: str, base: str = "Qwen/Qwen2.5-VL-7B-Instruct", fusion: Fusion = "mean", prompts: str | None = None, device: str | None = None,
+    checkpoint: str,
+    base: str = "Qwen/Qwen2.5-VL-7B-Instruct",
+    fusion: Fusion = "mean",
+    prompts: str | None = None,
+    device: str | None = None,
     pixels: int = PIXELS,
-) -> EditRewardJudge:  # fmt: skip
+) -> EditRewardJudge:
     """The judge with its weights loaded. Raises ConfigError for an option or a file that does not fit.
 
     checkpoint: folder with `model.safetensors`. base: its backbone with processor. fusion: mean, min or sum of the heads.

@@ -153,13 +153,13 @@ def sample_table(a: Sequence[Outcome], b: Sequence[Outcome], noise_floor: float 
     """
     rows = [("key", "category", "a", "b", "difference", "mark")]
     for x, y in in_common(a, b):
-        values = ["" if row.value is None else f"{row.value:g}" for row in (x, y)]
+        shown_a, shown_b = ("" if row.value is None else f"{row.value:g}" for row in (x, y))
         if x.value is None or y.value is None:
-            rows.append((x.key, x.category, *values, "", "unscored"))
+            rows.append((x.key, x.category, shown_a, shown_b, "", "unscored"))
         else:
             change = y.value - x.value
             is_small = x.unit == "score" and abs(change) < noise_floor
-            rows.append((x.key, x.category, *values, f"{change:g}", "below noise floor" if is_small else ""))
+            rows.append((x.key, x.category, shown_a, shown_b, f"{change:g}", "below noise floor" if is_small else ""))
     return rows
 
 

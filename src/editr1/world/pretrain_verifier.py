@@ -32,7 +32,7 @@ _STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 
 @dataclass(frozen=True)
 class Config:
-    """ours: see docs/results/world.md for what these figures reached."""
+    """ours; weights/verifier/training_log.jsonl shows the runs behind the shipped checkpoint, which had other lengths."""
 
     steps: int = 3300
     batch: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from editr1.errors import ConfigError
 from editr1.schema import Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run
@@ -130,6 +132,30 @@ def test_what_cannot_be_sampled_has_no_probability_in_the_policy_either(verifier
     allow_tokens(model)
     assert torch.equal(model(input_ids=ids).logits, free)
     assert not any(p.requires_grad for name, p in model.named_parameters() if "visual" in name)
+
+
+def test_training_can_be_kept_to_the_last_blocks(verifier: Path) -> None:
+    from editr1.training.model import load_model
+    from editr1.training.options import Trained
+
+    model = load_model(verifier, Trained(last_blocks=1))
+    last = len(model.get_decoder().layers) - 1
+    moving = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert moving == {name for name, _ in model.named_parameters() if re.search(rf"layers\.{last}\.|lm_head|language_model\.norm", name)}
+    assert any("mlp" in name for name in moving)
+    with pytest.raises(ConfigError, match="last_blocks is 9"):
+        load_model(verifier, Trained(last_blocks=9))
+    with pytest.raises(ValueError, match="set one of them"):
+        Trained(last_blocks=1, lora_rank=4)
+
+
+def test_adapters_can_be_trained_with_shared_prompts(tmp_path: Path, schooled: Path) -> None:
+    from editr1.training.options import Trained
+
+    settings = config(schooled, steps=2, share_prompts=True, trained=Trained(lora_rank=4))
+    saved = gcpo.run(settings, build_tiny_run(tmp_path / "run"))
+    assert (Path(saved.path) / "model.safetensors").exists()
+    assert not list(Path(saved.path).glob("adapter*")), "the adapters are merged"
 
 
 def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Path, schooled: Path) -> None:

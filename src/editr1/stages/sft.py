@@ -74,10 +74,9 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What a dry run prints."""
-    scope = f"LoRA rank {config.trained.lora_rank}" if config.trained.lora_rank else "all weights"
-    vision = "frozen" if config.trained.freeze_vision else "trained"
+    vision = "frozen" if config.trained.freeze_vision or config.trained.last_blocks else "trained"
     return [
-        f"sft: {config.model}, {scope}, vision tower {vision}, target {config.target} of prompt {config.prompt_id}",
+        f"sft: {config.model}, {config.trained.scope}, vision tower {vision}, target {config.target} of prompt {config.prompt_id}",
         f"sft: {config.steps} steps of {config.batch_size} rows -> {Path(run_dir) / config.output}",
     ]
 

@@ -53,7 +53,19 @@ def load_model(path: str | Path, trained: Trained) -> Any:
         for name, parameter in model.named_parameters():
             if re.search(_VISION_PARTS, name):
                 parameter.requires_grad_(False)
+    if trained.last_blocks is not None:
+        _freeze_but_last(model, trained.last_blocks)
     return model
+
+
+def _freeze_but_last(model: Any, count: int) -> None:
+    """Leaves the last `count` blocks, the final norm and the output layer to train. Raises ConfigError for too many blocks."""
+    decoder = model.get_decoder()
+    if count > len(decoder.layers):
+        raise ConfigError(f"trained.last_blocks is {count}, but the language model has {len(decoder.layers)} blocks")
+    model.requires_grad_(False)
+    for part in (*decoder.layers[-count:], decoder.norm, model.get_output_embeddings()):
+        part.requires_grad_(True)
 
 
 def lora_config(trained: Trained) -> Any:

@@ -15,11 +15,27 @@ class Trained:
 
     freeze_vision: bool = True
     """ours: scoring needs new words about what is seen, not new eyes, and a frozen tower saves memory."""
+    last_blocks: int | None = None
+    """Train only the last n blocks of the language model with its final norm and output layer. None = all blocks. ours: in a small
+    model the noise of RL's gradient spreads over every weight it may move; its signal is clearest where the score is read off."""
     lora_rank: int | None = None
     """None = full fine-tuning. With LoRA the saved checkpoint is the merged model."""
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0
     """ours: 0; dropout would make GCPO's policy differ between sampling and training."""
+
+    def __post_init__(self) -> None:
+        if self.last_blocks is not None and self.last_blocks < 1:
+            raise ValueError(f"last_blocks is {self.last_blocks}, expected at least 1, or null for all blocks")
+        if self.last_blocks is not None and self.lora_rank is not None:
+            raise ValueError("last_blocks trains whole weights and lora_rank adapters; set one of them")
+
+    @property
+    def scope(self) -> str:
+        """What moves, in words."""
+        if self.lora_rank is not None:
+            return f"LoRA rank {self.lora_rank}"
+        return "all weights" if self.last_blocks is None else f"the last {self.last_blocks} blocks and the output layer"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ def shared_rollout(processor: Any, sampling: Sampling, batch_size: int, seed: in
     local_vlm = load("vlm", "editr1.vlm.local:LocalVLM")
 
     def rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        vlm = local_vlm(trainer.accelerator.unwrap_model(trainer.model), processor, "policy", batch_size)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "get_base_model"):  # LoRA: the adapters act inside the layers of the model below
+            model = model.get_base_model()
+        vlm = local_vlm(model, processor, "policy", batch_size)
         first = trainer.accelerator.process_index * len(prompts)
         step = trainer.state.global_step
         requests = [to_request(prompt, sampling, derive_seed(seed, "trace", step, first + i)) for i, prompt in enumerate(prompts)]

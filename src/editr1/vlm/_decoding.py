@@ -1,9 +1,14 @@
-"""Generation for batches whose prompts repeat: each distinct prompt is read once, its cache is copied to all who asked it.
+"""Generation for batches whose prompts repeat: each distinct prompt is read once, and kept once.
 
 `decode_shared` is for models that tell their positions (`get_rope_index`: the Qwen-VL line and its relatives). Anything else goes
 through transformers' `generate` (`decode_generic`). Both draw tokens with the same `RowSampler`, and give the same greedy text.
 
-Shape legend: D distinct prompts, B sequences, L tokens of a prompt, V vocabulary.
+The n replies to one prompt are one row of the batch: their next tokens stand side by side as n queries, and a mask lets each see
+the prompt and the tokens of its own reply. So the prompt's keys and values are stored and read once for all of them.
+
+    prompt prompt prompt | a1 b1 | a2 b2 | ...        a2 sees the prompt, a1 and itself; b2 sees the prompt, b1 and itself
+
+Shape legend: D distinct prompts, N replies a prompt at most, B = the replies of all prompts, L tokens in the cache, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,39 +22,49 @@ from transformers.cache_utils import DynamicLayer
 
 from editr1.vlm._sampling import RowSampler
 
-_ROOM = 64  # ours: tokens by which a cache grows at a time
-_SHRINK_BELOW = 0.75  # ours: ended rows are dropped when less than this share of the batch is still active
+_ROOM = 64  # ours: steps for which a cache has room when it grows
+_SHRINK_BELOW = 0.75  # ours: prompts whose replies have all ended are dropped when less than this share is still answered
 
 
 def decode_shared(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequence[int], sampler: RowSampler) -> None:
-    """Fills `sampler` with the tokens of sum(copies_D) sequences; sequence order is prompt 0, its copies, prompt 1, ..."""
-    device = inputs["input_ids"].device
+    """Fills `sampler` with the tokens of sum(copies_D) replies; their order is prompt 0, its copies, prompt 1, ..."""
+    device, width = inputs["input_ids"].device, max(copies_D)
     cache = DynamicCache(config=model.config)
     cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     positions, delta_D1 = _positions(model, inputs)
     logits_DV = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
-    owner_B = torch.repeat_interleave(torch.arange(len(copies_D), device=device), torch.tensor(list(copies_D), device=device))
-    cache.batch_select_indices(owner_B)
-    mask_BL, delta_B1 = inputs["attention_mask"][owner_B], delta_D1[owner_B]
+    owner_B, column_B = (torch.tensor(values, device=device) for values in zip(*_seats(copies_D), strict=True))
+    mask_D1NL = inputs["attention_mask"].bool()[:, None, None, :].expand(-1, -1, width, -1)
+    itself_NN = torch.eye(width, dtype=torch.bool, device=device)
+    # Padding does not count as a position, and a picture takes fewer positions than tokens (its delta is negative).
+    position_D1 = inputs["attention_mask"].sum(1, keepdim=True) + delta_D1
     picked_B = sampler.pick(logits_DV[owner_B])
     while bool(sampler.active_B.any()):
-        if float(sampler.active_B.float().mean()) < _SHRINK_BELOW:
-            kept_B = sampler.active_B.nonzero()[:, 0]
-            cache.batch_select_indices(kept_B)
-            mask_BL, delta_B1, picked_B = mask_BL[kept_B], delta_B1[kept_B], picked_B[kept_B]
+        alive_D = torch.bincount(owner_B[sampler.active_B], minlength=len(position_D1)) > 0
+        if float(alive_D.float().mean()) < _SHRINK_BELOW:
+            kept_D, kept_B = alive_D.nonzero()[:, 0], alive_D[owner_B].nonzero()[:, 0]
+            cache.batch_select_indices(kept_D)
+            mask_D1NL, position_D1 = mask_D1NL[kept_D], position_D1[kept_D]
+            owner_B, column_B, picked_B = (alive_D.cumsum(0) - 1)[owner_B[kept_B]], column_B[kept_B], picked_B[kept_B]
             sampler.keep(kept_B)
-        mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(mask_BL), 1)], 1)
-        # Padding does not count as a position, and a picture takes fewer positions than tokens (its delta is negative).
-        position_B1 = mask_BL.sum(1, keepdim=True) - 1 + delta_B1
+        mask_D1NL = torch.cat([mask_D1NL, itself_NN.expand(len(mask_D1NL), 1, -1, -1)], dim=-1)
+        token_DN = picked_B.new_zeros(len(position_D1), width)  # seats that nobody takes hold token 0, which no reply sees
+        token_DN[owner_B, column_B] = picked_B
         out = model(
-            input_ids=picked_B[:, None],
-            attention_mask=mask_BL,
-            position_ids=position_B1.expand(3, -1, -1),
+            input_ids=token_DN,
+            attention_mask=mask_D1NL,
+            position_ids=position_D1.expand(3, -1, width),
             past_key_values=cache,
             use_cache=True,
         )
-        picked_B = sampler.pick(out.logits[:, -1])
+        position_D1 = position_D1 + 1
+        picked_B = sampler.pick(out.logits[owner_B, column_B])
+
+
+def _seats(copies_D: Sequence[int]) -> list[tuple[int, int]]:
+    """(prompt, column) of every reply, in order."""
+    return [(prompt, column) for prompt, copies in enumerate(copies_D) for column in range(copies)]
 
 
 def _positions(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,8 +116,8 @@ class _RoomyLayer(DynamicLayer):
         if old == 0 or self.keys is None or self.values is None:
             return super().update(key_states, value_states, *args, **kwargs)
         if self._keys_buffer is None or self._values_buffer is None or old + new > self._keys_buffer.shape[-2]:
-            self._keys_buffer = _with_room(self.keys, new + _ROOM)
-            self._values_buffer = _with_room(self.values, new + _ROOM)
+            self._keys_buffer = _with_room(self.keys, new * _ROOM)
+            self._values_buffer = _with_room(self.values, new * _ROOM)
         self._keys_buffer[..., old : old + new, :] = key_states
         self._values_buffer[..., old : old + new, :] = value_states
         self.keys = self._keys_buffer[..., : old + new, :]

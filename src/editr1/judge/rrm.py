@@ -145,7 +145,9 @@ class RewardModel:
         if isinstance(outcome, ParseFailure):
             return outcome
         if not reply.logprobs:
-            raise BackendError(f"{self.vlm.name} gives no token log-probabilities; the expected score needs them; ask for it without `expected`")
+            raise BackendError(
+                f"{self.vlm.name} gives no token log-probabilities; the expected score needs them; ask for it without `expected`"
+            )
         score = expected_score(reply.logprobs)
         return ParseFailure("NO_SCORE", reply.text[-160:]) if score is None else Judgement(outcome.verdicts, score)
 

@@ -107,13 +107,14 @@ def test_bad_rows_are_dropped_with_a_reason_and_the_stage_goes_on(tmp_path: Path
         SourceRow(good, float("nan")),  # type: ignore[arg-type]
         SourceRow(good, None),  # type: ignore[arg-type]
         SourceRow(good, "  "),
+        SourceRow(good, "NaN"),  # as a CSV file holds it
         SourceRow(good, "y" * 5000),
         BadRow("bad_image: missing", "(row 9)"),
         SourceRow(good, " make it red "),
         SourceRow(picture(2), "make it red", difficulty="hard"),
     ]
     counts = tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=QUIET), tmp_path / "run")
-    assert counts == StageCounts(11, 2, 9, {"bad_image": 4, "bad_instruction": 4, "duplicate": 1})
+    assert counts == StageCounts(12, 2, 10, {"bad_image": 4, "bad_instruction": 5, "duplicate": 1})
     run = Run.open(tmp_path / "run")
     assert [(t.instruction, t.kind, t.difficulty) for t in run.read("01_tasks")] == [
         ("make it red", "colour", "random"),
@@ -277,6 +278,10 @@ def test_inspectors_who_disagree_drop_the_quadruple(run: Run) -> None:
     assert counts.reasons == {"inspectors disagree": 3, "no trace parsed": 1}
     found = json.loads((run.dir / "05_inspections" / "agreement.json").read_text())
     assert (found["n"], found["agreement"]) == (10, 0.7)
+    rows = json.loads((run.dir / "05_inspections" / "annotators.json").read_text())["annotators"]
+    second = next(row for row in rows if row["name"] == "second inspector")
+    assert [(row["category"], row["counts"]["only_judge_yes"]) for row in second["categories"]] == [("follow", 0), ("keep", 3)]
+    assert sum(row["num_traces"] for row in rows) == run.count("04_traces") + 5
 
 
 # --- pairs ------------------------------------------------------------------------------------------

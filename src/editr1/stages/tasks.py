@@ -28,6 +28,7 @@ from editr1.vlm.base import Sampling
 
 TABLE, FILTER_TABLE = "01_tasks", "00_filter"
 MAX_INSTRUCTION_CHARS = 4000  # ours: longer texts are not instructions but a broken column
+MISSING = ("nan", "none", "null", "n/a")
 Difficulty = Literal["random", "hard"]
 
 
@@ -189,6 +190,8 @@ def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
         return BadRow(f"bad_instruction: expected a text, found {row.instruction!r}", row.origin)
     if not row.instruction.strip():
         return BadRow("bad_instruction: it is empty", row.origin)
+    if row.instruction.strip().lower() in MISSING:
+        return BadRow(f"bad_instruction: {row.instruction.strip()!r} is how a table writes a missing value", row.origin)
     if len(row.instruction) > MAX_INSTRUCTION_CHARS:
         return BadRow(f"bad_instruction: {len(row.instruction)} characters, the limit is {MAX_INSTRUCTION_CHARS}", row.origin)
     return row

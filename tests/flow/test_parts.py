@@ -8,12 +8,14 @@ import torch
 import toy
 from editr1.config import Component
 from editr1.errors import BackendError, ConfigError, UnscoredError
-from editr1.flow.config import Config, Sampling, Training
+from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import choose_contexts, read_contexts, share_of_process
+from editr1.flow.evaluate import held_out_images
 from editr1.flow.policy import Policy, follow
 from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table
-from editr1.flow.rollout import rollout, sample_images
+from editr1.flow.rollout import rollout
 from editr1.schema import Reward
+from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run
 
 TOY = Component("toy:build")
@@ -143,10 +145,12 @@ def test_groups_can_share_their_start(run):
 
 
 def test_evaluation_images_do_not_depend_on_the_batch_size(run):
-    editor = toy.ToyEditor()
     contexts = read_contexts(run, 0.0)[0][:5]
-    args = ([c.source() for c in contexts], [c.task.instruction for c in contexts], list(range(5)))
-    images = [sample_images(editor, *args, height=8, width=8, steps=3, batch=b) for b in (2, 5)]
+    images = []
+    for batch in (2, 5):
+        config = Config(TOY, JUDGE, height=8, width=8, evaluation=Evaluation(steps=3, batch=batch), training=Training(rank=2, alpha=2))
+        trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir)
+        images.append(held_out_images(trainer, contexts, config))
     assert [toy.redness(i) for i in images[0]] == pytest.approx([toy.redness(i) for i in images[1]], abs=0.05)
 
 
@@ -211,7 +215,6 @@ def test_edits_take_the_shape_of_their_source_and_equal_shapes_share_a_batch(run
     from editr1.editors import kontext
     from editr1.flow.contexts import Context
     from editr1.schema import EditTask
-    from editr1.stages.edit_rl import make_trainer
 
     editor = kontext.from_pipeline(tiny_pipelines.kontext(), text_tokens=16)
     sources = [Image.new("RGB", size) for size in ((128, 64), (64, 64), (256, 128), (30, 60))]

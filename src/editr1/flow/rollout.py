@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Sampling
@@ -104,23 +103,6 @@ def rollout(
 def window_step(schedule: Schedule, index: int, sampling: Sampling) -> Step:
     """The Gaussian step at `index`; sigmas[1] repairs flow_sde's first step."""
     return make_step(sampling.kind, *schedule.pair(index), sampling.level, schedule.sigmas[1])
-
-
-@torch.no_grad()
-def sample_images(
-    editor: FlowEditor, sources: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int],
-    *, height: int, width: int, steps: int, batch: int = 8,
-) -> list[Image.Image]:  # fmt: skip
-    """Noise-free (ODE) edits, one a source, in batches; the result does not depend on `batch` beyond rounding."""
-    plan = editor.plan(height, width)
-    schedule = Schedule(editor.sigmas(plan, steps))
-    images: list[Image.Image] = []
-    for begin in range(0, len(sources), batch):
-        rows = slice(begin, begin + batch)
-        cond = editor.encode(sources[rows], instructions[rows], plan)
-        x = denoise(editor, editor.noise(plan, seeds[rows]).float(), schedule, cond)
-        images += editor.decode(x, plan)
-    return images
 
 
 @torch.no_grad()

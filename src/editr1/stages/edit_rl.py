@@ -21,6 +21,7 @@ from editr1.flow.checks import check_constant, check_world
 from editr1.flow.clock import Clock
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
+from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.export import export
 from editr1.flow.plan import describe_plan
@@ -64,7 +65,11 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
     scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
     folder = run_.dir / FOLDER
-    trainer = make_trainer(config, create("editors", config.editor), scores, folder)
+    encodings = EncodingCache(folder / "encodings", config) if config.cache_encodings else None
+    needed = [*tasks, *held_out[: config.evaluation.tasks]]
+    trainer = make_trainer(config, load_editor(config, encodings, needed), scores, folder, encodings)
+    if encodings is not None:
+        encode_ahead(trainer, encodings, needed)
     if done := checkpoints(folder / "checkpoints"):
         load_state(trainer.state, done[-1])
     judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]
@@ -116,7 +121,23 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
             break
 
 
-def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path) -> Trainer:
+def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequence[Context]) -> Any:
+    """The editor; without its text encoders when every task that is needed has been encoded before."""
+    if encodings is None:
+        return create("editors", config.editor)
+    bare = without_encoders(config.editor)
+    return create("editors", config.editor if encodings.missing(needed) else bare)
+
+
+def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Context]) -> None:
+    """Encodes what is missing, shared out over processes, and frees the text encoders."""
+    accelerator = trainer.accelerator
+    encodings.fill(trainer.editor, needed, rank=accelerator.process_index, world=accelerator.num_processes)
+    accelerator.wait_for_everyone()
+    trainer.editor.release_encoders()  # type: ignore[attr-defined]  (editors that `without_encoders` accepts have it)
+
+
+def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path, encodings: EncodingCache | None = None) -> Trainer:
     """Policy, optimiser and averages at iteration 0; `scores`: the main judge and further ones; trackers write into `folder`."""
     from accelerate import Accelerator
 
@@ -133,7 +154,7 @@ def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: P
     check_world(accelerator.num_processes)
     if config.trackers:
         accelerator.init_trackers("edit_rl")
-    return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator)
+    return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator, encodings)
 
 
 def judge_function(component: Component) -> Score:

@@ -116,6 +116,28 @@ def test_decoded_pictures_are_those_of_the_pipeline(name):
     assert np.abs(np.asarray(image, int) - np.asarray(theirs, int)).max() <= 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoded_source_decodes_to_a_picture_of_its_size(name):
+    """decode inverts the packing and normalisation of encode: what comes out is the VAE's own reconstruction."""
+    editor, _, _ = make(name, False)
+    plan = editor.plan(tiny.SIDE, tiny.SIDE)
+    source = editor.encode([picture(1)], ["make it red"], plan)["source"].float()
+    assert source.shape == (1, plan.num_tokens, plan.channels)
+    (image,) = editor.decode(source, plan)
+    assert image.size == (tiny.SIDE, tiny.SIDE)
+    assert np.abs(np.asarray(image, int) - np.asarray(reconstruction(editor, picture(1)), int)).max() <= 1
+
+
+def reconstruction(editor, image):
+    """The VAE's own, without a latent in between being packed or normalised."""
+    pixels = editor.pipe.image_processor.preprocess([image])
+    video = isinstance(editor.pipe.vae, diffusers.AutoencoderKLQwenImage)
+    with torch.no_grad():
+        latents = editor.pipe.vae.encode(pixels.unsqueeze(2) if video else pixels).latent_dist.mode()
+        decoded = editor.pipe.vae.decode(latents).sample
+    return editor.pipe.image_processor.postprocess(decoded[:, :, 0] if video else decoded, output_type="pil")[0]
+
+
 @pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_two_equals_two_batches_of_one(name, guided):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from editr1.config import Component, load_recipe, section
+from editr1.errors import ConfigError
 from editr1.flow.config import Config, Sampling, Training
 from editr1.flow.plan import count_evaluations, describe_plan, read_footprint
 
@@ -48,6 +49,29 @@ def test_kl_conversions_are_those_of_the_window():
     lines = "\n".join(describe_plan(config))
     assert "step 1 (sigma 0.904): latent_dtfree 0.00169" in lines
     assert "step 2 (sigma 0.790): latent_dtfree 0.0061" in lines
+
+
+def test_klein_and_qwen_have_their_hand_values():
+    """384 / 16 = 24, 576 tokens; klein packs 128 channels, Qwen 64; 6 x 8 = 48 and 8 x 8 = 64 edits."""
+    klein = "\n".join(describe_plan(section(load_recipe(ROOT / "recipes" / "edit_rl_klein_small_gpu.yaml"), "edit_rl", Config)))
+    assert "576 target + 576 source + up to 256 text = 1408; 73728 latent elements" in klein
+    assert "480 sampling + 96 trained + 0 reference = 12 a sample; encodes: 6; decodes and judged edits: 48" in klein
+    assert "7.37 / 7.37 nats" in klein  # 1e-4 x 73728
+    assert "KL: off" in klein
+    qwen = "\n".join(describe_plan(section(load_recipe(ROOT / "recipes" / "edit_rl_qwen_image_edit_80gb.yaml"), "edit_rl", Config)))
+    # the VL encoder reads the source at 384 x 384: (384 / 28)^2 = 188 picture tokens beside 256 of words
+    assert "576 target + 576 source + up to 444 text = 1596; 36864 latent elements" in qwen
+    assert "512 sampling + 128 trained + 0 reference = 10 a sample" in qwen
+    # (512 + 3 x 128 + 128 recomputed) forwards x 2 x 20.4e9 x 1596 FLOP / 4e14 / 3600 s
+    assert "estimate: 0.046 GPU-hours" in qwen
+    assert "38 GiB" in qwen  # 2 bytes x 20.4e9
+
+
+@pytest.mark.parametrize("override", ["edit_rl.groupsize=4", "edit_rl.training.betta=0", "edit_rl.sampling.windows=1"])
+def test_a_misspelt_key_is_refused(override):
+    recipe = load_recipe(ROOT / "recipes" / "paper" / "edit_rl_kontext.yaml", [override])
+    with pytest.raises(ConfigError, match="did you mean"):
+        section(recipe, "edit_rl", Config)
 
 
 def test_a_short_window_costs_half_of_training_all_steps():

@@ -6,6 +6,8 @@ steps live in `editr1.flow`, its equations in `editr1.objectives`.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +28,9 @@ from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.export import export
 from editr1.flow.plan import describe_plan
 from editr1.flow.policy import Policy
-from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
+from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
+from editr1.flow.symptoms import symptoms, warning_of
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward
@@ -36,6 +39,8 @@ from editr1.store import Run
 __all__ = ["Config", "EditRLResult", "plan", "run"]
 
 FOLDER = "09_editor"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,10 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
     """The algorithm box: sample groups, score them, compare inside groups, move the policy."""
     config, state = trainer.config, trainer.state
     main = trainer.accelerator.is_main_process
-    first = state.iteration
+    first, signs = state.iteration, Symptoms(run_)
     for iteration in tqdm(range(first, config.iterations), desc="edit-rl", unit="it", disable=not main):
+        if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
+            break
         clock = Clock()
         window = iteration_window(config, iteration)
         contexts = trainer.contexts(tasks, iteration)
@@ -114,11 +121,10 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
                 save_weights(state, run_.dir / FOLDER / "best.safetensors")
         if main:
             record(trainer, run_, iteration, logs, clock, edits, rewards[0])
+            signs.tell(logs)
         if due(config.save_every, state.iteration) and main:
             save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)
         check_constant(state.num_constant, config)
-        if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
-            break
 
 
 def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequence[Context]) -> Any:
@@ -170,6 +176,22 @@ def judge_function(component: Component) -> Score:
     return score
 
 
+class Symptoms:
+    """Warns once of each sign of collapse, those of the iterations before a resume included."""
+
+    def __init__(self, run_: Run) -> None:
+        self._points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
+        self._told = set(symptoms(self._points))
+
+    def tell(self, logs: dict[str, float]) -> None:
+        """Adds an iteration and logs what is new."""
+        self._points.append(logs)
+        for symptom, advice in symptoms(self._points).items():
+            if symptom not in self._told:
+                self._told.add(symptom)
+                logger.warning(warning_of(symptom, advice))
+
+
 def record(
     trainer: Trainer, run_: Run, iteration: int, logs: dict[str, float], clock: Clock,
     edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward],
@@ -182,11 +204,22 @@ def record(
         logs["train/drift"] = drift
     if torch.cuda.is_available():
         logs["cost/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    note_principles(run_, iteration, edits, rewards)
     known = {name: value for name, value in logs.items() if math.isfinite(value)}
     run_.log("edit_rl", iteration, known)
     trainer.accelerator.log(known, step=iteration)
     if due(trainer.config.gallery_every, iteration + 1):
         write_gallery(run_, edits, rewards, Path(f"training_{iteration + 1:06d}.jsonl"))
+
+
+def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
+    """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
+    rows = principle_rates(edits, rewards)
+    if rows:
+        folder = run_.dir / FOLDER
+        folder.mkdir(exist_ok=True)
+        with (folder / "principles.jsonl").open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)
 
 
 def finish(trainer: Trainer, folder: Path) -> EditRLResult:

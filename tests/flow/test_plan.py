@@ -61,9 +61,10 @@ def test_klein_and_qwen_have_their_hand_values():
     qwen = "\n".join(describe_plan(section(load_recipe(ROOT / "recipes" / "edit_rl_qwen_image_edit_80gb.yaml"), "edit_rl", Config)))
     # the VL encoder reads the source at 384 x 384: (384 / 28)^2 = 188 picture tokens beside 256 of words
     assert "576 target + 576 source + up to 444 text = 1596; 36864 latent elements" in qwen
-    assert "512 sampling + 128 trained + 0 reference = 10 a sample" in qwen
-    # (512 + 3 x 128 + 128 recomputed) forwards x 2 x 20.4e9 x 1596 FLOP / 4e14 / 3600 s
-    assert "estimate: 0.046 GPU-hours" in qwen
+    # 8 members are one for 2 of 8 steps on average, and in one of 2 trained rows: 512 - 2 x 56, 128 - 56
+    assert "400 sampling + 72 trained + 0 reference = 7.38 a sample" in qwen
+    # (400 + 3 x 72 + 72 recomputed) forwards x 2 x 20.4e9 x 1596 FLOP / 4e14 / 3600 s
+    assert "estimate: 0.031 GPU-hours" in qwen
     assert "38 GiB" in qwen  # 2 bytes x 20.4e9
 
 
@@ -78,6 +79,12 @@ def test_a_short_window_costs_half_of_training_all_steps():
     config = Config(KONTEXT, JUDGE)
     ours = count_evaluations(config).per_trained_sample(config.contexts * config.group_size)
     assert ours <= (10 + 9 + 9) / 2  # all 10 steps: 10 sampled, 9 trained, 9 reference
+    recipe = section(load_recipe(ROOT / "recipes" / "paper" / "edit_rl_kontext.yaml"), "edit_rl", Config)
+    counts, samples = count_evaluations(recipe), 48 * 24
+    # up to the first noisy step (on average the second and a half) and at it, 24 members are one: 10 - 2.5 x 23 / 24, and 2 - 23 / 24
+    assert counts.rollout / samples == pytest.approx(10 - 2.5 * 23 / 24)
+    assert counts.trained / samples == counts.reference / samples == pytest.approx(2 - 23 / 24)
+    assert counts.forward_equivalents <= samples * (6 + 3 * 5 + 5) / 2  # half of the loop that trains all of 6 steps with a reference pass
     nft = Config(KONTEXT, JUDGE, training=Training(algorithm="nft", beta=0.0))
     assert count_evaluations(nft).reference == 1152 * 2  # the old policy's pass
 

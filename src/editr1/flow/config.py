@@ -34,7 +34,8 @@ class Sampling:
     hold: int = 25
     """Iterations between moves of a progressive window."""
     same_start: bool = False
-    """All members of a group start from one x_T. ours: off, it starves groups of diversity at small noise levels."""
+    """All members of a group start from one x_T, and are computed once until they part at the first noisy step, in training too. ours: off,
+    it starves groups of diversity at small noise levels; the recipes of large editors sample at high ones and set it."""
     storage: Literal["float32", "bfloat16", "float16"] = "float32"
     """How latents of the window are kept until they are trained on; rounded before their density is taken."""
 
@@ -163,5 +164,7 @@ class Config:
             raise ValueError(f"contexts = {self.contexts} must be a multiple of updates_per_rollout = {self.training.updates_per_rollout}")
         if self.training.algorithm == "grpo" and self.sampling.level <= 0.0:
             raise ValueError("grpo needs a noise level above 0: without noise the policy has no density (use algorithm: nft)")
+        if self.training.algorithm == "nft" and self.sampling.same_start:
+            raise ValueError("nft samples without noise, so same_start would make all edits of a group equal")
         if self.training.guard and self.sampling.log_prob != "normal":
             raise ValueError("guard centres the normal density: set sampling.log_prob to normal")

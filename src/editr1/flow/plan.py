@@ -41,17 +41,22 @@ class Evaluations:
 
 
 def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
-    """Upper bound: zero-advantage samples are skipped when beta = 0.
+    """Upper bound: zero-advantage samples are skipped when beta = 0. With a shared start, the mean over the places of the window.
 
     >>> from editr1.config import Component
     >>> count_evaluations(Config(Component("kontext"), Component("rrm")))
     Evaluations(rollout=11520, trained=2304, reference=2304)
     """
-    samples = config.contexts * config.group_size * forwards
-    training = config.training
-    rows = training.nft_times if training.algorithm == "nft" else config.sampling.window
-    reference = samples * rows * ((training.beta > 0) + (training.algorithm == "nft"))
-    return Evaluations(samples * config.sampling.steps, samples * rows, reference)
+    groups, sampling, training = config.contexts * forwards, config.sampling, config.training
+    samples = groups * config.group_size
+    rows = samples * (training.nft_times if training.algorithm == "nft" else sampling.window)
+    rollout = samples * sampling.steps
+    if sampling.same_start:
+        last_start = sampling.first if sampling.window_kind == "fixed" else sampling.last - sampling.window
+        once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point
+        rollout -= round((samples - groups) * once)
+        rows -= samples - groups
+    return Evaluations(rollout, rows, rows * ((training.beta > 0) + (training.algorithm == "nft")))
 
 
 def describe_plan(config: Config) -> list[str]:

@@ -33,9 +33,7 @@ def symptoms(points: Sequence[Point]) -> dict[str, str]:
     seen = [point for point in points if "evaluation/reward" in point]
     rises = _change(first, last, "reward/mean") > 0
     if len(seen) >= 3 and rises and seen[-1]["evaluation/reward"] < seen[-2]["evaluation/reward"] < seen[-3]["evaluation/reward"]:
-        found["only the training reward rises"] = (
-            "reward hacking: stop at the best evaluation, raise training.beta, check the judge"
-        )
+        found["only the training reward rises"] = "reward hacking: stop at the best evaluation, raise training.beta, check the judge"
     return found
 
 

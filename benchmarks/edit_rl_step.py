@@ -164,7 +164,8 @@ def main() -> None:
     share = cost[str(rows[0]["loop"])] / cost["all 6 steps"]
     print(f"\nshipped recipe over all 6 steps, in forward equivalents: {share:.3f} (goal: at most .5)")
     result = {
-        "measure": "iteration over bare model calls", "value": ratio, "n": args.iterations, "goal": f"at most {GOAL}", "holds": ratio <= GOAL,
+        "measure": "iteration over bare model calls", "value": ratio, "n": args.iterations,
+        "goal": f"at most {GOAL}", "holds": ratio <= GOAL,
         "iteration_s": both[0], "bare_s": both[1], "share_of_all_steps": share, "share_holds": share <= 0.5, "evaluations": rows,
     }  # fmt: skip
     if args.json:

@@ -226,9 +226,14 @@ def test_swapped_weights_come_back_even_after_an_error():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"group_size": 1}, {"training": Training(algorithm="nft"), "sampling": Sampling(same_start=True)}, {"contexts": 3, "training": Training(updates_per_rollout=2)}, {"sampling": Sampling(level=0.0)},
-     {"training": Training(guard=True), "sampling": Sampling(log_prob="squared_error")}],
-)  # fmt: skip
+    [
+        {"group_size": 1},
+        {"contexts": 3, "training": Training(updates_per_rollout=2)},
+        {"sampling": Sampling(level=0.0)},
+        {"training": Training(guard=True), "sampling": Sampling(log_prob="squared_error")},
+        {"training": Training(algorithm="nft"), "sampling": Sampling(same_start=True)},
+    ],
+)
 def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ValueError, match=r"group_size|multiple|noise level|guard|same_start"):
         Config(TOY, JUDGE, **settings)

@@ -163,7 +163,7 @@ def test_one_forward_for_a_shared_start_gives_the_loss_and_gradient_of_one_a_mem
         editor.events.clear()
         advantages, losses = torch.tensor([1.0, -1.0, 0.5, 2.0, -1.0, 0.0]), 0.0
         for rows in micro_batches(torch.ones(6, dtype=torch.bool), 2, size):
-            loss = grpo_loss(editor, policy, path, advantages, rows, settings, UpdateLogs())
+            loss = grpo_loss(editor, policy, path, advantages, rows, settings, UpdateLogs()).sum()
             loss.backward()
             losses += float(loss)
         results.append((losses, torch.cat([p.grad.flatten() for p in policy.params.values()]), sum(r for _, r in editor.events)))

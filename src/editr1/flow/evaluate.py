@@ -26,9 +26,12 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
     own = list(contexts[accelerator.process_index :: accelerator.num_processes])
     per_process = -(-len(contexts) // accelerator.num_processes)
     values = torch.full((per_process,), math.nan)
-    if own:
+    shard = config.training.shard  # then processes stay in step: equally many batches of one, the last ones perhaps for company only
+    asked = [*own, *contexts[: per_process - len(own)]] if shard else own
+    if asked:
         with trainer.state.policy.using(trainer.state.ema):
-            images = held_out_images(trainer, own, config)
+            images = held_out_images(trainer, asked, config)[: len(own)]
+    if own:
         edits = list(zip(own, images, strict=True))
         rewards = score(edits, derive_seed(config.seed, "evaluation"))
         values[: len(rewards)] = torch.tensor([math.nan if r.value is None else r.value for r in rewards])
@@ -45,7 +48,7 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
 def held_out_images(trainer: Trainer, contexts: Sequence[Context], config: Config) -> list[Image.Image]:
     """One ODE edit a context with the weights in place, in their order; the seed belongs to the context."""
     images: dict[str, Image.Image] = {}
-    for plan, batch in trainer.batches(contexts, config.evaluation.batch):
+    for plan, batch in trainer.batches(contexts, 1 if config.training.shard else config.evaluation.batch):
         noise = trainer.editor.noise(plan, [derive_seed(config.seed, "evaluation", c.id) for c in batch]).float()
         schedule = Schedule(trainer.editor.sigmas(plan, config.evaluation.steps))
         final = denoise(trainer.editor, noise, schedule, trainer.encode(batch, plan))

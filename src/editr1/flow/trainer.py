@@ -140,12 +140,15 @@ class Trainer:
             advantages_B = advantages[groups : groups + size].flatten()
             weighs_B = weighs[groups : groups + size].flatten()
             groups += size
-            for rows in micro_batches(weighs_B, rows_per_sample(config), config.training.micro_batch):
+            # sharded weights are gathered from all processes: none may skip a forward that another makes
+            asked_B = torch.ones_like(weighs_B) if config.training.shard else weighs_B
+            for rows in micro_batches(asked_B, rows_per_sample(config), config.training.micro_batch):
                 if state.old is not None:
                     loss = nft_rows_loss(self.editor, state.policy, state.old, trajectory, advantages_B, rows, config, iteration, logs)
                 else:
                     loss = grpo_loss(self.editor, state.policy, trajectory, advantages_B, rows, config, logs)
-                (loss / denominator).backward()
+                weight_R = weighs_B[rows.sample].to(loss.device, loss.dtype)  # all 1 but for forwards made for company
+                ((loss * weight_R).sum() / denominator).backward()
 
     def _step(self, iteration: int) -> float:
         """Sums gradients over processes, clips, steps. Returns the gradient's norm before clipping."""

@@ -69,7 +69,7 @@ def micro_batches(weighs_B: torch.Tensor, num_steps: int, size: int) -> Iterator
 def grpo_loss(
     editor: FlowEditor, policy: Policy, trajectory: Trajectory, advantages_B: torch.Tensor, rows: Rows, config: Config, logs: UpdateLogs
 ) -> torch.Tensor:
-    """Sum over rows of clipped surrogate + beta * KL (paper, section 4), not yet divided."""
+    """Clipped surrogate + beta * KL (paper, section 4) of each row, [R]; their sum is not yet divided."""
     training = config.training
     x_next = trajectory.latents[rows.step + 1, rows.sample].float()
     asked, copies = distinct_rows(rows, trajectory)
@@ -95,7 +95,7 @@ def grpo_loss(
     weights = [kl_weight(training.kl, trajectory.steps[i]) for i in asked.step.tolist()] if training.beta > 0 else []
     loss = surrogate.loss + _kl_term(editor, policy, v_U, x_U, sigma_U, cond, weights, training.beta, logs, copies)
     logs.loss.append(loss.detach())
-    return loss.sum()
+    return loss
 
 
 def distinct_rows(rows: Rows, trajectory: Trajectory) -> tuple[Rows, torch.Tensor | slice]:
@@ -114,7 +114,7 @@ def nft_rows_loss(
     editor: FlowEditor, policy: Policy, old: Weights, trajectory: Trajectory, advantages_B: torch.Tensor, rows: Rows, config: Config,
     iteration: int, logs: UpdateLogs,
 ) -> torch.Tensor:  # fmt: skip
-    """Sum over rows of DiffusionNFT's loss + beta * KL on the velocity, not yet divided."""
+    """DiffusionNFT's loss + beta * KL on the velocity of each row, [R]; their sum is not yet divided."""
     training = config.training
     x0 = trajectory.final[rows.sample]
     t, noise = _forward_noise(editor, trajectory, rows, config.seed, iteration)
@@ -129,7 +129,7 @@ def nft_rows_loss(
     loss = nft_loss(v, v_old, x, x0, t, wanted, training.nft_beta)
     loss = loss + _kl_term(editor, policy, v, x, t, cond, weights, training.beta, logs)
     logs.loss.append(loss.detach())
-    return loss.sum()
+    return loss
 
 
 def _kl_term(

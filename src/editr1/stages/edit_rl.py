@@ -29,6 +29,7 @@ from editr1.flow.export import export
 from editr1.flow.plan import describe_plan
 from editr1.flow.policy import Policy
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
+from editr1.flow.sharding import check_launcher, shard_frozen
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.symptoms import symptoms, warning_of
 from editr1.flow.trainer import Trainer, iteration_window
@@ -158,6 +159,9 @@ def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: P
     )
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), log_with=list(config.trackers) or None, project_dir=folder)
     check_world(accelerator.num_processes)
+    check_launcher(str(accelerator.distributed_type.value))
+    if training.shard:
+        shard_frozen(policy, accelerator.device, accelerator.num_processes)
     if config.trackers:
         accelerator.init_trackers("edit_rl")
     return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator, encodings)

@@ -165,7 +165,7 @@ def test_one_forward_for_a_shared_start_gives_the_loss_and_gradient_of_one_a_mem
         for rows in micro_batches(torch.ones(6, dtype=torch.bool), 2, size):
             loss = grpo_loss(editor, policy, path, advantages, rows, settings, UpdateLogs()).sum()
             loss.backward()
-            losses += float(loss)
+            losses += loss.item()
         results.append((losses, torch.cat([p.grad.flatten() for p in policy.params.values()]), sum(r for _, r in editor.events)))
     (loss, gradient, calls), (loss_each, gradient_each, calls_each) = results
     assert loss == pytest.approx(loss_each, rel=1e-5)

@@ -73,8 +73,8 @@ class Training:
     """Rows (sample x step) of one forward and backward; 0 = all at once."""
     gradient_checkpointing: bool = False
     shard: bool = False
-    """FSDP2: the frozen weights are spread over the processes instead of lying on each. ours: off, a 20-billion-parameter base in bf16 fits 80
-    GB whole, and gathering costs time; smaller cards need it."""
+    """FSDP2: the frozen weights are spread over the processes instead of lying on each. ours: off, 20 billion parameters in bf16 fit 80 GB,
+    and gathering them costs time; smaller cards need it."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
     nft_beta: float = 1.0
@@ -168,9 +168,7 @@ class Config:
         if self.training.algorithm == "grpo" and self.sampling.level <= 0.0:
             raise ValueError("grpo needs a noise level above 0: without noise the policy has no density (use algorithm: nft)")
         if self.training.shard and (self.training.weights != "lora" or self.contexts_per_batch != 1):
-            raise ValueError(
-                "shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 so that processes stay in step"
-            )
+            raise ValueError("shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 to keep processes in step")
         if self.training.algorithm == "nft" and self.sampling.same_start:
             raise ValueError("nft samples without noise, so same_start would make all edits of a group equal")
         if self.training.guard and self.sampling.log_prob != "normal":

@@ -38,6 +38,6 @@ def check_launcher(distributed_type: str) -> None:
     """Raises ConfigError for launchers that would shard a model which nobody hands them: each process would hold everything."""
     if distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         raise ConfigError(
-            f"accelerate was started for {distributed_type}, which editor RL does not use: launch with recipes/accelerate/8_gpus.yaml, and set "
-            "edit_rl.training.shard to spread the frozen weights over the processes (FSDP2)"
+            f"accelerate was started for {distributed_type}, which editor RL does not use: launch with recipes/accelerate/8_gpus.yaml, "
+            "and set edit_rl.training.shard to spread the frozen weights over the processes (FSDP2)"
         )

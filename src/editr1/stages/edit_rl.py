@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -141,7 +141,7 @@ def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Co
     accelerator = trainer.accelerator
     encodings.fill(trainer.editor, needed, rank=accelerator.process_index, world=accelerator.num_processes)
     accelerator.wait_for_everyone()
-    trainer.editor.release_encoders()  # type: ignore[attr-defined]  (editors that `without_encoders` accepts have it)
+    cast(Any, trainer.editor).release_encoders()  # editors that `without_encoders` accepts have it
 
 
 def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path, encodings: EncodingCache | None = None) -> Trainer:

@@ -27,6 +27,12 @@ def test_kontext_at_512_pixels_has_its_known_sizes():
     assert "22 GiB" in lines  # 2 bytes x 11.9e9
 
 
+def test_a_squared_error_is_not_called_nats():
+    lines = "\n".join(describe_plan(Config(KONTEXT, JUDGE, sampling=Sampling(kind="cps", level=0.5, log_prob="squared_error"))))
+    assert "no density" in lines
+    assert "nats a step" not in lines
+
+
 def test_twice_the_side_is_four_times_the_tokens_and_the_nats():
     lines = "\n".join(describe_plan(Config(KONTEXT, JUDGE, height=1024, width=1024)))
     assert "4096 target + 4096 source" in lines

@@ -73,9 +73,7 @@ def describe_plan(config: Config) -> list[str]:
         _cost_line(config, footprint),
     ]
     if config.training.algorithm == "grpo":
-        low, high = (clip_in_nats(c, elements) for c in (config.training.clip_low, config.training.clip_high))
-        clip = f"-{config.training.clip_low:g} / +{config.training.clip_high:g}"
-        lines.append(f"clip: {clip} per element = {low:.3g} / {high:.3g} nats a step")
+        lines.append(_clip_line(config, elements))
     return [*lines, *_kl_lines(config, footprint.sigmas)]
 
 
@@ -128,6 +126,14 @@ def _cost_line(config: Config, f: Footprint) -> str:
         gib = 16.0 * f.num_parameters / 2**30  # fp32 weight, gradient, two moments
         memory = f"{gib:.0f} GiB of fp32 weights, gradients and moments"
     return f"estimate: {hours:.2g} GPU-hours an iteration at {ASSUMED_FLOPS:.0e} FLOP/s without the judge; {memory} plus activations"
+
+
+def _clip_line(config: Config, elements: int) -> str:
+    clip = f"clip: -{config.training.clip_low:g} / +{config.training.clip_high:g} per element"
+    if config.sampling.log_prob == "squared_error":
+        return f"{clip} of the squared error, which is no density: not comparable with clip ranges in nats"
+    low, high = (clip_in_nats(c, elements) for c in (config.training.clip_low, config.training.clip_high))
+    return f"{clip} = {low:.3g} / {high:.3g} nats a step"
 
 
 def _kl_lines(config: Config, sigmas: tuple[float, ...]) -> list[str]:

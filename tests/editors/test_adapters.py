@@ -11,6 +11,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwen
 from PIL import Image
 
 from editr1.editors import flux2_klein, kontext, qwen_edit, qwen_edit_plus
+from editr1.errors import ConfigError
 from editr1.flow.rollout import denoise
 from editr1.objectives.schedule import Schedule
 
@@ -115,6 +116,28 @@ def test_decoded_pictures_are_those_of_the_pipeline(name):
     assert np.abs(np.asarray(image, int) - np.asarray(theirs, int)).max() <= 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoded_source_decodes_to_a_picture_of_its_size(name):
+    """decode inverts the packing and normalisation of encode: what comes out is the VAE's own reconstruction."""
+    editor, _, _ = make(name, False)
+    plan = editor.plan(tiny.SIDE, tiny.SIDE)
+    source = editor.encode([picture(1)], ["make it red"], plan)["source"].float()
+    assert source.shape == (1, plan.num_tokens, plan.channels)
+    (image,) = editor.decode(source, plan)
+    assert image.size == (tiny.SIDE, tiny.SIDE)
+    assert np.abs(np.asarray(image, int) - np.asarray(reconstruction(editor, picture(1)), int)).max() <= 1
+
+
+def reconstruction(editor, image):
+    """The VAE's own, without a latent in between being packed or normalised."""
+    pixels = editor.pipe.image_processor.preprocess([image])
+    video = isinstance(editor.pipe.vae, diffusers.AutoencoderKLQwenImage)
+    with torch.no_grad():
+        latents = editor.pipe.vae.encode(pixels.unsqueeze(2) if video else pixels).latent_dist.mode()
+        decoded = editor.pipe.vae.decode(latents).sample
+    return editor.pipe.image_processor.postprocess(decoded[:, :, 0] if video else decoded, output_type="pil")[0]
+
+
 @pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_two_equals_two_batches_of_one(name, guided):
@@ -134,6 +157,37 @@ def test_models_that_see_the_source_as_clean_agree_with_their_pipeline():
     theirs = pipe(image=picture(1), prompt="make it red", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=STEPS,
                   latents=editor.noise(plan, [7]), output_type="latent", **call).images  # fmt: skip
     torch.testing.assert_close(x, theirs, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
+def test_several_source_pictures_give_the_latents_of_the_pipeline(monkeypatch, guided):
+    def at_the_tests_area(area, ratio):
+        return round((tiny.SIDE**2 * ratio) ** 0.5 / 16) * 16, round((tiny.SIDE**2 / ratio) ** 0.5 / 16) * 16
+
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "calculate_dimensions", at_the_tests_area)
+    editor, pipe, call = make("qwen_edit_plus", guided)
+    pictures = (picture(1), picture(2).resize((2 * tiny.SIDE, tiny.SIDE)), picture(3))
+    x, plan = ours(editor, [pictures], ["put the first on the second"], [7])
+    theirs = pipe(
+        image=list(pictures), prompt="put the first on the second", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=STEPS,
+        latents=editor.noise(plan, [7]), output_type="latent", **call,
+    ).images  # fmt: skip
+    torch.testing.assert_close(x, theirs, atol=2e-5, rtol=1e-5)
+    fewer, _ = ours(editor, [pictures[:2]], ["put the first on the second"], [7])
+    assert float((fewer - x).abs().max()) > 1e-4
+
+
+def test_samples_with_several_pictures_share_a_batch_and_models_for_one_picture_refuse_them():
+    editor, _, _ = make("qwen_edit_plus", True)
+    sources, texts = [(picture(1), picture(2)), (picture(3), picture(4))], ["make it red", "remove the large dog"]
+    together, _ = ours(editor, sources, texts, [7, 8])
+    for row in (0, 1):
+        alone, _ = ours(editor, sources[row : row + 1], texts[row : row + 1], [7 + row])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=2e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="source_grids"):
+        ours(editor, [sources[0], (picture(1),)], texts, [7, 8])
+    with pytest.raises(ConfigError, match="1 to 1 source"):
+        ours(make("qwen_edit", False)[0], sources[:1], texts[:1], [7])
 
 
 @pytest.mark.parametrize("name", NAMES)

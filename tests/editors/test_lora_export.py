@@ -14,6 +14,8 @@ from editr1.flow.policy import Policy
 from editr1.flow.rollout import denoise
 from editr1.objectives.schedule import Schedule
 
+small_sources = adapters.small_sources  # the fixture works in the module that names it
+
 LORA = Training(weights="lora", rank=4, alpha=8)
 
 
@@ -44,21 +46,23 @@ def test_every_lora_target_exists_and_learns_alone(name):
     assert sum(p.grad is not None for p in policy.params.values()) >= len(policy.params) * 0.8
 
 
-def test_the_exported_lora_gives_the_same_latents_in_the_plain_pipeline(tmp_path):
-    editor = kontext.from_pipeline(tiny.kontext(), text_tokens=16)
+@pytest.mark.parametrize("name", adapters.NAMES)
+def test_the_exported_lora_gives_the_same_latents_in_the_plain_pipeline(name, tmp_path):
+    editor, _, call = adapters.make(name, False)
+    plan = editor.plan(tiny.SIDE, tiny.SIDE)
     base = latents(editor, adapters.picture(1), "make it red")
     policy = shaken(editor)
     trained = latents(editor, adapters.picture(1), "make it red")
     folder = export(policy, None, tmp_path)
     assert float((trained - base).abs().max()) > 1e-3
 
-    plain = tiny.kontext()
+    plain = adapters.make(name, False)[1]
     plain.load_lora_weights(folder)
-    noise = editor.noise(editor.plan(tiny.SIDE, tiny.SIDE), [7])
-    call = {"guidance_scale": 2.5, "max_sequence_length": 16, "max_area": tiny.SIDE**2, "_auto_resize": False, "output_type": "latent"}
-    size = {"height": tiny.SIDE, "width": tiny.SIDE, "num_inference_steps": 4}
-    theirs = plain(image=adapters.picture(1), prompt="make it red", latents=noise, **size, **call).images
-    torch.testing.assert_close(trained, theirs, atol=2e-5, rtol=1e-4)
+    theirs = plain(
+        image=adapters.picture(1), prompt="make it red", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=4,
+        latents=adapters.pipeline_noise(name, editor, plan, [7]), output_type="latent", **call,
+    ).images  # fmt: skip
+    torch.testing.assert_close(adapters.unpacked(name, editor, trained, plan), theirs, atol=2e-5, rtol=1e-4)
 
 
 def test_the_export_takes_the_averaged_weights_and_leaves_the_trained_ones(tmp_path):

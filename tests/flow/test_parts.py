@@ -1,5 +1,6 @@
 """Samplers of tasks, rewards, swapped weights, trajectories: each alone."""
 
+import dataclasses
 import time
 
 import pytest
@@ -8,12 +9,15 @@ import torch
 import toy
 from editr1.config import Component
 from editr1.errors import BackendError, ConfigError, UnscoredError
-from editr1.flow.config import Config, Sampling, Training
+from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import choose_contexts, read_contexts, share_of_process
+from editr1.flow.evaluate import held_out_images
 from editr1.flow.policy import Policy, follow
 from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table
-from editr1.flow.rollout import rollout, sample_images
+from editr1.flow.rollout import rollout
+from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches
 from editr1.schema import Reward
+from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run
 
 TOY = Component("toy:build")
@@ -132,21 +136,51 @@ def test_a_sample_does_not_depend_on_its_batch(run):
     torch.testing.assert_close(together.final[2:], alone.final, atol=1e-5, rtol=1e-5)
 
 
-def test_groups_can_share_their_start(run):
+def test_groups_that_share_their_start_are_computed_once_until_they_part(run):
     editor = toy.ToyEditor()
-    contexts = read_contexts(run, 0.0)[0][:1]
+    contexts = read_contexts(run, 0.0)[0][:2]
     plan, cond = make_cond(editor, contexts)
-    settings = Sampling(steps=4, window=1, last=2, same_start=True)
-    path = rollout(editor, cond, plan, ["c"], (1,), settings, group_size=2, seed=0, iteration=0)
-    torch.testing.assert_close(path.latents[0, 0], path.latents[0, 1])
-    assert not torch.equal(path.latents[1, 0], path.latents[1, 1])
+    settings = Sampling(steps=5, window=2, last=4, same_start=True)
+    path = rollout(editor, cond, plan, ["a", "b"], (1, 2), settings, group_size=3, seed=0, iteration=0)
+    assert [rows for name, rows in editor.events if name == "velocity"] == [2, 2, 6, 6, 6]  # a row a group, then a row a sample
+    for first in (0, 3):
+        torch.testing.assert_close(path.latents[0, first], path.latents[0, first + 1])
+        assert not torch.equal(path.latents[1, first], path.latents[1, first + 1])
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_one_forward_for_a_shared_start_gives_the_loss_and_gradient_of_one_a_member(run, size):
+    results = []
+    for shared in (True, False):
+        editor = toy.ToyEditor()
+        policy = Policy(editor, Training(weights="lora", rank=4, alpha=8), seed=0)
+        for param in policy.params.values():
+            param.data.add_(0.1 * torch.ones_like(param))
+        settings = Config(TOY, JUDGE, sampling=Sampling(steps=4, window=2, last=3, same_start=True), training=Training(beta=0.04))
+        plan, cond = make_cond(editor, read_contexts(run, 0.0)[0][:2])
+        path = rollout(editor, cond, plan, ["a", "b"], (0, 1), settings.sampling, group_size=3, seed=0, iteration=0)
+        path = dataclasses.replace(path, shared_start=shared)
+        editor.events.clear()
+        advantages, losses = torch.tensor([1.0, -1.0, 0.5, 2.0, -1.0, 0.0]), 0.0
+        for rows in micro_batches(torch.ones(6, dtype=torch.bool), 2, size):
+            loss = grpo_loss(editor, policy, path, advantages, rows, settings, UpdateLogs()).sum()
+            loss.backward()
+            losses += loss.item()
+        results.append((losses, torch.cat([p.grad.flatten() for p in policy.params.values()]), sum(r for _, r in editor.events)))
+    (loss, gradient, calls), (loss_each, gradient_each, calls_each) = results
+    assert loss == pytest.approx(loss_each, rel=1e-5)
+    torch.testing.assert_close(gradient, gradient_each, atol=1e-6, rtol=1e-4)
+    assert calls_each == 24  # 6 samples x 2 steps, trained and reference
+    assert calls == (16 if size == 0 else 18)  # 2 groups + 6 samples, twice; a group that micro-batches cut counts in both
 
 
 def test_evaluation_images_do_not_depend_on_the_batch_size(run):
-    editor = toy.ToyEditor()
     contexts = read_contexts(run, 0.0)[0][:5]
-    args = ([c.source() for c in contexts], [c.task.instruction for c in contexts], list(range(5)))
-    images = [sample_images(editor, *args, height=8, width=8, steps=3, batch=b) for b in (2, 5)]
+    images = []
+    for batch in (2, 5):
+        config = Config(TOY, JUDGE, height=8, width=8, evaluation=Evaluation(steps=3, batch=batch), training=Training(rank=2, alpha=2))
+        trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir)
+        images.append(held_out_images(trainer, contexts, config))
     assert [toy.redness(i) for i in images[0]] == pytest.approx([toy.redness(i) for i in images[1]], abs=0.05)
 
 
@@ -192,11 +226,16 @@ def test_swapped_weights_come_back_even_after_an_error():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"group_size": 1}, {"contexts": 3, "training": Training(updates_per_rollout=2)}, {"sampling": Sampling(level=0.0)},
-     {"training": Training(guard=True), "sampling": Sampling(log_prob="squared_error")}],
-)  # fmt: skip
+    [
+        {"group_size": 1},
+        {"contexts": 3, "training": Training(updates_per_rollout=2)},
+        {"sampling": Sampling(level=0.0)},
+        {"training": Training(guard=True), "sampling": Sampling(log_prob="squared_error")},
+        {"training": Training(algorithm="nft"), "sampling": Sampling(same_start=True)},
+    ],
+)
 def test_settings_that_cannot_work_are_refused(settings):
-    with pytest.raises(ValueError, match=r"group_size|multiple|noise level|guard"):
+    with pytest.raises(ValueError, match=r"group_size|multiple|noise level|guard|same_start"):
         Config(TOY, JUDGE, **settings)
 
 
@@ -211,7 +250,6 @@ def test_edits_take_the_shape_of_their_source_and_equal_shapes_share_a_batch(run
     from editr1.editors import kontext
     from editr1.flow.contexts import Context
     from editr1.schema import EditTask
-    from editr1.stages.edit_rl import make_trainer
 
     editor = kontext.from_pipeline(tiny_pipelines.kontext(), text_tokens=16)
     sources = [Image.new("RGB", size) for size in ((128, 64), (64, 64), (256, 128), (30, 60))]

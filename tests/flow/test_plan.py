@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from editr1.config import Component, load_recipe, section
+from editr1.errors import ConfigError
 from editr1.flow.config import Config, Sampling, Training
 from editr1.flow.plan import count_evaluations, describe_plan, read_footprint
 
@@ -24,6 +25,12 @@ def test_kontext_at_512_pixels_has_its_known_sizes():
     # (11520 + 2304 + 3 x 2304) forwards x 2 x 11.9e9 x 2560 FLOP / 4e14 / 3600 s
     assert "estimate: 0.88 GPU-hours" in lines
     assert "22 GiB" in lines  # 2 bytes x 11.9e9
+
+
+def test_a_squared_error_is_not_called_nats():
+    lines = "\n".join(describe_plan(Config(KONTEXT, JUDGE, sampling=Sampling(kind="cps", level=0.5, log_prob="squared_error"))))
+    assert "no density" in lines
+    assert "nats a step" not in lines
 
 
 def test_twice_the_side_is_four_times_the_tokens_and_the_nats():
@@ -50,10 +57,40 @@ def test_kl_conversions_are_those_of_the_window():
     assert "step 2 (sigma 0.790): latent_dtfree 0.0061" in lines
 
 
+def test_klein_and_qwen_have_their_hand_values():
+    """384 / 16 = 24, 576 tokens; klein packs 128 channels, Qwen 64; 6 x 8 = 48 and 8 x 8 = 64 edits."""
+    klein = "\n".join(describe_plan(section(load_recipe(ROOT / "recipes" / "edit_rl_klein_small_gpu.yaml"), "edit_rl", Config)))
+    assert "576 target + 576 source + up to 256 text = 1408; 73728 latent elements" in klein
+    assert "480 sampling + 96 trained + 0 reference = 12 a sample; encodes: 6; decodes and judged edits: 48" in klein
+    assert "7.37 / 7.37 nats" in klein  # 1e-4 x 73728
+    assert "KL: off" in klein
+    qwen = "\n".join(describe_plan(section(load_recipe(ROOT / "recipes" / "edit_rl_qwen_image_edit_80gb.yaml"), "edit_rl", Config)))
+    # the VL encoder reads the source at 384 x 384: (384 / 28)^2 = 188 picture tokens beside 256 of words
+    assert "576 target + 576 source + up to 444 text = 1596; 36864 latent elements" in qwen
+    # 8 members are one for 2 of 8 steps on average, and in one of 2 trained rows: 512 - 2 x 56, 128 - 56
+    assert "400 sampling + 72 trained + 0 reference = 7.38 a sample" in qwen
+    # (400 + 3 x 72 + 72 recomputed) forwards x 2 x 20.4e9 x 1596 FLOP / 4e14 / 3600 s
+    assert "estimate: 0.031 GPU-hours" in qwen
+    assert "38 GiB" in qwen  # 2 bytes x 20.4e9
+
+
+@pytest.mark.parametrize("override", ["edit_rl.groupsize=4", "edit_rl.training.betta=0", "edit_rl.sampling.windows=1"])
+def test_a_misspelt_key_is_refused(override):
+    recipe = load_recipe(ROOT / "recipes" / "paper" / "edit_rl_kontext.yaml", [override])
+    with pytest.raises(ConfigError, match="did you mean"):
+        section(recipe, "edit_rl", Config)
+
+
 def test_a_short_window_costs_half_of_training_all_steps():
     config = Config(KONTEXT, JUDGE)
     ours = count_evaluations(config).per_trained_sample(config.contexts * config.group_size)
     assert ours <= (10 + 9 + 9) / 2  # all 10 steps: 10 sampled, 9 trained, 9 reference
+    recipe = section(load_recipe(ROOT / "recipes" / "paper" / "edit_rl_kontext.yaml"), "edit_rl", Config)
+    counts, samples = count_evaluations(recipe), 48 * 24
+    # up to the first noisy step (on average the second and a half) and at it, 24 members are one: 10 - 2.5 x 23 / 24, and 2 - 23 / 24
+    assert counts.rollout / samples == pytest.approx(10 - 2.5 * 23 / 24)
+    assert counts.trained / samples == counts.reference / samples == pytest.approx(2 - 23 / 24)
+    assert counts.forward_equivalents <= samples * (6 + 3 * 5 + 5) / 2  # half of the loop that trains all of 6 steps with a reference pass
     nft = Config(KONTEXT, JUDGE, training=Training(algorithm="nft", beta=0.0))
     assert count_evaluations(nft).reference == 1152 * 2  # the old policy's pass
 

@@ -11,12 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 import toy
+from editr1.errors import ConfigError
+from editr1.flow.sharding import check_launcher, repeated_blocks
 from editr1.store import Run
 
+RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 SCRIPT = Path(__file__).parent / "two_processes.py"
 
 
-@pytest.mark.parametrize(("std", "algorithm"), [("batch", "grpo"), ("group", "nft")])
+@pytest.mark.parametrize(("std", "algorithm"), [("batch", "grpo"), ("group", "nft"), ("group", "sharded")])
 def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
     ends = {}
     for world in (1, 2):
@@ -44,3 +47,24 @@ def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
         torch.testing.assert_close(two[0][name], value, atol=2e-5, rtol=1e-3)
     for figure in ("reward/mean", "evaluation/reward", "train/grad_norm"):
         assert points_one[-1][figure] == pytest.approx(points_two[-1][figure], rel=1e-3)
+
+
+@pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_would_shard_nothing_is_refused(launcher):
+    with pytest.raises(ConfigError, match=r"training\.shard"):
+        check_launcher(launcher)
+    check_launcher("MULTI_GPU")
+
+
+def test_every_block_of_the_transformer_is_spread_by_itself():
+    assert [type(block).__name__ for block in repeated_blocks(toy.ToyEditor().transformer)] == [
+        "FluxTransformerBlock", "FluxSingleTransformerBlock",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_accelerate_reads_its_recipes(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from editr1.config import Component
 from editr1.errors import BackendError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
-from editr1.flow.state import checkpoints, load_state, save_state
+from editr1.flow.state import checkpoints, load_state, load_weights, numbers, optimizer_tensors, save_state
+from editr1.flow.symptoms import symptoms, warning_of
 from editr1.schema import Reward
-from editr1.stages.edit_rl import make_trainer, train
+from editr1.stages.edit_rl import finish, make_trainer, train
 from editr1.store import Run
 
+ROOT = Path(__file__).parents[2]
 FULL = Training(weights="full", lr=3e-3, beta=0.0, clip_low=1e-3, clip_high=1e-3, ema_decay=0.9)
 LORA = dataclasses.replace(FULL, weights="lora", rank=4, alpha=8, lr=1e-2)
 
@@ -81,8 +84,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, tr
         ours, theirs = getattr(straight.state, attribute), getattr(resumed.state, attribute)
         assert (ours is None) == (theirs is None)
         assert ours is None or all(torch.equal(ours[name], theirs[name]) for name in ours)
-    ours, theirs = straight.state.policy.snapshot(), resumed.state.policy.snapshot()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for ours, theirs in zip(*((s.policy.snapshot(), optimizer_tensors(s)) for s in (straight.state, resumed.state)), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert numbers(straight.state) == numbers(resumed.state)
 
 
 def test_old_checkpoints_are_removed_and_a_broken_write_is_not_resumed(run):
@@ -115,10 +120,19 @@ def test_micro_batches_and_batch_splits_give_the_same_update(run):
 
 def test_the_first_replay_reproduces_the_rollout_and_a_second_update_does_not(run):
     trained(run, config(iterations=1))
-    assert points(run)[-1]["train/ratio_error_max"] < 1e-5
+    assert points(run)[-1]["train/ratio_error_max"] < 1e-5  # all steps of the window share a forward, the rollout's stood alone
+    same_shape = config(dataclasses.replace(FULL, micro_batch=8), iterations=1)
+    trained(run, same_shape, lambda edits, seed: [Reward(float(i), 1, 1) for i, _ in enumerate(edits)])  # no ties: every row is trained on
+    assert points(run)[-1]["train/ratio_error_max"] == 0.0
     assert points(run)[-1]["train/clipped"] == 0.0
     trained(run, config(dataclasses.replace(FULL, updates_per_rollout=2, clip_low=1e-5, clip_high=1e-5), iterations=1))
     assert points(run)[-1]["train/ratio_error_max"] > 1e-5
+    assert 0.0 < points(run)[-1]["train/clipped"] < 1.0
+
+
+def test_a_fresh_lora_is_the_reference(run):
+    trained(run, config(dataclasses.replace(LORA, beta=0.04, micro_batch=8), iterations=1))
+    assert points(run)[-1]["train/kl"] == 0.0
 
 
 @pytest.mark.parametrize("updates", [1, 2])
@@ -173,9 +187,66 @@ def test_patience_ends_a_run_that_gets_no_better(run):
     assert trainer.state.iteration == 3
 
 
+def test_the_best_evaluation_is_exported_when_asked_for(run):
+    evaluation = Evaluation(every=1, tasks=2, steps=2, held_out=0.4, choose="best")
+    falling = iter(range(1000, 0, -1))
+    settings = config(evaluation=evaluation, iterations=3)
+    trainer = make_trainer(settings, toy.ToyEditor(), [toy.score_redness], run.dir)
+    tasks, held = read_contexts(run, 0.4)
+    train(trainer, tasks, held, lambda edits, seed: [Reward(next(falling) / 1000, 1, 1) for _ in edits], run)
+    exported = load_weights(finish(trainer, run.dir / "09_editor").exported / "diffusion_pytorch_model.safetensors")
+    best = load_weights(run.dir / "09_editor" / "best.safetensors")  # of the first evaluation, which nothing beat
+    assert all(torch.equal(exported[name], best[name]) for name in best)
+    assert any(not torch.equal(best[name], value) for name, value in trainer.state.ema.items())
+
+
+def test_every_principle_has_its_curve(run):
+    trained(run, config(iterations=2))
+    rows = [json.loads(line) for line in (run.dir / "09_editor" / "principles.jsonl").read_text().splitlines()]
+    assert [(row["iteration"], row["question"], row["category"], row["n"]) for row in rows] == [
+        (iteration, "Is it red?", "follow", 16) for iteration in (0, 1)
+    ]  # 4 contexts x 4 edits share one question
+    assert points(run)[-1]["reward/follow"] == rows[-1]["rate"] == 1.0
+
+
+def healthy(reward, **more):
+    return {"reward/mean": reward, "reward/group_std": 1.0, "reward/tied_groups": 0.2, "train/clipped": 0.0} | more
+
+
+@pytest.mark.parametrize(
+    ("symptom", "late"),
+    [("the reward falls", healthy(5.5)), ("many ratios are clipped", healthy(7.0, **{"train/clipped": 0.4})),
+     ("most groups tie", healthy(7.0, **{"reward/tied_groups": 0.9}))],
+)  # fmt: skip
+def test_signs_of_collapse_are_told_with_their_knob_and_where_to_read_on(symptom, late):
+    early = [healthy(7.0)] * 5
+    assert symptoms([*early, *early]) == {}
+    (found,) = symptoms([*early, *[late] * 5]).items()
+    assert found[0] == symptom
+    told = warning_of(*found)
+    page = ROOT / "docs" / "how_to" / "collapse.md"
+    assert str(page.relative_to(ROOT)) in told
+    assert "## Which knob stops it?" in page.read_text()
+    knobs = [word.strip(",.;") for word in told.split() if word.startswith(("training.", "sampling."))]
+    assert knobs
+    assert all(knob in page.read_text() for knob in knobs)
+
+
+def test_a_reward_that_rises_alone_is_called_hacking():
+    hacked = [healthy(6.0 + i / 10, **({"evaluation/reward": 7.0 - i / 10} if i % 4 == 3 else {})) for i in range(12)]
+    assert list(symptoms(hacked)) == ["only the training reward rises"]
+    honest = [healthy(6.0 + i / 10, **({"evaluation/reward": 6.0 + i / 10} if i % 4 == 3 else {})) for i in range(12)]
+    assert symptoms(honest) == {}
+
+
+def test_a_run_warns_once_of_each_sign(run, caplog):
+    settings = config(FULL, iterations=14, limits=Limits(max_constant=99))
+    trained(run, settings, lambda edits, seed: [Reward(5.0, 1, 1) for _ in edits])
+    assert [record.message for record in caplog.records if "most groups tie" in record.message] == [caplog.records[-1].message]
+
+
 def test_library_code_touches_no_global_generator():
     import ast
-    from pathlib import Path
 
     import editr1
 

@@ -18,9 +18,12 @@ from editr1.store import Run
 
 
 def settings(std, algorithm):
-    training = Training(weights="lora", rank=4, alpha=8, lr=1e-2, beta=0.01, std=std, algorithm=algorithm)
+    shard = algorithm == "sharded"  # grpo with the frozen weights spread over the processes
+    algorithm = "grpo" if shard else algorithm
+    training = Training(weights="lora", rank=4, alpha=8, lr=1e-2, beta=0.01, std=std, algorithm=algorithm, shard=shard)
     return Config(
-        Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, contexts_per_batch=2, iterations=3, save_every=0,
+        Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=3, save_every=0,
+        contexts_per_batch=1 if shard else 2,
         sampling=Sampling(steps=4, kind="cps", level=0.5, window=2, last=3), training=training,
         evaluation=Evaluation(every=3, tasks=3, steps=2, held_out=0.4), gallery_every=0,
     )  # fmt: skip

@@ -5,6 +5,7 @@ Legend: B samples, T text tokens, E text channels, L target tokens, M source tok
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +20,13 @@ from editr1.objectives.schedule import exponential_schedule, flux_mu, static_sch
 PIXELS_PER_TOKEN = 16  # 8 x VAE compression times 2 x 2 packing, the same in FLUX and Qwen-Image
 
 
-def load_pipeline(cls: Any, path: str, dtype: str, device: str | None) -> Any:
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+
+
+def load_pipeline(cls: Any, path: str, dtype: str, device: str | None, encoders: bool = True) -> Any:
     """The pipeline with all weights in `dtype`, without gradient, on `device` (None = this process' own).
+
+    `encoders` False leaves the text encoders on disk, for runs whose tasks are all encoded.
 
     Weights go to bf16 while they are read: kept in fp32 a frozen 12-billion-parameter transformer takes 48 GB.
     Raises ConfigError when `path` is neither a folder nor a name that the hub knows.
@@ -28,10 +34,39 @@ def load_pipeline(cls: Any, path: str, dtype: str, device: str | None) -> Any:
     if not hasattr(torch, dtype):
         raise ConfigError(f"unknown dtype {dtype!r}, expected bfloat16, float16 or float32")
     try:
-        pipe = cls.from_pretrained(path, torch_dtype=getattr(torch, dtype))
+        pipe = cls.from_pretrained(path, torch_dtype=getattr(torch, dtype), **({} if encoders else absent_parts(cls)))
     except OSError as error:
         raise ConfigError(f"cannot load {cls.__name__} from {path!r}: {error}; give a local folder or a hub name") from error
     return prepare_pipeline(pipe, device)
+
+
+def absent_parts(cls: Any) -> dict[str, None]:
+    """Keyword arguments under which diffusers does not load the text encoders."""
+    return {name: None for name in TEXT_PARTS if name in inspect.signature(cls.__init__).parameters}
+
+
+class WithEncoders:
+    """An adapter whose text encoders may be absent: then it can do everything but encode."""
+
+    pipe: Any
+    encoders: bool = True
+
+    def release_encoders(self) -> None:
+        """Frees the text encoders' memory."""
+        self.encoders = False
+        for name in TEXT_PARTS:
+            if name in self.pipe.components:
+                setattr(self.pipe, name, None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def check_encoders(self) -> None:
+        """Raises ConfigError when there is nothing to encode with."""
+        if not self.encoders:
+            raise ConfigError(
+                "this editor was loaded without its text encoders (encoders: false), but a task is not encoded yet: leave the option out, "
+                "or set edit_rl.cache_encodings, which loads them when they are needed"
+            )
 
 
 def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
@@ -103,7 +138,7 @@ def collate_rows(conds: Sequence[Conditioning], padded: dict[str, str]) -> Condi
     """
     result: Conditioning = {}
     masks = set(padded.values())
-    for key, first in conds[0].items():
+    for key, first in sorted(conds[0].items(), key=lambda item: isinstance(item[1], torch.Tensor)):  # sizes first: they explain a misfit
         if key in masks:
             continue
         values = [cond[key] for cond in conds]

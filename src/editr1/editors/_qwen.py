@@ -5,6 +5,7 @@ Legend: see `_dit`. Latents are those of a video VAE with one frame, so the VAE 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from editr1.editors._dit import (
     PIXELS_PER_TOKEN,
+    WithEncoders,
     collate_rows,
     condition_size,
     expand_rows,
@@ -23,6 +25,7 @@ from editr1.editors._dit import (
     seeded_noise,
 )
 from editr1.editors.base import Conditioning, Footprint, Plan, sigma_rows
+from editr1.errors import ConfigError
 from editr1.objectives.schedule import qwen_schedule
 
 CHANNELS = 64  # 16 VAE channels x 2 x 2 packing
@@ -30,11 +33,17 @@ NUM_PARAMETERS = 20.4e9
 INSTRUCTION_TOKENS = 256  # ours: an upper bound for what people write, beside the picture's own tokens
 VISION_PIXELS = 28  # side of the square that the VL encoder turns into one token
 
+Pictures = tuple[Image.Image, ...]
+"""The source pictures of one sample."""
+
 _PADDED = {"prompt": "mask", "negative_prompt": "negative_mask"}
 
 
-class QwenFlow:
+class QwenFlow(WithEncoders):
     """The protocol but for `_encode_text`."""
+
+    name: str
+    max_sources = 1
 
     def __init__(self, pipe: Any, true_cfg: float, negative: str, condition_area: int | None) -> None:
         self.pipe = pipe
@@ -59,39 +68,45 @@ class QwenFlow:
         """Published checkpoints stretch to a last sigma of .02: end the window two steps early."""
         return scheduler_sigmas(self.pipe.scheduler, num_steps, scheduler_mu(self.pipe.scheduler, plan.num_tokens))
 
-    def _encode_text(self, source: Image.Image, text: str, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(states [1, T, E], mask [1, T] or None) of one sample; `size` is the source's (height, width) in the VAE."""
+    def _encode_text(self, pictures: Pictures, text: str, size: tuple[int, int]) -> torch.Tensor:
+        """States [1, T, E] of one sample; `size` is the first source's (height, width) in the VAE."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
-        size = condition_size(plan, self.condition_area, self.multiple)
-        rows = [self._encode_one(s, text, size) for s, text in zip(sources, instructions, strict=True)]
-        grids = {"grid": self._grid(plan.height, plan.width), "source_grid": self._grid(*size)}
-        return self.collate(rows) | {"source": self._encode_source(sources, size)} | grids
+    def encode(self, sources: Sequence[Image.Image | Pictures], instructions: Sequence[str], plan: Plan) -> Conditioning:
+        """A source is one picture, or several where the model reads several; samples of a batch have equally many, equally shaped ones."""
+        self.check_encoders()
+        rows = [
+            self._encode_one((source,) if isinstance(source, Image.Image) else tuple(source), text, plan)
+            for source, text in zip(sources, instructions, strict=True)
+        ]
+        return self.collate(rows)
 
-    def _encode_one(self, source: Image.Image, text: str, size: tuple[int, int]) -> Conditioning:
+    def _encode_one(self, pictures: Pictures, text: str, plan: Plan) -> Conditioning:
         """The negative text is encoded as itself: handing the positive states back in would make guidance a no-op."""
-        cond: Conditioning = {"prompt": self._encode_text(source, text, size)[0]}
+        if not 1 <= len(pictures) <= self.max_sources:
+            raise ConfigError(f"{self.name} reads 1 to {self.max_sources} source picture(s), found {len(pictures)}")
+        sizes = self._source_sizes(pictures, plan)
+        cond: Conditioning = {"prompt": self._encode_text(pictures, text, sizes[0])}
         if self.true_cfg > 1.0:
-            cond["negative_prompt"] = self._encode_text(source, self.negative, size)[0]
-        return cond
+            cond["negative_prompt"] = self._encode_text(pictures, self.negative, sizes[0])
+        cond["source"] = torch.cat([self._encode_source(p, size) for p, size in zip(pictures, sizes, strict=True)], dim=1)
+        return cond | {"grid": self._grid(plan.height, plan.width), "source_grids": tuple(self._grid(*size) for size in sizes)}
 
-    def _encode_source(self, sources: Sequence[Image.Image], size: tuple[int, int]) -> torch.Tensor:
-        """Packed VAE latents [B, M, D]."""
+    def _source_sizes(self, pictures: Pictures, plan: Plan) -> list[tuple[int, int]]:
+        """(height, width) of each source in the VAE: the first takes the target's shape, further ones keep their own at its area."""
+        first = condition_size(plan, self.condition_area, self.multiple)
+        area = self.condition_area or plan.height * plan.width
+        shapes = [dataclasses.replace(plan, height=picture.height, width=picture.width) for picture in pictures[1:]]
+        return [first, *(condition_size(shape, area, self.multiple) for shape in shapes)]
+
+    def _encode_source(self, picture: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+        """Packed VAE latents [1, M, D]."""
         height, width = size
-        pixels = self.pipe.image_processor.preprocess([s.resize((width, height), Image.Resampling.LANCZOS) for s in sources])
+        pixels = self.pipe.image_processor.preprocess([picture.resize((width, height), Image.Resampling.LANCZOS)])
         unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
         return self.pipe.prepare_latents(
-            pixels.unsqueeze(2),
-            len(sources),
-            self.config.in_channels // 4,
-            height,
-            width,
-            self.transformer.dtype,
-            self.device,
-            None,
-            unused,
+            pixels.unsqueeze(2), 1, self.config.in_channels // 4, height, width, self.transformer.dtype, self.device, None, unused
         )[1]
 
     def expand(self, cond: Conditioning, copies: int) -> Conditioning:
@@ -113,7 +128,7 @@ class QwenFlow:
 
     def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, prefix: str) -> torch.Tensor:
         dtype = self.transformer.dtype
-        shapes = [(1, *cond["grid"]), (1, *cond["source_grid"])]
+        shapes = [(1, *cond["grid"]), *((1, *grid) for grid in cond["source_grids"])]
         out = self.transformer(
             hidden_states=torch.cat([x_BLD.to(dtype), cond["source"].to(dtype)], dim=1),
             timestep=sigma_rows(sigma, x_BLD).to(dtype),

@@ -80,6 +80,9 @@ Conditioning = dict[str, Any]
 class FlowEditor(Protocol):
     """A flow-matching editing model, opened up for RL. All tensors of a step are float32.
 
+    An adapter whose text encoders may be absent also has an option `encoders` in its `build` and a method `release_encoders()`; then
+    `edit_rl.cache_encodings` can free them.
+
     Everything model-specific lives behind these calls; schedule, step, KL, advantages, loss, adapters on and
     off, EMA and saving are model-free (`objectives/`, `stages/edit_rl.py`).
     """

@@ -14,6 +14,7 @@ from PIL import Image
 
 from editr1.editors._dit import (
     PIXELS_PER_TOKEN,
+    WithEncoders,
     collate_rows,
     condition_size,
     expand_rows,
@@ -34,7 +35,7 @@ SOURCE_TIME = 10  # time coordinate of the first source picture; the target's is
 TEXT_LAYERS = (9, 18, 27)  # hidden states of the Qwen3 encoder that klein reads
 
 
-class KleinEditor:
+class KleinEditor(WithEncoders):
     """A FlowEditor over a Flux2KleinPipeline."""
 
     name = "flux2_klein"
@@ -70,6 +71,7 @@ class KleinEditor:
 
     @torch.no_grad()
     def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
+        self.check_encoders()
         height, width = condition_size(plan, self.condition_area, self.multiple)
         cond: Conditioning = {
             "prompt": self._encode_text(list(instructions)),
@@ -150,7 +152,7 @@ def _ids(time: int, rows: int, columns: int, length: int) -> torch.Tensor:
 
 def build(
     path: str = "black-forest-labs/FLUX.2-klein-base-4B", dtype: str = "bfloat16", device: str | None = None, guidance: float = 1.0,
-    condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS,
+    condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,
 ) -> KleinEditor:  # fmt: skip
     """The editor from a local folder or the hub.
 
@@ -161,10 +163,13 @@ def build(
         guidance: classifier-free guidance of the base models; 1 = off, one forward a velocity. ours: off while training.
         condition_area: square pixels of the encoded source; None = the target's size.
         text_tokens: length to which texts are padded.
+        encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import Flux2KleinPipeline
 
-    return from_pipeline(load_pipeline(Flux2KleinPipeline, path, dtype, device), guidance, condition_area, text_tokens)
+    editor = from_pipeline(load_pipeline(Flux2KleinPipeline, path, dtype, device, encoders), guidance, condition_area, text_tokens)
+    editor.encoders = encoders
+    return editor
 
 
 def from_pipeline(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from editr1.editors._dit import (
     PIXELS_PER_TOKEN,
+    WithEncoders,
     collate_rows,
     condition_size,
     expand_rows,
@@ -34,7 +35,7 @@ MAX_TEXT_TOKENS = 512
 _TEXTS = ("prompt", "pooled")
 
 
-class KontextEditor:
+class KontextEditor(WithEncoders):
     """A FlowEditor over a FluxKontextPipeline."""
 
     name = "kontext"
@@ -65,6 +66,7 @@ class KontextEditor:
 
     @torch.no_grad()
     def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
+        self.check_encoders()
         cond = self._encode_source(sources, plan) | dict(zip(_TEXTS, self._encode_text(list(instructions)), strict=True))
         if self.true_cfg > 1.0:
             negative = self._encode_text([self.negative] * len(instructions))
@@ -146,6 +148,7 @@ def _image_ids(grid: tuple[int, int], source_grid: tuple[int, int], device: torc
 def build(
     path: str = "black-forest-labs/FLUX.1-Kontext-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 2.5,
     true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS,
+    encoders: bool = True,
 ) -> KontextEditor:  # fmt: skip
     """The editor from a local folder or the hub.
 
@@ -158,11 +161,14 @@ def build(
         negative: text of the second pass.
         condition_area: square pixels of the encoded source; None = the target's size.
         text_tokens: T5 length; shorter is cheaper and cuts long instructions.
+        encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import FluxKontextPipeline
 
-    pipe = load_pipeline(FluxKontextPipeline, path, dtype, device)
-    return from_pipeline(pipe, guidance, true_cfg, negative, condition_area, text_tokens)
+    pipe = load_pipeline(FluxKontextPipeline, path, dtype, device, encoders)
+    editor = from_pipeline(pipe, guidance, true_cfg, negative, condition_area, text_tokens)
+    editor.encoders = encoders
+    return editor
 
 
 def from_pipeline(

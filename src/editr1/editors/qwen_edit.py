@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from editr1.editors._dit import load_pipeline
-from editr1.editors._qwen import QwenFlow, prepared, qwen_footprint
+from editr1.editors._qwen import Pictures, QwenFlow, prepared, qwen_footprint
 from editr1.editors.base import Footprint
 
 
@@ -18,14 +18,14 @@ class QwenEditEditor(QwenFlow):
 
     name = "qwen_edit"
 
-    def _encode_text(self, source: Image.Image, text: str, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        picture = source.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-        return self.pipe.encode_prompt(prompt=[text], image=[picture], device=self.device)
+    def _encode_text(self, pictures: Pictures, text: str, size: tuple[int, int]) -> torch.Tensor:
+        picture = pictures[0].resize((size[1], size[0]), Image.Resampling.LANCZOS)
+        return self.pipe.encode_prompt(prompt=[text], image=[picture], device=self.device)[0]
 
 
 def build(
     path: str = "Qwen/Qwen-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0, negative: str = " ",
-    condition_area: int | None = None,
+    condition_area: int | None = None, encoders: bool = True,
 ) -> QwenEditEditor:  # fmt: skip
     """The editor from a local folder or the hub.
 
@@ -37,10 +37,13 @@ def build(
             two, and guidance amplifies every mismatch between rollout and replay).
         negative: text of the second pass.
         condition_area: square pixels of the encoded source; None = the target's size (the pipeline takes 1024 x 1024).
+        encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import QwenImageEditPipeline
 
-    return from_pipeline(load_pipeline(QwenImageEditPipeline, path, dtype, device), true_cfg, negative, condition_area)
+    editor = from_pipeline(load_pipeline(QwenImageEditPipeline, path, dtype, device, encoders), true_cfg, negative, condition_area)
+    editor.encoders = encoders
+    return editor
 
 
 def from_pipeline(pipe: Any, true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> QwenEditEditor:

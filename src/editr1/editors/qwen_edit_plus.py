@@ -12,34 +12,40 @@ import torch
 from PIL import Image
 
 from editr1.editors._dit import load_pipeline
-from editr1.editors._qwen import QwenFlow, prepared, qwen_footprint
+from editr1.editors._qwen import Pictures, QwenFlow, prepared, qwen_footprint
 from editr1.editors.base import Footprint
 
+MAX_SOURCES = 3  # the model card of 2509: one to three pictures
 VISION_AREA = 384 * 384  # the pipeline's CONDITION_IMAGE_SIZE: the VL encoder reads a small copy of the source
 
 
 class QwenEditPlusEditor(QwenFlow):
-    """A FlowEditor over a QwenImageEditPlusPipeline."""
+    """A FlowEditor over a QwenImageEditPlusPipeline; `encode` takes one picture a sample or a tuple of them."""
 
     name = "qwen_edit_plus"
 
-    def _encode_text(self, source: Image.Image, text: str, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    max_sources = MAX_SOURCES
+
+    def _encode_text(self, pictures: Pictures, text: str, size: tuple[int, int]) -> torch.Tensor:
         from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
 
-        ratio = source.width / source.height
-        width, height = module.calculate_dimensions(module.CONDITION_IMAGE_SIZE, ratio)
-        picture = source.resize((width, height), Image.Resampling.LANCZOS)
-        return self.pipe.encode_prompt(prompt=[text], image=[picture], device=self.device)
+        small = []  # the prompt calls them "Picture 1", "Picture 2" and so on
+        for picture in pictures:
+            width, height = module.calculate_dimensions(module.CONDITION_IMAGE_SIZE, picture.width / picture.height)
+            small.append(picture.resize((width, height), Image.Resampling.LANCZOS))
+        return self.pipe.encode_prompt(prompt=[text], image=small, device=self.device)[0]
 
 
 def build(
     path: str = "Qwen/Qwen-Image-Edit-2509", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0,
-    negative: str = " ", condition_area: int | None = None,
+    negative: str = " ", condition_area: int | None = None, encoders: bool = True,
 ) -> QwenEditPlusEditor:  # fmt: skip
     """The editor from a local folder or the hub; options as in `qwen_edit`."""
     from diffusers import QwenImageEditPlusPipeline
 
-    return from_pipeline(load_pipeline(QwenImageEditPlusPipeline, path, dtype, device), true_cfg, negative, condition_area)
+    editor = from_pipeline(load_pipeline(QwenImageEditPlusPipeline, path, dtype, device, encoders), true_cfg, negative, condition_area)
+    editor.encoders = encoders
+    return editor
 
 
 def from_pipeline(pipe: Any, true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> QwenEditPlusEditor:

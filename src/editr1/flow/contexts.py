@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from editr1.errors import ConfigError, DataError
+from editr1.flow.config import Config
 from editr1.schema import EditTask, Principle, TaskPrinciples, derive_seed, stable_id
 from editr1.store import Run
 
@@ -81,6 +82,11 @@ def target_size(aspect: float, height: int, width: int) -> tuple[int, int]:
     """
     area = height * width
     return round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+
+
+def size_of(context: Context, config: Config) -> tuple[int, int]:
+    """(height, width) that is asked of the editor for a task, before it snaps them to what it can do."""
+    return target_size(context.aspect(), config.height, config.width) if config.keep_aspect else (config.height, config.width)
 
 
 def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:

@@ -13,8 +13,9 @@ from PIL import Image
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context
 from editr1.flow.rewarding import Score
-from editr1.flow.rollout import sample_images
+from editr1.flow.rollout import denoise
 from editr1.flow.trainer import Trainer
+from editr1.objectives.schedule import Schedule
 from editr1.schema import Reward, derive_seed
 from editr1.store import Run
 
@@ -25,9 +26,12 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
     own = list(contexts[accelerator.process_index :: accelerator.num_processes])
     per_process = -(-len(contexts) // accelerator.num_processes)
     values = torch.full((per_process,), math.nan)
-    if own:
+    shard = config.training.shard  # then processes stay in step: equally many batches of one, the last ones perhaps for company only
+    asked = [*own, *contexts[: per_process - len(own)]] if shard else own
+    if asked:
         with trainer.state.policy.using(trainer.state.ema):
-            images = held_out_images(trainer, own, config)
+            images = held_out_images(trainer, asked, config)[: len(own)]
+    if own:
         edits = list(zip(own, images, strict=True))
         rewards = score(edits, derive_seed(config.seed, "evaluation"))
         values[: len(rewards)] = torch.tensor([math.nan if r.value is None else r.value for r in rewards])
@@ -40,16 +44,15 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
     }
 
 
+@torch.no_grad()
 def held_out_images(trainer: Trainer, contexts: Sequence[Context], config: Config) -> list[Image.Image]:
     """One ODE edit a context with the weights in place, in their order; the seed belongs to the context."""
     images: dict[str, Image.Image] = {}
-    for plan, batch in trainer.batches(contexts, config.evaluation.batch):
-        made = sample_images(
-            trainer.editor, [c.source() for c in batch], [c.task.instruction for c in batch],
-            [derive_seed(config.seed, "evaluation", c.id) for c in batch],
-            height=plan.height, width=plan.width, steps=config.evaluation.steps, batch=config.evaluation.batch,
-        )  # fmt: skip
-        images |= {context.id: image for context, image in zip(batch, made, strict=True)}
+    for plan, batch in trainer.batches(contexts, 1 if config.training.shard else config.evaluation.batch):
+        noise = trainer.editor.noise(plan, [derive_seed(config.seed, "evaluation", c.id) for c in batch]).float()
+        schedule = Schedule(trainer.editor.sigmas(plan, config.evaluation.steps))
+        final = denoise(trainer.editor, noise, schedule, trainer.encode(batch, plan))
+        images |= {context.id: image for context, image in zip(batch, trainer.editor.decode(final, plan), strict=True)}
     return [images[context.id] for context in contexts]
 
 

@@ -41,17 +41,22 @@ class Evaluations:
 
 
 def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
-    """Upper bound: zero-advantage samples are skipped when beta = 0.
+    """Upper bound: zero-advantage samples are skipped when beta = 0. With a shared start, the mean over the places of the window.
 
     >>> from editr1.config import Component
     >>> count_evaluations(Config(Component("kontext"), Component("rrm")))
     Evaluations(rollout=11520, trained=2304, reference=2304)
     """
-    samples = config.contexts * config.group_size * forwards
-    training = config.training
-    rows = training.nft_times if training.algorithm == "nft" else config.sampling.window
-    reference = samples * rows * ((training.beta > 0) + (training.algorithm == "nft"))
-    return Evaluations(samples * config.sampling.steps, samples * rows, reference)
+    groups, sampling, training = config.contexts * forwards, config.sampling, config.training
+    samples = groups * config.group_size
+    rows = samples * (training.nft_times if training.algorithm == "nft" else sampling.window)
+    rollout = samples * sampling.steps
+    if sampling.same_start:
+        last_start = sampling.first if sampling.window_kind == "fixed" else sampling.last - sampling.window
+        once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point
+        rollout -= round((samples - groups) * once)
+        rows -= samples - groups
+    return Evaluations(rollout, rows, rows * ((training.beta > 0) + (training.algorithm == "nft")))
 
 
 def describe_plan(config: Config) -> list[str]:
@@ -68,9 +73,7 @@ def describe_plan(config: Config) -> list[str]:
         _cost_line(config, footprint),
     ]
     if config.training.algorithm == "grpo":
-        low, high = (clip_in_nats(c, elements) for c in (config.training.clip_low, config.training.clip_high))
-        clip = f"-{config.training.clip_low:g} / +{config.training.clip_high:g}"
-        lines.append(f"clip: {clip} per element = {low:.3g} / {high:.3g} nats a step")
+        lines.append(_clip_line(config, elements))
     return [*lines, *_kl_lines(config, footprint.sigmas)]
 
 
@@ -123,6 +126,14 @@ def _cost_line(config: Config, f: Footprint) -> str:
         gib = 16.0 * f.num_parameters / 2**30  # fp32 weight, gradient, two moments
         memory = f"{gib:.0f} GiB of fp32 weights, gradients and moments"
     return f"estimate: {hours:.2g} GPU-hours an iteration at {ASSUMED_FLOPS:.0e} FLOP/s without the judge; {memory} plus activations"
+
+
+def _clip_line(config: Config, elements: int) -> str:
+    clip = f"clip: -{config.training.clip_low:g} / +{config.training.clip_high:g} per element"
+    if config.sampling.log_prob == "squared_error":
+        return f"{clip} of the squared error, which is no density: not comparable with clip ranges in nats"
+    low, high = (clip_in_nats(c, elements) for c in (config.training.clip_low, config.training.clip_high))
+    return f"{clip} = {low:.3g} / {high:.3g} nats a step"
 
 
 def _kl_lines(config: Config, sigmas: tuple[float, ...]) -> list[str]:

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.errors import BackendError, UnscoredError
+from editr1.flow.checks import HELP
 from editr1.flow.contexts import Context
 from editr1.schema import CATEGORIES, Reward
 
@@ -64,7 +66,7 @@ def check_unscored(rewards_CG: torch.Tensor, limit: float, reasons: Sequence[Rew
         told = ", ".join(f"{reason} ({count})" for reason, count in common) or "on other processes"
         raise UnscoredError(
             f"{share:.0%} of the edits came back unscored, more than limits.max_unscored = {limit:.0%}: {told}; "
-            "check the judge with `editr1 verify` on one of them, or give it more tokens"
+            f"check the judge with `editr1 verify` on one of them, or give it more tokens; {HELP}"
         )
     return share
 
@@ -85,6 +87,18 @@ def reward_logs(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> dict[str
     if any(r.num_tokens for r in rewards):
         logs["reward/tokens"] = sum(r.num_tokens for r in rewards) / len(rewards)
     return logs
+
+
+def principle_rates(edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> list[dict[str, Any]]:
+    """One row a principle of the edits: question, category, mean verdict rate in [0, 1] and over how many edits."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    for (context, _), reward in zip(edits, rewards, strict=True):
+        for principle, rate in zip(context.principles, reward.rates, strict=False):  # a judge without verdicts gives no rates
+            rates.setdefault((principle.category, principle.question), []).append(rate)
+    return [
+        {"question": question, "category": category, "rate": sum(found) / len(found), "n": len(found)}
+        for (category, question), found in sorted(rates.items())
+    ]
 
 
 def judge_logs(tables_KCG: torch.Tensor, rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Sampling
@@ -40,16 +39,17 @@ class Trajectory:
     """x at sigma 0, [B, L, D] float32."""
     means: torch.Tensor | None = None
     """Mean of each step, [S, B, L, D]; kept only where GRPO-Guard meets several updates a rollout."""
+    shared_start: bool = False
+    """The members of a group are equal at the window's first step: one forward serves them all."""
 
     @property
     def num_samples(self) -> int:
         return self.final.shape[0]
 
 
-def sample_seeds(seed: int, iteration: int, context_ids: Sequence[str], group_size: int, same_start: bool) -> list[int]:
-    """One seed of x_T a sample; with `same_start` a group shares it."""
-    members = [0] * group_size if same_start else list(range(group_size))
-    return [derive_seed(seed, "start", iteration, context, member) for context in context_ids for member in members]
+def start_seeds(seed: int, iteration: int, context_ids: Sequence[str], num_starts: int) -> list[int]:
+    """One seed of x_T a start; a group has G of them, or one that it shares."""
+    return [derive_seed(seed, "start", iteration, context, member) for context in context_ids for member in range(num_starts)]
 
 
 def step_seeds(seed: int, iteration: int, context_ids: Sequence[str], group_size: int, step: int) -> list[int]:
@@ -62,22 +62,29 @@ def rollout(
     editor: FlowEditor, cond: Conditioning, plan: Plan, context_ids: Sequence[str], window: tuple[int, ...], sampling: Sampling,
     *, group_size: int, seed: int, iteration: int, keep_means: bool = False,
 ) -> Trajectory:  # fmt: skip
-    """Denoises G edits a context: Gaussian steps inside the window, Euler steps elsewhere."""
+    """Denoises G edits a context: Gaussian steps inside the window, Euler steps elsewhere.
+
+    Members of a group that share their start are one and the same until the first noisy step, so they are computed once until then.
+    """
+    shared = sampling.same_start
     schedule = Schedule(editor.sigmas(plan, sampling.steps))
     storage: torch.dtype = getattr(torch, sampling.storage)
-    samples = editor.expand(cond, group_size)
-    x = editor.noise(plan, sample_seeds(seed, iteration, context_ids, group_size, sampling.same_start)).float()
+    samples = cond if shared else editor.expand(cond, group_size)
+    x = editor.noise(plan, start_seeds(seed, iteration, context_ids, 1 if shared else group_size)).float()
     latents: list[torch.Tensor] = []
     log_probs: list[torch.Tensor] = []
     means: list[torch.Tensor] = []
     for index in range(schedule.num_steps):
         if window and index == window[0]:  # the first trained step starts from what will be replayed: the stored latents
-            latents.append(x.to(storage))
-            x = latents[0].float()
+            x = x.to(storage).float()
         v = editor.velocity(x, schedule.sigmas[index], samples).float()
         if index not in window:
             x = x + (schedule.sigmas[index + 1] - schedule.sigmas[index]) * v
             continue
+        if index == window[0]:
+            if shared:
+                x, v, samples = x.repeat_interleave(group_size, 0), v.repeat_interleave(group_size, 0), editor.expand(cond, group_size)
+            latents.append(x.to(storage))
         step = window_step(schedule, index, sampling)
         noise = editor.noise(plan, step_seeds(seed, iteration, context_ids, group_size, index)).to(x.device)
         x, mean = advance(step, x, v, noise, storage)
@@ -98,29 +105,13 @@ def rollout(
         log_probs=torch.stack(log_probs) if log_probs else x.new_zeros(0),
         final=x,
         means=torch.stack(means) if means else None,
+        shared_start=shared,
     )
 
 
 def window_step(schedule: Schedule, index: int, sampling: Sampling) -> Step:
     """The Gaussian step at `index`; sigmas[1] repairs flow_sde's first step."""
     return make_step(sampling.kind, *schedule.pair(index), sampling.level, schedule.sigmas[1])
-
-
-@torch.no_grad()
-def sample_images(
-    editor: FlowEditor, sources: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int],
-    *, height: int, width: int, steps: int, batch: int = 8,
-) -> list[Image.Image]:  # fmt: skip
-    """Noise-free (ODE) edits, one a source, in batches; the result does not depend on `batch` beyond rounding."""
-    plan = editor.plan(height, width)
-    schedule = Schedule(editor.sigmas(plan, steps))
-    images: list[Image.Image] = []
-    for begin in range(0, len(sources), batch):
-        rows = slice(begin, begin + batch)
-        cond = editor.encode(sources[rows], instructions[rows], plan)
-        x = denoise(editor, editor.noise(plan, seeds[rows]).float(), schedule, cond)
-        images += editor.decode(x, plan)
-    return images
 
 
 @torch.no_grad()

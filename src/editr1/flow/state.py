@@ -47,8 +47,8 @@ def save_state(state: State, folder: Path, keep: int) -> Path:
     for name, weights in (("ema", state.ema), ("old", state.old)):
         if weights is not None:
             save_file({key: value.contiguous() for key, value in weights.items()}, partial / f"{name}.safetensors")
-    save_file(_optimizer_tensors(state), partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps(_numbers(state)), encoding="utf-8")
+    save_file(optimizer_tensors(state), partial / "optimizer.safetensors")
+    (partial / "state.json").write_text(json.dumps(numbers(state)), encoding="utf-8")
     if target.exists():
         shutil.rmtree(target)
     os.replace(partial, target)
@@ -64,7 +64,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def load_state(state: State, checkpoint: Path) -> None:
     """Puts a checkpoint into `state`, in place. Raises DataError when it belongs to another kind of run."""
-    numbers: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    counters: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     state.policy.load(load_file(checkpoint / "trained.safetensors"))
     for name, weights in (("ema", state.ema), ("old", state.old)):
         path = checkpoint / f"{name}.safetensors"
@@ -74,15 +74,16 @@ def load_state(state: State, checkpoint: Path) -> None:
             for key, value in load_file(path).items():
                 weights[key].copy_(value)
     _load_optimizer(state, load_file(checkpoint / "optimizer.safetensors"))
-    for key, value in numbers.items():
+    for key, value in counters.items():
         setattr(state, key, value)
 
 
-def _numbers(state: State) -> dict[str, Any]:
+def numbers(state: State) -> dict[str, Any]:
+    """The counters of a run."""
     return {name: getattr(state, name) for name in ("iteration", "num_constant", "best", "num_without_best")}
 
 
-def _optimizer_tensors(state: State) -> Weights:
+def optimizer_tensors(state: State) -> Weights:
     """AdamW's moments and step counts as `<parameter>/<moment>`."""
     found: Weights = {}
     for name, param in state.policy.params.items():

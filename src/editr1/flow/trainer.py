@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from editr1.editors.base import FlowEditor, Plan
+from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.checks import check_finite, check_first_ratio
 from editr1.flow.clock import Clock
 from editr1.flow.config import Config, Training
-from editr1.flow.contexts import Context, choose_contexts, share_of_process, target_size
+from editr1.flow.contexts import Context, choose_contexts, share_of_process, size_of
+from editr1.flow.encodings import EncodingCache
 from editr1.flow.policy import follow
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
@@ -39,6 +40,7 @@ class Trainer:
     """One a judge, the main one first."""
     accelerator: Any
     """accelerate.Accelerator: processes, device, reductions."""
+    encodings: EncodingCache | None = None
 
     def contexts(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
         """This process' whole groups of the iteration."""
@@ -47,9 +49,13 @@ class Trainer:
 
     def plan_of(self, context: Context) -> Plan:
         """Sizes of a context's edits."""
-        config = self.config
-        size = target_size(context.aspect(), config.height, config.width) if config.keep_aspect else (config.height, config.width)
-        return self.editor.plan(*size)
+        return self.editor.plan(*size_of(context, self.config))
+
+    def encode(self, contexts: Sequence[Context], plan: Plan) -> Conditioning:
+        """One row a context, each encoded once a run where encodings are kept."""
+        if self.encodings is not None:
+            return self.encodings.read(self.editor, contexts)
+        return self.editor.encode([c.source() for c in contexts], [c.task.instruction for c in contexts], plan)
 
     def batches(self, contexts: Sequence[Context], size: int) -> Iterator[tuple[Plan, list[Context]]]:
         """At most `size` contexts that share their sizes, at a time; every context once."""
@@ -64,7 +70,7 @@ class Trainer:
         """Encodes each context once and denoises G edits of it."""
         config, state = self.config, self.state
         with clock.phase("encode"), torch.no_grad():
-            cond = self.editor.encode([c.source() for c in contexts], [c.task.instruction for c in contexts], plan)
+            cond = self.encode(contexts, plan)
         keep_means = config.training.guard and config.training.updates_per_rollout > 1
         with clock.phase("sample"), state.policy.using(state.old):
             return rollout(
@@ -134,12 +140,15 @@ class Trainer:
             advantages_B = advantages[groups : groups + size].flatten()
             weighs_B = weighs[groups : groups + size].flatten()
             groups += size
-            for rows in micro_batches(weighs_B, rows_per_sample(config), config.training.micro_batch):
+            # sharded weights are gathered from all processes: none may skip a forward that another makes
+            asked_B = torch.ones_like(weighs_B) if config.training.shard else weighs_B
+            for rows in micro_batches(asked_B, rows_per_sample(config), config.training.micro_batch):
                 if state.old is not None:
                     loss = nft_rows_loss(self.editor, state.policy, state.old, trajectory, advantages_B, rows, config, iteration, logs)
                 else:
                     loss = grpo_loss(self.editor, state.policy, trajectory, advantages_B, rows, config, logs)
-                (loss / denominator).backward()
+                weight_R = weighs_B[rows.sample].to(loss.device, loss.dtype)  # all 1 but for forwards made for company
+                ((loss * weight_R).sum() / denominator).backward()
 
     def _step(self, iteration: int) -> float:
         """Sums gradients over processes, clips, steps. Returns the gradient's norm before clipping."""

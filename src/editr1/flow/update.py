@@ -69,16 +69,17 @@ def micro_batches(weighs_B: torch.Tensor, num_steps: int, size: int) -> Iterator
 def grpo_loss(
     editor: FlowEditor, policy: Policy, trajectory: Trajectory, advantages_B: torch.Tensor, rows: Rows, config: Config, logs: UpdateLogs
 ) -> torch.Tensor:
-    """Sum over rows of clipped surrogate + beta * KL (paper, section 4), not yet divided."""
+    """Clipped surrogate + beta * KL (paper, section 4) of each row, [R]; their sum is not yet divided."""
     training = config.training
-    x = trajectory.latents[rows.step, rows.sample].float()
     x_next = trajectory.latents[rows.step + 1, rows.sample].float()
-    cond = select_rows(trajectory.cond, rows.sample // trajectory.group_size)
-    sigma = torch.tensor([trajectory.sigmas[i] for i in rows.step.tolist()], device=x.device)
-    steps = [trajectory.steps[i] for i in rows.step.tolist()]
-    affine = StepRows.of(steps, x)
+    asked, copies = distinct_rows(rows, trajectory)
+    x_U = trajectory.latents[asked.step, asked.sample].float()
+    cond = select_rows(trajectory.cond, asked.sample // trajectory.group_size)
+    sigma_U = torch.tensor([trajectory.sigmas[i] for i in asked.step.tolist()], device=x_U.device)
 
-    v = editor.velocity(x, sigma, cond).float()
+    v_U = editor.velocity(x_U, sigma_U, cond).float()
+    x, v = x_U[copies], v_U[copies]
+    affine = StepRows.of([trajectory.steps[i] for i in rows.step.tolist()], x)
     mean = mean_of(affine, x, v)
     density = log_prob(affine, x_next, mean, config.sampling.log_prob)
     stored = trajectory.log_probs[rows.step, rows.sample]
@@ -91,17 +92,29 @@ def grpo_loss(
         log_ratio = guard_log_ratio(log_ratio, mean, mean_old, affine.std)
     surrogate = clipped_surrogate(log_ratio, advantages_B[rows.sample].to(x.device), training.clip_low, training.clip_high)
     logs.clipped.append(surrogate.clipped)
-    weights = [kl_weight(training.kl, step) for step in steps] if training.beta > 0 else []
-    loss = surrogate.loss + _kl_term(editor, policy, v, x, sigma, cond, weights, training.beta, logs)
+    weights = [kl_weight(training.kl, trajectory.steps[i]) for i in asked.step.tolist()] if training.beta > 0 else []
+    loss = surrogate.loss + _kl_term(editor, policy, v_U, x_U, sigma_U, cond, weights, training.beta, logs, copies)
     logs.loss.append(loss.detach())
-    return loss.sum()
+    return loss
+
+
+def distinct_rows(rows: Rows, trajectory: Trajectory) -> tuple[Rows, torch.Tensor | slice]:
+    """(rows that need a forward, where each row finds its own among them).
+
+    A group that shares its start is one point at the window's first step: its gradient is that of one forward, its velocity all members'.
+    """
+    if not trajectory.shared_start:
+        return rows, slice(None)
+    leader = torch.where(rows.step == 0, rows.sample // trajectory.group_size * trajectory.group_size, rows.sample)
+    key, copies = torch.unique(rows.step * trajectory.num_samples + leader, return_inverse=True)
+    return Rows(key // trajectory.num_samples, key % trajectory.num_samples), copies
 
 
 def nft_rows_loss(
     editor: FlowEditor, policy: Policy, old: Weights, trajectory: Trajectory, advantages_B: torch.Tensor, rows: Rows, config: Config,
     iteration: int, logs: UpdateLogs,
 ) -> torch.Tensor:  # fmt: skip
-    """Sum over rows of DiffusionNFT's loss + beta * KL on the velocity, not yet divided."""
+    """DiffusionNFT's loss + beta * KL on the velocity of each row, [R]; their sum is not yet divided."""
     training = config.training
     x0 = trajectory.final[rows.sample]
     t, noise = _forward_noise(editor, trajectory, rows, config.seed, iteration)
@@ -116,19 +129,19 @@ def nft_rows_loss(
     loss = nft_loss(v, v_old, x, x0, t, wanted, training.nft_beta)
     loss = loss + _kl_term(editor, policy, v, x, t, cond, weights, training.beta, logs)
     logs.loss.append(loss.detach())
-    return loss.sum()
+    return loss
 
 
 def _kl_term(
     editor: FlowEditor, policy: Policy, v: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, cond: Conditioning, weights: list[float],
-    beta: float, logs: UpdateLogs,
+    beta: float, logs: UpdateLogs, copies: torch.Tensor | slice = slice(None),
 ) -> torch.Tensor | float:  # fmt: skip
-    """beta * KL to the reference, one a row; nothing is computed at beta = 0."""
+    """beta * KL to the reference, one a row of `copies`; nothing is computed at beta = 0."""
     if beta == 0:
         return 0.0
     with policy.reference():
         v_ref = editor.velocity(x, sigma, cond)
-    divergence = kl_divergence(v, v_ref, torch.tensor(weights, device=x.device))
+    divergence = kl_divergence(v, v_ref, torch.tensor(weights, device=x.device))[copies]
     logs.kl.append(divergence.detach())
     return beta * divergence
 

@@ -6,11 +6,13 @@ steps live in `editr1.flow`, its equations in `editr1.objectives`.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -21,12 +23,15 @@ from editr1.flow.checks import check_constant, check_world
 from editr1.flow.clock import Clock
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
+from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.export import export
 from editr1.flow.plan import describe_plan
 from editr1.flow.policy import Policy
-from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
+from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
+from editr1.flow.sharding import check_launcher, shard_frozen
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
+from editr1.flow.symptoms import symptoms, warning_of
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward
@@ -35,6 +40,8 @@ from editr1.store import Run
 __all__ = ["Config", "EditRLResult", "plan", "run"]
 
 FOLDER = "09_editor"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,11 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
     scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
     folder = run_.dir / FOLDER
-    trainer = make_trainer(config, create("editors", config.editor), scores, folder)
+    encodings = EncodingCache(folder / "encodings", config) if config.cache_encodings else None
+    needed = [*tasks, *held_out[: config.evaluation.tasks]]
+    trainer = make_trainer(config, load_editor(config, encodings, needed), scores, folder, encodings)
+    if encodings is not None:
+        encode_ahead(trainer, encodings, needed)
     if done := checkpoints(folder / "checkpoints"):
         load_state(trainer.state, done[-1])
     judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]
@@ -79,8 +90,10 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
     """The algorithm box: sample groups, score them, compare inside groups, move the policy."""
     config, state = trainer.config, trainer.state
     main = trainer.accelerator.is_main_process
-    first = state.iteration
+    first, signs = state.iteration, Symptoms(run_)
     for iteration in tqdm(range(first, config.iterations), desc="edit-rl", unit="it", disable=not main):
+        if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
+            break
         clock = Clock()
         window = iteration_window(config, iteration)
         contexts = trainer.contexts(tasks, iteration)
@@ -109,14 +122,29 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
                 save_weights(state, run_.dir / FOLDER / "best.safetensors")
         if main:
             record(trainer, run_, iteration, logs, clock, edits, rewards[0])
+            signs.tell(logs)
         if due(config.save_every, state.iteration) and main:
             save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)
         check_constant(state.num_constant, config)
-        if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
-            break
 
 
-def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path) -> Trainer:
+def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequence[Context]) -> Any:
+    """The editor; without its text encoders when every task that is needed has been encoded before."""
+    if encodings is None:
+        return create("editors", config.editor)
+    bare = without_encoders(config.editor)
+    return create("editors", config.editor if encodings.missing(needed) else bare)
+
+
+def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Context]) -> None:
+    """Encodes what is missing, shared out over processes, and frees the text encoders."""
+    accelerator = trainer.accelerator
+    encodings.fill(trainer.editor, needed, rank=accelerator.process_index, world=accelerator.num_processes)
+    accelerator.wait_for_everyone()
+    cast(Any, trainer.editor).release_encoders()  # editors that `without_encoders` accepts have it
+
+
+def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path, encodings: EncodingCache | None = None) -> Trainer:
     """Policy, optimiser and averages at iteration 0; `scores`: the main judge and further ones; trackers write into `folder`."""
     from accelerate import Accelerator
 
@@ -131,9 +159,12 @@ def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: P
     )
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), log_with=list(config.trackers) or None, project_dir=folder)
     check_world(accelerator.num_processes)
+    check_launcher(str(accelerator.distributed_type.value))
+    if training.shard:
+        shard_frozen(policy, accelerator.device, accelerator.num_processes)
     if config.trackers:
         accelerator.init_trackers("edit_rl")
-    return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator)
+    return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator, encodings)
 
 
 def judge_function(component: Component) -> Score:
@@ -149,6 +180,22 @@ def judge_function(component: Component) -> Score:
     return score
 
 
+class Symptoms:
+    """Warns once of each sign of collapse, those of the iterations before a resume included."""
+
+    def __init__(self, run_: Run) -> None:
+        self._points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
+        self._told = set(symptoms(self._points))
+
+    def tell(self, logs: dict[str, float]) -> None:
+        """Adds an iteration and logs what is new."""
+        self._points.append(logs)
+        for symptom, advice in symptoms(self._points).items():
+            if symptom not in self._told:
+                self._told.add(symptom)
+                logger.warning(warning_of(symptom, advice))
+
+
 def record(
     trainer: Trainer, run_: Run, iteration: int, logs: dict[str, float], clock: Clock,
     edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward],
@@ -161,11 +208,22 @@ def record(
         logs["train/drift"] = drift
     if torch.cuda.is_available():
         logs["cost/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    note_principles(run_, iteration, edits, rewards)
     known = {name: value for name, value in logs.items() if math.isfinite(value)}
     run_.log("edit_rl", iteration, known)
     trainer.accelerator.log(known, step=iteration)
     if due(trainer.config.gallery_every, iteration + 1):
         write_gallery(run_, edits, rewards, Path(f"training_{iteration + 1:06d}.jsonl"))
+
+
+def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
+    """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
+    rows = principle_rates(edits, rewards)
+    if rows:
+        folder = run_.dir / FOLDER
+        folder.mkdir(exist_ok=True)
+        with (folder / "principles.jsonl").open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)
 
 
 def finish(trainer: Trainer, folder: Path) -> EditRLResult:

@@ -108,7 +108,8 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     sampled = config.steps // config.updates_per_batch * config.traces_per_step
     clip = "never acts (one update a batch)" if config.updates_per_batch == 1 else f"1 +- {config.clip:g} on the ratio of a token"
     return [
-        f"gcpo: {model}, {config.trained.scope}, {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
+        f"gcpo: {model}, {config.trained.scope}",
+        f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
         f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; no KL term",
     ]
 

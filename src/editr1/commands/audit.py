@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     judge, cases = _judge(args, cases)
     results = run_audit(judge, cases, seed=args.seed, probes=probes)
     metrics = [result.metric(args.threshold) for result in results]
-    _keep(args, metrics, "audit.json", [_details(result) for result in results])
+    _keep(args, metrics, "audit.json", [_details(result, args.threshold) for result in results])
     if args.json:
         _say(json.dumps({"threshold": args.threshold, "probes": [_details(result, args.threshold) for result in results]}, indent=2))
     else:
@@ -141,7 +141,7 @@ def _keep(args: argparse.Namespace, metrics: Sequence[Metric], name: str, detail
         run.write_json(name, details)
 
 
-def _details(result: ProbeResult, threshold: float = THRESHOLD) -> dict[str, Any]:
+def _details(result: ProbeResult, threshold: float) -> dict[str, Any]:
     broken = [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]
     return {
         "law": result.probe.law_in_words,

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from editr1.report.audit import read_audit
 from editr1.report.calibration import margin_bars
 from editr1.report.curves import read_curves
 from editr1.report.gallery import build_gallery
@@ -44,20 +45,23 @@ def render(run: Run) -> str:
     gallery = build_gallery(run, album)
     curves = read_curves(run)
     metrics = run.metrics()
+    audit = read_audit(run)
+    results = [metric for metric in metrics if metric.name not in audit.names]
     rooms, arrows = draw_loop(run)
     margins = margin_bars(run)
     data = {"images": album.uris, "cards": gallery.cards, "strips": strips, "curves": [asdict(stage) for stage in curves]}
     page = Environment(loader=PackageLoader("editr1.report", "page"), undefined=StrictUndefined, autoescape=select_autoescape())
     return page.get_template("report.html").render(
         title=run.dir.resolve().name,
-        headlines=_headlines(metrics),
+        headlines=_headlines(results),
         rooms=rooms,
         arrows=arrows,
         room_size=(WIDTH, HEIGHT),
         reasons=dropped_reasons(run),
         curves=curves,
-        groups=result_groups(metrics),
-        categories=[*category_bars(metrics), *([margins] if margins else [])],
+        groups=result_groups(results),
+        audit=audit,
+        categories=[*category_bars(results), *([margins] if margins else [])],
         seconds=stage_seconds(metrics),
         pairs=count_pairs(run),
         gallery=gallery,
@@ -81,9 +85,8 @@ def embed_json(value: Any) -> str:
 
 
 def _headlines(metrics: list[Metric]) -> list[ResultRow]:
-    """The rows that answered a promise: what a reader asks for first. The many small promises of an audit stay in their table."""
-    promised = [metric for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
-    return [row for group in result_groups(promised) for row in group.rows]
+    """The rows that answered a promise: what a reader asks for first."""
+    return [row for group in result_groups([metric for metric in metrics if metric.goal]) for row in group.rows]
 
 
 def _pretty(path: Path) -> str | None:

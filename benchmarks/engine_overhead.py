@@ -17,12 +17,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Principle, Quadruple, TaskPrinciples, Trace
 from editr1.store import Engine, Lane, Run, Work, quadruples, with_traces
+
+T = TypeVar("T")
 
 PER_TASK = 10
 CATEGORIES = ("follow", "follow", "follow", "keep", "keep", "keep", "keep", "quality", "quality", "quality")
@@ -76,8 +78,7 @@ class Memory:
 
     def _sample(self) -> None:
         while not self._stop.wait(0.5):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.samples.append(pages * resource.getpagesize())
+            self.samples.append(resident_bytes())
 
     @property
     def mebibytes(self) -> tuple[float, float, float]:
@@ -85,6 +86,21 @@ class Memory:
         tenth = max(1, len(self.samples) // 10)
         early, late = self.samples[tenth : 2 * tenth] or self.samples, self.samples[-tenth:]
         return sum(early) / len(early) / 2**20, sum(late) / len(late) / 2**20, max(self.samples) / 2**20
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def reported(name: str, rows: Iterable[T], num_rows: int) -> Iterator[T]:
+    """The rows as they are; every tenth of them prints a line."""
+    begin = time.perf_counter()
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if number % max(1, num_rows // 10) == 0:
+            rate = number / (time.perf_counter() - begin)
+            print(f"  {name}: {number:,} of {num_rows:,}, {rate:,.0f} rows/s, {resident_bytes() / 2**20:,.0f} MiB resident", flush=True)
 
 
 def timed(name: str, num_rows: int, work: Callable[[], object], rates: dict[str, float]) -> None:
@@ -103,19 +119,29 @@ def main() -> int:
     num_tasks = args.quadruples // PER_TASK
     num = num_tasks * PER_TASK
     rates: dict[str, float] = {}
-    engine = Engine(progress=sys.stderr.isatty())
+    engine = Engine(progress=False)
     with tempfile.TemporaryDirectory() as name, Memory() as memory:
         run = Run.open(Path(name) / "run")
         plain = Work(lambda: identity, {"": Lane(batch_size=64)})
-        run.process("02_principles", tasks(num_tasks), plain, settings={}, engine=engine, total=num_tasks)
-        timed("write candidates", num, lambda: run.process("03_candidates", candidates(run), plain, settings={}, engine=engine), rates)
         work = Work(lambda: traces, {"": Lane(batch_size=16, concurrency=args.concurrency)}, timed=True)
-        items = ((q.id, q) for q in quadruples(run))
-        timed("join, write traces", num, lambda: run.process("04_traces", items, work, settings={}, engine=engine), rates)
-        again = ((q.id, q) for q in quadruples(run))
-        timed("run the finished stage again", num, lambda: run.process("04_traces", again, work, settings={}, engine=engine), rates)
-        timed("read traces, joined", num, lambda: sum(len(found) for _, found in with_traces(run)), rates)
-        assert run.count("04_traces") == num
+
+        def write_candidates() -> None:
+            items = reported("write candidates", candidates(run), num)
+            run.process("03_candidates", items, plain, settings={}, engine=engine)
+
+        def write_traces(label: str = "join, write traces") -> None:
+            items = reported(label, ((q.id, q) for q in quadruples(run)), num)
+            run.process("04_traces", items, work, settings={}, engine=engine)
+
+        def read_traces() -> None:
+            found = sum(len(said) for _, said in reported("read traces, joined", with_traces(run), num))
+            assert found == num, f"{found} traces of {num}"
+
+        run.process("02_principles", tasks(num_tasks), plain, settings={}, engine=engine)
+        timed("write candidates", num, write_candidates, rates)
+        timed("join, write traces", num, write_traces, rates)
+        timed("run the finished stage again", num, lambda: write_traces("run again"), rates)
+        timed("read traces, joined", num, read_traces, rates)
     early, late, peak = memory.mebibytes
     print(f"resident memory: {early:,.0f} MiB early, {late:,.0f} MiB late, {peak:,.0f} MiB at most")
     slowest = min(rates.values())

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ inspect:
   second: {{vlm: {{id: "{HERE}:slow_vlm", options: {{role: Inspector}}}}, batch_size: 8, concurrency: 1}}
   engine: {{shard_size: 30, progress: false}}
 pairs:
-  annotator: "editr1.world.annotators:HumanPairs"
+  annotator: "{HERE}:SlowPeople"
   pairs_per_task: 3
   engine: {{shard_size: 20, progress: false}}
 """
@@ -92,6 +93,20 @@ def slow_editor(profile: str) -> Slow:
     from editr1.world.procedural_editors import ProceduralEditor
 
     return Slow(ProceduralEditor(profile))
+
+
+class SlowPeople:
+    """The world's people, who wait before every answer."""
+
+    def __init__(self) -> None:
+        from editr1.world.annotators import HumanPairs
+
+        self.inner = HumanPairs()
+        self.name = self.inner.name
+
+    def label(self, *args: Any) -> Any:
+        delay()
+        return self.inner.label(*args)
 
 
 class SlowTasks:
@@ -133,7 +148,7 @@ def content(run_dir: Path) -> dict[str, bytes]:
 
 
 def kill_at_random(stage: str, recipe: Path, run_dir: Path, draw: random.Random, seconds: float) -> bool:
-    """Starts a stage and kills it within two seconds, imports included; False when it was done before that."""
+    """Starts a stage and kills it within two seconds of its table's first sign; False when it was done before that."""
     process = start(stage, recipe, run_dir, seconds)
     folder = run_dir / STAGES[stage]
     while process.poll() is None and not folder.exists():
@@ -164,9 +179,13 @@ def main() -> int:
             for number, stage in enumerate(STAGES):
                 finish(stage, recipe, whole)
                 wanted = args.kills // len(STAGES) + (number < args.kills % len(STAGES))
-                for _ in range(wanted):
-                    kills[stage] += kill_at_random(stage, recipe, killed, draw, args.delay)
-                    bar.update()
+                while kills[stage] < wanted:
+                    if kill_at_random(stage, recipe, killed, draw, args.delay):
+                        kills[stage] += 1
+                        bar.update()
+                    else:  # it came through: once more from its beginning
+                        for table in killed.glob(f"{STAGES[stage][:3]}*"):
+                            shutil.rmtree(table)
                 finish(stage, recipe, killed)
         expected, found = content(whole), content(killed)
         different = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))

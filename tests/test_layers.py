@@ -1,6 +1,7 @@
 """Who may import whom, read from the syntax tree: imports inside functions count too.
 
     0 schema errors stats                             3 vlm/* editors/* sources/* world/* judge/rrm flow
+                                                        bench/judges/base
     1 vlm/base editors/base bench/base sources/base   4 stages/* bench/* serve audit
     2 config store endpoint judge/* objectives/*    5 report annotate integrations; commands above them, cli above all
 
@@ -25,7 +26,7 @@ LAYERS = {
     "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "bench.pairs": 1, "sources.base": 1,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
-    "judge.rrm": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
+    "judge.rrm": 3, "bench.judges.base": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
     "stages": 4, "bench": 4, "serve": 4, "audit": 4,
     "report": 5, "annotate": 5, "integrations": 5, "commands": 6, "cli": 7,
 }  # fmt: skip

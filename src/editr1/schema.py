@@ -261,7 +261,9 @@ class Reward:
     categories: tuple[Category, ...] = ()
     """Category of each entry of `rates`."""
     num_tokens: int = 0
+    """Generated tokens of the traces, or of the decomposition that failed."""
     seconds: float = 0.0
+    """The time of the same requests, summed."""
 
     @property
     def scored(self) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from audit_judges import items
+from editr1.audit.cases import cases_from_run
 from editr1.cli import main
-from editr1.store import Run
+from editr1.store import Run, is_held_out
 from fake_endpoint import completion, serve
 from tiny_run import build_tiny_run, build_tiny_verifier
 
@@ -71,9 +72,9 @@ def test_a_run_keeps_the_figures_and_a_random_checkpoint_is_unscored(tmp_path, c
     assert "UNSCORED unedited" in said
     assert "3 unscored" in said
     metrics = {metric.name: metric for metric in Run.open(run_dir).metrics()}
-    assert metrics["audit/unedited"].value is None
-    assert metrics["audit/unedited"].num_unscored == 3
-    assert json.loads((run_dir / "audit.json").read_text())[0]["name"] == "audit/unedited"
+    assert metrics["audit/unedited/model"].value is None
+    assert metrics["audit/unedited/model"].num_unscored == 3
+    assert json.loads((run_dir / "audit" / "model.json").read_text())["probes"][0]["name"] == "unedited"
 
 
 def test_perturb_reports_what_moves(tmp_path, capsys):
@@ -83,9 +84,36 @@ def test_perturb_reports_what_moves(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "propagation/negate/score_change" in said
     names = {metric.name for metric in Run.open(run_dir).metrics()}
-    assert "propagation/drop/verdict_accuracy_change" in names
+    assert "propagation/drop/verdict_accuracy_change/ByPrinciples" in names
     assert _audit("--run", str(run_dir), "--perturb", "--judge", "audit_judges:ByPrinciples", "--json") == 0
     assert json.loads(capsys.readouterr().out)["amount"] == 1
+
+
+def test_a_page_shows_every_judge_of_the_run_with_its_command_and_intervals(tmp_path):
+    run_dir = build_tiny_run(tmp_path / "run", num_tasks=6)
+    (run_dir / "07_pairs" / "settings.json").write_text('{"held_out_share": 1.0}')
+    path = tmp_path / "results" / "audit.md"
+    assert _audit("--run", str(run_dir), "--judge", "audit_judges:Silent", "--page", str(path)) == 1
+    assert _audit("--run", str(run_dir), "--judge", "audit_judges:ByPrinciples", "--page", str(path)) == 0
+    text = path.read_text()
+    assert text.count("editr1 audit --run") == 2
+    assert "| probe | law | ByPrinciples | Silent |" in text
+    assert (
+        "| unedited | the source handed in as the edit scores 0 | 100.0% (61.0% to 100.0%) of 6 | no case, 6 unscored **broken** |" in text
+    )
+    assert "| drop | score, points | +0.000 (+0.000 to +0.000), p = 1.0000, n = 12 |" in text  # it answers no to every question
+    assert "up to 12 edits unscored" in text
+    assert "Probes on 6 edits of held-out tasks" in text
+    assert {metric.name for metric in Run.open(run_dir).metrics()} >= {"audit/unedited/Silent", "audit/unedited/ByPrinciples"}
+
+
+def test_training_tasks_are_not_probed_where_tasks_are_held_out(tmp_path):
+    run = Run.open(build_tiny_run(tmp_path / "run", num_tasks=12))
+    (run.dir / "07_pairs" / "settings.json").write_text('{"held_out_share": 0.5}')
+    probed = {case.item.source.tobytes() for case in cases_from_run(run, 100, 0)}
+    held_out = {run.images.get(task.source).tobytes() for task in run.read("01_tasks") if is_held_out(task.id, 0.5)}
+    assert probed == held_out
+    assert 2 <= len(held_out) < 12
 
 
 @pytest.mark.parametrize(
@@ -94,7 +122,8 @@ def test_perturb_reports_what_moves(tmp_path, capsys):
         (["--judge", "audit_judges:Sound", "--threshold", "1.5"], "expected a share"),
         (["--judge", "{id: x, colour: red}"], "expected an id"),
         (["--judge", "audit_judges:items"], "is required"),
-        (["--judge", "audit_judges:Sound", "--perturb"], "--perturb needs --run"),
+        (["--judge", "audit_judges:Sound", "--perturb"], "need --run"),
+        (["--judge", "audit_judges:Sound", "--page", "x.md"], "need --run"),
         (["--judge", "audit_judges:Sound", "--probes", "blend"], "did you mean 'blends'"),
         ([], "name one judge"),
     ],

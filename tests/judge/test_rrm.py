@@ -11,7 +11,7 @@ from PIL import Image
 
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.decompose import principles_json
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.exemplars import exemplars
 from editr1.judge.expected import expected_score
 from editr1.judge.parse import render
@@ -88,7 +88,7 @@ def test_missing_principles_are_made_once_a_task_and_remembered():
 
 def test_a_task_that_cannot_be_decomposed_is_unscored_and_says_why():
     vlm = ScriptedVLM(lambda request: "no idea")
-    model = RewardModel(vlm, decomposer=Decomposer(vlm, max_repairs=2))
+    model = RewardModel(vlm, decomposer=Decomposer(vlm, Rules(max_repairs=2)))
     reward = model.score([RewardItem(SOURCE, EDITED, "x")])[0]
     assert reward.value is None
     assert reward.reason == "decomposition failed: there is no JSON array of objects in it"

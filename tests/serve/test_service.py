@@ -28,7 +28,7 @@ from starlette.testclient import TestClient
 from editr1.cli import main
 from editr1.config import Component
 from editr1.errors import BackendError, ConfigError, DataError
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.rrm import RewardModel
 from editr1.serve import pickled
 from editr1.serve.app import Access, Config, build_app
@@ -94,7 +94,7 @@ def edit(instruction: str = "make it red", **more: Any) -> dict[str, Any]:
 
 def judge(vlm: ScriptedVLM | None = None, decompose: bool = False) -> RewardModel:
     vlm = vlm or ScriptedVLM()
-    return RewardModel(vlm, "compact", 1, Sampling(0.0), Decomposer(vlm, quotas=None) if decompose else None)
+    return RewardModel(vlm, "compact", 1, Sampling(0.0), Decomposer(vlm, Rules(quotas=None)) if decompose else None)
 
 
 def client(access: Access | None = None, vlm: ScriptedVLM | None = None, decompose: bool = False, **config: Any) -> TestClient:

@@ -7,23 +7,15 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.item import RewardItem
-from editr1.schema import Principle, Quadruple, Reward, derive_seed
-from editr1.store import Run, decode_image, quadruples, read_inside, read_table
-
-
-class Judge(Protocol):
-    """Anything that scores edits, such as a RewardModel."""
-
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
-        """One reward an item, in their order."""
-        ...
+from editr1.schema import Principle, Quadruple, derive_seed
+from editr1.store import Run, decode_image, held_out_share, is_held_out, quadruples, read_inside, read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +35,24 @@ class Case:
 def cases_from_run(run: Run, count: int, seed: int) -> list[Case]:
     """Cases from a run's candidates: `count` tasks drawn by `seed`, and of each one candidate drawn by `seed`.
 
+    Where the run holds tasks out, only those are drawn: a judge may know the others by heart. Holds the chosen in memory, not the run.
     Raises DataError when there are fewer than two tasks.
     """
-    by_task: dict[str, list[Quadruple]] = {}
+    share = held_out_share(run)
+    known = sorted({candidate.task_id for candidate in run.read("03_candidates")})
+    usable = [task_id for task_id in known if is_held_out(task_id, share)] if share else known
+    wanted = _drawn(usable, count, seed)
+    by_task: dict[str, list[Quadruple]] = {task_id: [] for task_id in wanted}
     for quadruple in quadruples(run):
-        by_task.setdefault(quadruple.task.id, []).append(quadruple)
+        if quadruple.task.id in by_task:
+            by_task[quadruple.task.id].append(quadruple)
     rng = random.Random(seed)
-    chosen = [rng.choice(found) for _, found in _drawn(sorted(by_task.items()), count, seed)]
-    items = [
-        RewardItem(
-            run.images.get(quadruple.task.source),
-            run.images.get(quadruple.candidate.image),
-            quadruple.task.instruction,
-            quadruple.principles,
-            quadruple.candidate.id,
-        )
-        for quadruple in chosen
-    ]
-    return pair_up(items, str(run.dir))
+    return pair_up([_item_of(rng.choice(found), run) for found in by_task.values()], str(run.dir))
+
+
+def _item_of(quadruple: Quadruple, run: Run) -> RewardItem:
+    task, candidate = quadruple.task, quadruple.candidate
+    return RewardItem(run.images.get(task.source), run.images.get(candidate.image), task.instruction, quadruple.principles, candidate.id)
 
 
 def cases_from_table(path: Path, count: int, seed: int) -> list[Case]:

@@ -1,13 +1,14 @@
-"""Options that name a judge, shared by the commands that need one."""
+"""Options that name a judge and the model behind it, and what they make; shared by the commands that need one."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
-from editr1.audit.cases import Judge
-from editr1.config import Component, create, parse_yaml
+from editr1.config import Component, available, create, parse_yaml
 from editr1.errors import ConfigError
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.prompts import score_prompt_ids
 from editr1.judge.rrm import RewardModel
 from editr1.vlm.base import VLM, Sampling
@@ -16,15 +17,88 @@ MAX_TOKENS = 2048
 MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
 
 
-def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say who judges, and how."""
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint, up to and including /v1")
-    parser.add_argument("--model", help="model id at the endpoint")
-    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint folder, in place of an endpoint")
+# --- which judge, behind which model ------------------------------------------------------------------
+
+
+def add_judge_arguments(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Which judge; `default` None = the RRM as the command's own options describe it."""
+    judges = ", ".join(available("judges"))
+    shown = f"default: {default}" if default else "default: the RRM with the options below"
+    parser.add_argument("--judge", default=default, metavar="ID", help=f"{judges}, or package.module:Name ({shown})")
+    parser.add_argument(
+        "--judge-set", action="append", default=[], metavar="KEY=VALUE", help="option of the judge, such as num_traces=4; repeatable"
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The vision-language model that answers."""
+    parser.add_argument("--model", help="model id at an OpenAI-compatible endpoint")
+    parser.add_argument("--base-url", metavar="URL", help="its address, up to and including /v1")
+    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint, in place of an endpoint")
+    parser.add_argument("--vlm", metavar="ID", help="any other VLM component, in place of both")
+    parser.add_argument("--vlm-set", action="append", default=[], metavar="KEY=VALUE", help="option of the model's component; repeatable")
+
+
+def judge_component(args: argparse.Namespace) -> Component:
+    """The judge that --judge and --judge-set name: an id, or `{id: package.module:Factory, options: {...}}`."""
+    spec = parse_yaml(args.judge, "--judge") if args.judge.lstrip().startswith("{") else {"id": args.judge}
+    if not isinstance(spec, dict) or "id" not in spec or spec.keys() - {"id", "options"}:
+        raise ConfigError(f"--judge {args.judge!r}: expected an id, or {{id: ..., options: {{...}}}}")
+    return Component(spec["id"], {**(spec.get("options") or {}), **options(args.judge_set)})
+
+
+def make_judge(args: argparse.Namespace, vlm: VLM | None) -> Any:
+    """The judge, with the model as its option `vlm` where there is one.
+
+    Raises ConfigError for an unknown judge or option, and for a judge that needs a model and has none.
+    """
+    component = judge_component(args)
+    return create("judges", Component(component.id, component.options | ({"vlm": vlm} if vlm is not None else {})))
+
+
+def vlm_component(args: argparse.Namespace, **defaults: Any) -> Component | None:
+    """The model that the options name, or None. Raises ConfigError when they name several.
+
+    defaults: options of an endpoint, which --vlm-set overrides.
+    """
+    named = [name for name in ("model", "checkpoint", "vlm") if getattr(args, name)]
+    if len(named) > 1:
+        raise ConfigError(f"--{named[0]} and --{named[1]} both name a model; give one")
+    extra = options(args.vlm_set)
+    if args.model:
+        return Component("openai_api", {"model": args.model, "base_url": args.base_url, **defaults, **extra})
+    if args.checkpoint:
+        return Component("local", {"path": args.checkpoint, **extra})
+    return Component(args.vlm, extra) if args.vlm else None
+
+
+def options(pairs: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs with values in YAML.
+
+    >>> options(["num_traces=4", "prompt_id=v"])
+    {'num_traces': 4, 'prompt_id': 'v'}
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"option {pair!r} must have the form KEY=VALUE")
+        found[key] = parse_yaml(text, f"option {pair!r}")
+    return found
+
+
+# --- the RRM at a person's command line ---------------------------------------------------------------
+
+
+def add_rrm_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the RRM is asked, and who writes principles that are missing."""
     parser.add_argument("--prompt", default="tv", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: tv)")
     parser.add_argument("--traces", type=int, default=1, metavar="K", help="traces to average over (default: 1)")
     parser.add_argument("--temperature", type=float, help="default: 0 for one trace, 0.7 for several")
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"limit of a reply (default: {MAX_TOKENS})")
+    parser.add_argument(
+        "--expected", action="store_true", help="the score's expectation under the token probabilities in place of the sampled score"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds without an answer until a request is repeated (default: 300)")
     parser.add_argument("--batch-size", type=int, default=16, help="sequences at once of a local checkpoint (default: 16)")
     parser.add_argument("--decomposer", metavar="MODEL", help="model that writes missing principles (default: the judge)")
@@ -32,49 +106,30 @@ def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def judge_vlm(args: argparse.Namespace) -> VLM:
+def rrm_vlm(args: argparse.Namespace) -> VLM:
     """The model that the options name. Raises ConfigError unless they name exactly one."""
-    if bool(args.checkpoint) == bool(args.model):
+    component = vlm_component(args, timeout=args.timeout, max_attempts=MAX_ATTEMPTS)
+    if component is None:
         raise ConfigError("name one judge: --model ID (with --base-url for a server of your own), or --checkpoint DIR")
-    if args.checkpoint:
-        return create("vlm", Component("local", {"path": args.checkpoint, "batch_size": args.batch_size}))
-    return _endpoint(args, args.model, args.base_url)
+    if component.id == "local":
+        component = Component("local", {"batch_size": args.batch_size, **component.options})
+    return create("vlm", component)
 
 
 def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
-    """The judge with its prompt, number of traces and sampling."""
-    return RewardModel(vlm, args.prompt, args.traces, Sampling(_temperature(args), max_tokens=args.max_tokens))
+    """The RRM with its prompt, number of traces and sampling."""
+    return RewardModel(vlm, args.prompt, args.traces, _sampling(args), expected=args.expected)
 
 
 def decomposer(args: argparse.Namespace, judge: VLM) -> Decomposer:
     """Who writes missing principles: the model that the options name, else the judge itself."""
-    vlm = _endpoint(args, args.decomposer, args.decomposer_url or args.base_url) if args.decomposer else judge
-    return Decomposer(vlm, sampling=Sampling(_temperature(args), max_tokens=args.max_tokens))
+    vlm = judge
+    if args.decomposer:
+        named = {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url}
+        vlm = create("vlm", Component("openai_api", {**named, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}))
+    return Decomposer(vlm, Rules(sampling=_sampling(args)))
 
 
-def component_judge(args: argparse.Namespace) -> Judge:
-    """The judge component that --judge names: an id, or `{id: package.module:Factory, options: {...}}`.
-
-    A model that the other options name is handed to it as `vlm`. Raises ConfigError for what is no such component.
-    """
-    spec = parse_yaml(args.judge, "--judge")
-    if isinstance(spec, str):
-        spec = {"id": spec}
-    if not isinstance(spec, dict) or "id" not in spec or spec.keys() - {"id", "options"}:
-        raise ConfigError(f"--judge {args.judge!r}: expected an id, or {{id: ..., options: {{...}}}}")
-    options = dict(spec.get("options") or {})
-    if args.model or args.checkpoint:
-        options["vlm"] = judge_vlm(args)
-    judge: Judge = create("judges", Component(spec["id"], options))
-    if not hasattr(judge, "score"):
-        raise ConfigError(f"--judge {spec['id']!r} has no method score(items, seed)")
-    return judge
-
-
-def _temperature(args: argparse.Namespace) -> float:
-    return args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
-
-
-def _endpoint(args: argparse.Namespace, model: str, base_url: str | None) -> VLM:
-    options = {"model": model, "base_url": base_url, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}
-    return create("vlm", Component("openai_api", options))
+def _sampling(args: argparse.Namespace) -> Sampling:
+    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
+    return Sampling(temperature, max_tokens=args.max_tokens)

@@ -3,9 +3,11 @@
     editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact
     editr1 audit --table edits.jsonl --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct --threshold 0.8
     editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact --perturb
+    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact --page docs/results/audit.md
     editr1 audit --table edits.jsonl --judge viescore --model gpt-4.1
 
-Exit code: 0 every law holds on the wanted share of edits, 1 some law does not, 2 bad input. --perturb reports and judges nothing.
+--page does both and writes a Markdown page of all judges that were audited in this run. Exit code: 0 every law holds on the wanted share of
+edits, 1 some law does not, 2 bad input. --perturb alone reports and judges nothing.
 """
 
 from __future__ import annotations
@@ -13,19 +15,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editr1.audit.cases import Case, Judge, cases_from_run, cases_from_table, with_principles
+from editr1.audit.cases import Case, cases_from_run, cases_from_table, with_principles
+from editr1.audit.page import page
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
 from editr1.audit.probes import PROBES
+from editr1.audit.record import AuditRecord, keep, kept, label_of, probe_record
 from editr1.audit.run import THRESHOLD, ProbeResult, find_probes, run_audit
-from editr1.commands._judge import add_judge_arguments, component_judge, decomposer, judge_vlm, reward_model
+from editr1.bench.judges.base import Judge
+from editr1.commands._judge import (
+    add_judge_arguments,
+    add_model_arguments,
+    add_rrm_arguments,
+    decomposer,
+    judge_component,
+    make_judge,
+    reward_model,
+    rrm_vlm,
+    vlm_component,
+)
 from editr1.errors import ConfigError, DataError
+from editr1.judge.item import RewardItem
 from editr1.judge.prompts import score_traits
 from editr1.schema import Metric, Quadruple
-from editr1.store import Run, preference_pairs, quadruples
+from editr1.store import Run, held_out_share, preference_pairs, quadruples
+from editr1.store.run import commit
 
 EXIT_BROKEN = 1
 SHOWN_BROKEN = 3
@@ -35,8 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--run", type=Path, metavar="DIR", help="run directory with principles and candidates; the figures are added to it")
     where.add_argument("--table", type=Path, metavar="FILE", help="CSV or JSONL: source, edited, instruction[, principles]")
-    parser.add_argument("--judge", metavar="YAML", help="a judge component such as viescore, in place of the RRM; takes the model below")
-    add_judge_arguments(parser)
+    add_judge_arguments(parser, None)
+    add_model_arguments(parser)
+    add_rrm_arguments(parser)
+    parser.add_argument("--label", help="names the judge in the run's figures (default: its checkpoint's folder, its model or its id)")
     parser.add_argument("--edits", type=int, default=100, help="edits to probe, one a task (default: 100)")
     parser.add_argument("--probes", default="", metavar="A,B", help=f"only these of {', '.join(probe.name for probe in PROBES)}")
     parser.add_argument(
@@ -44,53 +63,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--perturb", action="store_true", help="damage the principles and report what moves, in place of the probes")
     parser.add_argument("--amount", type=int, default=1, help="principles to damage in each set (default: 1)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="probe, perturb, and write a Markdown page of the run's audits")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.perturb:
-        return _perturb(args)
+    if not args.run and (args.perturb or args.page):
+        raise ConfigError("--perturb and --page need --run: they compare with the run's pairs and inspections, and keep what they find")
     if not 0.0 < args.threshold <= 1.0:
         raise ConfigError(f"--threshold is {args.threshold:g}; expected a share above 0, at most 1")
+    record = _begin(args)
+    results: list[ProbeResult] = []
+    if not args.perturb:
+        results, edits = _probe(args)
+        record = replace(record, edits=edits, probes=tuple(probe_record(result, args.threshold) for result in results))
+    if args.perturb or args.page:
+        propagation, perturbed = _perturb(args)
+        record = replace(record, perturbed=perturbed, propagation=tuple(propagation))
+    if args.run:
+        keep(record, _run(args))
+    if args.page:
+        args.page.parent.mkdir(parents=True, exist_ok=True)
+        args.page.write_text(page(kept(_run(args)), args.run.resolve().name), encoding="utf-8")
+    _show(args, record, results)
+    return EXIT_BROKEN if any(probe.metric.holds is False for probe in record.probes) else 0
+
+
+def _begin(args: argparse.Namespace) -> AuditRecord:
+    """The record with what is known before anything was judged."""
+    component = vlm_component(args)
+    model = component.options.get("path") or component.options.get("model") or component.id if component else ""
+    if args.judge:
+        name = judge_component(args).id
+        return AuditRecord(label_of(args.label or name), f"{name}{f' on {model}' if model else ''}", args.command_line, commit())
+    how = f"`{model}`, prompt {args.prompt}, {args.traces} trace{'s' * (args.traces > 1)}{', expected score' * args.expected}"
+    return AuditRecord(label_of(args.label or str(model)), how, args.command_line, commit())
+
+
+def _probe(args: argparse.Namespace) -> tuple[list[ProbeResult], str]:
+    """The results of the probes, and which edits they were put to."""
     probes = find_probes([name for name in args.probes.split(",") if name])
-    cases = cases_from_run(_run(args), args.edits, args.seed) if args.run else cases_from_table(args.table, args.edits, args.seed)
+    if args.run:
+        cases, where = cases_from_run(_run(args), args.edits, args.seed), "of held-out tasks" * (held_out_share(_run(args)) > 0)
+    else:
+        cases, where = cases_from_table(args.table, args.edits, args.seed), ""
     judge, cases = _judge(args, cases)
-    results = run_audit(judge, cases, seed=args.seed, probes=probes)
-    metrics = [result.metric(args.threshold) for result in results]
-    _keep(args, metrics, "audit.json", [_details(result, args.threshold) for result in results])
-    if args.json:
-        _say(json.dumps({"threshold": args.threshold, "probes": [_details(result, args.threshold) for result in results]}, indent=2))
-    else:
-        for result, metric in zip(results, metrics, strict=True):
-            _say(*_lines(result, metric))
-    return EXIT_BROKEN if any(metric.holds is False for metric in metrics) else 0
+    return run_audit(judge, cases, seed=args.seed, probes=probes), f"Probes on {len(cases)} edits {where}".strip()
 
 
-def _perturb(args: argparse.Namespace) -> int:
-    if not args.run:
-        raise ConfigError("--perturb needs --run: it compares with the run's pairs and inspections")
-    run = _run(args)
-    cases, pairs = _perturb_cases(run, args.edits)
-    judge = component_judge(args) if args.judge else reward_model(args, judge_vlm(args))
+def _perturb(args: argparse.Namespace) -> tuple[list[Metric], str]:
+    """The figures of the error propagation, and what they were measured on."""
+    cases, pairs = _perturb_cases(_run(args), args.edits)
+    judge = make_judge(args, _model_of(args)) if args.judge else reward_model(args, rrm_vlm(args))
     results = run_perturbation(judge, cases, pairs, kinds=KINDS, amount=args.amount, seed=args.seed)
-    metrics = [metric for result in results for metric in result.metrics()]
-    _keep(args, metrics, "propagation.json", [_as_json(metric) for metric in metrics])
-    if args.json:
-        _say(json.dumps({"amount": args.amount, "figures": [_as_json(metric) for metric in metrics]}, indent=2))
-    else:
-        _say(f"{len(cases)} edits, {len(pairs)} pairs, {args.amount} damaged principles a set", *(_figure(metric) for metric in metrics))
-    return 0
+    measured = f"{args.amount} damaged principle{'s' * (args.amount > 1)} a set, {len(cases)} edits, {len(pairs)} pairs"
+    if num_unscored := max(result.num_unscored for result in results):
+        measured += f", up to {num_unscored} edits unscored"
+    return [metric for result in results for metric in result.metrics()], measured
 
 
 def _run(args: argparse.Namespace) -> Run:
     return Run.open(args.run, create=False)
 
 
+def _model_of(args: argparse.Namespace) -> Any:
+    """The model for a judge component; None for one that brings its own."""
+    return rrm_vlm(args) if vlm_component(args) else None
+
+
 def _judge(args: argparse.Namespace, cases: list[Case]) -> tuple[Judge, list[Case]]:
     """The judge, and the cases with principles where it wants them; an edit that cannot be decomposed is left out and told."""
     if args.judge:
-        return component_judge(args), cases
-    vlm = judge_vlm(args)
+        return make_judge(args, _model_of(args)), cases
+    vlm = rrm_vlm(args)
     model = reward_model(args, vlm)
     if not score_traits(args.prompt).shows_principles or all(case.item.principles for case in cases):
         return model, cases
@@ -125,20 +170,23 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
 
 
 def _perturb_case(run: Run, quadruple: Quadruple, gold: tuple[bool, ...] | None) -> PerturbCase:
-    from editr1.judge.item import RewardItem
-
     task = quadruple.task
     source, edited = run.images.get(task.source), run.images.get(quadruple.candidate.image)
     return PerturbCase(RewardItem(source, edited, task.instruction, quadruple.principles, quadruple.id), task.id, gold)
 
 
-def _keep(args: argparse.Namespace, metrics: Sequence[Metric], name: str, details: list[dict[str, Any]]) -> None:
-    """Adds the figures to the run, where there is one."""
-    if args.run:
-        run = _run(args)
-        for metric in metrics:
-            run.add_metric(metric)
-        run.write_json(name, details)
+def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResult]) -> None:
+    if args.json:
+        probes = [_details(result, args.threshold) for result in results]
+        figures = [_as_json(metric) for metric in record.propagation]
+        found = {"threshold": args.threshold, "probes": probes} if probes else {}
+        found |= {"amount": args.amount, "figures": figures} if figures else {}
+        _say(json.dumps(found, indent=2))
+        return
+    for result in results:
+        _say(*_lines(result, result.metric(args.threshold)))
+    if record.perturbed:
+        _say(record.perturbed, *(_figure(metric) for metric in record.propagation))
 
 
 def _details(result: ProbeResult, threshold: float) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import argparse
 import inspect
 from pathlib import Path
 
-from editr1.commands._judging import add_judge_arguments, judge_and_show, options
+from editr1.commands._judge import options
+from editr1.commands._judged_table import add_judging_arguments, judge_and_show
 from editr1.commands._metrics import add_output_arguments
 from editr1.config import Component, available, create, load
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
     parser.add_argument("--edits", type=Path, metavar="DIR", help="folder of one editor's images, where the benchmark judges edits")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark; repeatable")
-    add_judge_arguments(parser)
+    add_judging_arguments(parser)
     add_output_arguments(parser)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from editr1.bench._edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
 from editr1.bench._edit_sets import NAMES, EditSet
-from editr1.commands._judging import options
+from editr1.commands._judge import options
 from editr1.commands._metrics import say
 from editr1.config import Component, available, create
 from editr1.editors.base import Editor

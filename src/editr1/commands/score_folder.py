@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from editr1.commands._judging import add_judge_arguments, judge_and_show, options
+from editr1.commands._judge import options
+from editr1.commands._judged_table import add_judging_arguments, judge_and_show
 from editr1.commands._metrics import add_output_arguments
 from editr1.config import Component, create
 from editr1.errors import DataError
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root", type=Path, metavar="DIR", help="local copy of the benchmark whose edits these are (instructions, sources)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the layout, such as language=cn")
-    add_judge_arguments(parser)
+    add_judging_arguments(parser)
     add_output_arguments(parser)
 
 

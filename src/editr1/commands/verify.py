@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from editr1.commands._judge import add_judge_arguments, decomposer, judge_vlm, reward_model
+from editr1.commands._judge import add_model_arguments, add_rrm_arguments, decomposer, reward_model, rrm_vlm
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.prompts import labels, score_traits
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="picture before the edit (PNG, JPEG or WebP)")
     parser.add_argument("edited", type=Path, metavar="EDITED", help="picture after the edit")
     parser.add_argument("instruction", metavar="INSTRUCTION", help="what the edit was meant to do")
-    add_judge_arguments(parser)
+    add_model_arguments(parser)
+    add_rrm_arguments(parser)
     parser.add_argument(
         "--principles", type=Path, metavar="FILE", help="JSON array of {question, category}; default: the decomposer writes them"
     )
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     if not args.instruction.strip():
         raise DataError("the instruction is empty; say what the edit was meant to do")
     given = read_principles(args.principles) if args.principles else None
-    vlm = judge_vlm(args)
+    vlm = rrm_vlm(args)
     model = reward_model(args, vlm)
     principles, problem, answer = given or (), "", ""
     if given is None and score_traits(args.prompt).shows_principles:

@@ -18,7 +18,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import BackendError, ConfigError
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decomposer import Decomposer, Decomposition
 from editr1.judge.expected import expected_score
 from editr1.judge.item import RewardItem
 from editr1.judge.parse import parse
@@ -63,47 +63,39 @@ class RewardModel:
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """One reward an item, in their order. Raises BackendError when the judge's machine fails."""
-        principles, problems = self._principles(items, seed)
-        judged = self._traces(items, principles, problems, seed)
-        return [
-            Reward(None, 0, 0, reason=f"decomposition failed: {problem}") if problem else mean_reward(traces, known)
-            for traces, known, problem in zip(judged, principles, problems, strict=True)
-        ]
+        made = self._decomposed(items, seed)
+        return [_reward(traces, found) for traces, found in zip(self._traces(items, made, seed), made, strict=True)]
 
     def traces(self, items: Sequence[RewardItem], seed: int = 0) -> list[list[Trace]]:
         """The K traces of each item, in their order; none for an item that could not be decomposed."""
-        principles, problems = self._principles(items, seed)
-        return self._traces(items, principles, problems, seed)
+        return self._traces(items, self._decomposed(items, seed), seed)
 
     async def score_async(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """`score` beside other work of an event loop."""
         return await asyncio.to_thread(self.score, items, seed)
 
-    def _principles(self, items: Sequence[RewardItem], seed: int) -> tuple[list[tuple[Principle, ...]], list[str]]:
-        """The principles of each item, and what went wrong in making them (empty where nothing did)."""
-        known = [item.principles or () for item in items]
-        problems = [""] * len(items)
-        missing = [index for index, principles in enumerate(known) if not principles] if self._traits.shows_principles else []
+    def _decomposed(self, items: Sequence[RewardItem], seed: int) -> list[Decomposition]:
+        """The principles of each item as they came with it, or as they were made for a prompt that shows some."""
+        found = [Decomposition(item.principles or ()) for item in items]
+        missing = [index for index, known in enumerate(found) if not known.principles] if self._traits.shows_principles else []
         if not missing:
-            return known, problems
+            return found
         if self.decomposer is None:
             raise ConfigError(
                 f"prompt {self.prompt_id!r} shows principles, {len(missing)} of {len(items)} items have none, and no decomposer was given"
             )
         made = self.decomposer.decompose([(items[index].source, items[index].instruction) for index in missing], seed)
         for index, decomposition in zip(missing, made, strict=True):
-            known[index], problems[index] = decomposition.principles, decomposition.problem
-        return known, problems
+            found[index] = decomposition
+        return found
 
-    def _traces(
-        self, items: Sequence[RewardItem], principles: Sequence[tuple[Principle, ...]], problems: Sequence[str], seed: int
-    ) -> list[list[Trace]]:
+    def _traces(self, items: Sequence[RewardItem], decompositions: Sequence[Decomposition], seed: int) -> list[list[Trace]]:
         requests: list[ChatRequest] = []
         owners: list[int] = []
-        for index, (item, known, problem) in enumerate(zip(items, principles, problems, strict=True)):
-            if problem:
+        for index, (item, known) in enumerate(zip(items, decompositions, strict=True)):
+            if known.problem:
                 continue
-            request = self._request(item, known)
+            request = self._request(item, known.principles)
             owners.append(index)
             for number in range(self.num_traces):
                 requests.append(dataclasses.replace(request, seed=derive_seed(seed, "trace", item.id or index, number)))
@@ -111,7 +103,7 @@ class RewardModel:
         traces: list[list[Trace]] = [[] for _ in items]
         for place, index in enumerate(owners):
             mine = slice(place * self.num_traces, (place + 1) * self.num_traces)
-            names, text = labels(principles[index]), request_text(requests[mine.start])
+            names, text = labels(decompositions[index].principles), request_text(requests[mine.start])
             for request, reply in zip(requests[mine], replies[mine], strict=True):
                 traces[index].append(self._trace(items[index].id, request, reply, names, text))
         return traces
@@ -156,6 +148,12 @@ class RewardModel:
             raise BackendError(f"{self.vlm.name} gives no token log-probabilities; the expected score needs them (set expected=False)")
         score = expected_score(reply.logprobs)
         return ParseFailure("NO_SCORE", reply.text[-160:]) if score is None else Judgement(outcome.verdicts, score)
+
+
+def _reward(traces: Sequence[Trace], made: Decomposition) -> Reward:
+    if made.problem:
+        return Reward(None, 0, 0, reason=f"decomposition failed: {made.problem}", num_tokens=made.num_tokens, seconds=made.seconds)
+    return mean_reward(traces, made.principles)
 
 
 def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -> Reward:

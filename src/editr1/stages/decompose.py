@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.decomposer import MAX_REPAIRS, Decomposition, Rules, decompose
 from editr1.judge.exemplars import NUM_SHOWN
-from editr1.judge.prompts import render_decompose
 from editr1.judge.quotas import Quotas
-from editr1.schema import EditTask, Principle, TaskPrinciples, derive_seed
+from editr1.schema import EditTask, TaskPrinciples
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import VLM, Sampling
 
 TABLE = "02_principles"
 
@@ -35,8 +34,7 @@ class Config:
     """Check the form of the questions; switch off for other languages."""
     num_exemplars: int = NUM_SHOWN
     """paper, section 3.1: 4 of a pool of 60, drawn anew for each task."""
-    max_repairs: int = 2
-    """ours: a model that fails three times fails for a reason that a fourth call does not cure."""
+    max_repairs: int = MAX_REPAIRS
     temperature: float = 0.7
     """ours: some spread, so that a repair is not the same answer again."""
     max_tokens: int = 2048
@@ -45,6 +43,12 @@ class Config:
     concurrency: int = 8
     """Calls in flight: 1 for a local model."""
     engine: Engine = field(default_factory=Engine)
+
+    @property
+    def rules(self) -> Rules:
+        """The part that decides what is asked and what is accepted."""
+        sampling = Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
+        return Rules(self.quotas, self.questions_in_english, self.num_exemplars, self.max_repairs, sampling)
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
@@ -65,43 +69,17 @@ def run(config: Config, run_dir: Path) -> StageCounts:
 
 def _make(config: Config, run_dir: Path) -> Callable[[Sequence[EditTask]], list[TaskPrinciples | Drop]]:
     store, vlm = Run.open(run_dir, create=False), create("vlm", config.vlm)
-    return lambda tasks: decompose(tasks, vlm, store, config)
+    return lambda tasks: principles_of(tasks, vlm, store, config)
 
 
-def decompose(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Config) -> list[TaskPrinciples | Drop]:
-    """The principles of each task, or why it has none: one call for all tasks, then one for all that need a repair, and so on."""
-    answers: dict[int, tuple[Principle, ...] | BadDecomposition] = {}
-    repairs, texts = [0] * len(tasks), [""] * len(tasks)
-    for attempt in range(1 + config.max_repairs):
-        open_tasks = [i for i in range(len(tasks)) if attempt == 0 or isinstance(answers[i], BadDecomposition)]
-        if not open_tasks:
-            break
-        requests = [_request(tasks[i], store, config, attempt, texts[i], answers.get(i)) for i in open_tasks]
-        for i, reply in zip(open_tasks, vlm.chat(requests), strict=True):
-            answers[i], texts[i], repairs[i] = _read(reply, config), reply.text, attempt
-    return [_row(task, answers[i], vlm.name, repairs[i]) for i, task in enumerate(tasks)]
+def principles_of(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Config) -> list[TaskPrinciples | Drop]:
+    """The principles of each task, or why it has none."""
+    asked = {task.id: (store.images.get(task.source), task.instruction) for task in tasks}
+    made = decompose(vlm, asked, config.seed, config.rules)
+    return [_row(task, made[task.id], vlm.name) for task in tasks]
 
 
-def _request(
-    task: EditTask, store: Run, config: Config, attempt: int, previous: str, fault: tuple[Principle, ...] | BadDecomposition | None
-) -> ChatRequest:
-    return render_decompose(
-        store.images.get(task.source),
-        task.instruction,
-        sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens),
-        seed=derive_seed(config.seed, "decompose", task.id, attempt),
-        quotas=config.quotas or Quotas(),
-        num_exemplars=config.num_exemplars,
-        previous=previous,
-        problem=fault.problem if isinstance(fault, BadDecomposition) else "",
-    )
-
-
-def _read(reply: ChatReply, config: Config) -> tuple[Principle, ...] | BadDecomposition:
-    return parse_principles(reply.text, config.quotas, questions_in_english=config.questions_in_english)
-
-
-def _row(task: EditTask, answer: tuple[Principle, ...] | BadDecomposition, model: str, num_repairs: int) -> TaskPrinciples | Drop:
-    if isinstance(answer, BadDecomposition):
-        return Drop(f"bad_decomposition: {answer.problem}")
-    return TaskPrinciples(task, answer, model, num_repairs)
+def _row(task: EditTask, made: Decomposition, model: str) -> TaskPrinciples | Drop:
+    if not made.principles:
+        return Drop(f"bad_decomposition: {made.problem}")
+    return TaskPrinciples(task, made.principles, model, made.num_repairs)

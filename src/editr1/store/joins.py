@@ -53,10 +53,15 @@ def with_inspections(run: Run) -> Iterator[tuple[Quadruple, list[Trace], Inspect
 
 def preference_pairs(run: Run, split: Split | None = None) -> Iterator[PreferencePair]:
     """The pairs of `07_pairs`, of one split or all; the share was set by the pairs stage."""
-    share = float(read_json(run.dir / "07_pairs" / "settings.json")["held_out_share"]) if run.has("07_pairs") else 0.0
+    share = held_out_share(run)
     for pair in run.read("07_pairs"):
         if split is None or is_held_out(pair.task.id, share) == (split == "held_out"):
             yield pair
+
+
+def held_out_share(run: Run) -> float:
+    """Share of the tasks that train nothing, in [0, 1], as the pairs stage set it; 0 for a run without pairs."""
+    return float(read_json(run.dir / "07_pairs" / "settings.json")["held_out_share"]) if run.has("07_pairs") else 0.0
 
 
 def is_held_out(task_id: str, share: float) -> bool:

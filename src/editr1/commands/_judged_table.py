@@ -1,11 +1,11 @@
-"""What `bench` and `score-folder` share: the judge that the options name, the judged table, and what they print."""
+"""What `bench` and `score-folder` share: a benchmark judged into a table of the run, and what they print of it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,19 @@ from editr1.bench._pairwise import ComparesPairs, HasComparisons, judge_pairs, p
 from editr1.bench._repeats import between_run
 from editr1.bench.base import Benchmark, Outcome
 from editr1.bench.judges.base import Judge
+from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, make_judge, vlm_component
 from editr1.commands._metrics import say, show
-from editr1.config import Component, available, create, parse_yaml
+from editr1.config import create
 from editr1.errors import ConfigError
 from editr1.schema import Metric, to_json
 from editr1.store import Lane, Run
 from editr1.store._files import write_atomic
 
 
-def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
+def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
     """Who judges, how, and what it may cost."""
-    judges = ", ".join(available("judges"))
-    parser.add_argument("--judge", default="rrm", metavar="ID", help=f"{judges}, or package.module:Name (default: rrm)")
-    parser.add_argument(
-        "--judge-set", action="append", default=[], metavar="KEY=VALUE", help="option of the judge, such as num_traces=4; repeatable"
-    )
-    parser.add_argument("--model", help="model id at an OpenAI-compatible endpoint")
-    parser.add_argument("--base-url", metavar="URL", help="its address, up to and including /v1")
-    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint, in place of an endpoint")
-    parser.add_argument("--vlm", metavar="ID", help="any other VLM component, with --vlm-set")
-    parser.add_argument("--vlm-set", action="append", default=[], metavar="KEY=VALUE", help="option of the VLM; repeatable")
+    add_judge_arguments(parser, "rrm")
+    add_model_arguments(parser)
     parser.add_argument("--concurrency", type=int, default=8, help="edits judged at once at an endpoint (default 8)")
     parser.add_argument("--batch-size", type=int, default=1, help="edits a call, for a local checkpoint (default 1)")
     parser.add_argument(
@@ -56,7 +49,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
         raise ConfigError(f"--repeats is {args.repeats}; expected at least 1")
     run = Run.open(args.run)
     settings = {"benchmark": source, "judge": judge_settings(args)}
-    label = args.label or args.judge.rpartition(":")[2]
+    label = args.label or judge_component(args).id.rpartition(":")[2]
     if args.dry_run or not args.json:
         num_edits = sum(1 for _ in benchmark.edits())
         say(f"{benchmark.name}: {num_edits} edits x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
@@ -115,11 +108,8 @@ class _Ask:
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that a judge's answers depend on."""
-    return {
-        "id": args.judge,
-        "options": options(args.judge_set),
-        "vlm": dataclasses.asdict(component) if (component := vlm_component(args)) else None,
-    }
+    component, judge = vlm_component(args), judge_component(args)
+    return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None}
 
 
 def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:
@@ -128,38 +118,3 @@ def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:
     if component is None:
         return None
     return CachedVLM(create("vlm", component), args.cache or run.dir / "cache", Prices(*args.price))
-
-
-def make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Judge | ComparesPairs:
-    """The judge. Raises ConfigError for an unknown one, an unknown option, or a judge that needs a model and has none."""
-    given = {"vlm": vlm} if vlm is not None else {}
-    judge: Judge | ComparesPairs = create("judges", Component(args.judge, {**options(args.judge_set), **given}))
-    return judge
-
-
-def vlm_component(args: argparse.Namespace) -> Component | None:
-    """The VLM that the options name. Raises ConfigError when they name several."""
-    named = [name for name in ("model", "checkpoint", "vlm") if getattr(args, name)]
-    if len(named) > 1:
-        raise ConfigError(f"--{named[0]} and --{named[1]} both name a model; give one")
-    extra = options(args.vlm_set)
-    if args.model:
-        return Component("openai_api", {"model": args.model, "base_url": args.base_url, **extra})
-    if args.checkpoint:
-        return Component("local", {"path": args.checkpoint, **extra})
-    return Component(args.vlm, extra) if args.vlm else None
-
-
-def options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` pairs with values in YAML.
-
-    >>> options(["num_traces=4", "prompt_id=v"])
-    {'num_traces': 4, 'prompt_id': 'v'}
-    """
-    found = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise ConfigError(f"option {pair!r} must have the form KEY=VALUE")
-        found[key] = parse_yaml(text, f"option {pair!r}")
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from PIL import Image
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.report import write_report
-from editr1.report.audit import read_audit
+from editr1.report.audit import read_audits
 from editr1.report.build import embed_json
 from editr1.report.calibration import margin_bars
 from editr1.report.curves import MAX_POINTS, _thin, read_curves
@@ -118,11 +117,12 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_audit_shows_every_law_with_rate_interval_and_threshold(audited: Run) -> None:
-    audit = read_audit(audited)
+    audit = next(audit for audit in read_audits(audited) if audit.probes)
+    assert audit.record.label == "Nervous"
     laws = {metric.name: metric for metric in audited.metrics() if metric.name.startswith("audit/")}
-    assert {probe.figure.name for probe in audit.probes} == set(laws)
+    assert {f"{probe.figure.name}/Nervous" for probe in audit.probes} == set(laws)
     for probe in audit.probes:
-        metric = laws[probe.figure.name]
+        metric = laws[f"{probe.figure.name}/Nervous"]
         assert (probe.figure.value, probe.figure.goal) == (show(metric.value, metric.name), "at least 0.8")
         assert probe.num_broken == metric.n - round(metric.n * (metric.value or 0.0))
     section = write_report(audited.dir).read_text(encoding="utf-8").partition('id="audit"')[2].partition("</section>")[0]
@@ -130,37 +130,28 @@ def test_the_audit_shows_every_law_with_rate_interval_and_threshold(audited: Run
         for text in (probe.law, probe.figure.value, probe.figure.interval, *(case.scores for case in probe.broken)):
             assert str(escape(text)) in section
     assert f"{audit.num_held} of {audit.num_decided} laws" in section
+    assert "editr1 audit" in section
 
 
 def test_the_audit_shows_what_each_damage_moved(audited: Run) -> None:
-    audit = read_audit(audited)
-    figures = {metric.name: metric for metric in audited.metrics() if metric.name.startswith("propagation/")}
+    audit = next(audit for audit in read_audits(audited) if audit.damages)
     shown = {
         f"propagation/{row.damage}/{figure}": cell[0]
         for row in audit.damages
         for figure, cell in zip(audit.figures, row.cells, strict=True)
         if cell is not None
     }
+    figures = {metric.name: metric for metric in audit.record.propagation}
     assert shown == {name: show(metric.value, name, signed=name.endswith("_change")) for name, metric in figures.items()}
     assert shown["propagation/drop/verdict_flips"].endswith("%")
     assert not shown["propagation/drop/score_movement"].endswith("%")
 
 
-def test_an_audit_is_shown_once_and_an_older_one_of_other_laws_is_not_lost(audited: Run, tmp_path: Path) -> None:
-    run = Run.open(shutil.copytree(audited.dir, tmp_path / "run"), create=False)
-    rows = json.loads((run.dir / "audit.json").read_text())
-    run.write_json("audit.json", rows[:1])
-    page = write_report(run.dir).read_text(encoding="utf-8")
+def test_what_the_audit_shows_is_not_a_result_too(audited: Run) -> None:
+    page = write_report(audited.dir).read_text(encoding="utf-8")
     results = page.partition('id="results"')[2].partition("</section>")[0]
-    assert rows[0]["name"] not in results
-    assert all(row["name"] in results for row in rows[1:])
-
-
-def test_a_foreign_audit_file_is_named(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run")
-    run.write_json("audit.json", [{"law": "black scores 0"}])
-    with pytest.raises(DataError, match=r"audit\.json is not what editr1 audit writes"):
-        write_report(run.dir)
+    assert "audit/" not in results
+    assert "propagation/" not in results
 
 
 def test_figures_are_printed_so_that_intervals_line_up() -> None:
@@ -179,7 +170,14 @@ def test_every_arrow_of_a_finished_run_tells_what_went_through(run: Run) -> None
 
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
     page = write_report(Run.open(tmp_path / "empty").dir).read_text()
-    for missing in ("no results yet", "no human pairs", "logged a curve", "no candidates yet", "no before/after", "was not audited"):
+    for missing in (
+        "no results yet",
+        "no human pairs",
+        "logged a curve",
+        "no candidates yet",
+        "no before/after",
+        "No judge of this run was audited",
+    ):
         assert missing in page
 
 

@@ -1,20 +1,16 @@
-"""`audit.json` and `propagation.json`, as `editr1 audit` leaves them: which laws the judge keeps, and what bad principles do to it."""
+"""The audits of the run's judges: which laws each one keeps, and what bad principles do to its score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from editr1.errors import DataError
+from editr1.audit.record import AuditRecord, ProbeRecord, kept
 from editr1.report.results import ResultRow, result_row, show
 from editr1.schema import Metric
 from editr1.store import Run
-from editr1.store._files import read_json
 
-PROPAGATION = "propagation/"  # how the names of a propagation study's figures begin
-MAX_BROKEN = 12  # ours: enough to see what the broken edits share; `audit.json` has them all
+MAX_BROKEN = 12  # ours: enough to see what the broken edits share; the record has them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +43,14 @@ class DamageRow:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditResults:
-    """What the page shows of the run's audits; both are empty before the first one."""
+class JudgeAudit:
+    """What the page shows of one judge's audit; a part that was not run is empty."""
 
+    record: AuditRecord
     probes: tuple[ProbeRow, ...]
     figures: tuple[str, ...]
     """Columns of `damages`."""
     damages: tuple[DamageRow, ...]
-    names: frozenset[str] = frozenset()
-    """Metrics of `10_metrics.jsonl` that are shown here."""
 
     @property
     def num_held(self) -> int:
@@ -67,43 +62,26 @@ class AuditResults:
         return sum(probe.figure.holds is not None for probe in self.probes)
 
 
-def read_audit(run: Run) -> AuditResults:
-    """The audits of a run. Raises DataError for a file that `editr1 audit` did not write."""
-    probes = _read(run.dir / "audit.json", _probe)
-    figures = _read(run.dir / "propagation.json", _metric)
-    names = tuple(dict.fromkeys(metric.name.rpartition("/")[2] for metric in figures))
-    shown = frozenset([*(probe.figure.name for probe in probes), *(metric.name for metric in figures)])
-    return AuditResults(tuple(probes), names, _damages(figures, names), shown)
+def read_audits(run: Run) -> list[JudgeAudit]:
+    """The audits of a run, by the judge's label. Raises DataError for a file that is none."""
+    return [_judge_audit(record) for record in kept(run)]
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], Any]) -> list[Any]:
-    if not path.exists():
-        return []
-    rows = read_json(path)
-    try:
-        return [parse(row) for row in rows]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not what editr1 audit writes ({error!r}); run the audit again") from error
+def _judge_audit(record: AuditRecord) -> JudgeAudit:
+    figures = tuple(dict.fromkeys(metric.name.rpartition("/")[2] for metric in record.propagation))
+    return JudgeAudit(record, tuple(_probe(probe) for probe in record.probes), figures, _damages(record.propagation, figures))
 
 
-def _probe(row: dict[str, Any]) -> ProbeRow:
-    broken = tuple(BrokenLaw(case["edit"], " → ".join(f"{score:.1f}" for score in case["scores"])) for case in row["broken"])
-    metric = _metric(row)
-    return ProbeRow(row["law"], result_row(metric, [metric]), int(row["not_applicable"]), broken[:MAX_BROKEN], len(broken))
+def _probe(probe: ProbeRecord) -> ProbeRow:
+    broken = [BrokenLaw(case.case_id, " → ".join(f"{score:.1f}" for score in case.scores)) for case in probe.broken]
+    return ProbeRow(probe.law, result_row(probe.metric, [probe.metric]), probe.num_not_applicable, tuple(broken[:MAX_BROKEN]), len(broken))
 
 
-def _metric(row: dict[str, Any]) -> Metric:
-    """The fields of a figure; a file may say more about it."""
-    value, low, high = row["value"], row["low"], row["high"]
-    return Metric(
-        row["name"], value, low, high, row["n"], row["num_unscored"], p_value=row["p_value"], goal=row["goal"], holds=row["holds"]
-    )
-
-
-def _damages(figures: Sequence[Metric], names: Sequence[str]) -> tuple[DamageRow, ...]:
-    found = {metric.name.removeprefix(PROPAGATION): metric for metric in figures}
-    kinds = dict.fromkeys(name.partition("/")[0] for name in found)
-    return tuple(DamageRow(kind, tuple(_cell(found.get(f"{kind}/{name}")) for name in names)) for kind in kinds)
+def _damages(metrics: Sequence[Metric], figures: Sequence[str]) -> tuple[DamageRow, ...]:
+    """A row a kind of damage; the names are `propagation/<damage>/<figure>`."""
+    found = {tuple(metric.name.split("/")[1:]): metric for metric in metrics}
+    kinds = dict.fromkeys(kind for kind, _ in found)
+    return tuple(DamageRow(kind, tuple(_cell(found.get((kind, figure))) for figure in figures)) for kind in kinds)
 
 
 def _cell(metric: Metric | None) -> tuple[str, str] | None:

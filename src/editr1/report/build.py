@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from editr1.report.audit import read_audit
+from editr1.report.audit import read_audits
 from editr1.report.calibration import margin_bars
 from editr1.report.curves import read_curves
 from editr1.report.gallery import build_gallery
@@ -45,8 +45,9 @@ def render(run: Run) -> str:
     gallery = build_gallery(run, album)
     curves = read_curves(run)
     metrics = run.metrics()
-    audit = read_audit(run)
-    results = [metric for metric in metrics if metric.name not in audit.names]
+    audits = read_audits(run)
+    audited = {metric.name for audit in audits for metric in audit.record.metrics()}
+    results = [metric for metric in metrics if metric.name not in audited]
     rooms, arrows = draw_loop(run)
     margins = margin_bars(run)
     data = {"images": album.uris, "cards": gallery.cards, "strips": strips, "curves": [asdict(stage) for stage in curves]}
@@ -60,7 +61,7 @@ def render(run: Run) -> str:
         reasons=dropped_reasons(run),
         curves=curves,
         groups=result_groups(results),
-        audit=audit,
+        audits=audits,
         categories=[*category_bars(results), *([margins] if margins else [])],
         seconds=stage_seconds(metrics),
         pairs=count_pairs(run),

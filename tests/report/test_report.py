@@ -18,7 +18,7 @@ from editr1.report.audit import read_audits
 from editr1.report.build import embed_json
 from editr1.report.calibration import margin_bars
 from editr1.report.curves import MAX_POINTS, _thin, read_curves
-from editr1.report.gallery import choose_tasks, disagreements
+from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits
 from editr1.report.loop import draw_loop
 from editr1.report.pictures import BUDGET, Album, encode_small
 from editr1.report.results import show
@@ -236,7 +236,20 @@ def test_photographs_become_thumbnails_and_pixel_art_stays(tmp_path: Path) -> No
     ref = album.images.put(Image.new("RGB", (72, 72)))
     assert album.add(ref) == album.add(ref)
     assert album.full
-    assert BUDGET * 4 / 3 < 10_000_000
+    assert BUDGET * 4 / 3 + TEXT_BUDGET < 9_000_000  # a megabyte is left for names, verdicts and curves
+
+
+def test_many_long_traces_are_cut_alike_until_they_fit() -> None:
+    voices = [{"text": "ä" * 5_000, "cut": False} for _ in range(400)] + [{"text": "short", "cut": False}]
+    _shorten(voices)
+    sizes = [len(voice["text"].encode()) for voice in voices]
+    assert TEXT_BUDGET - 2 * len(voices) <= sum(sizes) <= TEXT_BUDGET
+    assert [voice["cut"] for voice in voices] == [True] * 400 + [False]
+    alone = {"text": "x" * (MAX_TEXT + 1), "cut": False}
+    _shorten([alone])
+    assert (len(alone["text"]), alone["cut"]) == (MAX_TEXT, True)
+    assert longest_that_fits([], 10) == 0
+    assert longest_that_fits([3, 4], 7) == 4
 
 
 def test_embedded_json_survives_line_separators() -> None:

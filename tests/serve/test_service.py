@@ -231,6 +231,17 @@ def test_a_hostile_pickle_is_refused_before_it_is_loaded(body: bytes) -> None:
     assert not Path("/tmp/editr1-owned").exists()
 
 
+def test_a_hostile_pickle_over_http_is_refused_and_the_next_request_served() -> None:
+    with client(Access(allow_pickle=True), decompose=True) as able:
+        for body in hostile_pickles():
+            answer = able.post("/mode/editrrm", content=body)
+            assert answer.status_code == 422
+            assert answer.json()["error"]
+        good = pickle.dumps({"ref_images": [png(color="blue")], "images": [png()], "prompts": ["make it red"]})
+        assert able.post("/mode/editrrm", content=good).status_code == 200
+    assert not Path("/tmp/editr1-owned").exists()
+
+
 def test_pickle_never_leaves_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="this machine only"):
         build_app(judge(), Config(Component("x"), "compact"), Access("0.0.0.0", token="t", allow_pickle=True))

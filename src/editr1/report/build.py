@@ -86,8 +86,9 @@ def embed_json(value: Any) -> str:
 
 
 def _headlines(metrics: list[Metric]) -> list[ResultRow]:
-    """The rows that answered a promise: what a reader asks for first."""
-    return [row for group in result_groups([metric for metric in metrics if metric.goal]) for row in group.rows]
+    """The rows that answered a promise: what a reader asks for first. The many small promises of an audit are no headlines."""
+    promised = [metric for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+    return [row for group in result_groups(promised) for row in group.rows]
 
 
 def _pretty(path: Path) -> str | None:

@@ -33,7 +33,7 @@ from editr1.judge.rrm import RewardModel
 from editr1.serve import pickled
 from editr1.serve.app import Access, Config, build_app
 from editr1.serve.guard import Limits
-from editr1.serve.listen import protocol
+from editr1.serve.listen import PatientProtocol, protocol
 from editr1.serve.messages import published_schema
 from editr1.serve.worker import Load
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling
@@ -428,6 +428,14 @@ def test_endless_headers_are_cut_off_while_others_are_served() -> None:
         for slow in crowd:
             assert b" 408 " in dribble(slow)
             slow.close()
+
+
+def test_the_command_listens_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **given: options.update(given))
+    assert main(["serve", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"]) == 0
+    assert options["host"] == "127.0.0.1"
+    assert issubclass(options["http"], PatientProtocol)
 
 
 def test_a_client_that_connects_and_says_nothing_is_cut_off() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.report import write_report
+from editr1.report.annotators import confusion_row, percent, read_annotators
 from editr1.report.audit import read_audits
 from editr1.report.build import embed_json
 from editr1.report.calibration import margin_bars
@@ -65,6 +66,20 @@ def test_training_arrows_say_what_was_used_and_left_out(tmp_path: Path) -> None:
     arrow = next(arrow for arrow in draw_loop(run)[1] if arrow.stage == "sft")
     num = run.count("05_inspections")
     assert (arrow.lines, arrow.dropped) == ((f"in {num}", "used 5"), f"left out {num - 5}")
+
+
+def test_each_annotator_stands_with_its_accuracy_its_confusion_and_its_cost(run: Run, page: str) -> None:
+    found = read_annotators(run)
+    assert len(found.accuracies) >= 2
+    for row in found.accuracies:
+        assert row.accuracy is not None
+        assert f"<td>{row.name}</td>" in page
+        assert f'<td class="num">{percent(row.accuracy)}</td>' in page
+        for category in row.categories:
+            assert "".join(f'<td class="num">{cell}</td>' for cell in confusion_row(category)[1:]) in page
+    assert {name for name, _ in found.usage} == {
+        member["name"] for member in json.loads((run.dir / "config.json").read_text())["score"]["pool"]
+    }
 
 
 def test_the_page_asks_for_nothing_from_outside(page: str) -> None:

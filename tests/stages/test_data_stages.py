@@ -277,6 +277,10 @@ def test_inspectors_who_disagree_drop_the_quadruple(run: Run) -> None:
     assert counts.reasons == {"inspectors disagree": 3, "no trace parsed": 1}
     found = json.loads((run.dir / "05_inspections" / "agreement.json").read_text())
     assert (found["n"], found["agreement"]) == (10, 0.7)
+    rows = json.loads((run.dir / "05_inspections" / "annotators.json").read_text())["annotators"]
+    second = next(row for row in rows if row["name"] == "second inspector")
+    assert [(row["category"], row["counts"]["only_judge_yes"]) for row in second["categories"]] == [("follow", 0), ("keep", 3)]
+    assert sum(row["num_traces"] for row in rows) == run.count("04_traces") + 5
 
 
 # --- pairs ------------------------------------------------------------------------------------------

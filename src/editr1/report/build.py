@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from editr1.report.annotators import confusion_row, percent, read_annotators
 from editr1.report.audit import read_audits
 from editr1.report.calibration import margin_bars
 from editr1.report.curves import read_curves
@@ -65,6 +66,9 @@ def render(run: Run) -> str:
         categories=[*category_bars(results), *([margins] if margins else [])],
         seconds=stage_seconds(metrics),
         pairs=count_pairs(run),
+        annotators=read_annotators(run),
+        confusion_row=confusion_row,
+        percent=percent,
         gallery=gallery,
         strips=strips,
         config=_pretty(run.dir / "config.json"),

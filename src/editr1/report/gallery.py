@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.errors import DataError
+from editr1.judge.annotators import annotator_name
 from editr1.judge.prompts import labels
 from editr1.report.pictures import Album
 from editr1.schema import EditTask, Inspection, Judgement, Principle, Quadruple, Trace, from_json
@@ -106,7 +107,7 @@ def _card(
     questions = [{"label": name, "text": p.question, "category": p.category} for name, p in zip(names, first.principles, strict=True)]
     edits = []
     for quadruple, traces in group:
-        voices = [_voice(trace, _annotator_name(trace), "annotator") for trace in traces]
+        voices = [_voice(trace, annotator_name(trace), "annotator") for trace in traces]
         for judge, said in judges.items():
             voices += [_voice(trace, judge, "judge") for trace in said.get(quadruple.id, [])]
         edits.append(_edit(quadruple, voices, inspections.get(quadruple.id), album))
@@ -117,10 +118,6 @@ def _card(
         "principles": questions,
         "edits": edits,
     }
-
-
-def _annotator_name(trace: Trace) -> str:
-    return f"{trace.model} · {trace.prompt_id} · T {trace.temperature:g}"
 
 
 def _voice(trace: Trace, name: str, role: str) -> dict[str, Any]:

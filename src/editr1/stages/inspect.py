@@ -2,11 +2,13 @@
 
 The inspector sees both images, the principles and the traces as hints, and writes a 0/1 with a reason for each principle.
 The selector is code (`judge.choose`). A second inspector, where configured, writes `05_second` with the same prompt; a
-quadruple on which the two disagree too much is dropped, and their agreement is reported in `agreement.json`.
+quadruple on which the two disagree too much is dropped, and their agreement is reported in `agreement.json`. `annotators.json`
+holds each annotator's accuracy against gold with its confusion by category; the report shows it.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +16,16 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.annotators import AnnotatorAccuracies, AnnotatorCount
 from editr1.judge.choose import MIN_ACCURACY, agreement, choose
 from editr1.judge.inspect import Gold, parse_gold
 from editr1.judge.prompts import labels, render_inspect
-from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed
+from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, with_traces
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
 TABLE, SECOND_TABLE = "05_inspections", "05_second"
+SECOND_NAME = "second inspector"
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,10 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     if config.second is not None:
         settings |= store.inputs(SECOND_TABLE)
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
+    accuracies = annotator_accuracies(store, config.second is not None, config.seed)
+    store.write_json(f"{TABLE}/annotators.json", json.loads(to_json(accuracies)))
     if config.second is not None:
-        store.write_json(f"{TABLE}/agreement.json", inspector_agreement(store))
+        store.write_json(f"{TABLE}/agreement.json", inspector_agreement(accuracies))
     return _with_refusals(counts, store)
 
 
@@ -186,20 +192,29 @@ def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection
     return inspection
 
 
-def inspector_agreement(store: Run) -> dict[str, float]:
+def annotator_accuracies(store: Run, with_second: bool, seed: int) -> AnnotatorAccuracies:
+    """Every annotator of the pool, and the second inspector, against the inspector's gold; one pass over the tables."""
+    count = AnnotatorCount()
+    inspections = store.read(TABLE)
+    inspection = next(inspections, None)
+    for case in cases(store, with_second):
+        quadruple = case.quadruple
+        gold_here: tuple[bool, ...] = ()
+        if inspection is not None and inspection.quadruple_id == quadruple.id:
+            gold_here, inspection = inspection.gold, next(inspections, None)
+        count.add_traces(quadruple.task.id, quadruple.principles, gold_here, case.traces)
+        if case.second is not None:
+            count.add(SECOND_NAME, quadruple.task.id, quadruple.principles, gold_here, case.second)
+    return count.result(seed)
+
+
+def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:
     """Share of verdicts on which the two inspectors agree, Cohen's kappa, and how many verdicts both gave."""
-    second = {opinion.quadruple_id: opinion.gold for opinion in store.read(SECOND_TABLE, SecondOpinion)}
-    table: Counter[tuple[bool, bool]] = Counter()
-    for inspection in store.read(TABLE):
-        if inspection.gold and inspection.quadruple_id in second:
-            table.update(zip(inspection.gold, second[inspection.quadruple_id], strict=True))
-    n = table.total()
-    if n == 0:
+    second = next((row for row in accuracies.annotators if row.name == SECOND_NAME), None)
+    if second is None or second.accuracy is None:
         return {"n": 0}
-    agree = (table[True, True] + table[False, False]) / n
-    yes_first, yes_second = (table[True, True] + table[True, False]) / n, (table[True, True] + table[False, True]) / n
-    chance = yes_first * yes_second + (1 - yes_first) * (1 - yes_second)
-    return {"n": n, "agreement": agree} | ({"kappa": (agree - chance) / (1 - chance)} if chance < 1 else {})
+    kappa = second.counts.kappa
+    return {"n": second.n, "agreement": second.accuracy} | ({} if kappa is None else {"kappa": kappa})
 
 
 def _with_refusals(counts: StageCounts, store: Run) -> StageCounts:

@@ -156,7 +156,25 @@ def bootstrap_mean(
     >>> estimate.value, estimate.low < 0.5 < estimate.high
     (0.5, True)
     """
-    data = clustered(values, clusters, strata=strata, counts=counts)
+    return _bootstrap(clustered(values, clusters, strata=strata, counts=counts), rng, num_resamples, level, method)
+
+
+def bootstrap_sums(
+    tops: ArrayLike, bottoms: ArrayLike, *, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES, level: float = LEVEL
+) -> Estimate:
+    """As `bootstrap_mean`, from what was added up a cluster: `[C]` sums of values and `[C]` numbers of values.
+
+    For tables too large to hold all values of. Raises ValueError for lengths that differ and for no cluster.
+
+    >>> bootstrap_sums([1.0, 2.0], [2, 2], rng=np.random.default_rng(0)).value
+    0.75
+    """
+    top_C, bottom_C = np.asarray(tops, dtype=np.float64), np.asarray(bottoms, dtype=np.float64)
+    _check_lengths(len(top_C), bottoms=bottom_C)
+    return _bootstrap(Clustered((top_C,), (bottom_C,)), rng, num_resamples, level, "percentile")
+
+
+def _bootstrap(data: Clustered, rng: np.random.Generator, num_resamples: int, level: float, method: IntervalMethod) -> Estimate:
     if data.num_clusters <= len(data.tops):
         return Estimate(data.value, None, None, data.n, data.num_clusters, method=method)
     resampled_B = resample(data, rng, num_resamples)
@@ -245,7 +263,7 @@ def bootstrap_statistic(
     return Estimate(value, float(low), float(high), num_clusters, num_clusters, float(resampled_B.std(ddof=1)), "percentile")
 
 
-def _check_lengths(n: int, **others: Sequence[Hashable] | NDArray[np.bool_] | None) -> None:
+def _check_lengths(n: int, **others: Sequence[Hashable] | NDArray[np.bool_] | Floats | None) -> None:
     if n == 0:
         raise ValueError("no items: a mean of nothing has no value")
     for name, other in others.items():

@@ -17,7 +17,7 @@ from editr1.report import write_report
 from editr1.report.annotators import confusion_row, percent, read_annotators
 from editr1.report.audit import read_audits
 from editr1.report.build import embed_json
-from editr1.report.calibration import margin_bars
+from editr1.report.calibration import margin_bars, reliabilities
 from editr1.report.curves import MAX_POINTS, _thin, read_curves
 from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits
 from editr1.report.loop import draw_loop
@@ -181,6 +181,25 @@ def test_every_arrow_of_a_finished_run_tells_what_went_through(run: Run) -> None
     assert arrows["edit-rl"].lines == ("60 iterations",)
     num, missing = len(run.metrics()), sum(metric.value is None for metric in run.metrics())
     assert (arrows["bench"].lines, arrows["bench"].dropped) == ((f"in {num}", f"out {num - missing}"), f"no value {missing}")
+
+
+def test_forecasts_of_a_judge_stand_beside_what_people_chose(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_tasks=40, training=False)
+    pairs = [pair for pair in run.read("07_pairs") if pair.label != "same"]
+    scores = {}
+    for number, pair in enumerate(pairs):  # right on three of four pairs, always by one point
+        right = number % 4 != 0
+        scores |= {pair.winner.id: 6.0 if right else 5.0, pair.loser.id: 5.0 if right else 6.0}
+    write_judge_traces(run, "threefourths", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
+    (judge,) = reliabilities(run)
+    share = sum(number % 4 != 0 for number in range(len(pairs))) / len(pairs)
+    assert sum(bin_.n for bin_ in judge.bins) == len(pairs)
+    assert sum(bin_.n * bin_.observed for bin_ in judge.bins) == pytest.approx(share * len(pairs))
+    # sigmoid(slope) = share, and a temperature is 1 / slope
+    assert f"temperature {1 / math.log(share / (1 - share)):.2f} points" in judge.summary
+    section = write_report(run.dir).read_text(encoding="utf-8")
+    assert section.count("<circle cx") == len(judge.bins)
+    assert judge.summary in section
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from editr1.report.annotators import confusion_row, percent, read_annotators
 from editr1.report.audit import read_audits
-from editr1.report.calibration import margin_bars
+from editr1.report.calibration import margin_bars, reliabilities
 from editr1.report.curves import read_curves
 from editr1.report.gallery import build_gallery
 from editr1.report.loop import HEIGHT, WIDTH, draw_loop, dropped_reasons
@@ -64,6 +64,7 @@ def render(run: Run) -> str:
         groups=result_groups(results),
         audits=audits,
         categories=[*category_bars(results), *([margins] if margins else [])],
+        reliabilities=reliabilities(run),
         seconds=stage_seconds(metrics),
         pairs=count_pairs(run),
         annotators=read_annotators(run),

@@ -143,6 +143,47 @@ def test_the_next_pairs_are_loaded_before_they_show(browser: Any, server: Server
     assert visible <= set(loaded)
 
 
+def test_a_pair_shows_only_with_all_its_pictures(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada")
+    page.wait_for_load_state("networkidle")
+    held: list[Any] = []
+    online = False
+    page.route("**/image/*", lambda route: route.continue_() if online else held.append(route))  # what is not preloaded yet hangs
+    for _ in range(3):
+        press(page, "a")
+    before, instruction, source = shown(page), page.inner_text("#instruction"), page.get_attribute("#source", "src")
+    page.keyboard.press("a")
+    page.wait_for_function("() => document.querySelector('#answers button').disabled")
+    page.keyboard.press("b")  # an answer to a pair that nobody has seen
+    assert (shown(page), page.inner_text("#instruction"), page.get_attribute("#source", "src")) == (before, instruction, source)
+    online = True
+    for route in held:
+        route.continue_()
+    page.wait_for_function("(id) => document.getElementById('desk').dataset.item !== id", arg=before)
+    assert [vote.label is not None for vote in votes(server)] == [True] * 4
+
+
+def test_a_picture_that_never_arrives_can_be_skipped(browser: Any, server: Server) -> None:
+    page = browser.new_context().new_page()
+    page.route("**/image/*", lambda route: route.abort())
+    page.goto(server.url)
+    page.fill("#name", "ada")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#desk:not([hidden])")
+    assert "cannot be shown" in page.inner_text("#problem")
+    page.unroute("**/image/*")
+    press(page, "k")
+    assert [vote.answer for vote in votes(server)] == ["skip"]
+    assert page.is_hidden("#problem")
+
+
+def test_answers_and_tools_stay_in_reach_on_a_short_screen(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada", viewport={"width": 390, "height": 520})
+    answers, tools = (page.locator(place).bounding_box() for place in ("#answers", "#tools"))
+    assert answers["y"] + answers["height"] <= tools["y"]
+    assert tools["y"] + tools["height"] <= 520
+
+
 def test_a_phone_shows_everything_without_sideways_scrolling(browser: Any, server: Server) -> None:
     page = sit_down(browser, server, "ada", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from editr1.annotate.export import export_pairs, import_votes, write_csv
@@ -18,6 +20,7 @@ from editr1.annotate.votes import DATABASE, Answer, Vote, VoteStore
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, ImageRef
+from editr1.serve.listen import PatientProtocol
 from editr1.store import Run
 from small_run import make_run
 
@@ -233,6 +236,14 @@ def test_bad_answers_are_refused_and_nothing_is_stored(desk: Desk) -> None:
 def test_other_hosts_need_a_token(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["annotate", str(run.dir), "--host", "0.0.0.0"]) == 2
     assert "--token" in capsys.readouterr().err
+
+
+def test_the_page_is_served_with_a_limit_on_slow_headers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **given: options.update(given))
+    assert main(["annotate", str(run.dir)]) == 0
+    assert options["host"] == "127.0.0.1"
+    assert issubclass(options["http"], PatientProtocol)
 
 
 def test_export_without_answers_says_what_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

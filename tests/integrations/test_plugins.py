@@ -26,7 +26,7 @@ from PIL import Image
 
 from editr1.config import Component
 from editr1.errors import BackendError, ConfigError, DataError, UnscoredError
-from editr1.integrations import flow_factory, flow_grpo, verl_omni
+from editr1.integrations import _client, flow_factory, flow_grpo, verl_omni
 from editr1.integrations._client import Edit, RewardClient, to_picture
 from editr1.judge.rrm import RewardModel
 from editr1.serve.app import Access, Config, build_app
@@ -85,6 +85,19 @@ def test_an_unscored_edit_is_asked_again_and_then_raises(url: str) -> None:
         client.score([Edit(RED, BLUE, "fine"), Edit(RED, BLUE, "nonsense")])
 
 
+def test_a_large_batch_travels_in_requests_that_the_service_takes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = [Edit(RED, BLUE, "nonsense" if number == 299 else f"fine {number}") for number in range(300)]
+    assert [score.value for score in RewardClient(url).score(edits[:299])] == [7.5] * 299
+    with pytest.raises(UnscoredError, match="1 of 300"):
+        RewardClient(url).score(edits)
+    sizes: list[int] = []
+    ask = RewardClient._ask
+    monkeypatch.setattr(RewardClient, "_ask", lambda self, batch, seed: sizes.append(len(batch)) or ask(self, batch, seed))
+    monkeypatch.setattr(_client, "MAX_BATCH_BYTES", 3 * (len(_client._base64(RED)) + len(_client._base64(BLUE))))
+    assert len(RewardClient(url).score(edits[:7])) == 7
+    assert sizes == [3, 3, 1]
+
+
 def test_a_service_that_is_down_is_named_after_the_retries() -> None:
     pauses: list[float] = []
     client = RewardClient("http://127.0.0.1:9", max_attempts=3, sleep=pauses.append)
@@ -100,6 +113,8 @@ def test_pictures_of_every_trainer_mean_the_same() -> None:
         assert to_picture(value).tobytes() == RED.tobytes()
     with pytest.raises(TypeError):
         to_picture(np.zeros((4, 4)))
+    with pytest.raises(DataError, match="the picture"):
+        to_picture(b"no picture")
 
 
 # --- verl-omni

@@ -8,16 +8,18 @@ import re
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.report import write_report
 from editr1.report.annotators import confusion_row, percent, read_annotators
+from editr1.report.audit import read_audits
 from editr1.report.build import embed_json
-from editr1.report.calibration import margin_bars
+from editr1.report.calibration import margin_bars, reliabilities
 from editr1.report.curves import MAX_POINTS, _thin, read_curves
-from editr1.report.gallery import choose_tasks, disagreements
+from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits
 from editr1.report.loop import draw_loop
 from editr1.report.pictures import BUDGET, Album, encode_small
 from editr1.report.results import show
@@ -120,9 +122,96 @@ def test_agreement_by_margin_has_its_known_answer(tmp_path: Path) -> None:
     assert dict(bars.rows)["under 0.5"] == (None,)
 
 
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Audited by the real command, so that the page reads what it writes."""
+    run = make_run(tmp_path_factory.mktemp("audited") / "run", num_tasks=6, training=False)
+    assert main(["audit", "--run", str(run.dir), "--judge", "audit_judges:Nervous", "--threshold", "0.8"]) == 1
+    assert main(["audit", "--run", str(run.dir), "--judge", "audit_judges:ByPrinciples", "--perturb"]) == 0
+    return run
+
+
+def test_the_audit_shows_every_law_with_rate_interval_and_threshold(audited: Run) -> None:
+    audit = next(audit for audit in read_audits(audited) if audit.probes)
+    assert audit.record.label == "Nervous"
+    laws = {metric.name: metric for metric in audited.metrics() if metric.name.startswith("audit/")}
+    assert {f"{probe.figure.name}/Nervous" for probe in audit.probes} == set(laws)
+    for probe in audit.probes:
+        metric = laws[f"{probe.figure.name}/Nervous"]
+        assert (probe.figure.value, probe.figure.goal) == (show(metric.value, metric.name), "at least 0.8")
+        assert probe.num_broken == metric.n - round(metric.n * (metric.value or 0.0))
+    section = write_report(audited.dir).read_text(encoding="utf-8").partition('id="audit"')[2].partition("</section>")[0]
+    for probe in audit.probes:
+        for text in (probe.law, probe.figure.value, probe.figure.interval, *(case.scores for case in probe.broken)):
+            assert str(escape(text)) in section
+    assert f"{audit.num_held} of {audit.num_decided} laws" in section
+    assert "editr1 audit" in section
+
+
+def test_the_audit_shows_what_each_damage_moved(audited: Run) -> None:
+    audit = next(audit for audit in read_audits(audited) if audit.damages)
+    shown = {
+        f"propagation/{row.damage}/{figure}": cell[0]
+        for row in audit.damages
+        for figure, cell in zip(audit.figures, row.cells, strict=True)
+        if cell is not None
+    }
+    figures = {metric.name: metric for metric in audit.record.propagation}
+    assert shown == {name: show(metric.value, name, signed=name.endswith("_change")) for name, metric in figures.items()}
+    assert shown["propagation/drop/verdict_flips"].endswith("%")
+    assert not shown["propagation/drop/score_movement"].endswith("%")
+
+
+def test_what_the_audit_shows_is_not_a_result_too(audited: Run) -> None:
+    page = write_report(audited.dir).read_text(encoding="utf-8")
+    results = page.partition('id="results"')[2].partition("</section>")[0]
+    assert "audit/" not in results
+    assert "propagation/" not in results
+
+
+def test_figures_are_printed_so_that_intervals_line_up() -> None:
+    assert [show(value, "oracle_score/after") for value in (6.4, 7.01, 0.41, 12345.0)] == ["6.40", "7.01", "0.41", "1.234e+04"]
+    assert show(-0.02, "oracle_score_gain", signed=True) == "−0.02"
+
+
+def test_every_arrow_of_a_finished_run_tells_what_went_through(run: Run) -> None:
+    arrows = {arrow.stage: arrow for arrow in draw_loop(run)[1]}
+    tasks = run.counts("01_tasks")
+    assert arrows["tasks"].lines == (f"in {tasks.num_in}", f"out {tasks.num_out}")
+    assert arrows["edit-rl"].lines == ("60 iterations",)
+    num, missing = len(run.metrics()), sum(metric.value is None for metric in run.metrics())
+    assert (arrows["bench"].lines, arrows["bench"].dropped) == ((f"in {num}", f"out {num - missing}"), f"no value {missing}")
+
+
+def test_forecasts_of_a_judge_stand_beside_what_people_chose(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_tasks=40, training=False)
+    pairs = [pair for pair in run.read("07_pairs") if pair.label != "same"]
+    scores = {}
+    for number, pair in enumerate(pairs):  # right on three of four pairs, always by one point
+        right = number % 4 != 0
+        scores |= {pair.winner.id: 6.0 if right else 5.0, pair.loser.id: 5.0 if right else 6.0}
+    write_judge_traces(run, "threefourths", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
+    (judge,) = reliabilities(run)
+    share = sum(number % 4 != 0 for number in range(len(pairs))) / len(pairs)
+    assert sum(bin_.n for bin_ in judge.bins) == len(pairs)
+    assert sum(bin_.n * bin_.observed for bin_ in judge.bins) == pytest.approx(share * len(pairs))
+    # sigmoid(slope) = share, and a temperature is 1 / slope
+    assert f"temperature {1 / math.log(share / (1 - share)):.2f} points" in judge.summary
+    section = write_report(run.dir).read_text(encoding="utf-8")
+    assert section.count("<circle cx") == len(judge.bins)
+    assert judge.summary in section
+
+
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
     page = write_report(Run.open(tmp_path / "empty").dir).read_text()
-    for missing in ("no results yet", "no human pairs", "logged a curve", "no candidates yet", "no before/after"):
+    for missing in (
+        "no results yet",
+        "no human pairs",
+        "logged a curve",
+        "no candidates yet",
+        "no before/after",
+        "No judge of this run was audited",
+    ):
         assert missing in page
 
 
@@ -181,7 +270,20 @@ def test_photographs_become_thumbnails_and_pixel_art_stays(tmp_path: Path) -> No
     ref = album.images.put(Image.new("RGB", (72, 72)))
     assert album.add(ref) == album.add(ref)
     assert album.full
-    assert BUDGET * 4 / 3 < 10_000_000
+    assert BUDGET * 4 / 3 + TEXT_BUDGET < 9_000_000  # a megabyte is left for names, verdicts and curves
+
+
+def test_many_long_traces_are_cut_alike_until_they_fit() -> None:
+    voices = [{"text": "ä" * 5_000, "cut": False} for _ in range(400)] + [{"text": "short", "cut": False}]
+    _shorten(voices)
+    sizes = [len(voice["text"].encode()) for voice in voices]
+    assert TEXT_BUDGET - 2 * len(voices) <= sum(sizes) <= TEXT_BUDGET
+    assert [voice["cut"] for voice in voices] == [True] * 400 + [False]
+    alone = {"text": "x" * (MAX_TEXT + 1), "cut": False}
+    _shorten([alone])
+    assert (len(alone["text"]), alone["cut"]) == (MAX_TEXT, True)
+    assert longest_that_fits([], 10) == 0
+    assert longest_that_fits([3, 4], 7) == 4
 
 
 def test_embedded_json_survives_line_separators() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import io
 import json
 import os
@@ -32,6 +33,7 @@ from editr1.judge.rrm import RewardModel
 from editr1.serve import pickled
 from editr1.serve.app import Access, Config, build_app
 from editr1.serve.guard import Limits
+from editr1.serve.listen import PatientProtocol, protocol
 from editr1.serve.messages import published_schema
 from editr1.serve.worker import Load
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling
@@ -229,6 +231,17 @@ def test_a_hostile_pickle_is_refused_before_it_is_loaded(body: bytes) -> None:
     assert not Path("/tmp/editr1-owned").exists()
 
 
+def test_a_hostile_pickle_over_http_is_refused_and_the_next_request_served() -> None:
+    with client(Access(allow_pickle=True), decompose=True) as able:
+        for body in hostile_pickles():
+            answer = able.post("/mode/editrrm", content=body)
+            assert answer.status_code == 422
+            assert answer.json()["error"]
+        good = pickle.dumps({"ref_images": [png(color="blue")], "images": [png()], "prompts": ["make it red"]})
+        assert able.post("/mode/editrrm", content=good).status_code == 200
+    assert not Path("/tmp/editr1-owned").exists()
+
+
 def test_pickle_never_leaves_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="this machine only"):
         build_app(judge(), Config(Component("x"), "compact"), Access("0.0.0.0", token="t", allow_pickle=True))
@@ -347,10 +360,11 @@ def test_an_answer_does_not_depend_on_its_batch() -> None:
 class Live:
     """The service behind uvicorn on loopback, in a thread."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, header_seconds: float = 10.0, **config: Any) -> None:
         self.vlm = ScriptedVLM()
         app = build_app(judge(self.vlm), Config(Component("scripted"), "compact", **config), Access())
-        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", backlog=4096))
+        quiet = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", http=protocol(header_seconds), backlog=4096)
+        self.server = uvicorn.Server(quiet)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self) -> Live:
@@ -387,3 +401,62 @@ def test_a_slow_client_is_sent_away_while_others_are_served() -> None:
         assert reply.status_code == 200
         slow.settimeout(10)
         assert b" 408 " in slow.recv(200)
+
+
+def dribble(slow: socket.socket) -> bytes:
+    """Sends a header line ten times a second until the server says something, and returns that."""
+    slow.settimeout(0.1)
+    for number in range(200):
+        try:
+            slow.sendall(b"X-Slow-%d: 1\r\n" % number)
+            return slow.recv(1000)
+        except TimeoutError:
+            continue
+    raise AssertionError("the server listened to endless headers")
+
+
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+def test_endless_headers_are_cut_off_while_others_are_served() -> None:
+    with Live(header_seconds=0.5) as live:
+        crowd = [socket.create_connection(("127.0.0.1", live.port)) for _ in range(50)]
+        for slow in crowd:
+            slow.sendall(GET_HEALTH)
+        reply = httpx.post(f"http://127.0.0.1:{live.port}/edit-reward", json={"items": [edit()]}, trust_env=False)
+        assert reply.status_code == 200
+        for slow in crowd:
+            assert b" 408 " in dribble(slow)
+            slow.close()
+
+
+def test_the_command_listens_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **given: options.update(given))
+    assert main(["serve", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"]) == 0
+    assert options["host"] == "127.0.0.1"
+    assert issubclass(options["http"], PatientProtocol)
+
+
+def test_a_client_that_connects_and_says_nothing_is_cut_off() -> None:
+    with Live(header_seconds=0.3) as live, socket.create_connection(("127.0.0.1", live.port)) as silent:
+        silent.settimeout(10)
+        assert b" 408 " in silent.recv(1000)
+
+
+def test_a_kept_connection_may_not_dribble_its_second_request() -> None:
+    with Live(header_seconds=0.5) as live, socket.create_connection(("127.0.0.1", live.port)) as slow:
+        slow.settimeout(10)
+        slow.sendall(GET_HEALTH + b"\r\n")
+        reply = http.client.HTTPResponse(slow)
+        reply.begin()
+        assert (reply.status, json.loads(reply.read())["status"]) == (200, "ok")
+        slow.sendall(GET_HEALTH)
+        assert b" 408 " in dribble(slow)
+
+
+def test_a_judge_may_take_longer_than_headers_may() -> None:
+    with Live(header_seconds=0.2) as live:
+        live.vlm.delay = 0.8
+        reply = httpx.post(f"http://127.0.0.1:{live.port}/edit-reward", json={"items": [edit()]}, trust_env=False)
+        assert reply.json()["results"][0]["value"] == 6.5

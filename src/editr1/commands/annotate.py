@@ -66,9 +66,8 @@ def _exchange(args: argparse.Namespace, run: Any, items: list[Any]) -> int:
 
 def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
     try:
-        import uvicorn
-
         from editr1.annotate.server import Desk, build_app
+        from editr1.serve.listen import listen
     except ModuleNotFoundError as error:
         raise ConfigError(f"the labelling page needs {error.name}; install it with: pip install 'editr1[serve]'") from error
     from editr1.serve.guard import check_exposure, is_loopback
@@ -78,7 +77,7 @@ def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
     app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
     suffix = "/?token=..." if args.token else "/"
     _say(f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far. Label at http://{args.host}:{args.port}{suffix} (Ctrl-C stops)")
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
+    listen(app, args.host, args.port)
     return 0
 
 

@@ -33,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     try:
-        import uvicorn
-
         from editr1.serve.app import Access, Config, build_app, make_judge
+        from editr1.serve.listen import listen
     except ModuleNotFoundError as error:
         raise ConfigError(f"the service needs {error.name}; install it with: pip install 'editr1[serve]'") from error
     access = Access(args.host, args.token, args.root, args.allow_pickle)
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     config = section({"serve": _settings(args)}, "serve", Config)
     app = build_app(make_judge(config), config, access)
     print(f"serving {config.vlm.id}, prompt {config.prompt_id}, at http://{args.host}:{args.port} (Ctrl-C stops)", flush=True)  # noqa: T201
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", backlog=4096)
+    listen(app, args.host, args.port, backlog=4096)
     return 0
 
 

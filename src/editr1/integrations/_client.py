@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,10 @@ from PIL import Image
 
 from editr1.errors import BackendError, ConfigError, UnscoredError
 from editr1.schema import CATEGORIES, Category, Principle
+from editr1.store import decode_image
 
+MAX_BATCH = 256  # edits that the service takes in one request
+MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
 BUSY = (429, 502, 503, 504)
 _LONGEST_PAUSE = 30.0  # seconds; ours
 
@@ -72,7 +75,8 @@ class RewardClient:
             open_ = [index for index in range(len(edits)) if index not in scores]
             if not open_:
                 break
-            results = self._ask([edits[index] for index in open_], seed + attempt)
+            messages = [_message(edits[index]) for index in open_]
+            results = [result for batch in _batches(messages) for result in self._ask(batch, seed + attempt)]
             for index, result in zip(open_, results, strict=True):
                 if result["value"] is None:
                     reason = result["reason"]
@@ -85,8 +89,8 @@ class RewardClient:
             )
         return [scores[index] for index in range(len(edits))]
 
-    def _ask(self, edits: Sequence[Edit], seed: int) -> list[dict[str, Any]]:
-        body = {"items": [_message(edit) for edit in edits], "seed": seed}
+    def _ask(self, messages: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+        body = {"items": messages, "seed": seed}
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         problem = ""
         for attempt in range(self.max_attempts):
@@ -104,6 +108,21 @@ class RewardClient:
         raise BackendError(f"reward service {self.url}: {problem}")
 
 
+def _batches(messages: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The messages in their order, in requests that the service takes."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for message in messages:
+        bytes_ = len(message["source"]["base64"]) + len(message["edited"]["base64"])
+        if batch and (len(batch) == MAX_BATCH or size + bytes_ > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += bytes_
+    if batch:
+        yield batch
+
+
 def _message(edit: Edit) -> dict[str, Any]:
     principles = None if edit.principles is None else [{"question": p.question, "category": p.category} for p in edit.principles]
     pictures = {name: {"base64": _base64(image)} for name, image in (("source", edit.source), ("edited", edit.edited))}
@@ -119,12 +138,12 @@ def _base64(image: Image.Image) -> str:
 def to_picture(value: Any) -> Image.Image:
     """A picture from what trainers hold: PIL, encoded bytes, or an array or tensor, CHW or HWC, uint8 or floats in [0, 1].
 
-    Raises TypeError for anything else: a guess would be scored.
+    Raises TypeError for anything else: a guess would be scored. Raises DataError for bytes that are no picture, or a bomb.
     """
     if isinstance(value, Image.Image):
         return value.convert("RGB")
     if isinstance(value, bytes):
-        return Image.open(io.BytesIO(value)).convert("RGB")
+        return decode_image(value, "the picture").convert("RGB")
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if array.ndim != 3 or 3 not in (array.shape[0], array.shape[-1]):
         raise TypeError(f"expected an image of shape [3, H, W] or [H, W, 3], found {array.shape}")

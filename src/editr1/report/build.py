@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from editr1.report.annotators import confusion_row, percent, read_annotators
-from editr1.report.calibration import margin_bars
+from editr1.report.audit import read_audits
+from editr1.report.calibration import margin_bars, reliabilities
 from editr1.report.curves import read_curves
 from editr1.report.gallery import build_gallery
 from editr1.report.loop import HEIGHT, WIDTH, draw_loop, dropped_reasons
@@ -45,20 +46,25 @@ def render(run: Run) -> str:
     gallery = build_gallery(run, album)
     curves = read_curves(run)
     metrics = run.metrics()
+    audits = read_audits(run)
+    audited = {metric.name for audit in audits for metric in audit.record.metrics()}
+    results = [metric for metric in metrics if metric.name not in audited]
     rooms, arrows = draw_loop(run)
     margins = margin_bars(run)
     data = {"images": album.uris, "cards": gallery.cards, "strips": strips, "curves": [asdict(stage) for stage in curves]}
     page = Environment(loader=PackageLoader("editr1.report", "page"), undefined=StrictUndefined, autoescape=select_autoescape())
     return page.get_template("report.html").render(
         title=run.dir.resolve().name,
-        headlines=_headlines(metrics),
+        headlines=_headlines(results),
         rooms=rooms,
         arrows=arrows,
         room_size=(WIDTH, HEIGHT),
         reasons=dropped_reasons(run),
         curves=curves,
-        groups=result_groups(metrics),
-        categories=[*category_bars(metrics), *([margins] if margins else [])],
+        groups=result_groups(results),
+        audits=audits,
+        categories=[*category_bars(results), *([margins] if margins else [])],
+        reliabilities=reliabilities(run),
         seconds=stage_seconds(metrics),
         pairs=count_pairs(run),
         annotators=read_annotators(run),
@@ -85,7 +91,7 @@ def embed_json(value: Any) -> str:
 
 
 def _headlines(metrics: list[Metric]) -> list[ResultRow]:
-    """The rows that answered a promise: what a reader asks for first. The many small promises of an audit stay in their table."""
+    """The rows that answered a promise: what a reader asks for first. The many small promises of an audit are no headlines."""
     promised = [metric for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
     return [row for group in result_groups(promised) for row in group.rows]
 

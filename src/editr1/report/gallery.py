@@ -17,7 +17,8 @@ from editr1.schema import EditTask, Inspection, Judgement, Principle, Quadruple,
 from editr1.store import Run, quadruples, with_traces
 
 MAX_TASKS = 48  # ours: a person looks at a few dozen; more only makes the file heavy
-MAX_TEXT = 6_000  # characters of a trace that travel with the page
+MAX_TEXT = 6_000  # ours: bytes of a trace that travel with the page; a long trace of a 7B verifier has about 3,000
+TEXT_BUDGET = 1_500_000  # ours: bytes of all traces together, beside the pictures' budget
 JUDGES = "10_traces"
 """Folder of `<judge>.jsonl`: traces of the trained judges, as `schema.to_json` writes them."""
 
@@ -53,6 +54,7 @@ def build_gallery(run: Run, album: Album) -> Gallery:
         if album.full:
             break
         cards.append(_card(list(group), verdicts, judges, album))
+    _shorten([voice for card in cards for edit in card["edits"] for voice in edit["voices"]])
     return Gallery(cards, len(tasks), tuple(judges))
 
 
@@ -120,10 +122,34 @@ def _card(
 
 def _voice(trace: Trace, name: str, role: str) -> dict[str, Any]:
     outcome = trace.outcome
-    said: dict[str, Any] = {"name": name, "role": role, "text": trace.text[:MAX_TEXT], "cut": len(trace.text) > MAX_TEXT}
+    said: dict[str, Any] = {"name": name, "role": role, "text": trace.text, "cut": False}
     if isinstance(outcome, Judgement):
         return said | {"verdicts": list(outcome.verdicts), "score": outcome.score}
     return said | {"verdicts": [], "score": None, "failure": outcome.code}
+
+
+def _shorten(voices: Sequence[dict[str, Any]]) -> None:
+    """Cuts the longest traces until all of them fit into the budget."""
+    texts = [voice["text"].encode() for voice in voices]
+    limit = min(MAX_TEXT, longest_that_fits([len(text) for text in texts], TEXT_BUDGET))
+    for voice, text in zip(voices, texts, strict=True):
+        if len(text) > limit:
+            voice |= {"text": text[:limit].decode(errors="ignore"), "cut": True}
+
+
+def longest_that_fits(lengths: Sequence[int], budget: int) -> int:
+    """The greatest limit at which texts of these lengths, each cut to it, fit into the budget together.
+
+    >>> longest_that_fits([2, 9, 9], 10)
+    4
+    """
+    left = budget
+    for number, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - number)
+        if length > share:
+            return share
+        left -= length
+    return max(lengths, default=0)
 
 
 def _edit(quadruple: Quadruple, voices: list[dict[str, Any]], inspection: Inspection | None, album: Album) -> dict[str, Any]:

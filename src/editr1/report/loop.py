@@ -1,8 +1,8 @@
 """The loop as a drawing: ten rooms, and at every arrow how much went in, came out and was dropped.
 
 01 tasks -> 02 principles -> 03 candidates -> 04 traces -> 05 inspections
-                                  |                             |
-                              07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
+   |                              |                             |
+sources                       07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
                                                |
                    10 metrics <----------- 09 editor
 """
@@ -53,7 +53,9 @@ class Arrow:
     dropped: str = ""
 
 
+SOURCES = "sources"  # where tasks come from: outside of the run directory
 ROOMS = (
+    Room(SOURCES, "sources", 0, 1),
     Room("01_tasks", "tasks", 0, 0),
     Room("02_principles", "principles", 1, 0),
     Room("03_candidates", "candidates", 2, 0),
@@ -66,6 +68,7 @@ ROOMS = (
     Room("10_metrics.jsonl", "benchmark", 2, 2),
 )
 ARROWS = (
+    ("tasks", SOURCES, "01_tasks"),
     ("decompose", "01_tasks", "02_principles"),
     ("generate", "02_principles", "03_candidates"),
     ("score", "03_candidates", "04_traces"),
@@ -93,6 +96,8 @@ def _furnish(run: Run, room: Room) -> Room:
 
 
 def _state(run: Run, folder: str) -> tuple[bool, str]:
+    if folder == SOURCES:
+        return run.has("01_tasks"), "outside the run"
     path = run.dir / folder
     if not path.exists():
         return False, "absent"
@@ -111,6 +116,10 @@ def _arrow(run: Run, stage: str, start: Room, end: Room) -> Arrow:
         return Arrow(stage, path, x, y)
     if end.folder in LEARNS_FROM:
         return Arrow(stage, path, x, y, *_training(run, end.folder))
+    if end.folder == "09_editor":
+        return Arrow(stage, path, x, y, *_editor_rl(run))
+    if end.folder == "10_metrics.jsonl":
+        return Arrow(stage, path, x, y, *_figures(run))
     if not run.has(end.folder):
         return Arrow(stage, path, x, y)
     counts = run.counts(end.folder)
@@ -127,6 +136,24 @@ def _training(run: Run, folder: str) -> tuple[tuple[str, ...], str]:
     return (f"in {num_in:,}", f"used {num_rows:,}"), f"left out {max(0, num_in - num_rows):,}"
 
 
+def _editor_rl(run: Run) -> tuple[tuple[str, ...], str]:
+    """Iterations of editor RL, and the share of its edits that the judge left unscored; nothing before the first one."""
+    points = [point for point in run.curves("edit_rl") if "reward/mean" in point]
+    if not points:
+        return (), ""
+    shares = [point["reward/unscored"] for point in points if "reward/unscored" in point]
+    return (f"{len(points):,} iterations",), f"unscored {100 * sum(shares) / len(shares):.1f} %" if shares else ""
+
+
+def _figures(run: Run) -> tuple[tuple[str, ...], str]:
+    """Figures that were asked for, that have a value, and that nobody could score."""
+    metrics = run.metrics()
+    if not metrics:
+        return (), ""
+    num_values = sum(metric.value is not None for metric in metrics)
+    return (f"in {len(metrics):,}", f"out {num_values:,}"), f"no value {len(metrics) - num_values:,}"
+
+
 def _route(start: Room, end: Room) -> tuple[str, float, float]:
     """Path data between the nearest sides of two boxes, and the label's place."""
     if start.row == end.row:
@@ -135,6 +162,8 @@ def _route(start: Room, end: Room) -> tuple[str, float, float]:
         y = start.y + HEIGHT / 2
         return f"M{x1} {y} H{x2 - 7 if right else x2 + 7}", (x1 + x2) / 2, y
     x = start.x + WIDTH / 2
+    if end.row < start.row:
+        return f"M{x} {start.y} V{end.y + HEIGHT + 7}", x, (end.y + HEIGHT + start.y) / 2
     return f"M{x} {start.y + HEIGHT} V{end.y - 7}", x, (start.y + HEIGHT + end.y) / 2
 
 

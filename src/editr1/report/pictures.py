@@ -13,7 +13,7 @@ from editr1.store import ImageStore
 
 PIXEL_ART = 128  # ours: pixels; anything smaller is drawn enlarged without smoothing, so the file keeps every pixel
 THUMBNAIL = 384  # ours: pixels of the longer side; sharp on a phone at the width of a card
-BUDGET = 6_000_000  # ours: encoded bytes of all pictures; base64 adds a third, and the page shall stay under 10 MB
+BUDGET = 5_000_000  # ours: encoded bytes of all pictures; base64 adds a third, and the page with its texts shall stay under 10 MB
 
 
 @dataclass

@@ -10,7 +10,19 @@ from editr1.schema import Metric
 
 SECONDS = "stage_seconds/"
 # Names whose value is a share in [0, 1], or a difference of two; the page prints them in percent. All others keep their unit.
-SHARES = ("pair_accuracy", "verdict_accuracy", "violated_recall", "oracle_success", "accuracy", "win_rate", "parse_rate", "unscored")
+SHARES = (
+    "pair_accuracy",
+    "verdict_accuracy",
+    "violated_recall",
+    "oracle_success",
+    "accuracy",
+    "win_rate",
+    "parse_rate",
+    "unscored",
+    "audit/",
+)
+# Figures of a propagation study, whose names begin with the kind of damage.
+SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ def result_groups(metrics: Sequence[Metric]) -> list[ResultGroup]:
     for metric in metrics:
         if not metric.name.startswith(SECONDS):
             groups[_family(metric.name)].append(metric)
-    return [ResultGroup(title.replace("_", " "), tuple(_row(m, members) for m in members)) for title, members in groups.items()]
+    return [ResultGroup(title.replace("_", " "), tuple(result_row(m, members) for m in members)) for title, members in groups.items()]
 
 
 def _family(name: str) -> str:
@@ -67,22 +79,29 @@ def _family(name: str) -> str:
 
 def is_share(name: str) -> bool:
     """Whether the page prints the metric in percent."""
-    return name.startswith(SHARES)
+    return name.startswith(SHARES) or name.endswith(SHARE_FIGURES)
 
 
 def show(value: float | None, name: str, signed: bool = False) -> str:
     """The value in the unit of its name; a missing one is a dash and never a number.
 
-    >>> show(0.7731, "pair_accuracy/sft"), show(None, "kappa"), show(6.25, "oracle_score/after")
-    ('77.3 %', '–', '6.25')
+    >>> show(0.7731, "pair_accuracy/sft"), show(None, "kappa"), show(6.4, "oracle_score/after")
+    ('77.3 %', '–', '6.40')
     """
     if value is None:
         return "–"
     sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} %" if is_share(name) else f"{value:{sign}.4g}"
+    text = f"{100 * value:{sign}.1f} %" if is_share(name) else f"{value:{sign}{_digits(value)}}"
+    return text.replace("-", "−", 1) if value < 0 else text
 
 
-def _row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
+def _digits(value: float) -> str:
+    """Two decimals from 1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
+    return ".2f" if 1 <= abs(value) < 1000 else ".4g"
+
+
+def result_row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
+    """The metric as it is printed; `family` are the metrics whose bars share an axis with it, itself among them."""
     gain = _is_gain(metric)
     known = metric.low is not None and metric.high is not None
     return ResultRow(

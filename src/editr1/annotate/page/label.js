@@ -1,7 +1,8 @@
 "use strict";
-// One rule above all: the next pair shows only after the server said that the answer is on disk.
+// Two rules above all: the next pair shows only after the server said that the answer is on disk, and only with all its
+// pictures, for a browser shows the old picture until the new one has arrived.
 const $ = (id) => document.getElementById(id);
-const RETRY_MS = 1000;
+const RETRY_MS = 1000, PICTURE_TRIES = 3;
 const state = { name: localStorage.getItem("editr1-name") || "", items: [], shownAt: 0, busy: false, view: { zoom: 1, x: 0, y: 0 } };
 
 // --- talking to the server
@@ -41,31 +42,51 @@ async function exclusively(work) {
   }
 }
 
-const load = () => exclusively(async () => take(await askUntilDone("/api/next?annotator=" + encodeURIComponent(state.name))));
-const undo = () => exclusively(async () => take(await askUntilDone("/api/undo", { annotator: state.name })));
+const load = () => exclusively(async () => await take(await askUntilDone("/api/next?annotator=" + encodeURIComponent(state.name))));
+const undo = () => exclusively(async () => await take(await askUntilDone("/api/undo", { annotator: state.name })));
 const answer = (choice) => exclusively(async () => {
   if (!state.items.length) return;
   const seconds = (performance.now() - state.shownAt) / 1000;
-  take(await askUntilDone("/api/answer", { item: state.items[0].id, annotator: state.name, answer: choice, seconds }));
+  await take(await askUntilDone("/api/answer", { item: state.items[0].id, annotator: state.name, answer: choice, seconds }));
 });
 
 // --- showing a pair
 
+const count = (value) => value.toLocaleString("en");
+
 const preloaded = new Map();
 function preload(url) {
-  if (preloaded.has(url)) return;
+  if (preloaded.has(url)) return preloaded.get(url);
   const image = new Image();
   image.src = url;
   preloaded.set(url, image);
   if (preloaded.size > 60) preloaded.delete(preloaded.keys().next().value);
+  return image;
 }
 
-function take(reply) {
+const urls = (item) => [item.source, item.left, item.right];
+
+async function arrive(item) {
+  for (let attempt = 1; attempt <= PICTURE_TRIES; attempt++) {
+    try {
+      await Promise.all(urls(item).map((url) => preload(url).decode()));
+      return complain("");
+    } catch {
+      urls(item).forEach((url) => preloaded.delete(url));
+      complain("The pictures of the next pair do not arrive; trying again…");
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+  complain("A picture of this pair cannot be shown. Skip it, and tell the person who runs the study.");
+}
+
+async function take(reply) {
+  for (const item of reply.items) urls(item).forEach(preload);
+  if (reply.items.length) await arrive(reply.items[0]);
   state.items = reply.items;
-  for (const item of reply.items) [item.source, item.left, item.right].forEach(preload);
   const total = reply.done + reply.remaining;
   $("bar").value = total ? reply.done / total : 1;
-  $("pace").textContent = `${reply.done} done, ${reply.remaining} left` + (reply.seconds_each ? `, ${reply.seconds_each} s a pair` : "");
+  $("pace").textContent = `${count(reply.done)} done, ${count(reply.remaining)} left` + (reply.seconds_each ? `, ${reply.seconds_each} s a pair` : "");
   $("who").textContent = state.name;
   $("welcome").hidden = true;
   $("desk").hidden = !state.items.length;

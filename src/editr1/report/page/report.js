@@ -41,13 +41,13 @@ document.getElementById("theme").addEventListener("click", () => {
 
 // --- curves
 
+// Centred, so that it does not lag behind a trend.
 function runningMean(values) {
-  const decay = 1 - 1 / Math.max(1, values.length / 12);
-  let sum = 0, weight = 0;
-  return values.map((value) => {
+  const width = Math.round(values.length / 30);
+  return values.map((value, i) => {
     if (value == null) return null;
-    sum = decay * sum + value; weight = decay * weight + 1;
-    return sum / weight;
+    const near = values.slice(Math.max(0, i - width), i + width + 1).filter((other) => other != null);
+    return near.reduce((sum, other) => sum + other, 0) / near.length;
   });
 }
 
@@ -184,6 +184,14 @@ function open(card, edit) {
     el("div", { class: "scroll" }, el("table", { class: "verdicts" }, el("thead", {}, el("tr", {}, el("th", {}, "principle"), el("th", {}, "inspector"), ...heads)), el("tbody", {}, ...rows, scores))),
     edit.chosen != null ? el("p", { class: "muted" }, "★ the trace that the selector kept for SFT") : null, trace));
   dialog.showModal();
+}
+
+// --- audit: an edit that broke a law opens where the gallery shows it
+
+for (const button of document.querySelectorAll(".broken button")) {
+  const card = data.cards.find((candidate) => candidate.edits.some((edit) => edit.id === button.dataset.edit));
+  if (card) button.addEventListener("click", () => open(card, card.edits.find((edit) => edit.id === button.dataset.edit)));
+  else button.disabled = true;
 }
 
 document.getElementById("detail").addEventListener("click", (event) => { if (event.target.id === "detail") event.target.close(); });

@@ -1,0 +1,69 @@
+"""How the pages and services of this package listen: a client that dribbles its headers is cut off while others are served.
+
+uvicorn limits how long an idle connection stays open, but not how long a request's headers may take; a few hundred clients that
+send a byte now and then would hold as many sockets for ever. Bodies are the guard's business (`guard.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from editr1.serve.guard import App
+
+HEADER_SECONDS = 10.0  # ours: a phone on a bad line sends its kilobyte of headers in one or two
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 with a limit on the time from a connection, or from a later request's first byte, to the end of its headers.
+
+    On h11 in place of whatever is installed: it also bounds the headers' size (64 kB), and it is there on every machine.
+    """
+
+    header_seconds = HEADER_SECONDS
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:  # the headers are here: the app has the request
+            self._stop_waiting()
+        elif self._deadline is None:  # a byte more of slow headers does not move their deadline
+            self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_headers(self) -> None:
+        self._deadline = self.loop.call_later(self.header_seconds, self._cut_off)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _cut_off(self) -> None:
+        if self.transport.is_closing():
+            return
+        body = json.dumps({"error": f"the headers did not arrive within {self.header_seconds:g} seconds"}).encode()
+        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def protocol(header_seconds: float = HEADER_SECONDS) -> type[asyncio.Protocol]:
+    """The protocol class with its limit, for `uvicorn.Config(http=...)`."""
+    return type("Patient", (PatientProtocol,), {"header_seconds": header_seconds})
+
+
+def listen(app: App, host: str, port: int, **options: Any) -> None:
+    """Serves the app until Ctrl-C. `options` go to uvicorn."""
+    uvicorn.run(app, host=host, port=port, log_level="warning", http=protocol(), ws="none", **options)  # type: ignore[arg-type]

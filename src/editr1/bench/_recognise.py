@@ -3,7 +3,7 @@
 GEdit score CSVs of one model        <model>_<task>_gpt_score.csv
 ImgEdit result.json                  with basic_edit.json beside it or named
 GenAI-Bench pairwise.json            a list of answers with human votes
-VIEScore answers                     a folder answers/<results> beside human_annotations
+VIEScore answers                     a folder _answers/<results> beside _human_annotations
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editr1.bench import gedit, genai_bench, imgedit, viescore_pairs
 from editr1.errors import DataError
 from editr1.schema import Metric
 
-KNOWN = "a GEdit *_gpt_score.csv, an ImgEdit result.json, a GenAI-Bench pairwise.json, or a VIEScore folder answers/<results>"
+KNOWN = "a GEdit *_gpt_score.csv, an ImgEdit result.json, a GenAI-Bench pairwise.json, or a VIEScore folder _answers/<results>"
 
 
 def aggregate(paths: Sequence[Path], basic_edit: Path | None = None, seed: int = 0) -> list[Metric]:
@@ -58,9 +58,9 @@ def _json(path: Path, basic_edit: Path | None, seed: int) -> list[Metric]:
 
 def _viescore_root(path: Path) -> tuple[Path, str]:
     for folder in (path, *path.parents):
-        if folder.parent.name == "answers":
+        if folder.parent.name in viescore_pairs.ANSWERS:
             return folder.parent.parent, folder.name
-    raise DataError(f"{path} is no folder answers/<results> of VIEScore's layout; expected {KNOWN}")
+    raise DataError(f"{path} is no folder _answers/<results> of VIEScore's layout; expected {KNOWN}")
 
 
 def _read(path: Path) -> Any:

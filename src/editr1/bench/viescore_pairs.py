@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
+from editr1.bench._rows import read_json
 from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.errors import ConfigError, DataError
 from editr1.schema import Metric, derive_seed
@@ -109,8 +109,11 @@ def _either(folder: Path, names: Sequence[str]) -> Path:
 
 def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
     require_columns(rows[0] if rows else (), ("uid",), str(path))
     refuse_doubles([row["uid"] for row in rows], str(path))
     cells: dict[Cell, tuple[float, float]] = {}
@@ -126,10 +129,7 @@ def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
 
 def read_answers(path: Path) -> dict[str, Any]:
     """The stored score of each uid, as it is. Raises DataError for a file that is no such mapping."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read judge answers: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, dict) or not all(isinstance(row, dict) and "score" in row for row in rows.values()):
         raise DataError(f"{path}: expected a mapping of uid to an object with 'score'")
     return {uid: row["score"] for uid, row in rows.items()}

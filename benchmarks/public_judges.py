@@ -70,16 +70,17 @@ def published(name: str, table: dict[str, str], ours: str, checks: list[bool]) -
 
 
 def viescore_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
-    folders = sorted({path.parents[2] for name in viescore_pairs.ANSWERS for path in root.rglob(f"{name}/*/{viescore_pairs.TASK}/*/SC.json")})
+    patterns = [f"{name}/*/{viescore_pairs.TASK}/*/SC.json" for name in viescore_pairs.ANSWERS]
+    folders = sorted({path.parents[2] for pattern in patterns for path in root.rglob(pattern)})
     if not folders:
         return []
     lines = [
         "",
         "## VIEScore's study, text-guided editing",
         "",
-        "8 editors, 179 instructions about 116 photos, 3 raters: 5,012 pairs, of which people decided 2,182 (56.5 % human ties). An answer that",
-        "was not stored or cannot be read is unscored: wrong under strict, half under half. Published: tanh of the mean rho, which is biased low;",
-        "Gemini's is from VIEScore's notebook, GPT-4o's from EditReward's ImagenHub column.",
+        "8 editors, 179 instructions about 116 photos, 3 raters: 5,012 pairs, of which people decided 2,182 (56.5 % human ties).",
+        "An answer that was not stored or cannot be read is unscored: wrong under strict, half under half. Published: tanh of the",
+        "mean rho, which is biased low; Gemini's is from VIEScore's notebook, GPT-4o's from EditReward's ImagenHub column.",
         "",
         row("answers", "strict", "half", "non-tied", "score ties", "unscored", "rho plain", "rho fisher", "tanh of mean", "published"),
         row(*["---"] * 10),
@@ -117,8 +118,8 @@ def genai_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
         "",
         "## GenAI-Bench, image editing",
         "",
-        "919 pairs, four labels, read by four rules; official is the benchmark's own and the one that was published. Decisive: strict accuracy on",
-        "the 503 pairs where people chose a side, by the first label.",
+        "919 pairs, four labels, read by four rules; official is the benchmark's own and the one that was published. Decisive:",
+        "strict accuracy on the 503 pairs where people chose a side, by the first label.",
         "",
         row("judge", "published", "official", "first", "last", "unambiguous", "unread (official)", "decisive"),
         row(*["---"] * 8),
@@ -159,7 +160,8 @@ def main() -> None:
         args.out.write_text(page, "utf-8")
     same = sum(checks)
     goal = f"all {len(checks)}"
-    print(json.dumps({"measure": "published figures reproduced", "value": same, "n": len(checks), "goal": goal, "holds": same == len(checks)}))
+    result = {"measure": "published figures reproduced", "value": same, "n": len(checks), "goal": goal, "holds": same == len(checks)}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editr1.bench.genai_bench import RULES, metrics, read_answers, read_label
+from editr1.bench.genai_bench import RULES, Rule, metrics, read_answers, read_votes
 from editr1.errors import DataError
+
+labels = st.sampled_from(["[[A>B]]", "[[B>A]]", "[[A>>B]]", "[[A=B]]", "[[A=B=Good]]", "[[A=B=Bad]]", "[[", "]]", "A>B", "\n", " or "])
+answer_texts = st.text(max_size=200) | st.lists(labels | st.text(max_size=5), max_size=8).map("".join)
 
 
 def by_protocol(path: Path) -> dict:
@@ -18,18 +21,17 @@ def by_protocol(path: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("judge", "first", "last", "unambiguous"),
-    [("gpt4o", "53.54", "53.54", "53.54"), ("qwenVL", "14.91", "16.43", "12.08"), ("llava", "26.12", "26.12", "26.12")],
+    ("judge", "official", "first", "last", "unambiguous"),
+    [("gpt4o", *["53.54"] * 4), ("qwenVL", "14.91", "14.91", "16.43", "12.08"), ("llava", *["26.12"] * 4)],
 )
-def test_published_four_label_accuracies(public_data: Path, judge: str, first: str, last: str, unambiguous: str) -> None:
+def test_published_four_label_accuracies(public_data: Path, judge: str, official: str, first: str, last: str, unambiguous: str) -> None:
     found = by_protocol(public_data / "genai_bench" / judge / "pairwise.json")
     printed = [f"{100 * found[f'genai-bench/4-label/{rule}'].value:.2f}" for rule in RULES]
-    assert printed == [first, last, unambiguous]
+    assert printed == [official, first, last, unambiguous]
     assert found["genai-bench/4-label/first"].n == 919
     assert found["genai-bench/decisive/strict"].n == 503
-    if judge == "gpt4o":
-        published = json.loads((public_data / "published_tables.json").read_text())["genai_bench_image_edition"]
-        assert published["gpt4o"] == float(first)
+    published = json.loads((public_data / "published_tables.json").read_text())["genai_bench_image_edition"]
+    assert f"{published[judge]:.2f}" == official
 
 
 def test_position_bias_is_visible(public_data: Path) -> None:
@@ -41,10 +43,29 @@ def test_position_bias_is_visible(public_data: Path) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(max_size=200), st.sampled_from(RULES))
-def test_a_label_is_read_only_where_it_stands(text: str, rule: str) -> None:
-    label = read_label(text, rule)
-    assert label is None or f"[[{label}]]" in text
+@given(answer_texts, st.sampled_from(RULES))
+def test_a_label_is_read_only_where_it_stands(text: str, rule: Rule) -> None:
+    votes = read_votes(text, rule)
+    if len(votes) == 2:
+        assert "[[A=B]]" in text
+    assert all(f"[[{vote}]]" in text or f"[[{vote.replace('>', '>>')}]]" in text for vote in votes[: len(votes) % 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "official", "first"),
+    [
+        ("[[A>B]]", ("A>B",), ("A>B",)),
+        ("[[A>>B]]", ("A>B",), ()),
+        ("[[A=B]]", ("A=B=Good", "A=B=Bad"), ()),
+        ("1. [[A>B]] 2. [[B>A]]", (), ("A>B",)),
+        ("1. [[A>B]]\n2. [[B>A]]", ("A>B",), ("A>B",)),
+        ("[[left]]\n[[B>A]]", (), ("B>A",)),
+        ("A>B", (), ()),
+    ],
+)
+def test_the_benchmarks_own_rule_takes_one_label_from_the_first_line_that_has_brackets(text: str, official: tuple, first: tuple) -> None:
+    assert read_votes(text, "official") == official
+    assert read_votes(text, "first") == first
 
 
 def test_every_answer_that_says_nothing_is_wrong_and_counted(tmp_path: Path) -> None:
@@ -63,6 +84,7 @@ def test_every_answer_that_says_nothing_is_wrong_and_counted(tmp_path: Path) -> 
         ("[", "cannot read"),
         ('[{"response": "x"}]', "human_vote"),
         ('[{"human_vote": "left"}]', "unknown vote"),
+        ('[{"human_vote": "leftvote", "prompt": "a cat", "response": "[[A>B]]"}]', "answers about generation"),
         ('[{"idx": 1, "human_vote": "leftvote"}, {"idx": 1, "human_vote": "leftvote"}]', "more than once"),
     ],
 )

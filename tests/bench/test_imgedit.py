@@ -14,13 +14,14 @@ from bench_files import png
 from editr1.bench.base import JudgedEdit
 from editr1.bench.imgedit import (
     TYPE_COUNTS,
+    Task,
     build,
     complete_marks,
     macro_of_types,
     metrics,
     official_marks,
     read_results,
-    read_types,
+    read_tasks,
 )
 from editr1.errors import DataError
 
@@ -59,9 +60,9 @@ def test_a_mark_is_a_digit_of_the_text(text: str) -> None:
 
 
 def test_overall_is_the_mean_of_types_and_unread_texts_are_counted(tmp_path: Path) -> None:
-    types = {"a": "add", "b": "add", "c": "style", "d": "style"}
+    tasks = {key: Task(f"{key}.jpg", "p", kind) for key, kind in [("a", "add"), ("b", "add"), ("c", "style"), ("d", "style")]}
     results = {"a": GOOD, "b": GOOD.replace(": 4", ": 1"), "c": DRESSED}
-    found = {metric.protocol: metric for metric in metrics(results, types)}
+    found = {metric.protocol: metric for metric in metrics(results, tasks)}
     official, complete = found["imgedit/official/macro1"], found["imgedit/complete/macro2"]
     assert official.value == pytest.approx(3.5)  # (4 + 3) / 2 in "add"; nothing readable in "style"
     assert (official.n, official.num_unscored) == (2, 2)
@@ -69,7 +70,15 @@ def test_overall_is_the_mean_of_types_and_unread_texts_are_counted(tmp_path: Pat
     assert complete.num_unscored == 1
     assert complete.by_category == {"add": 3.5, "style": 4.0}
     with pytest.raises(DataError, match="no entry in basic_edit"):
-        metrics({"z": GOOD}, types)
+        metrics({"z": GOOD}, tasks)
+
+
+def test_edits_of_one_picture_are_not_independent() -> None:
+    results = {str(i): GOOD if i % 2 else GOOD.replace(": 4", ": 1") for i in range(100)}
+    own = metrics(results, {key: Task(key, "p", "add") for key in results})[0]
+    shared = metrics(results, {key: Task(str(int(key) % 10), "p", "add") for key in results})[0]
+    assert own.value == shared.value
+    assert shared.high - shared.low > 2 * (own.high - own.low)  # ten pictures, each good or bad as a whole
 
 
 def test_files(tmp_path: Path) -> None:
@@ -79,7 +88,13 @@ def test_files(tmp_path: Path) -> None:
     basic = tmp_path / "basic_edit.json"
     basic.write_text(json.dumps({"a": {"id": "a.jpg", "prompt": "p", "edit_type": "hybrid"}}))
     with pytest.raises(DataError, match="unknown edit_type 'hybrid'"):
-        read_types(basic)
+        read_tasks(basic)
+    basic.write_text(json.dumps({"a": {"edit_type": "add", "prompt": "p"}}))
+    with pytest.raises(DataError, match="key a: column 'id' is missing"):
+        read_tasks(basic)
+    result.write_text('{"a": "x: 4", "a": "x: 1"}')
+    with pytest.raises(DataError, match="'a' occurs more than once"):
+        read_results(result)
     result.write_text("[]")
     with pytest.raises(DataError, match="JSON object"):
         read_results(result)

@@ -36,20 +36,22 @@ def brightest_wins(body: dict[str, Any]) -> dict[str, Any]:
 def write_mmrb2(folder: Path, shades: list[tuple[int, int]], chosen: str = "A", **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "s.png").write_bytes(png(1))
-    lines = []
+    pairs = []
     for i, (a, b) in enumerate(shades):
         (folder / f"a{i}.png").write_bytes(png(a))
         (folder / f"b{i}.png").write_bytes(png(b))
-        row = {
+        pair = {
             "id": f"r{i}",
-            "prompt": [{"type": "image", "image": "s.png"}, {"type": "text", "text": f"edit {i}"}],
-            "response_a": {"model_name": "x", "response_content": [{"image": f"a{i}.png"}]},
-            "response_b": {"model_name": "y", "response_content": [{"image": f"b{i}.png"}]},
+            "prompt_content": [["image", "s.png"], ["text", f"edit {i}"]],
+            "prompt_source": "emu-edit",
+            "prompt_metadata": {"id": i // 2},
+            "response_a": {"model_name": "x", "response_content": [["image", f"a{i}.png"]]},
+            "response_b": {"model_name": "y", "response_content": [["image", f"b{i}.png"]]},
             "chosen": chosen,
             "human_annotations": [5, 6, 2],
         }
-        lines.append(json.dumps({**row, **changes}))
-    (folder / "edit.jsonl").write_text("\n".join(lines))
+        pairs.append({**pair, **changes})
+    (folder / "edit.json").write_text(json.dumps({"pairs": pairs}))
     return folder
 
 
@@ -92,21 +94,86 @@ def test_mmrb2_with_scores_and_its_human_ceiling(tmp_path: Path) -> None:
     assert found["mmrb2-edit/pointwise/strict"] == 1.0
     assert found["mmrb2-edit/human/single-rater"] == pytest.approx(2 / 3)  # 5 and 6 say A, 2 says B
     assert found["mmrb2-edit/human/unanimous"] == 0.0
+    assert {outcome.cluster for outcome in bench.outcomes(judged)} == {"emu-edit/0"}  # two pairs about one prompt
+
+
+def test_a_prompt_of_several_pictures_is_unscored_and_the_rest_is_printed_alone(tmp_path: Path) -> None:
+    folder = write_mmrb2(tmp_path / "d", [(200, 100)] * 2)
+    pairs = json.loads((folder / "edit.json").read_text())["pairs"]
+    pairs[1]["prompt_content"].insert(0, ["image", "s.png"])
+    (folder / "edit.json").write_text(json.dumps({"pairs": pairs}))
+    bench = mmrb2_edit.build(folder)
+    judged = {}
+    for item in bench.edits():
+        if item.key.startswith("r1"):
+            with pytest.raises(DataError, match="are 2 and 1 and 1 pictures"):
+                item.load()
+        else:
+            judged[item.key] = JudgedEdit(item.key, 8.0 if item.key.endswith("a") else 3.0)
+    found = {metric.protocol: metric for metric in bench.metrics(judged)}
+    assert (found["mmrb2-edit/pointwise/strict"].value, found["mmrb2-edit/pointwise/strict"].num_unscored) == (0.5, 1)
+    assert (found["mmrb2-edit/single-image/pointwise/strict"].value, found["mmrb2-edit/single-image/pointwise/strict"].n) == (1.0, 1)
+
+
+def test_mmrb2_as_the_dataset_that_its_build_script_downloads(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [
+        {
+            "pair_id": f"r{i}",
+            "prompt_text": "<image_1> Make it red. <image_2>" if i else "<image_1>Make it red.",
+            "prompt_images": [{"bytes": png(1)}] * (1 + i),
+            "response_a_images": [{"bytes": png(200)}],
+            "response_b_images": [{"bytes": png(100)}],
+            "chosen": "a",
+            "human_annotations": "[5, 6, 2]",
+            "prompt_source": "emu-edit",
+            "prompt_metadata": '{"id": 7}',
+        }
+        for i in range(2)
+    ]
+    table = datasets.Dataset.from_list(rows)
+    for name in mmrb2_edit.PICTURES:
+        table = table.cast_column(name, datasets.List(datasets.Image()))
+    (tmp_path / "edit").mkdir()
+    table.to_parquet(str(tmp_path / "edit" / "test-00000-of-00001.parquet"))
+    bench = mmrb2_edit.build(tmp_path)
+    first, second = bench.comparisons()
+    assert (first.instruction, first.label, first.category, first.cluster) == ("Make it red.", "a", "single-image", "emu-edit/7")
+    assert [picture.getpixel((0, 0))[0] for picture in first.load()] == [1, 200, 100]
+    assert second.category == "several-images"
+    with pytest.raises(DataError, match="are 2 and 1 and 1 pictures"):
+        second.load()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"chosen": "C"}, "line 1: chosen is 'C'"),
+        ({"chosen": "C"}, "pair 0: chosen is 'C'"),
         ({"human_annotations": [7]}, "whole numbers 1 to 6"),
-        ({"prompt": "no picture"}, "expected a source picture"),
-        ({"response_b": {"response_content": []}}, "one picture a response"),
-        ({"response_b": None}, "one picture a response"),
+        ({"human_annotations": [True]}, "whole numbers 1 to 6"),
+        ({"prompt_content": [["text", "no picture"]]}, "expected a source picture"),
+        ({"prompt_content": "no parts"}, "expected a list of"),
+        ({"response_b": {"response_content": []}}, "a picture in each response"),
+        ({"response_b": None}, "expected a list of"),
+        ({"id": "same"}, "more than once"),
     ],
 )
-def test_mmrb2_rows_that_are_not_as_published(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_mmrb2_pairs_that_are_not_as_published(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        mmrb2_edit.build(write_mmrb2(tmp_path / "d", [(1, 2)], **changes))
+        mmrb2_edit.build(write_mmrb2(tmp_path / "d", [(1, 2), (1, 2)], **changes))
+
+
+def test_the_file_of_responses_alone_says_what_to_build(tmp_path: Path) -> None:
+    folder = write_mmrb2(tmp_path / "d", [(1, 2)])
+    pair = json.loads((folder / "edit.json").read_text())["pairs"][0]
+    del pair["prompt_content"]
+    (folder / "edit.json").write_text(json.dumps({"pairs": [pair]}))
+    with pytest.raises(DataError, match=r"responses alone.*build_from_hf\.py"):
+        mmrb2_edit.build(folder)
+    (folder / "edit.json").unlink()
+    with pytest.raises(DataError, match=r"no edit\.json.*build_from_hf\.py"):
+        mmrb2_edit.build(folder)
 
 
 def write_genai(folder: Path, votes: list[str]) -> Path:
@@ -140,6 +207,15 @@ def test_genai_from_its_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert numbers["genai-bench/three-class/floor"] == 0.5
     with pytest.raises(DataError, match="image_edition"):
         genai_bench.build()
+
+
+def test_genai_reads_the_published_split_and_not_the_other_that_lies_beside_it(tmp_path: Path) -> None:
+    for split, votes in (("test", ["leftvote"] * 5), ("test_v1", ["rightvote"] * 3)):
+        part = write_genai(tmp_path / split, votes) / "part-0.parquet"
+        (tmp_path / "d" / "image_edition").mkdir(parents=True, exist_ok=True)
+        part.rename(tmp_path / "d" / "image_edition" / f"{split}-00000-of-00001.parquet")
+    for root in (tmp_path / "d", tmp_path / "d" / "image_edition"):
+        assert genai_bench.build(root).votes == ("B>A",) * 3
 
 
 def test_a_judge_of_pairs_needs_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

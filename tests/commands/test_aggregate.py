@@ -41,25 +41,29 @@ def test_the_table_has_a_line_a_metric(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_metrics_enter_a_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "basic_edit.json").write_text(json.dumps({"a": {"edit_type": "add"}}))
+    (tmp_path / "basic_edit.json").write_text(json.dumps({"a": {"id": "s.jpg", "prompt": "p", "edit_type": "add"}}))
     (tmp_path / "result.json").write_text(json.dumps({"a": "x: 4\ny: 4\nz: 5"}))
     for _ in range(2):
         assert run(capsys, str(tmp_path / "result.json"), "--run", str(tmp_path / "run"))[0] == 0
     assert len((tmp_path / "run" / "10_metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_viescore_answers(public_viescore: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, str(public_viescore / "answers" / "results_gpt4o_0shot"))
+def test_viescore_answers(public_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, str(public_data / "viescore" / "answers" / "results_gpt4o_0shot"))
     assert code == 0
     assert "0.7864" in out
 
 
-@pytest.fixture
-def public_viescore() -> Path:
-    folder = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "viescore"
-    if not folder.is_dir():
-        pytest.skip(f"the public raw data is not at {folder}")
-    return folder
+def test_the_combined_file_of_gedit_is_not_added_to_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = "o/m/fullset/ps_human/en/1.png,8,8,True,en\n"
+    for name in ("ps_human", "combined"):
+        (tmp_path / f"m_{name}_gpt_score.csv").write_text(HEADER + row)
+    code, out, _ = run(capsys, str(tmp_path), "--json")
+    found = {row["protocol"]: row for row in map(json.loads, out.splitlines())}
+    assert (code, found["gedit-en/O/full/micro"]["n"]) == (0, 1)
+    code, _, err = run(capsys, *(str(path) for path in tmp_path.glob("*.csv")))
+    assert code == 2
+    assert "give one or the other" in err
 
 
 @pytest.mark.parametrize(

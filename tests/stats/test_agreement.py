@@ -37,11 +37,19 @@ def test_correlations_agree_with_scipy(points: list[tuple[int, int]]) -> None:
         assert kendall_tau_b(x, y) == pytest.approx(kendalltau(x, y).statistic)
 
 
+def test_the_last_bit_does_not_rank() -> None:
+    means = [sum(votes) / 3 for votes in ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.2, 0.3, 0.1])]
+    assert len(set(means)) > 1
+    assert ranks([*means, 0.0]).tolist() == [3.0, 3.0, 3.0, 1.0]
+    assert spearman(means, [1, 2, 3]) is kendall_tau_b(means, [1, 2, 3]) is None
+
+
 def test_fisher_mean_lies_beyond_the_plain_one_and_tanh_of_the_mean_does_not() -> None:
     found = mean_correlation([0.1, 0.5, 0.8, None])
     assert found.plain == pytest.approx(1.4 / 3)
     assert found.fisher == pytest.approx(math.tanh((math.atanh(0.1) + math.atanh(0.5) + math.atanh(0.8)) / 3))
-    assert math.tanh(1.4 / 3) < found.plain < found.fisher
+    assert found.tanh_of_mean == pytest.approx(math.tanh(1.4 / 3))
+    assert found.tanh_of_mean < found.plain < found.fisher
     assert (found.num_groups, found.num_dropped) == (3, 1)
     assert mean_correlation([1.0, 0.5]).fisher is None
     assert mean_correlation([None]).plain is None

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from editr1.stats import bootstrap_mean, bootstrap_statistic, wilson
+from editr1.stats import bootstrap_mean, bootstrap_statistic, clustered_standard_error, wilson
 from editr1.stats.intervals import clustered
 
 
@@ -50,6 +50,17 @@ def test_whole_clusters_are_drawn() -> None:
     assert copied.standard_error == pytest.approx(once.standard_error, rel=0.05)
     assert naive.standard_error == pytest.approx(once.standard_error / math.sqrt(10), rel=0.05)
     assert (copied.n, copied.num_clusters) == (1000, 100)
+
+
+def test_the_sandwich_is_what_endless_resampling_gives() -> None:
+    clusters = rng(3).integers(0, 60, size=500).tolist()
+    values = [0.1 * (cluster % 7) + x for cluster, x in zip(clusters, rng(4).normal(size=500), strict=True)]
+    exact = clustered_standard_error(values, clusters)
+    drawn = bootstrap_mean(values, clusters, rng=rng(), num_resamples=40_000).standard_error
+    assert exact == pytest.approx(drawn, rel=0.02)
+    # own clusters: the textbook standard deviation / sqrt(n)
+    assert clustered_standard_error(values) == pytest.approx(np.std(values, ddof=1) / math.sqrt(500))
+    assert clustered_standard_error([1.0, 2.0], ["x", "x"]) is None
 
 
 def test_macro_mean_weighs_tasks_equally_and_resamples_inside_each() -> None:

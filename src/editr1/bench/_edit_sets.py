@@ -71,11 +71,10 @@ def gedit(root: Path | str | None = None, language: str = "en", partial_set: boo
 def imgedit(root: Path | str | None = None) -> EditSet:
     """The basic part of ImgEdit-Bench. Raises DataError as `imgedit.build` does."""
     path = imgedit_bench.find_list(root)
-    rows = imgedit_bench.read_tasks(path)
     return EditSet(
         tuple(
-            EditOrder(key, str(row["prompt"]), partial(_from_file, path.parent, str(row["id"]), f"imgedit {key}"), f"{key}.png")
-            for key, row in rows.items()
+            EditOrder(key, task.instruction, partial(_from_file, path.parent, task.picture, f"imgedit {key}"), f"{key}.png")
+            for key, task in imgedit_bench.read_tasks(path).items()
         )
     )
 

@@ -1,7 +1,9 @@
-"""Rows of a published dataset from a local folder: Arrow or Parquet files, whatever the split is called."""
+"""Published data from a local folder: rows of Arrow or Parquet files, JSON files, pictures."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,21 @@ from editr1.bench.base import require_columns
 from editr1.errors import DataError
 from editr1.store import decode_image
 
+_SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
-def read_rows(folder: Path, columns: Sequence[str], where: str) -> Any:
-    """The `datasets.Dataset` of all `*.arrow` or `*.parquet` files below the folder, pictures left as encoded bytes.
 
-    Published splits are named `test`, `train` or nothing for the same rows, so the name is not looked at.
+def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = "", split: str = "") -> Any:
+    """The `datasets.Dataset` of the `*.arrow` or `*.parquet` files below the folder, pictures left as encoded bytes.
+
+    config: the sub-folder to look in, where a copy of the whole dataset has it. split: the one to read where files of several lie
+    there; one split is taken under any name, for published ones are called `test`, `train` or nothing for the same rows.
     Raises DataError when there is no such file, one cannot be read, or a column is missing.
     """
     import datasets
 
-    arrows = sorted(path for path in folder.rglob("*.arrow") if not path.name.startswith("cache-"))
-    parquets = sorted(folder.rglob("*.parquet"))
+    folder = folder / config if config and (folder / config).is_dir() else folder
+    arrows = _of_split([path for path in folder.rglob("*.arrow") if not path.name.startswith("cache-")], split)
+    parquets = _of_split(list(folder.rglob("*.parquet")), split)
     if not arrows and not parquets:
         raise DataError(f"{where}: no .arrow or .parquet file below {folder}; download the dataset as it is published")
     try:
@@ -36,6 +42,12 @@ def read_rows(folder: Path, columns: Sequence[str], where: str) -> Any:
     return _encoded(rows)
 
 
+def _of_split(paths: Sequence[Path], split: str) -> list[Path]:
+    """The files of a split, `<split>-00000-of-00001.parquet` or `<split>/0000.parquet`; all of them where none is named so."""
+    named = [path for path in paths if _SHARD.sub("", path.stem) == split or path.parent.name == split]
+    return sorted(named or paths)
+
+
 def _encoded(rows: Any) -> Any:
     """The rows with image features undecoded: decoding is guarded and happens when a judge needs the picture."""
     import datasets
@@ -47,6 +59,22 @@ def _encoded(rows: Any) -> Any:
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
             rows = rows.cast_column(name, datasets.List(raw))
     return rows
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises DataError when it cannot be read, or for an object in which a key stands twice."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot read as JSON: {error}") from error
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {doubled!r} occurs more than once in one object; a second run was appended? keep one row a key")
+    return dict(pairs)
 
 
 def to_bytes(cell: Any, folder: Path, where: str) -> bytes:

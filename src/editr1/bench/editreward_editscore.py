@@ -2,7 +2,8 @@
 
 Not TIGER-Lab's dataset of the same name. Data: HF EditScore/EditReward-Bench (Apache-2.0), columns key [2], instruction,
 input_image, output_images [2], task_type (13), dimension (prompt_following, consistency, overall). **The winner is always
-image 0**, so a judge that sees both images must be shown them in both orders. Source: VectorSpaceLab/EditScore, arXiv 2509.23909.
+image 0**, so a judge that sees both images must be shown them in both orders. The files are data-*.arrow, 3,072 rows, split `test`.
+Source: VectorSpaceLab/EditScore at 6e0f1b9 (evaluation.py) and the data's dataset_info.json, arXiv 2509.23909.
 
 Each image is scored once, at the source's size. The published number is strict (a tie is wrong) and the unweighted mean of 13
 task accuracies: protocol `editscore-erb/<dimension>/strict/macro13`; half credit and non-tied stand beside it.

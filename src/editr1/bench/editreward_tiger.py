@@ -7,7 +7,8 @@ comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of 
 Protocols that must not share a column (see `stats.kway` for their chance levels):
 `tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
 `tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
-every comparison of a group. Overall = pooled groups. Source: TIGER-AI-Lab/EditReward, arXiv 2509.26346.
+every comparison of a group. Overall = pooled groups.
+Source: TIGER-AI-Lab/EditReward at edb027e (EditReward/evaluate/inference_*pair_hf.py), arXiv 2509.26346.
 """
 
 from __future__ import annotations

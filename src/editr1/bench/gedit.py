@@ -7,7 +7,8 @@
 O = sqrt(SC * PQ) per sample. Published numbers differ in their mean: the official script takes the **macro** mean over 11 tasks,
 the Edit-R1 paper's SC is the **micro** mean over samples (9 of its 11 rows agree with micro). Both are printed, never mixed:
 `gedit-<en|cn>/<SC|PQ|O>/<full|intersection>/<micro|macro11>`. `key` is not unique across tasks: a row is (task, language, key).
-Missing, refused and unparsed samples are counted; no number stands in for them. Source: arXiv 2504.17761; data MIT.
+Missing, refused and unparsed samples are counted; no number stands in for them.
+Source: stepfun-ai/Step1X-Edit at 570eba6 (GEdit-Bench), arXiv 2504.17761; data MIT.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
 """GenAI-Bench image editing: stored answers of pairwise judges, under three protocols that must never share a column.
 
 `pairwise.json` is a list of {"idx", "source_prompt", "instruct_prompt", "response", "human_vote", ...}, 919 rows; votes are leftvote,
-rightvote, tievote, bothbad_vote. Source: TIGER-AI-Lab/GenAI-Bench (MIT); data: HF TIGER-Lab/GenAI-Bench, config image_edition.
+rightvote, tievote, bothbad_vote. Source: TIGER-AI-Lab/GenAI-Bench at f0b0334 (MIT); data: HF TIGER-Lab/GenAI-Bench, config image_edition.
 
-- `genai-bench/4-label/<rule>`: the label must be the vote, of four (GPT-4o 53.54).
+- `genai-bench/4-label/<rule>`: the label must be the vote, of four (GPT-4o 53.54 by the rule `official`).
 - `genai-bench/three-class/...`: EditReward's protocol, both kinds of tie in one class; epsilon tuned in sample there, cross-fitted here.
 - `genai-bench/decisive/...`: the 503 pairs where people chose a side.
 
-Judges are asked about the dataset itself (`editr1 bench genai_bench --root DIR`), scores under the last two protocols, judges of pairs
-under `genai-bench/pairwise/...`. Published accuracies use the first `[[...]]` of an answer. Models that echo the list of options make
-the rule matter: qwenVL reads 14.91 (first), 16.43 (last) or 12.08 (answers that name one label only).
+Judges are asked about the dataset itself (`editr1 bench genai_bench --root DIR`, split `test_v1`), scores under the last two protocols,
+judges of pairs under `genai-bench/pairwise/...`. Four rules read an answer, and models that echo the list of options make them matter:
+qwenVL reads 14.91 (official, first), 16.43 (last) or 12.08 (answers that name one label only), instructblip 19.80 (official) or 20.67
+(first). `official` is the benchmark's own: from the first `[[` to the last `]]` of a line, which must be one label. All 18 published
+accuracies follow from it.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_rows, to_bytes
+from editr1.bench._rows import load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -49,12 +50,24 @@ Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
 VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}
 SIDES = ("left", "right")
 COLUMNS = ("source_prompt", "instruct_prompt", "source_image", "left_output_image", "right_output_image", "vote_type")
-DOWNLOAD = "download the folder image_edition of HF TIGER-Lab/GenAI-Bench (dataset)"
+CONFIG, SPLIT = "image_edition", "test_v1"  # the folder also holds `test`, 983 rows that no published number is of
+DOWNLOAD = "huggingface-cli download TIGER-Lab/GenAI-Bench --repo-type dataset --include 'image_edition/*' --local-dir DIR"
 SIGNS: dict[Vote, int] = {"A>B": 1, "B>A": -1, "A=B=Good": 0, "A=B=Bad": 0}
 
-Rule = Literal["first", "last", "unambiguous"]
-RULES: tuple[Rule, ...] = ("first", "last", "unambiguous")
+Rule = Literal["official", "first", "last", "unambiguous"]
+RULES: tuple[Rule, ...] = ("official", "first", "last", "unambiguous")
 _LABEL = re.compile(r"\[\[(A>B|B>A|A=B=Good|A=B=Bad)\]\]")
+_OFFICIAL = re.compile(r"\[\[(.*)\]\]")
+# What the benchmark's script accepts for each vote; its prompt asks for the four labels only.
+_ACCEPTED: dict[str, tuple[Vote, ...]] = {
+    "A>B": ("A>B",),
+    "A>>B": ("A>B",),
+    "B>A": ("B>A",),
+    "B>>A": ("B>A",),
+    "A=B=Good": ("A=B=Good",),
+    "A=B=Bad": ("A=B=Bad",),
+    "A=B": ("A=B=Good", "A=B=Bad"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +83,7 @@ class Answer:
 
 def read_answers(path: Path) -> list[Answer]:
     """The rows of a `pairwise.json`. Raises DataError for another layout, an unknown vote or a doubled index."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: expected a list of comparisons")
     answers = [_answer(row, i, path) for i, row in enumerate(rows)]
@@ -84,18 +94,35 @@ def read_answers(path: Path) -> list[Answer]:
 def _answer(row: Any, position: int, path: Path) -> Answer:
     if not isinstance(row, dict) or "human_vote" not in row:
         raise DataError(f"{path}: row {position}: expected an object with 'human_vote' and 'response'")
-    if row["human_vote"] not in VOTES:
+    if "prompt" in row:
+        raise DataError(f"{path}: row {position} has 'prompt': answers about generation; expected those of results/image_edition")
+    if not isinstance(row["human_vote"], str) or row["human_vote"] not in VOTES:
         raise DataError(f"{path}: row {position}: unknown vote {row['human_vote']!r}, expected one of {', '.join(VOTES)}")
-    response = row.get("response")
+    index, response = row.get("idx", position), row.get("response")
+    if type(index) is not int:
+        raise DataError(f"{path}: row {position}: idx is {index!r}, expected a whole number")
     return Answer(
-        int(row.get("idx", position)),
+        index,
         str(row.get("source_prompt", position)),
         response if isinstance(response, str) else "",  # an answer that was never stored is unscored, as an unreadable one
         VOTES[row["human_vote"]],
     )
 
 
-def read_label(response: str, rule: Rule = "first") -> Vote | None:
+def read_votes(response: str, rule: Rule) -> tuple[Vote, ...]:
+    """The votes that an answer agrees with: none, one, or by `official` both ties for "[[A=B]]".
+
+    >>> read_votes("[[A>B]] or [[B>A]]", "first"), read_votes("[[A>B]] or [[B>A]]", "official")
+    (('A>B',), ())
+    """
+    if rule == "official":
+        match = _OFFICIAL.search(response)
+        return _ACCEPTED.get(match.group(1), ()) if match else ()
+    label = read_label(response, rule)
+    return () if label is None else (label,)
+
+
+def read_label(response: str, rule: Literal["first", "last", "unambiguous"] = "first") -> Vote | None:
     """The label that an answer gives; None when there is none, or by `unambiguous` when there are several.
 
     >>> read_label("[[A>B]] or [[B>A]]", "last"), read_label("[[A>B]] or [[B>A]]", "unambiguous")
@@ -117,12 +144,12 @@ def metrics(answers: Sequence[Answer], seed: int = 0, rules: Sequence[Rule] = RU
 
 def four_label(answers: Sequence[Answer], rule: Rule, seed: int = 0) -> Metric:
     """Share of answers whose label is the vote, of four; no label counts as wrong and is counted."""
-    labels = [read_label(answer.response, rule) for answer in answers]
-    right = np.array([label == answer.vote for label, answer in zip(labels, answers, strict=True)], dtype=np.float64)
+    votes = [read_votes(answer.response, rule) for answer in answers]
+    right = np.array([answer.vote in read for read, answer in zip(votes, answers, strict=True)], dtype=np.float64)
     rng = np.random.default_rng(derive_seed(seed, "genai-bench", "4-label", rule))
     estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
     by_vote = by_kind(right, [answer.vote for answer in answers])
-    num_unscored = sum(label is None for label in labels)
+    num_unscored = sum(not read for read in votes)
     protocol = f"genai-bench/4-label/{rule}"
     return to_metric("genai_4_label", estimate, protocol, n=len(answers), num_unscored=num_unscored, by_category=by_vote)
 
@@ -222,7 +249,7 @@ class GenAIBench:
 def build(root: Path | str | None = None) -> GenAIBench:
     """The benchmark from a local copy of the configuration image_edition. Raises DataError that says what to download."""
     folder = require_folder(root, "genai_bench", DOWNLOAD)
-    table = read_rows(folder, COLUMNS, "genai_bench")
+    table = read_rows(folder, COLUMNS, "genai_bench", CONFIG, SPLIT)
     unknown = sorted(set(table["vote_type"]) - set(VOTES))
     if unknown:
         raise DataError(f"genai_bench: unknown vote_type {unknown[0]!r}, expected one of {', '.join(VOTES)}")

@@ -5,15 +5,15 @@
     <edits>/<key>.png  the edits
 
 Per image the mean of its marks (rounded to 2), per type the mean (rounded to 2), overall the unweighted mean of the types: 9 of 12
-published rows are that macro mean, the micro mean fits none. Two ways to read a text, side by side:
+published rows are that macro mean, the micro mean fits none. The 737 edits are of 171 source pictures, up to 20 of one: intervals
+resample pictures inside each type. Two ways to read a text, side by side:
 `imgedit/official/macro9` takes what the official parser finds ("4/5", "**4**" and "4." vanish without a word);
 `imgedit/complete/macro9` reads these forms too and leaves out a text without exactly three marks, counted as unscored.
-Source: PKU-YuanGroup/ImgEdit, arXiv 2505.20275.
+Source: PKU-YuanGroup/ImgEdit at 547185d (Benchmark/Basic), arXiv 2505.20275.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_inside
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_folder, to_metric
+from editr1.bench._rows import load_pair, read_inside, read_json
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_columns, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import MAX_SCORE, Metric, derive_seed
 from editr1.stats import bootstrap_mean
@@ -43,7 +43,10 @@ TYPE_COUNTS = {
 }
 NUM_MARKS = 3
 LOW, HIGH = 1, 5
-DOWNLOAD = "download Benchmark.tar of HF sysuyy/ImgEdit (dataset) and unpack it"
+DOWNLOAD = (
+    "huggingface-cli download sysuyy/ImgEdit Benchmark.tar --repo-type dataset --local-dir DIR, unpack it, "
+    "and put Benchmark/Basic/basic_edit.json of github.com/PKU-YuanGroup/ImgEdit beside the folders of pictures"
+)
 _MARK = re.compile(r"[*_` ]*([1-5])(?:\.0?)?(?:\s*/\s*5)?[*_`. ]*")
 
 
@@ -77,13 +80,28 @@ def complete_marks(text: str) -> tuple[int, ...] | None:
 READERS: dict[str, Callable[[str], tuple[int, ...] | None]] = {"official": official_marks, "complete": complete_marks}
 
 
-def read_types(path: Path) -> dict[str, str]:
-    """Edit type by key from `basic_edit.json`. Raises DataError for another layout or an unknown type."""
-    types = {key: row.get("edit_type", "") if isinstance(row, dict) else "" for key, row in _read_object(path).items()}
-    for key, kind in types.items():
-        if kind not in TYPE_COUNTS:
-            raise DataError(f"{path}: key {key}: unknown edit_type {kind!r}, expected one of {', '.join(TYPE_COUNTS)}")
-    return types
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One entry of `basic_edit.json`."""
+
+    picture: str
+    """Path of the source picture, which several tasks share."""
+    instruction: str
+    kind: str
+
+
+def read_tasks(path: Path) -> dict[str, Task]:
+    """The tasks of `basic_edit.json` by key. Raises DataError for another layout or an unknown type."""
+    tasks = {}
+    for key, row in _read_object(path).items():
+        where = f"{path}: key {key}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected an object with id, prompt and edit_type")
+        require_columns(row, ("id", "prompt", "edit_type"), where)
+        if row["edit_type"] not in TYPE_COUNTS:
+            raise DataError(f"{where}: unknown edit_type {row['edit_type']!r}, expected one of {', '.join(TYPE_COUNTS)}")
+        tasks[key] = Task(str(row["id"]), str(row["prompt"]), row["edit_type"])
+    return tasks
 
 
 def read_results(path: Path) -> dict[str, str]:
@@ -91,32 +109,32 @@ def read_results(path: Path) -> dict[str, str]:
     return {key: text if isinstance(text, str) else "" for key, text in _read_object(path).items()}
 
 
-def metrics(results: Mapping[str, str], types: Mapping[str, str], seed: int = 0) -> list[Metric]:
-    """The overall mark under both ways of reading. Keys of `types` without a text count as unscored.
+def metrics(results: Mapping[str, str], tasks: Mapping[str, Task], seed: int = 0) -> list[Metric]:
+    """The overall mark under both ways of reading. Tasks without a text count as unscored.
 
-    Raises DataError for a result whose key has no type: the two files are of different sets.
+    Raises DataError for a result whose key has no task: the two files are of different sets.
     """
-    strangers = sorted(results.keys() - types.keys())
+    strangers = sorted(results.keys() - tasks.keys())
     if strangers:
         raise DataError(f"imgedit: {len(strangers)} results have no entry in basic_edit.json (first: {strangers[0]})")
     found = []
     for name, read in READERS.items():
         marks = {key: read(text) for key, text in results.items()}
         means = {key: round(sum(found) / len(found), 2) for key, found in marks.items() if found}
-        found.append(overall(means, types, f"imgedit/{name}", seed))
+        found.append(overall(means, tasks, f"imgedit/{name}", seed))
     return found
 
 
-def overall(means: Mapping[str, float], types: Mapping[str, str], protocol: str, seed: int = 0) -> Metric:
+def overall(means: Mapping[str, float], tasks: Mapping[str, Task], protocol: str, seed: int = 0) -> Metric:
     """Unweighted mean over types of per-image means (any scale), by type rounded to 2 as published."""
-    keys = [key for key in types if key in means]
-    kinds = [types[key] for key in keys]
+    keys = [key for key in tasks if key in means]
+    kinds, pictures = [tasks[key].kind for key in keys], [tasks[key].picture for key in keys]
     values = np.array([means[key] for key in keys])
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = bootstrap_mean(values, rng=rng, strata=kinds) if keys else None
+    estimate = bootstrap_mean(values, pictures, rng=rng, strata=kinds) if keys else None
     by_type = {kind: round(mean, 2) for kind, mean in by_kind(values, kinds).items()}
     protocol = f"{protocol}/macro{len(by_type)}"
-    return to_metric("imgedit", estimate, protocol, n=len(keys), num_unscored=len(types) - len(keys), by_category=by_type)
+    return to_metric("imgedit", estimate, protocol, n=len(keys), num_unscored=len(tasks) - len(keys), by_category=by_type)
 
 
 def macro_of_types(type_means: Sequence[float]) -> float:
@@ -130,25 +148,25 @@ class ImgEditBench:
 
     root: Path
     edits_root: Path
-    rows: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, Task]
     name: str = "imgedit"
 
     def edits(self) -> Iterator[EditItem]:
-        for key, row in self.rows.items():
-            yield EditItem(key, str(row["prompt"]), partial(self._load, key))
+        for key, task in self.tasks.items():
+            yield EditItem(key, task.instruction, partial(self._load, key))
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         """Scores in [0, 10] of any judge, averaged as the benchmark averages marks; not comparable with its 1 to 5 table."""
-        values = {key: row.value for key, row in judged.items() if row.value is not None and key in self.rows}
+        values = {key: row.value for key, row in judged.items() if row.value is not None and key in self.tasks}
         assert all(0 <= value <= MAX_SCORE for value in values.values())
-        return [overall(values, {key: str(row["edit_type"]) for key, row in self.rows.items()}, "imgedit/judge10", seed)]
+        return [overall(values, self.tasks, "imgedit/judge10", seed)]
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        return [Outcome(key, key, str(row["edit_type"]), judged[key].value if key in judged else None) for key, row in self.rows.items()]
+        return [Outcome(key, task.picture, task.kind, judged[key].value if key in judged else None) for key, task in self.tasks.items()]
 
     def _load(self, key: str) -> tuple[Image.Image, Image.Image]:
         where = f"imgedit {key}"
-        source = read_inside(self.root, str(self.rows[key]["id"]), where)
+        source = read_inside(self.root, self.tasks[key].picture, where)
         return load_pair(source, read_inside(self.edits_root, f"{key}.png", where), where)
 
 
@@ -172,17 +190,8 @@ def find_list(root: Path | str | None) -> Path:
     return found[0]
 
 
-def read_tasks(path: Path) -> dict[str, Any]:
-    """{key: {id, prompt, edit_type}} of `basic_edit.json`. Raises DataError for another layout or an unknown type."""
-    read_types(path)
-    return _read_object(path)
-
-
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, dict) or not rows:
         raise DataError(f"{path}: expected a JSON object of key to entry")
     return rows

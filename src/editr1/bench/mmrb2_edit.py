@@ -1,17 +1,24 @@
 """MMRB2, editing part: 1,000 pairs; a judge of pairs is asked in both orders and each order counts as a trial.
 
-`*.jsonl` (or Parquet) with id, prompt (content parts with the source picture and the instruction), response_a and response_b
-({"model_name", "response_content"}), chosen ("A" | "B"), human_annotations (three whole numbers 1 to 6, >= 4 means A).
-Content parts are texts, or objects that name a picture by `image`, `path` or `image_path`, relative to the file's folder.
+    edit.json with images/, input_images/    what the repository's `benchmark/build_from_hf.py --subset edit` builds
+    edit/test-*.parquet                       the dataset that it downloads, HF rl-research/multimodal-rewardbench-2
 
-Protocols: `mmrb2-edit/pairwise/...` for judges of pairs, `mmrb2-edit/pointwise/{half,strict,non-tied}` for judges of scores,
-`mmrb2-edit/human/...` for the raters' own agreement, the ceiling. Source: facebookresearch, MMRB2 (CC BY-NC).
+edit.json is {"pairs": [...]} with id, prompt_content and response_a/b.response_content (lists of ["text", ...] and ["image", path]),
+chosen ("A" | "B"), human_annotations (three whole numbers 1 to 6, >= 4 means A), prompt_source, prompt_metadata. Parquet rows have
+pair_id, prompt_text, prompt_images, response_a/b_images and the same under JSON. Layout: facebookresearch/MMRB2 at 7ff0552 (CC BY-NC).
+
+Some instructions speak of several source pictures. Our judges see one: such a pair is unscored and counted, and everything is also
+printed for the rest alone, as the benchmark does for reward models of one picture.
+
+Protocols: `mmrb2-edit/pairwise/...` for judges of pairs, `mmrb2-edit/pointwise/{half,strict,non-tied}` for judges of scores and
+`mmrb2-edit/single-image/pointwise/...` for the pairs of one source, `mmrb2-edit/human/...` for the raters' own agreement, the ceiling.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_inside
+from editr1.bench._rows import load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -35,24 +42,39 @@ from editr1.bench.base import (
 from editr1.errors import DataError
 from editr1.schema import Label, Metric
 from editr1.stats import to_margins
+from editr1.stats.intervals import Floats
 
-COLUMNS = ("id", "prompt", "response_a", "response_b", "chosen", "human_annotations")
-DOWNLOAD = "download the editing part of MMRB2 (facebookresearch/MMRB2) as JSON lines with its pictures beside them"
-_PICTURE_FIELDS = ("image", "path", "image_path")
+FILE = "edit.json"
+RESPONSES = ("response_a", "response_b")
+FIELDS = ("id", "prompt_content", *RESPONSES, "chosen")
+PICTURES = ("prompt_images", "response_a_images", "response_b_images")
+COLUMNS = ("pair_id", "prompt_text", *PICTURES, "chosen", "human_annotations")
+DOWNLOAD = (
+    "git clone https://github.com/facebookresearch/MMRB2, then in its benchmark folder: "
+    "python build_from_hf.py --subset edit --output-dir DIR   (needs edit.json, images/ and input_images/)"
+)
 FIRST_A = 4  # a rating of 4 to 6 prefers A
+SINGLE, SEVERAL = "single-image", "several-images"
+_PLACE = re.compile(r"<image_\d+>")
+
+Cell = Any
+"""A path inside the folder, or an image cell of a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pair; pictures are paths inside the folder."""
+    """One pair."""
 
     id: str
     instruction: str
-    source: str
-    a: str
-    b: str
+    prompt: str
+    """What pairs about one prompt share."""
+    kind: str
+    """`single-image`, or `several-images` for a prompt or a response of more than one."""
     label: Label
     votes: tuple[Label, ...]
+    cells: Callable[[], tuple[Cell, Cell, Cell]]
+    """Gives (source, a, b); raises DataError where there are several."""
 
 
 @dataclass(frozen=True)
@@ -65,93 +87,151 @@ class MMRB2Edit:
 
     def edits(self) -> Iterator[EditItem]:
         for row in self.rows:
-            for side, picture in (("a", row.a), ("b", row.b)):
-                yield EditItem(f"{row.id}/{side}", row.instruction, partial(self._load, row.source, picture, row.id))
+            for side in ("a", "b"):
+                yield EditItem(f"{row.id}/{side}", row.instruction, partial(self._load, row, side))
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         for row in self.rows:
-            yield ComparisonItem(row.id, row.instruction, partial(self._load_both, row), row.label, row.source)
+            yield ComparisonItem(row.id, row.instruction, partial(self._load_both, row), row.label, row.prompt, row.kind)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        clusters = [row.source for row in self.rows]
-        found = accuracy_metrics("mmrb2_edit", self._margins(judged), clusters, "mmrb2-edit/pointwise", seed=seed)
+        found = _accuracy("mmrb2_edit", self.rows, judged, "mmrb2-edit/pointwise", seed)
+        single = [row for row in self.rows if row.kind == SINGLE]
+        if len(single) < len(self.rows):
+            found += _accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise", seed)
         return [*found, *human_ceiling(self.rows)]
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        margins = self._margins(judged).tolist()
-        return [credit_outcome(row.id, row.source, "", margin) for row, margin in zip(self.rows, margins, strict=True)]
+        margins = _margins(self.rows, judged).tolist()
+        return [credit_outcome(row.id, row.prompt, row.kind, margin) for row, margin in zip(self.rows, margins, strict=True)]
 
-    def _margins(self, judged: Mapping[str, JudgedEdit]) -> Any:
-        sides = [("a", "b") if row.label == "a" else ("b", "a") for row in self.rows]
-        values = [[_value(judged, f"{row.id}/{pair[i]}") for row, pair in zip(self.rows, sides, strict=True)] for i in (0, 1)]
-        return to_margins(*values)
-
-    def _load(self, source: str, edited: str, where: str) -> tuple[Image.Image, Image.Image]:
-        where = f"mmrb2_edit {where}"
-        return load_pair(read_inside(self.root, source, where), read_inside(self.root, edited, where), where, resize=False)
+    def _load(self, row: Row, side: str) -> tuple[Image.Image, Image.Image]:
+        where = f"mmrb2_edit {row.id}"
+        source, a, b = row.cells()
+        first, second = (to_bytes(cell, self.root, where) for cell in (source, a if side == "a" else b))
+        return load_pair(first, second, where, resize=False)
 
     def _load_both(self, row: Row) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, a = self._load(row.source, row.a, row.id)
-        return source, a, self._load(row.source, row.b, row.id)[1]
+        source, a = self._load(row, "a")
+        return source, a, self._load(row, "b")[1]
 
 
 def build(root: Path | str | None = None) -> MMRB2Edit:
-    """The benchmark from a local copy. Raises DataError that says what to download, or names the row that is not as published."""
+    """The benchmark from a local copy. Raises DataError that says what to download, or names the pair that is not as published."""
     folder = require_folder(root, "mmrb2_edit", DOWNLOAD)
-    files = sorted(folder.glob("*.jsonl"))
-    if not files:
-        raise DataError(f"mmrb2_edit: no .jsonl file in {folder}; {DOWNLOAD}")
-    rows = tuple(row for path in files for row in read_file(path))
+    if (folder / FILE).is_file():
+        rows = read_file(folder / FILE)
+    elif any(folder.rglob("*.parquet")):
+        rows = _read_table(folder)
+    else:
+        raise DataError(f"mmrb2_edit: no {FILE} and no .parquet file in {folder}; {DOWNLOAD}")
     refuse_doubles([row.id for row in rows], "mmrb2_edit")
-    return MMRB2Edit(folder, rows)
+    return MMRB2Edit(folder, tuple(rows))
 
 
 def read_file(path: Path) -> list[Row]:
-    """The pairs of a file. Raises DataError naming the line for anything that is not as published."""
+    """The pairs of an `edit.json`. Raises DataError naming the pair for anything that is not as published."""
+    content = read_json(path)
+    pairs = content.get("pairs") if isinstance(content, dict) else None
+    if not isinstance(pairs, list) or not pairs:
+        raise DataError(f"{path}: expected a JSON object with a list 'pairs'; {DOWNLOAD}")
+    return [_row(pair, f"{path}, pair {i}") for i, pair in enumerate(pairs)]
+
+
+def _row(pair: Any, where: str) -> Row:
+    if not isinstance(pair, dict):
+        raise DataError(f"{where}: expected a JSON object")
+    if "prompt_content" not in pair and "response_a" in pair:
+        raise DataError(f"{where} has no prompt_content: this is the repository's file of responses alone; {DOWNLOAD}")
+    require_columns(pair, FIELDS, where)
+    texts, sources = _content(pair["prompt_content"], where)
+    a, b = (_content(pair[name].get("response_content") if isinstance(pair[name], dict) else None, where)[1] for name in RESPONSES)
+    label, votes = _label(pair["chosen"], where), _votes(pair.get("human_annotations", []), where)
+    pictures = (sources, a, b)
+    prompt = _prompt(pair.get("prompt_source"), pair.get("prompt_metadata"), " ".join(texts))
+    kind = _kind([len(group) for group in pictures], where)
+    return Row(str(pair["id"]), " ".join(texts), prompt, kind, label, votes, partial(_only, pictures, where))
+
+
+def _content(parts: Any, where: str) -> tuple[list[str], list[str]]:
+    """Texts and picture paths of a list of ["text", ...] and ["image", path]."""
+    if not isinstance(parts, list) or not all(isinstance(p, list) and len(p) == 2 and all(isinstance(x, str) for x in p) for p in parts):
+        raise DataError(f"{where}: expected a list of ['text', ...] and ['image', path], found {str(parts)[:80]}")
+    return [text for kind, text in parts if kind == "text"], [path for kind, path in parts if kind == "image"]
+
+
+def _read_table(folder: Path) -> list[Row]:
+    import pyarrow.compute
+
+    table = read_rows(folder, COLUMNS, "mmrb2_edit", "edit", "test")
+    # Lengths come from the offsets: no picture is read to count them.
+    counts = [pyarrow.compute.list_value_length(table.data.column(name)).to_pylist() for name in PICTURES]
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                raw = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{where} is no JSON: {error}") from error
-            rows.append(_row(raw, where))
+    for i, pair in enumerate(table.remove_columns(list(PICTURES))):
+        where = f"mmrb2_edit: row {i}"
+        text = " ".join(_PLACE.sub(" ", pair["prompt_text"] or "").split())
+        prompt = _prompt(pair.get("prompt_source"), _from_json(pair.get("prompt_metadata"), where), text)
+        chosen = pair["chosen"].upper() if isinstance(pair["chosen"], str) else pair["chosen"]
+        votes = _votes(_from_json(pair["human_annotations"], where), where)
+        kind = _kind([count[i] or 0 for count in counts], where)
+        rows.append(Row(str(pair["pair_id"]), text, prompt, kind, _label(chosen, where), votes, partial(_only_of_table, table, i, where)))
     return rows
 
 
-def _row(raw: Any, where: str) -> Row:
-    if not isinstance(raw, dict):
-        raise DataError(f"{where}: expected a JSON object")
-    require_columns(raw, COLUMNS, where)
-    texts, pictures = _content(raw["prompt"])
-    sides = [
-        _content(raw[name].get("response_content") if isinstance(raw[name], dict) else None)[1] for name in ("response_a", "response_b")
-    ]
-    if not pictures or any(len(side) != 1 for side in sides):
-        raise DataError(
-            f"{where}: expected a source picture and one picture a response, found {len(pictures)} and {[len(s) for s in sides]}"
-        )
-    if raw["chosen"] not in ("A", "B"):
-        raise DataError(f"{where}: chosen is {raw['chosen']!r}, expected A or B")
-    ratings = raw["human_annotations"]
-    if not isinstance(ratings, list) or not all(isinstance(rating, int) and 1 <= rating <= 6 for rating in ratings):
-        raise DataError(f"{where}: human_annotations {ratings!r}, expected whole numbers 1 to 6")
-    votes: tuple[Label, ...] = tuple("a" if rating >= FIRST_A else "b" for rating in ratings)
-    return Row(str(raw["id"]), " ".join(texts), pictures[0], sides[0][0], sides[1][0], "a" if raw["chosen"] == "A" else "b", votes)
+def _from_json(text: str | None, where: str) -> Any:
+    try:
+        return json.loads(text) if text else []
+    except ValueError as error:
+        raise DataError(f"{where}: a cell that should be JSON is not: {error}") from error
 
 
-def _content(parts: Any) -> tuple[list[str], list[str]]:
-    """Texts and picture names of content parts, in order; a single text is one part."""
-    texts, pictures = [], []
-    for part in [parts] if isinstance(parts, str | dict) else parts if isinstance(parts, list) else []:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict):
-            named = [part[field] for field in _PICTURE_FIELDS if isinstance(part.get(field), str)]
-            pictures += named[:1]
-            texts += [part["text"]] if isinstance(part.get("text"), str) else []
-    return texts, pictures
+def _only_of_table(table: Any, i: int, where: str) -> tuple[Cell, Cell, Cell]:
+    row = table[i]
+    return _only([row[name] for name in PICTURES], where)
+
+
+def _only(pictures: Sequence[Sequence[Cell]], where: str) -> tuple[Cell, Cell, Cell]:
+    """The one source and the one edit of each side."""
+    if any(len(group) != 1 for group in pictures):
+        found = " and ".join(str(len(group)) for group in pictures)
+        raise DataError(f"{where}: source, a and b are {found} pictures; a judge here sees one each")
+    source, a, b = (group[0] for group in pictures)
+    return source, a, b
+
+
+def _kind(counts: Sequence[int], where: str) -> str:
+    if min(counts) < 1:
+        raise DataError(f"{where}: expected a source picture and a picture in each response, found {', '.join(map(str, counts))}")
+    return SINGLE if max(counts) == 1 else SEVERAL
+
+
+def _label(chosen: Any, where: str) -> Label:
+    if chosen not in ("A", "B"):
+        raise DataError(f"{where}: chosen is {chosen!r}, expected A or B")
+    return "a" if chosen == "A" else "b"
+
+
+def _votes(ratings: Any, where: str) -> tuple[Label, ...]:
+    if not isinstance(ratings, list) or not all(type(rating) is int and 1 <= rating <= 6 for rating in ratings):
+        raise DataError(f"{where}: human_annotations {str(ratings)[:80]}, expected whole numbers 1 to 6")
+    return tuple("a" if rating >= FIRST_A else "b" for rating in ratings)
+
+
+def _prompt(source: Any, metadata: Any, text: str) -> str:
+    """What pairs about one prompt share: its place in the benchmark that it comes from, or its text."""
+    number = metadata.get("id") if isinstance(metadata, dict) else None
+    return f"{source}/{number}" if number is not None else text
+
+
+def _accuracy(name: str, rows: Sequence[Row], judged: Mapping[str, JudgedEdit], protocol: str, seed: int) -> list[Metric]:
+    prompts, kinds = [row.prompt for row in rows], [row.kind for row in rows]
+    return accuracy_metrics(name, _margins(rows, judged), prompts, protocol, seed=seed, kinds=kinds)
+
+
+def _margins(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> Floats:
+    sides = [("a", "b") if row.label == "a" else ("b", "a") for row in rows]
+    values = [[_value(judged, f"{row.id}/{pair[i]}") for row, pair in zip(rows, sides, strict=True)] for i in (0, 1)]
+    return to_margins(*values)
 
 
 def human_ceiling(rows: Sequence[Row]) -> list[Metric]:

@@ -1,20 +1,24 @@
 """VIEScore's text-guided editing study as pairs: a judge's O against the mean of three human raters.
 
-    <root>/human_annotations/**/ImagenHub_Text-Guided_IE/*_rater{1,2,3}.tsv    uid x editor: [SC, PQ] in {0, .5, 1}
-    <root>/answers/<results>/ImagenHub_Text-Guided_IE/<editor>/{SC,PQ}.json    uid: {"score": ..., "reasoning": ...}
+    <root>/_human_annotations/**/ImagenHub_Text-Guided_IE/*_rater{1,2,3}.tsv    uid x editor: [SC, PQ] in {0, .5, 1}
+    <root>/_answers/<results>/ImagenHub_Text-Guided_IE/<editor>/{SC,PQ}.json    uid: {"score": ..., "reasoning": ...}
 
-All pairs of the editors on one uid; human O = mean over raters of sqrt(SC * PQ), equal O = a human tie. Judge O =
-sqrt(min(SC) * min(PQ)). Source: TIGER-AI-Lab/VIEScore (MIT), arXiv 2312.14867.
-Protocols: `viescore-pairs/decisive/{half,strict,non-tied}`, `viescore-pairs/three-class/{cross-fitted,in-sample}`,
-`viescore-pairs/spearman/{plain,fisher}`.
+<root> is `paper_implementation` of the repository; the two folders are also found without the underscore. All pairs of the editors
+on one uid; human O = mean over raters of sqrt(SC * PQ), equal O = a human tie. Judge O = sqrt(min(SC) * min(PQ)).
+A uid names a photo and a turn (`sample_<photo>_<turn>.jpg`): 179 uids are instructions about 116 photos, so whatever is uncertain is
+clustered by photo. Source: TIGER-AI-Lab/VIEScore at 2cbea4e (MIT), arXiv 2312.14867.
+
+Protocols: `viescore-pairs/decisive/{half,strict,non-tied}`, `viescore-pairs/decisive/strict/standard-error/{naive,by-uid,by-photo}`,
+`viescore-pairs/three-class/{cross-fitted,in-sample,floor}`, `viescore-pairs/spearman/{plain,fisher,tanh-of-mean}`, of which the last is
+what VIEScore's notebook and EditReward's ImagenHub column print, and `viescore-pairs/odd-scores`.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +28,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
+from editr1.bench._rows import read_json
 from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.errors import ConfigError, DataError
 from editr1.schema import Metric, derive_seed
-from editr1.stats import TIE_TOLERANCE, bootstrap_mean
+from editr1.stats import TIE_TOLERANCE, bootstrap_mean, clustered_standard_error, strict_credit
 from editr1.stats.correlation import mean_correlation, spearman
 from editr1.stats.intervals import Floats
 from editr1.stats.ties import three_class
 
 TASK = "ImagenHub_Text-Guided_IE"
+HUMAN, ANSWERS = ("_human_annotations", "human_annotations"), ("_answers", "answers")
 DOWNLOAD = "git clone https://github.com/TIGER-AI-Lab/VIEScore and give its paper_implementation folder"
+
+_UID = re.compile(r"sample_(\d+)_\d+\.\w+")
 
 Cell = tuple[str, str]
 """(uid, editor)."""
@@ -41,14 +49,15 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class VIEScoreData:
-    """Human and judge O of every cell that both sides have."""
+    """Human and judge O of every uid that people rated and every editor that the judge was asked about."""
 
     human: dict[Cell, float]
     """In [0, 1]."""
     judge: dict[Cell, float | None]
-    """In [0, 10]; None = the stored score is unreadable."""
+    """In [0, 10]; None = the stored score is missing or unreadable."""
     num_odd: int
     """Stored scores that are no list of two: VIEScore's script writes a random number as a list of one when parsing failed."""
+    num_stored: int
 
     @property
     def editors(self) -> list[str]:
@@ -63,37 +72,48 @@ def build(root: Path | str | None = None) -> NoReturn:
     """Raises ConfigError that says what to use instead: the study is published as ratings and answers, without its pictures."""
     raise ConfigError(
         "viescore_pairs cannot be judged anew: VIEScore publishes ratings and answers without pictures; make the numbers of stored answers "
-        f"with: editr1 aggregate {root or 'DIR'}/answers/<results>   ({DOWNLOAD})"
+        f"with: editr1 aggregate {root or 'DIR'}/_answers/<results>   ({DOWNLOAD})"
     )
 
 
 def load(root: Path | str | None, results: str) -> VIEScoreData:
-    """Reads one judge's answers (`results` names a folder of `answers/`) beside the human ratings.
+    """Reads one judge's answers (`results` names a folder of `_answers/`) beside the human ratings.
 
     Raises DataError for a missing folder, an unreadable file, or raters that do not cover a judged cell.
     """
     folder = require_folder(root, "viescore_pairs", DOWNLOAD)
-    raters = [read_rater(path) for path in sorted((folder / "human_annotations").glob(f"**/{TASK}/*_rater*.tsv"))]
+    ratings, stored = _either(folder, HUMAN), _either(folder, ANSWERS)
+    raters = [read_rater(path) for path in sorted(ratings.glob(f"**/{TASK}/*_rater*.tsv"))]
     if not raters:
-        raise DataError(f"viescore_pairs: no rater files under {folder / 'human_annotations'}; {DOWNLOAD}")
-    answers = folder / "answers" / results / TASK
+        raise DataError(f"viescore_pairs: no rater files under {ratings}; {DOWNLOAD}")
+    answers = stored / results / TASK
     editors = sorted(path.parent.name for path in answers.glob("*/SC.json"))
     if not editors:
-        raise DataError(f"viescore_pairs: no <editor>/SC.json under {answers}; name a folder of {folder / 'answers'} as results")
-    human, judge, num_odd = {}, {}, 0
+        raise DataError(f"viescore_pairs: no <editor>/SC.json under {answers}; name a folder of {stored} that holds them as results")
+    rated = {uid for uid, _ in raters[0]}
+    human, judge, num_odd, num_stored = {}, {}, 0, 0
     for editor in editors:
         semantic, quality = (read_answers(answers / editor / f"{aspect}.json") for aspect in ("SC", "PQ"))
-        for uid in sorted(semantic.keys() & quality.keys()):
+        for uid in sorted(rated | semantic.keys() | quality.keys()):
             human[uid, editor] = human_overall(raters, uid, editor)
-            judge[uid, editor] = geometric_mean(lowest(semantic[uid]), lowest(quality[uid]))
-            num_odd += sum(len(sub_scores(raw) or ()) != 2 for raw in (semantic[uid], quality[uid]))
-    return VIEScoreData(human, judge, num_odd)
+            judge[uid, editor] = geometric_mean(lowest(semantic.get(uid)), lowest(quality.get(uid)))
+        stored_scores = [*semantic.values(), *quality.values()]
+        num_odd += sum(len(sub_scores(raw) or ()) != 2 for raw in stored_scores)
+        num_stored += len(stored_scores)
+    return VIEScoreData(human, judge, num_odd, num_stored)
+
+
+def _either(folder: Path, names: Sequence[str]) -> Path:
+    return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])
 
 
 def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
     require_columns(rows[0] if rows else (), ("uid",), str(path))
     refuse_doubles([row["uid"] for row in rows], str(path))
     cells: dict[Cell, tuple[float, float]] = {}
@@ -109,10 +129,7 @@ def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
 
 def read_answers(path: Path) -> dict[str, Any]:
     """The stored score of each uid, as it is. Raises DataError for a file that is no such mapping."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read judge answers: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, dict) or not all(isinstance(row, dict) and "score" in row for row in rows.values()):
         raise DataError(f"{path}: expected a mapping of uid to an object with 'score'")
     return {uid: row["score"] for uid, row in rows.items()}
@@ -126,8 +143,18 @@ def human_overall(raters: Sequence[Mapping[Cell, tuple[float, float]]], uid: str
         raise DataError(f"viescore_pairs: no human rating of {error.args[0]}; the answers and the ratings are of different sets") from error
 
 
+def photo_of(uid: str) -> str:
+    """What uids of one photo share; a uid of another form stands for itself.
+
+    >>> photo_of("sample_100081_1.jpg"), photo_of("sample_100081_3.jpg"), photo_of("u1")
+    ('100081', '100081', 'u1')
+    """
+    match = _UID.fullmatch(uid)
+    return match.group(1) if match else uid
+
+
 def metrics(data: VIEScoreData, seed: int = 0) -> list[Metric]:
-    """Accuracy on decisive pairs, three-class accuracy and rank correlation, clustered by uid (pairs of one source image)."""
+    """Accuracy on decisive pairs, three-class accuracy and rank correlation, clustered by photo."""
     cells = [
         ((uid, a), (uid, b))
         for uid in data.uids
@@ -138,16 +165,34 @@ def metrics(data: VIEScoreData, seed: int = 0) -> list[Metric]:
     labels = np.where(np.abs(human) <= TIE_TOLERANCE, 0, np.sign(human)).astype(int)
     uids = [a[0] for a, _ in cells]
     decided = labels != 0
-    sources = [uid for uid, is_decided in zip(uids, decided, strict=True) if is_decided]
-    found = accuracy_metrics("viescore_pairs", (judge * labels)[decided], sources, "viescore-pairs/decisive", seed=seed)
-    found += _three_classes(judge, labels, uids, seed)
-    return found + _correlations(data)
+    decided_uids = [uid for uid, is_decided in zip(uids, decided, strict=True) if is_decided]
+    photos = [photo_of(uid) for uid in decided_uids]
+    found = accuracy_metrics("viescore_pairs", (judge * labels)[decided], photos, "viescore-pairs/decisive", seed=seed)
+    found += _standard_errors((judge * labels)[decided], decided_uids)
+    found += _three_classes(judge, labels, [photo_of(uid) for uid in uids], seed)
+    found += _correlations(data)
+    return [*found, Metric("viescore_odd_scores", data.num_odd / data.num_stored, n=data.num_stored, protocol="viescore-pairs/odd-scores")]
 
 
-def _three_classes(judge: Floats, labels: NDArray[np.int_], uids: Sequence[str], seed: int) -> list[Metric]:
+def _standard_errors(margins: Floats, uids: Sequence[str]) -> list[Metric]:
+    """Of the strict accuracy, under three beliefs about what is independent: pairs, uids, photos. Only the last holds."""
+    right = strict_credit(margins)
+    clusters = {"naive": None, "by-uid": uids, "by-photo": [photo_of(uid) for uid in uids]}
+    return [
+        Metric(
+            f"viescore_pairs_standard_error/{name.replace('-', '_')}",
+            clustered_standard_error(right, keys),
+            n=len(right),
+            protocol=f"viescore-pairs/decisive/strict/standard-error/{name}",
+        )
+        for name, keys in clusters.items()
+    ]
+
+
+def _three_classes(judge: Floats, labels: NDArray[np.int_], photos: Sequence[str], seed: int) -> list[Metric]:
     base = "viescore-pairs/three-class"
-    classes = three_class(judge, labels.tolist(), uids, rng=np.random.default_rng(derive_seed(seed, base)))
-    honest = bootstrap_mean(classes.credit, uids, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
+    classes = three_class(judge, labels.tolist(), photos, rng=np.random.default_rng(derive_seed(seed, base)))
+    honest = bootstrap_mean(classes.credit, photos, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
     n, num_unscored = classes.n, classes.num_unscored
     return [
         to_metric("viescore_three_class", honest, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
@@ -167,14 +212,14 @@ def _correlations(data: VIEScoreData) -> list[Metric]:
     unscored = sum(value is None for value in data.judge.values())
     return [
         Metric(
-            f"viescore_spearman_{kind}",
+            f"viescore_spearman_{kind.replace('-', '_')}",
             value,
             n=mean.num_groups,
             num_unscored=unscored,
             by_category=known,
             protocol=f"viescore-pairs/spearman/{kind}",
         )
-        for kind, value in [("plain", mean.plain), ("fisher", mean.fisher)]
+        for kind, value in [("plain", mean.plain), ("fisher", mean.fisher), ("tanh-of-mean", mean.tanh_of_mean)]
     ]
 
 

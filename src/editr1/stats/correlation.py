@@ -15,25 +15,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from editr1.stats.intervals import Floats
+from editr1.stats.pairwise import TIE_TOLERANCE
 
 
 def ranks(values: ArrayLike) -> Floats:
-    """`[N]` ranks from 1, equal values share their mean rank.
+    """`[N]` ranks from 1; values that are equal up to rounding share their mean rank.
 
-    >>> ranks([10.0, 20.0, 10.0]).tolist()
+    Exact equality would let the last bit rank: the mean of three raters' (1, .7, 0) depends on the order of the raters.
+
+    >>> ranks([0.1 + 0.2, 20.0, 0.3]).tolist()
     [1.5, 3.0, 1.5]
     """
-    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+    value_N = np.asarray(values, dtype=np.float64)
+    order = np.argsort(value_N, kind="stable")
+    group_N = np.empty(len(value_N), dtype=np.intp)
+    group_N[order] = np.cumsum(np.diff(value_N[order], prepend=-np.inf) > TIE_TOLERANCE) - 1
+    count_G = np.bincount(group_N)
+    return np.asarray((np.cumsum(count_G) - (count_G - 1) / 2)[group_N], dtype=np.float64)
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     """Spearman's rho in [-1, 1]; None where a side is constant or has fewer than two values. Raises ValueError for other lengths."""
     x_N, y_N = _same_length(x, y)
-    if len(x_N) < 2 or np.ptp(x_N) == 0 or np.ptp(y_N) == 0:
+    rank_x, rank_y = ranks(x_N), ranks(y_N)
+    if len(x_N) < 2 or np.ptp(rank_x) == 0 or np.ptp(rank_y) == 0:
         return None
-    return float(np.clip(np.corrcoef(ranks(x_N), ranks(y_N))[0, 1], -1.0, 1.0))
+    return float(np.clip(np.corrcoef(rank_x, rank_y)[0, 1], -1.0, 1.0))
 
 
 def kendall_tau_b(x: ArrayLike, y: ArrayLike) -> float | None:
@@ -44,14 +51,14 @@ def kendall_tau_b(x: ArrayLike, y: ArrayLike) -> float | None:
     """
     x_N, y_N = _same_length(x, y)
     upper = np.triu_indices(len(x_N), k=1)
-    dx, dy = np.sign(x_N[:, None] - x_N)[upper], np.sign(y_N[:, None] - y_N)[upper]
+    dx, dy = (np.sign(rank_N[:, None] - rank_N)[upper] for rank_N in (ranks(x_N), ranks(y_N)))
     scale = math.sqrt(float((dx != 0).sum()) * float((dy != 0).sum()))
     return float((dx * dy).sum()) / scale if scale else None
 
 
 @dataclass(frozen=True, slots=True)
 class MeanCorrelation:
-    """Correlations of several groups in one number, twice."""
+    """Correlations of several groups in one number, three times."""
 
     plain: float | None
     """Arithmetic mean of the groups' rho; None without a group that has one."""
@@ -61,6 +68,11 @@ class MeanCorrelation:
     """Groups that entered."""
     num_dropped: int
     """Groups with a constant side: no rho exists."""
+
+    @property
+    def tanh_of_mean(self) -> float | None:
+        """What VIEScore's notebook and EditReward's table print, biased low; here to compare with those tables only."""
+        return None if self.plain is None else math.tanh(self.plain)
 
 
 def mean_correlation(rhos: Sequence[float | None]) -> MeanCorrelation:

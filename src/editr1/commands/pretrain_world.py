@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("editor", "verifier"), help="the verifier also looks at the editor's pictures")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and its training log (default: the package's own)")
     parser.add_argument("--editor", type=Path, help="editor whose pictures the verifier also sees (default: the package's own)")
-    parser.add_argument("--size", choices=("base", "small"), default="base", help="verifier: small is cut from the package's own and trained on")
+    parser.add_argument(
+        "--size", choices=("base", "small"), default="base", help="verifier: small is cut from the package's own and trained on"
+    )
     parser.add_argument("--steps", type=int, help="training steps (default: what the shipped checkpoint had)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch threads")

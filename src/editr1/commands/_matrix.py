@@ -40,9 +40,7 @@ def run_matrix(args: argparse.Namespace) -> int:
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}; expected at least 1")
     tasks = tasks_left(place, config, seeds, () if args.cells == DATA else cells)
-    say(
-        f"{place.recipe.stem}: {len(tasks)} cells left of {len(seeds)} seeds, about {estimate(config, tasks, jobs):.0f} minutes, {jobs} at once"
-    )
+    say(f"{place.recipe.stem}: {len(tasks)} cells left, about {estimate(config, tasks, jobs):.0f} minutes, {jobs} at once")
     if args.dry_run:
         say(*(f"  {task} ({config.minutes(task.cell):g} min of one core)" for task in tasks))
         return 0

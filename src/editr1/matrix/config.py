@@ -117,7 +117,10 @@ class Config:
         return self.data_minutes if name == DATA else self.cells[name].minutes
 
     def chosen(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The named cells with those that they start from, in the recipe's order; all for no name. Raises ConfigError for an unknown one."""
+        """The named cells with those that they start from, in the recipe's order; all for no name.
+
+        Raises ConfigError for an unknown one.
+        """
         for name in names:
             if name not in self.cells:
                 raise ConfigError(f"--cells: there is no cell {name!r}; {nearest(name, self.cells)}")

@@ -38,26 +38,35 @@ def last_line(name: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def as_markdown(name: str, config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The page under docs/results."""
-    how = config.judging
-    packages = environment["packages"]
-    intro = (
-        f"Made by `editr1 bench` from `recipes/{name}.yaml` at commit `{environment['commit'][:10] or 'unknown'}`, torch {packages['torch']}, "
-        f"seeds {', '.join(map(str, seeds))}. Every cell scores the same held-out edits one by one, as the mean of {how.num_traces} traces; "
-        "seeds have tasks of their own and are pooled. Intervals (95 %) resample whole tasks."
-    )
-    cells = _table(_CELL_HEAD, [_cell_line(row) for row in table.rows])
-    tests = _table(_TEST_HEAD, [_test_line(test) for test in table.tests])
-    claims = _table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts])
-    return "\n".join(
-        [f"# {name.capitalize()}: what each part of the verifier is worth\n", intro, "\n## Claims\n", claims, "\n## Cells\n", cells]
-        + ["\nAccuracy counts a tie and an unscored pair as half, strict accuracy as wrong.\n", "## Paired comparisons\n", tests]
-        + [
-            "\nGain: accuracy of the second cell minus that of the first on the same pairs. p: exact McNemar on strict right and wrong, by Holm"
-        ]
-        + ["over all lines. Score: mean score of the second minus that of the first on the same edits.\n"]
+    parts = [
+        f"# {name.capitalize()}: what each part of the verifier is worth",
+        _intro(name, config, environment, seeds),
+        "## Claims",
+        _table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts]),
+        "## Cells",
+        _table(_CELL_HEAD, [_cell_line(row) for row in table.rows]),
+        _ABOUT_CELLS,
+        "## Paired comparisons",
+        _table(_TEST_HEAD, [_test_line(test) for test in table.tests]),
+        _ABOUT_TESTS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _intro(name: str, config: Config, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    how, commit = config.judging, environment["commit"][:10] or "unknown"
+    return (
+        f"Made by `editr1 bench` from `recipes/{name}.yaml` at commit `{commit}`, torch {environment['packages']['torch']}, "
+        f"seeds {', '.join(map(str, seeds))}. Every cell scores the same held-out edits one by one, as the mean of {how.num_traces} "
+        "traces; seeds have tasks of their own and are pooled. Intervals (95 %) resample whole tasks."
     )
 
 
+_ABOUT_CELLS = (
+    """Accuracy counts a tie and an unscored pair as half, strict accuracy as wrong. Rows: what training drew from, of one seed."""
+)
+_ABOUT_TESTS = """Gain: accuracy of the second cell minus that of the first on the same pairs. p: exact McNemar on strict right and wrong,
+by Holm over all lines. Score: mean score of the second minus that of the first on the same edits."""
 _CELL_HEAD = ("cell", "what it is", "accuracy", "95 %", "strict", "by seed", "pairs", "ties", "unscored", "mean score", "rows", "steps")
 _TEST_HEAD = ("second over first", "gain, points", "95 %", "p (Holm)", "only first / only second right", "score", "95 %")
 _CLAIM_HEAD = ("claim", "", "goal", "what was measured", "")
@@ -73,7 +82,8 @@ def _cell_line(row: Row) -> tuple[str, ...]:
 
 
 def _test_line(test: Test) -> tuple[str, ...]:
-    gain = Estimate(100 * test.gain.value, *(None if x is None else 100 * x for x in (test.gain.low, test.gain.high)), test.gain.n, 0)
+    low, high = (None if bound is None else 100 * bound for bound in (test.gain.low, test.gain.high))
+    gain = Estimate(100 * test.gain.value, low, high, test.gain.n, test.gain.num_clusters)
     score = (f"{test.stricter.value:+.2f}", _span(test.stricter, "+.2f")) if test.stricter else ("-", "-")
     head = (f"{test.b} over {test.a}", f"{gain.value:+.1f}", _span(gain, "+.1f"), f"{test.p_holm:.2g}")
     return (*head, f"{test.only_a} / {test.only_b}", *score)

@@ -16,7 +16,18 @@ from editr1.bench.pairs import decisive, pair_margins
 from editr1.matrix.cells import Scored
 from editr1.matrix.config import Claim, Config
 from editr1.schema import derive_seed
-from editr1.stats import Estimate, accuracy, bootstrap_mean, half_credit, holm, mcnemar, paired_difference, pairwise_report, strict_credit
+from editr1.stats import (
+    Difference,
+    Estimate,
+    accuracy,
+    bootstrap_mean,
+    half_credit,
+    holm,
+    mcnemar,
+    paired_difference,
+    pairwise_report,
+    strict_credit,
+)
 from editr1.stats.intervals import Floats
 
 
@@ -120,11 +131,11 @@ def build(config: Config, scored: Mapping[str, Mapping[int, Scored]]) -> Table:
     """
     pooled = {name: pool(by_seed) for name, by_seed in scored.items() if by_seed}
     rows = tuple(_row(name, config.cells[name].about, answers) for name, answers in pooled.items())
-    compared = []
+    compared: list[tuple[str, str, Answers, Answers]] = []
     for a, b in config.comparisons:
         if common := sorted(scored.get(a, {}).keys() & scored.get(b, {}).keys()):
-            sides = [pool({seed: scored[name][seed] for seed in common}) for name in (a, b)]
-            compared.append((a, b, *sides))
+            x, y = (pool({seed: scored[name][seed] for seed in common}) for name in (a, b))
+            compared.append((a, b, x, y))
     tests = _tests(compared)
     return Table(rows, tests, tuple(judge_claim(claim, pooled, tests) for claim in config.claims))
 
@@ -176,12 +187,17 @@ def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test,
 
 def _test(a: str, b: str, x: Answers, y: Answers, counts: tuple[int, int, float, float]) -> Test:
     gain = paired_difference(half_credit(x.margins), half_credit(y.margins), x.tasks, rng=_rng(a, b, "gain"))
-    both = [key for key, value in x.scores.items() if value is not None and y.scores.get(key) is not None]
-    stricter = None
-    if both:
-        values = [[answers.scores[key] for key in both] for answers in (x, y)]
-        stricter = paired_difference(*values, [x.task_of[key] for key in both], rng=_rng(a, b, "score"))  # type: ignore[arg-type]
-    return Test(a, b, gain.estimate, gain.p_value, *counts, stricter.estimate if stricter else None, stricter.p_value if stricter else None)
+    change = _score_change(x, y, _rng(a, b, "score"))
+    return Test(a, b, gain.estimate, gain.p_value, *counts, change.estimate if change else None, change.p_value if change else None)
+
+
+def _score_change(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:
+    """Mean score of y minus that of x on the edits that both scored; None where there is none."""
+    both = [(key, first, second) for key, first in x.scores.items() if first is not None and (second := y.scores[key]) is not None]
+    if not both:
+        return None
+    tasks = [x.task_of[key] for key, _, _ in both]
+    return paired_difference([first for _, first, _ in both], [second for _, _, second in both], tasks, rng=rng)
 
 
 def judge_claim(claim: Claim, answers: Mapping[str, Answers], tests: Sequence[Test]) -> Verdict:

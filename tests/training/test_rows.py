@@ -70,6 +70,21 @@ def test_held_out_tasks_are_never_trained_on(tmp_path: Path) -> None:
     assert {pair.task.id for pair in pairs} == {row.task.id for row in rows}
 
 
+def test_one_half_of_the_tasks_can_be_left_out(run: Run) -> None:
+    assert len(read_selected(run, difficulty="random")) == 6
+    with pytest.raises(DataError, match="no trace of hard tasks"):
+        read_selected(run, difficulty="hard")
+
+
+def test_without_an_inspector_any_trace_that_parsed_is_learnt(tmp_path: Path) -> None:
+    run = Run.open(build_tiny_run(tmp_path / "run", num_tasks=12))
+    rows = read_selected(run, inspected=False)
+    assert len(rows) == 24
+    assert {row.trace.seed for row in rows} == {0, 1}  # the inspector kept 1 throughout
+    assert rows == read_selected(run, inspected=False)
+    assert len(read_selected(run, held_out_share=0.5, inspected=False)) < 24
+
+
 def test_no_kept_trace_is_an_error(run: Run) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
         read_selected(run, held_out_share=1.0)

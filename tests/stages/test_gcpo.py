@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from editr1.schema import Judgement, ParseFailure
+from editr1.schema import FAILURE_CODES, Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run
 from editr1.training.options import HeldOut, Machine, Schedule
@@ -50,7 +50,9 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     result = gcpo.run(config(verifier), run_dir)
     curve = Run.open(run_dir).curves("gcpo")
     assert [point["step"] for point in curve] == [1, 2, 3, 4]
-    assert {"parse_rate", "failed/NO_SCORE", "flat_groups", "weighted_advantage", "trace_tokens", "no_opponent"} <= curve[-1].keys()
+    assert {"win_ratio", "loss_ratio", "parse_rate", *(f"failed/{code}" for code in FAILURE_CODES)} <= curve[-1].keys()
+    assert {"flat_groups", "weighted_advantage", "trace_tokens", "no_opponent", "entropy"} <= curve[-1].keys()
+    assert {f"clip_ratio/{side}" for side in ("low_mean", "high_mean", "region_mean")} <= curve[-1].keys()
     saved = AutoModelForImageTextToText.from_pretrained(result.path)
     assert saved.get_output_embeddings().bias is None
 

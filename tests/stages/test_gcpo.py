@@ -84,7 +84,7 @@ def test_flat_pairs_are_drawn_anew_and_nothing_else_is(tmp_path: Path, schooled:
 
     def draw(again: int) -> tuple[list[list[int]], list[bool]]:
         chosen = dataclasses.replace(settings, resample_flat=again)
-        trainer, processor = gcpo._trainer(chosen, run, gcpo.pair_rows(run, gcpo.read_pairs(run), chosen.prompt_id, 4, 0))
+        trainer, _ = gcpo._trainer(chosen, run, gcpo.pair_rows(run, gcpo.read_pairs(run), chosen.prompt_id, 4, 0))
         rows = [trainer.train_dataset[i] for i in range(8) for _ in range(2)]
         prompts = [with_pictures(row) for row in rows]
         drawn = trainer.rollout_func(prompts, trainer)

@@ -13,7 +13,14 @@ from editr1.config import load_recipe, section
 from editr1.training.trainer import accumulation_steps
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FILES = sorted([*RECIPES.glob("paper/sft_*.yaml"), *RECIPES.glob("paper/gcpo_*.yaml"), *RECIPES.glob("qwen3_vl/*.yaml"), RECIPES / "qwen25vl_7b_rationales.yaml"])
+FILES = sorted(
+    [
+        *RECIPES.glob("paper/sft_*.yaml"),
+        *RECIPES.glob("paper/gcpo_*.yaml"),
+        *RECIPES.glob("qwen3_vl/*.yaml"),
+        RECIPES / "qwen25vl_7b_rationales.yaml",
+    ]
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -20,7 +20,13 @@ Rollout = Callable[[list[Any], Any], dict[str, Any]]
 
 
 def resampled(
-    rollouts: Sequence[Rollout], rows: PairRows, tokenizer: Any, num_traces: int, pairs_per_step: int, options: RewardOptions, max_tokens: int
+    rollouts: Sequence[Rollout],
+    rows: PairRows,
+    tokenizer: Any,
+    num_traces: int,
+    pairs_per_step: int,
+    options: RewardOptions,
+    max_tokens: int,
 ) -> Rollout:
     """A `rollout_func` of TRL's GRPOTrainer that draws with the first of `rollouts`, and flat pairs again with the next ones.
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from editr1.bench.base import JudgedEdit
 from editr1.cli import main
 from editr1.config import section
 from editr1.errors import BackendError, ConfigError
 from editr1.matrix.cells import Place, settings
 from editr1.matrix.config import Cell, Claim, Config
 from editr1.matrix.schedule import Task, estimate, run_all, tasks_left
+from editr1.store import Run
 from editr1.training.trainer import accumulation_steps
 from tiny_run import build_tiny_verifier
 
@@ -151,3 +156,28 @@ def test_a_matrix_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path,
     assert main(arguments) == 0
     assert "0 cells left" in capsys.readouterr().out
     assert weights.stat().st_mtime_ns == before
+
+
+def test_a_matrix_that_was_killed_goes_on_and_ends_with_the_same_answers(tmp_path: Path, recipe: Path) -> None:
+    """SIGKILL after the first cell's training; then two processes share what is left."""
+    arguments = ["bench", str(recipe), "--seeds", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-m", "editr1.cli", *arguments, "--run", str(killed), "--jobs", "1"], env=environment)
+    deadline = time.monotonic() + 180
+    while not (killed / "seed1" / "cells" / "direct" / "done.json").exists():
+        assert process.poll() is None, "the process ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    subprocess.run([sys.executable, "-m", "editr1.cli", *arguments, "--run", str(killed), "--jobs", "2"], env=environment, check=True)
+    assert main([*arguments, "--run", str(tmp_path / "whole"), "--jobs", "1"]) == 0
+    for name in ("direct", "gcpo"):
+        answers = [
+            {row.key: row.value for row in Run.open(root / "seed1").read(f"bench_pairs_{name}", JudgedEdit)}
+            for root in (killed, tmp_path / "whole")
+        ]
+        assert answers[0] == answers[1]
+    tables = [json.loads((root / "small.json").read_text()) for root in (killed, tmp_path / "whole")]
+    assert tables[0]["cells"] == tables[1]["cells"]

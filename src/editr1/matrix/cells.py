@@ -24,8 +24,10 @@ from editr1.bench.base import JudgedEdit
 from editr1.config import Component, create, fill_in, load_recipe, section
 from editr1.matrix.config import DATA, Cell, Config, Judging
 from editr1.store import Lane, Run
+from editr1.store._files import exclusive
 
 FOLDER = "cells"
+LOCKS = "locks"
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,19 @@ class Scored:
 
 
 def run_cell(place: Place, seed: int, name: str) -> None:
-    """Makes the seed's data (`name` = "data"), or trains and judges a cell whose predecessors are finished."""
+    """Makes the seed's data (`name` = "data"), or trains and judges a cell whose predecessors are finished.
+
+    Raises DataError when another process is at it: one that outlived a killed command would write the same files.
+    """
     config = place.config()
     run_dir = place.seed_dir(seed)
+    locks = place.root / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    with exclusive(locks / f"seed{seed}_{name}", f"cell {name} of seed {seed}"):
+        _make(place, config, seed, name, run_dir)
+
+
+def _make(place: Place, config: Config, seed: int, name: str, run_dir: Path) -> None:
     if name == DATA:
         for stage in config.data:
             _run_stage(stage, settings(place, config, seed), run_dir)

@@ -165,7 +165,8 @@ def _without_verdicts(text: str) -> str:
     if _style(text) == "json":
         return before
     lines = text[block.start : block.end].splitlines()
-    evidence = (line.rpartition("->")[0].strip().partition(" ")[2] for line in lines)
+    # The blank before the first word stays: a word-level tokenizer knows " style" and not "style".
+    evidence = (line.rpartition("->")[0].strip().removeprefix(line.split(" ", 1)[0]) for line in lines)
     return "\n".join(filter(None, [before, *evidence]))
 
 

@@ -37,7 +37,10 @@ def test_the_kept_trace_of_every_quadruple_is_the_lesson(run: Run) -> None:
     [
         ("score", "<score>9.5</score>"),
         ("verdicts", "F1 -> yes\nK1 -> yes\nQ1 -> yes\n<score>9.5</score>"),
-        ("reasoning", " red solid circle, want red solid circle\n white, want white\n clean, want clean\n<score>9.5</score>"),
+        (
+            "reasoning",
+            " red solid circle, want red solid circle -> yes\n white, want white -> yes\n clean, want clean -> yes\n<score>9.5</score>",
+        ),
     ],
 )
 def test_each_variant_learns_its_part_of_the_trace(run: Run, target: str, expected: str) -> None:

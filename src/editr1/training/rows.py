@@ -159,15 +159,15 @@ def _style(text: str) -> Literal["json", "lines"]:
 
 
 def _without_verdicts(text: str) -> str:
-    """The reasoning of a trace: JSON verdicts are cut out, of `F1 what is seen -> yes` the middle stays."""
+    """The reasoning of a trace. JSON verdicts are cut out; of `F1 what is seen, what is wanted -> yes` only the label goes, for there
+    the reasoning itself says what it concludes, and the label alone belongs to the principles that this student is not shown."""
     block = verdict_blocks(text)[-1]
     before = text[: block.start].rstrip()
     if _style(text) == "json":
         return before
-    lines = text[block.start : block.end].splitlines()
+    lines = (line.strip() for line in text[block.start : block.end].splitlines())
     # The blank before the first word stays: a word-level tokenizer knows " style" and not "style".
-    evidence = (line.rpartition("->")[0].strip().removeprefix(line.split(" ", 1)[0]) for line in lines)
-    return "\n".join(filter(None, [before, *evidence]))
+    return "\n".join(filter(None, [before, *(line.removeprefix(line.split(" ", 1)[0]) for line in lines)]))
 
 
 def mixed(

@@ -170,3 +170,10 @@ def test_the_shipped_checkpoints_are_small():
 
     assert (WEIGHTS.parent / "verifier_small" / "model.safetensors").exists()
     assert sum(path.stat().st_size for path in WEIGHTS.parent.rglob("*") if path.is_file()) < 25e6
+
+
+def test_only_the_verifier_has_sizes(capsys):
+    from editr1.cli import main
+
+    assert main(["pretrain-world", "editor", "--size", "small"]) == 2
+    assert "the editor has one size" in capsys.readouterr().err

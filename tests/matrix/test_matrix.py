@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -15,9 +14,9 @@ import yaml
 
 from editr1.bench.base import JudgedEdit
 from editr1.cli import main
-from editr1.config import section
+from editr1.config import to_plain
 from editr1.errors import BackendError, ConfigError
-from editr1.matrix.cells import Place, settings
+from editr1.matrix.cells import Place, stage_configs
 from editr1.matrix.config import Cell, Claim, Config
 from editr1.matrix.schedule import Task, estimate, run_all, tasks_left
 from editr1.store import Run
@@ -56,12 +55,12 @@ def test_every_cell_of_the_evidence_builds_and_the_whole_fits_its_time(tmp_path:
     place = Place(EVIDENCE, (), tmp_path)
     config = place.config()
     for name, cell in config.cells.items():
-        recipe = settings(place, config, 1, name)
-        for stage in (*config.data, *cell.first, cell.stage):
-            made = section(recipe, stage, importlib.import_module(f"editr1.stages.{stage}").Config)
-        assert made.output == f"cells/{name}"
-        assert made.seed == 1
-        accumulation_steps(made.batch_size if cell.stage == "sft" else made.traces_per_step, made.machine)
+        made = stage_configs(place, config, 1, name)
+        assert list(made) == [*cell.first, cell.stage]
+        trained = made[cell.stage]
+        assert (trained.output, trained.seed, trained.prompt_id) == (f"cells/{name}", 1, cell.prompt_id)
+        accumulation_steps(trained.batch_size if cell.stage == "sft" else trained.traces_per_step, trained.machine)
+    assert list(stage_configs(place, config, 1, "data")) == list(config.data)
     assert {claim.id for claim in config.claims} == {"E1", "E2", "E3", "E4"}
     assert len(config.seeds) == 3
     assert estimate(config, tasks_left(place, config, config.seeds, config.chosen([])), 2) <= 90
@@ -70,11 +69,11 @@ def test_every_cell_of_the_evidence_builds_and_the_whole_fits_its_time(tmp_path:
 def test_seeds_differ_in_data_and_cells_in_nothing_else(tmp_path: Path) -> None:
     place = Place(EVIDENCE, (), tmp_path)
     config = place.config()
-    first, second = settings(place, config, 0, "tv"), settings(place, config, 1, "tv")
-    assert first["tasks"]["source"]["options"]["seed"] != second["tasks"]["source"]["options"]["seed"]
-    t, v = settings(place, config, 0, "t")["sft"], settings(place, config, 0, "v")["sft"]
-    assert {key for key in t if t[key] != v.get(key)} == {"prompt_id", "target", "output"}
-    assert settings(place, config, 0, "tv_gcpo")["gcpo"]["model"] == str(tmp_path / "seed0" / "cells" / "tv")
+    first, second = (stage_configs(place, config, seed, "data") for seed in (0, 1))
+    assert first["tasks"].source.options["seed"] != second["tasks"].source.options["seed"]
+    t, v = (to_plain(stage_configs(place, config, 0, name)["sft"]) for name in ("t", "v"))
+    assert {key for key in t if t[key] != v[key]} == {"prompt_id", "target", "output"}
+    assert stage_configs(place, config, 0, "tv_gcpo")["gcpo"].model == "{run}/cells/tv"
 
 
 # --- order ------------------------------------------------------------------------------------------
@@ -150,6 +149,9 @@ def test_a_matrix_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path,
     table = json.loads((tmp_path / "docs" / "small.json").read_text())
     assert [cell["cell"] for cell in table["cells"]] == ["direct", "gcpo"]
     assert (tmp_path / "docs" / "small.md").read_text().startswith("# Small")
+    changed = ["--set", "sft.steps=2"]
+    assert main([*arguments, *changed]) == 2
+    assert "was made with sft.steps=1, now it is 2" in capsys.readouterr().err
     weights = run / "seed0" / "cells" / "gcpo" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     assert main([*arguments, "--table", "only"]) == 0

@@ -21,13 +21,15 @@ import editr1
 from editr1.bench._judging import judge_edits
 from editr1.bench._own_pairs import OwnPairs, open_pairs
 from editr1.bench.base import JudgedEdit
-from editr1.config import Component, create, fill_in, load_recipe, section
+from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
+from editr1.errors import DataError
 from editr1.matrix.config import DATA, Cell, Config, Judging
 from editr1.store import Lane, Run
-from editr1.store._files import exclusive
+from editr1.store._files import exclusive, read_json, write_json
 
 FOLDER = "cells"
 LOCKS = "locks"
+WORLD = Path(editr1.__file__).parent / "world" / "weights"
 
 
 @dataclass(frozen=True)
@@ -72,36 +74,64 @@ def run_cell(place: Place, seed: int, name: str) -> None:
 
 
 def _make(place: Place, config: Config, seed: int, name: str, run_dir: Path) -> None:
-    if name == DATA:
-        for stage in config.data:
-            _run_stage(stage, settings(place, config, seed), run_dir)
-        return
-    cell = config.cells[name]
-    recipe = settings(place, config, seed, name)
-    for stage in (*cell.first, cell.stage):
+    recipe = fill_in(_recipe(place, config, seed, name), run=str(run_dir), world=str(WORLD))
+    for stage in _stages(config, name):
         _run_stage(stage, recipe, run_dir)
-    judge(run_dir, name, cell, config.judging)
+    if name != DATA:
+        judge(run_dir, name, config.cells[name], config.judging)
+    write_json(_mark(run_dir, name), made_of(place, config, seed, name))
 
 
-def settings(place: Place, config: Config, seed: int, name: str | None = None) -> dict[str, Any]:
-    """The recipe of a seed, and of a cell where one is named: with its overrides, its predecessor's checkpoint and its own folder."""
+def _stages(config: Config, name: str) -> tuple[str, ...]:
+    return config.data if name == DATA else (*config.cells[name].first, config.cells[name].stage)
+
+
+def _recipe(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
+    """The recipe of a seed and a cell: with its overrides, its predecessor's checkpoint and its own folder."""
     overrides = [f"seed={seed}", *(text.replace("{seed}", str(seed)) for text in config.per_seed)]
     last: list[str] = []
-    if name is not None:
+    if name != DATA:
         cell = config.cells[name]
         overrides += cell.set
         last = [f"{cell.stage}.prompt_id={cell.prompt_id}", f"{cell.stage}.output={FOLDER}/{name}"]
         if cell.after is not None:
             last.append(f"{cell.stage}.model='{{run}}/{FOLDER}/{cell.after}'")
-    recipe = load_recipe(place.recipe, [*overrides, *place.overrides, *last])
-    world = Path(editr1.__file__).parent / "world" / "weights"
-    filled: dict[str, Any] = fill_in(recipe, run=str(place.seed_dir(seed)), world=str(world))
-    return filled
+    return load_recipe(place.recipe, [*overrides, *place.overrides, *last])
+
+
+def stage_configs(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
+    """The settings of every stage that a cell runs, as the stages read them; `{run}` stands where the seed's directory goes."""
+    recipe = _recipe(place, config, seed, name)
+    return {stage: section(recipe, stage, _module(stage).Config) for stage in _stages(config, name)}
+
+
+def made_of(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
+    """Everything that a cell's answers depend on, as plain values: its settings, and those of what it starts from."""
+    parts = {stage: _lasting(to_plain(made)) for stage, made in stage_configs(place, config, seed, name).items()}
+    if name == DATA:
+        return parts
+    before = made_of(place, config, seed, config.cells[name].after or DATA)
+    found: dict[str, Any] = json.loads(json.dumps({**parts, "judging": dataclasses.asdict(config.judging), "before": before}))
+    return found
+
+
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what only says how fast a stage runs."""
+    return {key: value for key, value in settings.items() if key not in ("engine", "machine", "concurrency")}
 
 
 def _run_stage(name: str, recipe: Mapping[str, Any], run_dir: Path) -> None:
-    stage = importlib.import_module(f"editr1.stages.{name}")
+    stage = _module(name)
     print(f"{name}: {stage.run(section(recipe, name, stage.Config), run_dir)}", flush=True)  # noqa: T201
+
+
+def _module(stage: str) -> Any:
+    return importlib.import_module(f"editr1.stages.{stage}")
+
+
+def _mark(run_dir: Path, name: str) -> Path:
+    """The file that says that a cell is finished, and what it was made of."""
+    return run_dir / "data.json" if name == DATA else run_dir / FOLDER / name / "cell.json"
 
 
 # --- judging ----------------------------------------------------------------------------------------
@@ -121,14 +151,30 @@ def judge(run_dir: Path, name: str, cell: Cell, how: Judging) -> None:
 
 
 def is_finished(place: Place, config: Config, seed: int, name: str) -> bool:
-    """Whether a cell (or the data) of a seed has nothing left to do."""
+    """Whether a cell (or the data) of a seed has nothing left to do.
+
+    Raises DataError when it was made with other settings: a table of old and new cells would compare nothing.
+    """
     run_dir = place.seed_dir(seed)
-    if not (run_dir / "env.json").exists():
+    path = _mark(run_dir, name)
+    if not path.exists():
         return False
-    run = Run.open(run_dir, create=False)
-    if name == DATA:
-        return run.has("05_inspections") and run.has("07_pairs")
-    return run.has(_table(name)) and (run_dir / FOLDER / name / "done.json").exists()
+    old, new = _flat(read_json(path)), _flat(json.loads(json.dumps(made_of(place, config, seed, name))))
+    if changed := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+        key = changed[0]
+        where = str(run_dir) if name == DATA else f"{run_dir / FOLDER / name} and {run_dir / _table(name)}"
+        raise DataError(
+            f"cell {name} of seed {seed} was made with {key}={old.get(key)!r}, now it is {new.get(key)!r}; "
+            f"restore the setting, delete {where}, or use another --run"
+        )
+    return True
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {key: item for name, part in value.items() for key, item in _flat(part, f"{prefix}.{name}" if prefix else name).items()}
 
 
 def read_scored(place: Place, config: Config, seed: int, name: str) -> Scored:

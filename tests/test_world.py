@@ -162,7 +162,7 @@ def test_the_small_verifier_is_made_of_layers_of_the_whole_one():
     for name, weight in small.items():
         origin = next((name.replace(new, old) for new, old in kept.items() if name.startswith(new)), name)
         assert (weight == whole[origin]).all(), name
-    assert sum(weight.numel() for weight in small.values()) < 0.7 * sum(weight.numel() for weight in whole.values())
+    assert sum(weight.numel() for weight in small.values()) < 0.8 * sum(weight.numel() for weight in whole.values())
 
 
 def test_the_shipped_checkpoints_are_small():

@@ -4,10 +4,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
 
-.PHONY: demo test check clean
+.PHONY: demo evidence test check clean
 
 demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo
+
+evidence: $(READY)  # what each part of the verifier is worth: 3 seeds, about 90 minutes on two cores; continues where it stopped
+	$(BIN)/editr1 bench recipes/evidence.yaml --run runs/evidence --out docs/results/evidence
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -150,3 +150,30 @@ def test_people_prefer_the_better_edit_and_call_equals_same():
 def test_cells_are_named_in_reading_order():
     assert CELLS[0] == "top-left"
     assert CELLS[8] == "bottom-right"
+
+
+def test_the_small_verifier_is_made_of_layers_of_the_whole_one():
+    from editr1.world.pretrain_verifier import KEPT, pruned
+    from editr1.world.tiny_vlm import WEIGHTS, Qwen2_5_VLForConditionalGeneration
+
+    whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS).state_dict()
+    small = pruned(WEIGHTS).state_dict()
+    kept = {f"{stack}{place}.": f"{stack}{layer}." for stack, layers in KEPT.items() for place, layer in enumerate(layers)}
+    for name, weight in small.items():
+        origin = next((name.replace(new, old) for new, old in kept.items() if name.startswith(new)), name)
+        assert (weight == whole[origin]).all(), name
+    assert sum(weight.numel() for weight in small.values()) < 0.8 * sum(weight.numel() for weight in whole.values())
+
+
+def test_the_shipped_checkpoints_are_small():
+    from editr1.world.tiny_vlm import WEIGHTS
+
+    assert (WEIGHTS.parent / "verifier_small" / "model.safetensors").exists()
+    assert sum(path.stat().st_size for path in WEIGHTS.parent.rglob("*") if path.is_file()) < 25e6
+
+
+def test_only_the_verifier_has_sizes(capsys):
+    from editr1.cli import main
+
+    assert main(["pretrain-world", "editor", "--size", "small"]) == 2
+    assert "the editor has one size" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from editr1.errors import ConfigError
-from editr1.schema import Judgement, ParseFailure
+from editr1.schema import FAILURE_CODES, Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run
 from editr1.training.options import HeldOut, Machine, Schedule
@@ -50,7 +52,9 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     result = gcpo.run(config(verifier), run_dir)
     curve = Run.open(run_dir).curves("gcpo")
     assert [point["step"] for point in curve] == [1, 2, 3, 4]
-    assert {"parse_rate", "failed/NO_SCORE", "flat_groups", "weighted_advantage", "trace_tokens", "no_opponent"} <= curve[-1].keys()
+    assert {"win_ratio", "loss_ratio", "parse_rate", *(f"failed/{code}" for code in FAILURE_CODES)} <= curve[-1].keys()
+    assert {"flat_groups", "weighted_advantage", "trace_tokens", "no_opponent", "entropy"} <= curve[-1].keys()
+    assert {f"clip_ratio/{side}" for side in ("low_mean", "high_mean", "region_mean")} <= curve[-1].keys()
     saved = AutoModelForImageTextToText.from_pretrained(result.path)
     assert saved.get_output_embeddings().bias is None
 
@@ -73,6 +77,54 @@ def test_watching_held_out_pairs_keeps_the_best_and_changes_no_step(tmp_path: Pa
     assert best["pair_accuracy"] == max(point["pair_accuracy"] for point in points)
     assert (Path(watched.path) / "best" / "model.safetensors").exists()
     assert (Path(watched.path) / "model.safetensors").read_bytes() == (Path(alone.path) / "model.safetensors").read_bytes()
+
+
+def test_flat_pairs_are_drawn_anew_and_nothing_else_is(tmp_path: Path, schooled: Path) -> None:
+    """The first draw of a step is the same with and without; a pair that had a gradient keeps its traces."""
+    run = Run.open(build_tiny_run(tmp_path / "run", num_tasks=8))
+    settings = config(schooled, pairs_per_step=4, share_prompts=True, machine=Machine(micro_batch=16, activation_checkpointing=False))
+
+    def draw(again: int) -> tuple[list[list[int]], list[bool]]:
+        chosen = dataclasses.replace(settings, resample_flat=again)
+        trainer, _ = gcpo._trainer(chosen, run, gcpo.pair_rows(run, gcpo.read_pairs(run), chosen.prompt_id, 4, 0))
+        rows = [trainer.train_dataset[i] for i in range(8) for _ in range(2)]
+        prompts = [with_pictures(row) for row in rows]
+        drawn = trainer.rollout_func(prompts, trainer)
+        return drawn["completion_ids"], drawn.get("resampled", [False] * 16)
+
+    (first, _), (second, redrawn) = draw(0), draw(2)
+    flat = [len({tuple(ids) for ids in first[start : start + 2]}) == 1 for start in range(0, 16, 2)]
+    assert any(redrawn)
+    assert not all(redrawn)
+    for pair in range(4):
+        mine = slice(4 * pair, 4 * pair + 4)
+        assert len(set(redrawn[mine])) == 1  # whole pairs
+        if redrawn[4 * pair]:
+            assert first[mine] != second[mine] or (flat[2 * pair] and flat[2 * pair + 1])
+        else:
+            assert first[mine] == second[mine]
+
+
+def test_resampling_is_logged_and_trains(tmp_path: Path, schooled: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run")
+    gcpo.run(config(schooled, share_prompts=True, resample_flat=1), run_dir)
+    assert all(0.0 <= point["resampled"] <= 1.0 for point in Run.open(run_dir).curves("gcpo"))
+    with pytest.raises(ValueError, match="needs share_prompts"):
+        config(schooled, resample_flat=1)
+
+
+def with_pictures(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The conversation as TRL hands it to a rollout: pictures in their places."""
+    pictures = iter(row["images"])
+    return [
+        {**message, "content": [{**part, "image": next(pictures)} if part["type"] == "image" else part for part in message["content"]]}
+        for message in row["prompt"]
+    ]
+
+
+def test_only_the_first_pairs_are_learnt_where_asked(tmp_path: Path, verifier: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run", num_tasks=6)
+    assert gcpo.run(config(verifier, max_pairs=2), run_dir).rows == 2
 
 
 def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,25 +58,26 @@ def test_settings_survive_as_json(tmp_path: Path, verifier: Path) -> None:
     assert Run.open(run_dir).curves("sft/06_scorer")
 
 
-def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
-    tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from editr1.training.tracking import Curves
-
-    whole = sft.run(config(verifier, steps=5), build_tiny_run(tmp_path / "whole"))
-    broken = build_tiny_run(tmp_path / "broken")
-    log = Curves.on_log
-
-    def interrupted(self: Curves, args: object, state: object, control: object, **kwargs: object) -> None:
-        log(self, args, state, control, **kwargs)  # type: ignore[arg-type]
-        if state.global_step == 3:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Curves, "on_log", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        sft.run(config(verifier, steps=5), broken)
-    monkeypatch.undo()
-    resumed = sft.run(config(verifier, steps=5), broken)
+def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Path, verifier: Path) -> None:
+    """SIGKILL between two checkpoints; weights, optimizer, random states and data order come out as if nothing had happened."""
+    whole = sft.run(config(verifier, steps=7), build_tiny_run(tmp_path / "whole"))
+    killed = build_tiny_run(tmp_path / "killed")
+    code = (
+        "import sys; from pathlib import Path; from test_sft import config; from editr1.stages import sft\n"
+        "sft.run(config(Path(sys.argv[1]), steps=7), Path(sys.argv[2]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", code, str(verifier), str(killed)], env=environment)
+    curve = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (curve.exists() and curve.read_text().count("\n") >= 3):
+        assert process.poll() is None, "the process ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "06_rrm_sft" / "done.json").exists()
+    resumed = sft.run(config(verifier, steps=7), killed)
     assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()
-    points = Run.open(broken).curves("sft")
-    assert [point["step"] for point in points] == [1, 2, 3, 4, 5]
+    losses = [[point["loss"] for point in Run.open(folder).curves("sft")] for folder in (tmp_path / "whole", killed)]
+    assert losses[0] == losses[1]

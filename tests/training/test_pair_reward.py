@@ -8,7 +8,7 @@ import pytest
 
 from editr1.errors import DataError
 from editr1.training.options import RewardOptions
-from editr1.training.pair_reward import PairReward, Played, figures, play
+from editr1.training.pair_reward import PairReward, Played, figures, is_flat, play
 
 
 def say(score: float | None) -> str:
@@ -91,6 +91,16 @@ def test_same_pairs_reward_closeness_where_asked() -> None:
 def test_skipping_flat_groups_scales_the_others() -> None:
     texts = [say(7), say(3), say(5), say(5)]  # winner's group: 1, 0; loser's group: 1/2, 1/2 (flat)
     assert PairReward(RewardOptions(skip_flat_groups=True))(texts, **columns("wwll", [0] * 4)) == [2.0, 0.0, 1.0, 1.0]
+
+
+def test_a_pair_is_flat_when_neither_side_teaches() -> None:
+    def match(winners: list[float], losers: list[float]) -> bool:
+        traces = [Played(0, side, False, tau, "", 1) for side, scores in (("w", winners), ("l", losers)) for tau in scores]
+        return is_flat(play(traces, RewardOptions())[0])
+
+    assert match([7, 8], [2, 3])  # all win
+    assert match([1, 2], [5, 6])  # all lose
+    assert not match([7, 3], [5, 5])  # the winner's traces differ in what they beat
 
 
 def test_length_costs_what_the_option_says() -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from editr1.errors import DataError
+from editr1.judge.parse import parse
+from editr1.judge.prompts import labels, render_score
+from editr1.schema import Judgement, Principle
 from editr1.store import Run, is_held_out
 from editr1.training.rows import Lesson, SelectedTraces, completion, mixed, pair_rows, read_pairs, read_selected
-from editr1.vlm.base import ChatRequest
+from editr1.vlm.base import ChatRequest, PromptContext
+from editr1.world.annotators import Decomposer
 from tiny_run import PRINCIPLES, build_tiny_run
 
 
@@ -33,11 +37,36 @@ def test_the_kept_trace_of_every_quadruple_is_the_lesson(run: Run) -> None:
     [
         ("score", "<score>9.5</score>"),
         ("verdicts", "F1 -> yes\nK1 -> yes\nQ1 -> yes\n<score>9.5</score>"),
-        ("reasoning", "red solid circle, want red solid circle\nwhite, want white\nclean, want clean\n<score>9.5</score>"),
+        (
+            "reasoning",
+            " red solid circle, want red solid circle -> yes\n white, want white -> yes\n clean, want clean -> yes\n<score>9.5</score>",
+        ),
     ],
 )
 def test_each_variant_learns_its_part_of_the_trace(run: Run, target: str, expected: str) -> None:
     assert completion(read_selected(run)[0].trace, PRINCIPLES, target) == expected  # type: ignore[arg-type]
+
+
+def test_every_variant_is_made_of_words_that_the_embedded_student_knows() -> None:
+    """An unknown word cannot be sampled, so a student that is taught one writes noise in its place."""
+    from editr1.schema import Trace
+    from editr1.world.annotators import Annotator
+    from editr1.world.tasks import TaskSource
+    from editr1.world.tiny_vlm import new_tokenizer
+
+    tokenizer = new_tokenizer()
+    for row in TaskSource(40, seed=1, compound_share=0.5):
+        context = PromptContext("decompose", row.instruction)
+        answer = Decomposer().chat([ChatRequest((row.image,), context=context)])[0]
+        principles = tuple(Principle(**one) for one in json.loads(answer.text))
+        request = render_score("compact", row.image, row.image, row.instruction, principles)
+        text = Annotator().chat([request])[0].text
+        outcome = parse(text, len(principles), labels=labels(principles))
+        assert isinstance(outcome, Judgement)
+        trace = Trace("x", text, outcome, "annotator", "compact", 0.0, 0)
+        for target in ("trace", "verdicts", "reasoning", "score"):
+            ids = tokenizer(completion(trace, principles, target))["input_ids"]
+            assert tokenizer.unk_token_id not in ids, (target, completion(trace, principles, target))
 
 
 def test_rows_of_a_pair_lie_side_by_side_winner_first(run: Run) -> None:
@@ -68,6 +97,21 @@ def test_held_out_tasks_are_never_trained_on(tmp_path: Path) -> None:
     settings.write_text(json.dumps({"held_out_share": 0.3}))
     pairs = read_pairs(run)
     assert {pair.task.id for pair in pairs} == {row.task.id for row in rows}
+
+
+def test_one_half_of_the_tasks_can_be_left_out(run: Run) -> None:
+    assert len(read_selected(run, difficulty="random")) == 6
+    with pytest.raises(DataError, match="no trace of hard tasks"):
+        read_selected(run, difficulty="hard")
+
+
+def test_without_an_inspector_any_trace_that_parsed_is_learnt(tmp_path: Path) -> None:
+    run = Run.open(build_tiny_run(tmp_path / "run", num_tasks=12))
+    rows = read_selected(run, inspected=False)
+    assert len(rows) == 24
+    assert {row.trace.seed for row in rows} == {0, 1}  # the inspector kept 1 throughout
+    assert rows == read_selected(run, inspected=False)
+    assert len(read_selected(run, held_out_share=0.5, inspected=False)) < 24
 
 
 def test_no_kept_trace_is_an_error(run: Run) -> None:

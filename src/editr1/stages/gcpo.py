@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from editr1.errors import ConfigError
+from editr1.schema import derive_seed
 from editr1.store import Run
 from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
@@ -51,6 +52,8 @@ class Config:
     pairs_per_step: int = 16
     num_traces: int = 8
     """N, traces an image. paper: "small"."""
+    max_pairs: int | None = None
+    """Only the first so many pairs of the training split; None = all. paper: 10k, under 1 % of the SFT data."""
     clip: float = 0.2
     """eps of the PPO clip. With one update a batch (`updates_per_batch` 1) the ratio is 1 and never clipped."""
     updates_per_batch: int = 1
@@ -58,6 +61,9 @@ class Config:
     share_prompts: bool = False
     """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
     fraction of the work. For the transformers engine without activation checkpointing, where the model fits one process."""
+    resample_flat: int = 0
+    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.resampling`. Needs
+    `share_prompts`. paper: no resampling."""
     reward: RewardOptions = field(default_factory=RewardOptions)
     generation: Generation = field(default_factory=Generation)
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-6))
@@ -73,8 +79,13 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
             raise ValueError("share_prompts needs generation.engine=transformers and machine.activation_checkpointing=false")
+
+        if self.resample_flat < 0 or (self.resample_flat and not self.share_prompts):
+            raise ValueError("resample_flat is a number of further draws, and needs share_prompts=true")
 
     @property
     def traces_per_step(self) -> int:
@@ -88,7 +99,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for missing pairs or a pair torn apart.
     """
     store = Run.open(run_dir, create=False)
-    pairs = read_pairs(store, with_same=config.reward.same_tolerance is not None)
+    pairs = read_pairs(store, with_same=config.reward.same_tolerance is not None, limit=config.max_pairs)
     num_batches = -(-config.steps // config.updates_per_batch)
     rows = pair_rows(store, pairs, config.prompt_id, num_batches * config.pairs_per_step, config.seed)
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
@@ -120,7 +131,6 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
 
     from editr1.training.model import forbid_tokens, forbidden_tokens, load_model, load_processor, lora_config
     from editr1.training.pair_reward import PairReward
-    from editr1.training.rollout import shared_rollout
     from editr1.training.shared_prefix import share_prefixes
     from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
 
@@ -142,7 +152,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
         processing_class=processor,
         peft_config=lora_config(config.trained),
         optimizers=optimizers(model, config.schedule),
-        rollout_func=shared_rollout(processor, sampling, how.batch_size, config.seed) if config.share_prompts else None,
+        rollout_func=_rollout(config, rows, processor, sampling) if config.share_prompts else None,
     )
     if config.share_prompts and not share_prefixes(model):
         raise ConfigError(f"gcpo.share_prompts: {type(model).__name__} does not tell its positions; set it to false")
@@ -153,6 +163,20 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
         folder = store.dir / config.output
         trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder))
     return trainer, processor
+
+
+def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:
+    """Sampling that reads each prompt once, and draws flat pairs anew where asked for."""
+    from editr1.training.resampling import resampled
+    from editr1.training.rollout import shared_rollout
+
+    seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
+    draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed) for seed in seeds]
+    if len(draws) == 1:
+        return draws[0]
+    return resampled(
+        draws, rows, processor.tokenizer, config.num_traces, config.pairs_per_step, config.reward, config.generation.max_tokens
+    )
 
 
 def _objective(config: Config) -> dict[str, Any]:

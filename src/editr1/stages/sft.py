@@ -3,6 +3,7 @@
     02_principles 03_candidates 04_traces 05_inspections  ->  06_rrm_sft
 
 One row is (x_ref, x_edit, q, P) -> the trace that the selector kept. Only the trace is learnt, never the prompt.
+For comparison the stage also learns from traces that nobody inspected, or from rationales of human pairs (`lessons`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,18 @@ from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.store import Run
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
-from editr1.training.rows import Lesson, SelectedTraces, Target, lesson_row, mixed, read_selected
+from editr1.training.rows import (
+    Difficulty,
+    Lesson,
+    Selected,
+    SelectedTraces,
+    Source,
+    Target,
+    lesson_row,
+    mixed,
+    read_rationales,
+    read_selected,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,13 @@ class Config:
     """The question; the trained model must be asked with the same one."""
     target: Target = "trace"
     """What of the kept trace is learnt: the whole (T+V), `verdicts` (V), `reasoning` (T), or the `score` alone (no principles)."""
+    lessons: Source = "inspected"
+    """Whose traces are learnt: those that the inspector kept, `uninspected` ones (any that parsed, drawn by seed: what the inspector
+    is worth), or the `rationales` of `07_rationales` that explain people's pairs (what GCPO is worth on the same pairs)."""
+    difficulty: Difficulty | None = None
+    """Only tasks of this half of the cold-start data; None = both (paper: 100k + 100k)."""
+    max_pairs: int | None = None
+    """Only for `rationales`: the first so many pairs, as `gcpo.max_pairs` counts them."""
     output: str = "06_rrm_sft"
     """Folder of the run directory; a second student of the same data (a scorer without principles) takes another one."""
     steps: int = 2000
@@ -52,6 +71,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.replay_every < 2:
             raise ValueError("steps and batch_size must be at least 1, replay_every at least 2")
+        if self.max_pairs is not None and (self.lessons != "rationales" or self.max_pairs < 1):
+            raise ValueError("max_pairs is at least 1, and for lessons=rationales")
 
 
 def run(config: Config, run_dir: Path) -> Checkpoint:
@@ -60,7 +81,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
     """
     store = Run.open(run_dir, create=False)
-    rows = read_selected(store, config.held_out_share)
+    rows = _lessons(config, store)
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
@@ -70,6 +91,12 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
     return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine)
+
+
+def _lessons(config: Config, store: Run) -> list[Selected]:
+    if config.lessons == "rationales":
+        return read_rationales(store, config.difficulty, config.max_pairs)
+    return read_selected(store, config.held_out_share, config.difficulty, config.lessons == "inspected")
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:

@@ -44,6 +44,7 @@ TABLES: dict[str, type] = {
     "07_pairs": PreferencePair,
 }
 STAGE_OF = {"01_tasks": "tasks", "02_principles": "decompose", "03_candidates": "generate", "04_traces": "score"} | {
+    "07_rationales": "rationales",
     "05_inspections": "inspect",
     "07_pairs": "pairs",
 }

@@ -100,7 +100,7 @@ class RewardOptions:
     paper: such pairs are left out."""
     skip_flat_groups: bool = False
     """Scale the ratios by groups / groups with a gradient, so that the loss is a mean over the groups that teach something.
-    paper: mean over all groups."""
+    paper: mean over all groups. `gcpo.resample_flat` draws them anew instead."""
     length_penalty: float = 0.0
     """Subtracted from the ratio per 1,000 generated tokens. paper: none; its traces grow longer with training."""
 

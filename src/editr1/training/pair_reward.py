@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,7 @@ class PairReward:
         same: Sequence[bool] | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
+        resampled: Sequence[bool] | None = None,
         **_: Any,
     ) -> list[float]:
         """The ratio of every local completion, in order, each in [0, 1] under the default options.
@@ -89,22 +90,31 @@ class PairReward:
         lengths = [len(ids) for ids in completion_ids] if completion_ids else [len(text.split()) for text in texts]
         local = []
         for i, text in enumerate(texts):
-            truncated = self.max_tokens is not None and lengths[i] >= self.max_tokens
-            outcome = parse(
-                text,
-                len(labels[i]),
-                labels=labels[i],
-                needs_verdicts=needs_verdicts[i],
-                truncated=truncated,
-                prompt_text=prompt_text[i],
-            )
-            score, code = (outcome.score, "") if isinstance(outcome, Judgement) else (math.nan, outcome.code)
-            local.append(Played(int(pair[i]), side[i], bool(same[i]), score, code, lengths[i]))
+            row = {"pair": pair[i], "side": side[i], "same": same[i], "labels": labels[i]} | {
+                "needs_verdicts": needs_verdicts[i],
+                "prompt_text": prompt_text[i],
+            }
+            local.append(read_trace(text, row, lengths[i], self.max_tokens))
         matches = play((self.gather or gather_from_ranks)(local), self.options)
         if log_metric is not None:
-            for name, value in figures(matches).items():
+            values = figures(matches) | ({"resampled": sum(resampled) / len(resampled)} if resampled else {})
+            for name, value in values.items():
                 log_metric(name, value)
         return _local_rewards(local, matches)
+
+
+def read_trace(text: str, row: Mapping[str, Any], num_tokens: int, max_tokens: int | None) -> Played:
+    """What Phi reads in a trace. row: the columns `pair side same labels needs_verdicts prompt_text` of `rows.PairRows`."""
+    outcome = parse(
+        text,
+        len(row["labels"]),
+        labels=row["labels"],
+        needs_verdicts=row["needs_verdicts"],
+        truncated=max_tokens is not None and num_tokens >= max_tokens,
+        prompt_text=row["prompt_text"],
+    )
+    score, code = (outcome.score, "") if isinstance(outcome, Judgement) else (math.nan, outcome.code)
+    return Played(int(row["pair"]), row["side"], bool(row["same"]), score, code, num_tokens)
 
 
 def completion_text(completion: Any) -> str:
@@ -158,6 +168,11 @@ def _without_flat(matches: dict[int, Match]) -> dict[int, Match]:
     num_active = sum(bool((ratio != ratio[0]).any()) for ratio in groups)
     scale = len(groups) / max(num_active, 1)
     return {n: Match(m.winners, m.losers, m.ratio_w * scale, m.ratio_l * scale) for n, m in matches.items()}
+
+
+def is_flat(match: Match) -> bool:
+    """Whether neither group of a pair has a gradient."""
+    return all(bool((ratio == ratio[0]).all()) for ratio in (match.ratio_w, match.ratio_l))
 
 
 def figures(matches: dict[int, Match]) -> dict[str, float]:

@@ -8,6 +8,7 @@ A row is rendered when the trainer asks for it, so that pictures lie in memory f
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from typing import Any, Literal, Protocol
 from editr1.errors import DataError
 from editr1.judge.parse import render, verdict_blocks
 from editr1.judge.prompts import labels, render_score, request_text, score_traits
-from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace
-from editr1.store import Run, is_held_out, preference_pairs, with_inspections
+from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace, derive_seed
+from editr1.store import Run, is_held_out, preference_pairs, with_inspections, with_traces
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 Target = Literal["trace", "verdicts", "reasoning", "score"]
+Source = Literal["inspected", "uninspected", "rationales"]
+Difficulty = Literal["random", "hard"]
+RATIONALES = "07_rationales"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +79,58 @@ class SelectedTraces:
         return Lesson(request, completion(row.trace, row.principles, self.target))
 
 
-def read_selected(run: Run, held_out_share: float = 0.0) -> list[Selected]:
-    """Every quadruple whose trace was kept, in the order of the tasks, without those of held-out tasks.
+def read_selected(run: Run, held_out_share: float = 0.0, difficulty: Difficulty | None = None, inspected: bool = True) -> list[Selected]:
+    """Every quadruple with the trace that the inspector kept, in the order of the tasks, without those of held-out tasks.
 
-    Raises DataError when the tables do not fit together or no trace was kept.
+    difficulty: only tasks of one half. inspected: False takes any trace that parsed, drawn by the quadruple's id, and asks no inspector.
+    Raises DataError when the tables do not fit together or no trace is left.
     """
+    found = _kept(run) if inspected else _any_parsed(run)
+    rows = [row for row in found if not is_held_out(row.task.id, held_out_share) and difficulty in (None, row.task.difficulty)]
+    if not rows:
+        which = f" of {difficulty} tasks" if difficulty else ""
+        raise DataError(f"{run.dir} holds no trace{which} to learn: nothing to train on; look at 05_inspections/dropped.jsonl")
+    return rows
+
+
+def _kept(run: Run) -> Iterator[Selected]:
+    for quadruple, traces, inspection in with_inspections(run):
+        if inspection.chosen is not None:
+            yield Selected(quadruple.task, quadruple.principles, quadruple.candidate, traces[inspection.chosen])
+
+
+def _any_parsed(run: Run) -> Iterator[Selected]:
+    for quadruple, traces in with_traces(run):
+        num = len(quadruple.principles)
+        parsed = [trace for trace in traces if isinstance(trace.outcome, Judgement) and len(trace.outcome.verdicts) == num]
+        if parsed:
+            trace = random.Random(derive_seed(0, "uninspected", quadruple.id)).choice(parsed)
+            yield Selected(quadruple.task, quadruple.principles, quadruple.candidate, trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Rationale:
+    """A row of `07_rationales`: for both edits of a human pair one trace each, from which the people's choice can be told."""
+
+    pair_id: str
+    winner: Trace
+    loser: Trace
+
+
+def read_rationales(run: Run, difficulty: Difficulty | None = None, max_pairs: int | None = None) -> list[Selected]:
+    """Two rows a pair whose rationales were kept, the preferred edit first. Raises DataError when there is none.
+
+    max_pairs: only pairs among the first so many of the training split, kept or not.
+    """
+    pairs = {pair.id: pair for pair in read_pairs(run, limit=max_pairs)}
     rows = [
-        Selected(quadruple.task, quadruple.principles, quadruple.candidate, traces[inspection.chosen])
-        for quadruple, traces, inspection in with_inspections(run)
-        if inspection.chosen is not None and not is_held_out(quadruple.task.id, held_out_share)
+        Selected(pairs[rationale.pair_id].task, pairs[rationale.pair_id].principles, edit, trace)
+        for rationale in run.read(RATIONALES, Rationale)
+        if rationale.pair_id in pairs and difficulty in (None, pairs[rationale.pair_id].task.difficulty)
+        for edit, trace in ((pairs[rationale.pair_id].winner, rationale.winner), (pairs[rationale.pair_id].loser, rationale.loser))
     ]
     if not rows:
-        raise DataError(f"no inspection in {run.dir} kept a trace: nothing to train on; look at 05_inspections/dropped.jsonl")
+        raise DataError(f"no rationale in {run.dir / RATIONALES} can be learnt; look at its dropped.jsonl")
     return rows
 
 
@@ -115,14 +159,15 @@ def _style(text: str) -> Literal["json", "lines"]:
 
 
 def _without_verdicts(text: str) -> str:
-    """The reasoning of a trace: JSON verdicts are cut out, of `F1 what is seen -> yes` the middle stays."""
+    """The reasoning of a trace. JSON verdicts are cut out; of `F1 what is seen, what is wanted -> yes` only the label goes, for there
+    the reasoning itself says what it concludes, and the label alone belongs to the principles that this student is not shown."""
     block = verdict_blocks(text)[-1]
     before = text[: block.start].rstrip()
     if _style(text) == "json":
         return before
-    lines = text[block.start : block.end].splitlines()
-    evidence = (line.rpartition("->")[0].strip().partition(" ")[2] for line in lines)
-    return "\n".join(filter(None, [before, *evidence]))
+    lines = (line.strip() for line in text[block.start : block.end].splitlines())
+    # The blank before the first word stays: a word-level tokenizer knows " style" and not "style".
+    return "\n".join(filter(None, [before, *(line.removeprefix(line.split(" ", 1)[0]) for line in lines)]))
 
 
 def mixed(
@@ -239,9 +284,13 @@ def held_out_rows(run: Run, prompt_id: str, limit: int) -> PairRows:
     return PairRows(run, pairs, list(range(len(pairs))), prompt_id)
 
 
-def read_pairs(run: Run, with_same: bool = False) -> list[PreferencePair]:
-    """The training split of the pairs that people decided; "same" only when asked for (the paper leaves it out)."""
-    return [pair for pair in preference_pairs(run, "train") if with_same or pair.label != "same"]
+def read_pairs(run: Run, with_same: bool = False, limit: int | None = None) -> list[PreferencePair]:
+    """The training split of the pairs that people decided; "same" only when asked for (the paper leaves it out).
+
+    limit: only the first so many.
+    """
+    found = (pair for pair in preference_pairs(run, "train") if with_same or pair.label != "same")
+    return list(itertools.islice(found, limit))
 
 
 def _epochs(num_rows: int, rng: random.Random) -> Iterator[int]:

@@ -91,7 +91,9 @@ def new_processor() -> Qwen2_5_VLProcessor:
     )
 
 
-def new_model(text_width: int = 128, text_layers: int = 4, vision_width: int = 192) -> Qwen2_5_VLForConditionalGeneration:
+def new_model(
+    text_width: int = 128, text_layers: int = 4, vision_width: int = 192, vision_layers: int = 2
+) -> Qwen2_5_VLForConditionalGeneration:
     """The architecture with fresh weights (from torch's global generator; callers seed it)."""
     index = {token: number for number, token in enumerate(VOCABULARY)}
     config = Qwen2_5_VLConfig(
@@ -110,7 +112,7 @@ def new_model(text_width: int = 128, text_layers: int = 4, vision_width: int = 1
             "pad_token_id": index["<|endoftext|>"],
         },
         vision_config={
-            "depth": 2,
+            "depth": vision_layers,
             "hidden_size": vision_width,
             "intermediate_size": 512,
             "num_heads": vision_width // 32,
@@ -119,7 +121,7 @@ def new_model(text_width: int = 128, text_layers: int = 4, vision_width: int = 1
             "spatial_merge_size": 1,
             "temporal_patch_size": 2,
             "window_size": SIZE,
-            "fullatt_block_indexes": [0, 1],
+            "fullatt_block_indexes": list(range(vision_layers)),
             "initializer_range": 0.06,
         },
         image_token_id=index["<|image_pad|>"],

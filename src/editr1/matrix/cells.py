@@ -1,0 +1,195 @@
+"""One cell: the data that its seed shares, its training stage, and its scores of the held-out pairs.
+
+    RUN/seed0/01_tasks ...        the data of a seed, made once
+    RUN/seed0/cells/tv/           the checkpoint
+    RUN/seed0/bench_pairs_tv/     a score for every held-out edit
+
+Everything here continues where a killed process stopped, because the stages and the judging do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import editr1
+from editr1.bench._judging import judge_edits
+from editr1.bench._own_pairs import OwnPairs, open_pairs
+from editr1.bench.base import JudgedEdit
+from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
+from editr1.errors import DataError
+from editr1.matrix.config import DATA, Cell, Config, Judging
+from editr1.store import Lane, Run
+from editr1.store._files import exclusive, read_json, write_json
+
+FOLDER = "cells"
+LOCKS = "locks"
+WORLD = Path(editr1.__file__).parent / "world" / "weights"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A recipe at work in a run directory."""
+
+    recipe: Path
+    overrides: tuple[str, ...]
+    root: Path
+
+    def config(self) -> Config:
+        """The matrix. Raises ConfigError for a recipe without one."""
+        return section(load_recipe(self.recipe, self.overrides), "bench", Config)
+
+    def seed_dir(self, seed: int) -> Path:
+        return self.root / f"seed{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one cell said about the held-out pairs of one seed."""
+
+    pairs: OwnPairs
+    judged: Mapping[str, JudgedEdit]
+    """By edit."""
+    num_rows: int
+    """Rows that its training drew from: quadruples, or pairs."""
+    steps: int
+
+
+def run_cell(place: Place, seed: int, name: str) -> None:
+    """Makes the seed's data (`name` = "data"), or trains and judges a cell whose predecessors are finished.
+
+    Raises DataError when another process is at it: one that outlived a killed command would write the same files.
+    """
+    config = place.config()
+    run_dir = place.seed_dir(seed)
+    locks = place.root / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    with exclusive(locks / f"seed{seed}_{name}", f"cell {name} of seed {seed}"):
+        _make(place, config, seed, name, run_dir)
+
+
+def _make(place: Place, config: Config, seed: int, name: str, run_dir: Path) -> None:
+    recipe = fill_in(_recipe(place, config, seed, name), run=str(run_dir), world=str(WORLD))
+    for stage in _stages(config, name):
+        _run_stage(stage, recipe, run_dir)
+    if name != DATA:
+        judge(run_dir, name, config.cells[name], config.judging)
+    write_json(_mark(run_dir, name), made_of(place, config, seed, name))
+
+
+def _stages(config: Config, name: str) -> tuple[str, ...]:
+    return config.data if name == DATA else (*config.cells[name].first, config.cells[name].stage)
+
+
+def _recipe(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
+    """The recipe of a seed and a cell: with its overrides, its predecessor's checkpoint and its own folder."""
+    overrides = [f"seed={seed}", *(text.replace("{seed}", str(seed)) for text in config.per_seed)]
+    last: list[str] = []
+    if name != DATA:
+        cell = config.cells[name]
+        overrides += cell.set
+        last = [f"{cell.stage}.prompt_id={cell.prompt_id}", f"{cell.stage}.output={FOLDER}/{name}"]
+        if cell.after is not None:
+            last.append(f"{cell.stage}.model='{{run}}/{FOLDER}/{cell.after}'")
+    return load_recipe(place.recipe, [*overrides, *place.overrides, *last])
+
+
+def stage_configs(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
+    """The settings of every stage that a cell runs, as the stages read them; `{run}` stands where the seed's directory goes."""
+    recipe = _recipe(place, config, seed, name)
+    return {stage: section(recipe, stage, _module(stage).Config) for stage in _stages(config, name)}
+
+
+def made_of(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
+    """Everything that a cell's answers depend on, as plain values: its settings, and those of what it starts from."""
+    parts = {stage: _lasting(to_plain(made)) for stage, made in stage_configs(place, config, seed, name).items()}
+    if name == DATA:
+        return parts
+    before = made_of(place, config, seed, config.cells[name].after or DATA)
+    found: dict[str, Any] = json.loads(json.dumps({**parts, "judging": dataclasses.asdict(config.judging), "before": before}))
+    return found
+
+
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what only says how fast a stage runs."""
+    return {key: value for key, value in settings.items() if key not in ("engine", "machine", "concurrency")}
+
+
+def _run_stage(name: str, recipe: Mapping[str, Any], run_dir: Path) -> None:
+    stage = _module(name)
+    print(f"{name}: {stage.run(section(recipe, name, stage.Config), run_dir)}", flush=True)  # noqa: T201
+
+
+def _module(stage: str) -> Any:
+    return importlib.import_module(f"editr1.stages.{stage}")
+
+
+def _mark(run_dir: Path, name: str) -> Path:
+    """The file that says that a cell is finished, and what it was made of."""
+    return run_dir / "data.json" if name == DATA else run_dir / FOLDER / name / "cell.json"
+
+
+# --- judging ----------------------------------------------------------------------------------------
+
+
+def judge(run_dir: Path, name: str, cell: Cell, how: Judging) -> None:
+    """Scores of all held-out edits by the cell's checkpoint, into a table that survives a kill. All cells are asked with the same seeds."""
+    run = Run.open(run_dir, create=False)
+    pairs = open_pairs(run_dir, "held_out", how.num_pairs)
+    path = run_dir / FOLDER / name
+    vlm = create("vlm", Component("local", {"path": str(path), "batch_size": how.batch_size}))
+    options = {"prompt_id": cell.prompt_id, "num_traces": how.num_traces, "temperature": how.temperature, "max_tokens": how.max_tokens}
+    model = create("judges", Component("rrm", {"vlm": vlm, **options}))
+    asked = {"cell": name, "judging": dataclasses.asdict(how), "prompt_id": cell.prompt_id, "weights": _finished(path)}
+    lane = Lane(batch_size=max(1, how.batch_size // how.num_traces))
+    judge_edits(run, _table(name), pairs.edits(), model, settings=asked, lane=lane)
+
+
+def is_finished(place: Place, config: Config, seed: int, name: str) -> bool:
+    """Whether a cell (or the data) of a seed has nothing left to do.
+
+    Raises DataError when it was made with other settings: a table of old and new cells would compare nothing.
+    """
+    run_dir = place.seed_dir(seed)
+    path = _mark(run_dir, name)
+    if not path.exists():
+        return False
+    old, new = _flat(read_json(path)), _flat(json.loads(json.dumps(made_of(place, config, seed, name))))
+    if changed := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+        key = changed[0]
+        where = str(run_dir) if name == DATA else f"{run_dir / FOLDER / name} and {run_dir / _table(name)}"
+        raise DataError(
+            f"cell {name} of seed {seed} was made with {key}={old.get(key)!r}, now it is {new.get(key)!r}; "
+            f"restore the setting, delete {where}, or use another --run"
+        )
+    return True
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {key: item for name, part in value.items() for key, item in _flat(part, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def read_scored(place: Place, config: Config, seed: int, name: str) -> Scored:
+    """A finished cell's answers."""
+    run_dir = place.seed_dir(seed)
+    run = Run.open(run_dir, create=False)
+    done = _finished(run_dir / FOLDER / name)
+    judged = dict(run.keyed(_table(name), JudgedEdit))
+    return Scored(open_pairs(run_dir, "held_out", config.judging.num_pairs), judged, done["rows"], done["steps"])
+
+
+def _table(name: str) -> str:
+    return f"bench_pairs_{name}"
+
+
+def _finished(checkpoint: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads((checkpoint / "done.json").read_text(encoding="utf-8"))
+    return found

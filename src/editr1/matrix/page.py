@@ -1,0 +1,103 @@
+"""The table of a matrix as people and programs read it: Markdown and JSON, with what it ran on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editr1.matrix.config import Config
+from editr1.matrix.table import Row, Table, Test, Verdict
+from editr1.stats import Estimate
+
+
+def as_json(config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """Everything, full precision."""
+    return {
+        "environment": dict(environment),
+        "seeds": list(seeds),
+        "judging": dataclasses.asdict(config.judging),
+        "cells": [dataclasses.asdict(row) for row in table.rows],
+        "comparisons": [dataclasses.asdict(test) for test in table.tests],
+        "claims": [verdict.line() for verdict in table.verdicts],
+    }
+
+
+def last_line(name: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The closing JSON object: the share of claims that hold, of those that were measured."""
+    measured = [verdict for verdict in verdicts if verdict.holds is not None]
+    held = sum(verdict.holds is True for verdict in measured)
+    return {
+        "measure": f"{name}: share of claims that hold",
+        "value": held / len(measured) if measured else None,
+        "n": len(measured),
+        "goal": "every claim holds",
+        "holds": held == len(verdicts) if len(measured) == len(verdicts) else None,
+    }
+
+
+def as_markdown(name: str, config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """The page under docs/results."""
+    parts = [
+        f"# {name.capitalize()}: what each part of the verifier is worth",
+        _intro(name, config, environment, seeds),
+        "## Claims",
+        _table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts]),
+        "## Cells",
+        _table(_CELL_HEAD, [_cell_line(row) for row in table.rows]),
+        _ABOUT_CELLS,
+        "## Paired comparisons",
+        _table(_TEST_HEAD, [_test_line(test) for test in table.tests]),
+        _ABOUT_TESTS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _intro(name: str, config: Config, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    how, commit = config.judging, environment["commit"][:10] or "unknown"
+    return (
+        f"Made by `editr1 bench` from `recipes/{name}.yaml` at commit `{commit}`, torch {environment['packages']['torch']}, "
+        f"seeds {', '.join(map(str, seeds))}. Every cell scores the same held-out edits one by one, as the mean of {how.num_traces} "
+        "traces; seeds have tasks of their own and are pooled. Intervals (95 %) resample whole tasks."
+    )
+
+
+_ABOUT_CELLS = (
+    """Accuracy counts a tie and an unscored pair as half, strict accuracy as wrong. Rows: what training drew from, of one seed."""
+)
+_ABOUT_TESTS = """Gain: accuracy of the second cell minus that of the first on the same pairs. p: exact McNemar on strict right and wrong,
+by Holm over all lines. Score: mean score of the second minus that of the first on the same edits."""
+_CELL_HEAD = ("cell", "what it is", "accuracy", "95 %", "strict", "by seed", "pairs", "ties", "unscored", "mean score", "rows", "steps")
+_TEST_HEAD = ("second over first", "gain, points", "95 %", "p (Holm)", "only first / only second right", "score", "95 %")
+_CLAIM_HEAD = ("claim", "", "goal", "what was measured", "")
+
+
+def _cell_line(row: Row) -> tuple[str, ...]:
+    seeds = " ".join(f"{value:.3f}" for _, value in sorted(row.by_seed.items()))
+    unscored = f"{row.num_unscored / row.half.n:.1%}"
+    score = f"{row.score.value:.2f} ({_span(row.score, '.2f')})" if row.score else "-"
+    ties = "-" if row.tie_rate is None else f"{row.tie_rate:.1%}"
+    head = (row.cell, row.about, f"{row.half.value:.3f}", _span(row.half, ".3f"), f"{row.strict.value:.3f}", seeds)
+    return (*head, str(row.half.n), ties, unscored, score, str(row.num_rows), str(row.steps))
+
+
+def _test_line(test: Test) -> tuple[str, ...]:
+    low, high = (None if bound is None else 100 * bound for bound in (test.gain.low, test.gain.high))
+    gain = Estimate(100 * test.gain.value, low, high, test.gain.n, test.gain.num_clusters)
+    score = (f"{test.stricter.value:+.2f}", _span(test.stricter, "+.2f")) if test.stricter else ("-", "-")
+    head = (f"{test.b} over {test.a}", f"{gain.value:+.1f}", _span(gain, "+.1f"), f"{test.p_holm:.2g}")
+    return (*head, f"{test.only_a} / {test.only_b}", *score)
+
+
+def _claim_line(verdict: Verdict) -> tuple[str, ...]:
+    result = {True: "holds", False: "**does not hold**", None: "not measured"}[verdict.holds]
+    return verdict.id, verdict.measure, verdict.goal, verdict.why, result
+
+
+def _span(estimate: Estimate, spec: str) -> str:
+    return "-" if estimate.low is None or estimate.high is None else f"{estimate.low:{spec}} to {estimate.high:{spec}}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

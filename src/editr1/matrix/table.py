@@ -1,0 +1,246 @@
+"""From the cells' scores to the table: accuracies with intervals, paired tests, and whether each claim holds.
+
+Seeds are pooled: every seed has tasks of its own, so a resample draws whole tasks of all seeds (cluster bootstrap), and the exact
+McNemar test counts the discordant pairs of all seeds. Its p values are adjusted by Holm over all comparisons of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from editr1.bench.pairs import decisive, pair_margins
+from editr1.matrix.cells import Scored
+from editr1.matrix.config import Claim, Config
+from editr1.schema import derive_seed
+from editr1.stats import (
+    Difference,
+    Estimate,
+    accuracy,
+    bootstrap_mean,
+    half_credit,
+    holm,
+    mcnemar,
+    paired_difference,
+    pairwise_report,
+    strict_credit,
+)
+from editr1.stats.intervals import Floats
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A cell's answers of all seeds, pooled. Margins and tasks run over the decisive pairs, scores over the edits."""
+
+    margins: Floats
+    """`[D]` score of the preferred edit minus the other; nan = unscored."""
+    tasks: tuple[str, ...]
+    """`[D]`, what resampling draws."""
+    scores: dict[str, float | None]
+    """By seed and edit."""
+    task_of: dict[str, str]
+    """Task of each edit."""
+    num_rows: int
+    """Training rows of one seed, the mean over seeds."""
+    steps: int
+    seeds: tuple[int, ...]
+    by_seed: dict[int, float]
+    """Half-credit accuracy of each seed alone."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    cell: str
+    about: str
+    half: Estimate
+    """Accuracy with ties and unscored pairs at half."""
+    strict: Estimate
+    """Accuracy with ties and unscored pairs wrong: what McNemar tests."""
+    tie_rate: float | None
+    num_unscored: int
+    score: Estimate | None
+    """Mean score of an edit, in [0, 10]."""
+    num_rows: int
+    steps: int
+    by_seed: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Test:
+    """b against a on the same pairs."""
+
+    a: str
+    b: str
+    gain: Estimate
+    """Half-credit accuracy of b minus a."""
+    gain_p: float | None
+    """From the resamples of the interval."""
+    only_a: int
+    only_b: int
+    """Pairs that only b has right (strict)."""
+    p: float
+    """Exact McNemar."""
+    p_holm: float
+    """Adjusted over all comparisons of the table."""
+    stricter: Estimate | None
+    """Mean score of b minus a on the same edits."""
+    stricter_p: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim against the numbers."""
+
+    id: str
+    measure: str
+    value: float | None
+    """The smallest gain of its steps; None where a cell is missing."""
+    n: int
+    goal: str
+    holds: bool | None
+    """None = not measured yet."""
+    why: str
+    """The figure that decides each condition."""
+
+    def line(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"claim": self.id, "measure": self.measure, "value": self.value, "n": self.n, "goal": self.goal} | {
+            "holds": self.holds,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything that is reported."""
+
+    rows: tuple[Row, ...]
+    tests: tuple[Test, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def build(config: Config, scored: Mapping[str, Mapping[int, Scored]]) -> Table:
+    """The table of what is finished. scored: cell -> seed -> answers; cells and seeds may be missing.
+
+    Two cells are compared on the seeds that both have.
+    """
+    pooled = {name: pool(by_seed) for name, by_seed in scored.items() if by_seed}
+    rows = tuple(_row(name, config.cells[name].about, answers) for name, answers in pooled.items())
+    compared: list[tuple[str, str, Answers, Answers]] = []
+    for a, b in config.comparisons:
+        if common := sorted(scored.get(a, {}).keys() & scored.get(b, {}).keys()):
+            x, y = (pool({seed: scored[name][seed] for seed in common}) for name in (a, b))
+            compared.append((a, b, x, y))
+    tests = _tests(compared)
+    return Table(rows, tests, tuple(judge_claim(claim, pooled, tests) for claim in config.claims))
+
+
+def pool(by_seed: Mapping[int, Scored]) -> Answers:
+    """The answers of several seeds as one."""
+    margins: list[Floats] = []
+    tasks: list[str] = []
+    scores: dict[str, float | None] = {}
+    task_of: dict[str, str] = {}
+    accuracies = {}
+    for seed, found in sorted(by_seed.items()):
+        pairs = found.pairs.pairs
+        values = {key: edit.value for key, edit in found.judged.items()}
+        margin_D = pair_margins(pairs, [values.get(p.a.id) for p in pairs], [values.get(p.b.id) for p in pairs])
+        margins.append(margin_D)
+        tasks += [f"{seed}/{pairs[i].task.id}" for i in decisive(pairs)]
+        edits = {edit.id: pair.task.id for pair in pairs for edit in (pair.a, pair.b)}
+        scores |= {f"{seed}/{key}": values.get(key) for key in edits}
+        task_of |= {f"{seed}/{key}": f"{seed}/{task}" for key, task in edits.items()}
+        accuracies[seed] = float(half_credit(margin_D).mean())
+    num_rows = round(float(np.mean([found.num_rows for found in by_seed.values()])))
+    steps = max(found.steps for found in by_seed.values())
+    return Answers(np.concatenate(margins), tuple(tasks), scores, task_of, num_rows, steps, tuple(sorted(by_seed)), accuracies)
+
+
+def _row(name: str, about: str, answers: Answers) -> Row:
+    report = pairwise_report(answers.margins)
+    half, strict = (
+        accuracy(answers.margins, answers.tasks, credit=credit, rng=_rng(name, credit))  # type: ignore[arg-type]
+        for credit in ("half", "strict")
+    )
+    assert half is not None
+    assert strict is not None
+    known = {key: value for key, value in answers.scores.items() if value is not None}
+    tasks = [answers.task_of[key] for key in known]
+    score = bootstrap_mean(list(known.values()), tasks, rng=_rng(name, "score")) if known else None
+    return Row(name, about, half, strict, report.tie_rate, report.num_unscored, score, answers.num_rows, answers.steps, answers.by_seed)
+
+
+def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test, ...]:
+    raw = [mcnemar(strict_credit(x.margins) > 0, strict_credit(y.margins) > 0) for _, _, x, y in compared]
+    adjusted = holm([test.p_value for test in raw]) if raw else []
+    return tuple(
+        _test(a, b, x, y, (test.only_a, test.only_b, test.p_value, p))
+        for (a, b, x, y), test, p in zip(compared, raw, adjusted, strict=True)
+    )
+
+
+def _test(a: str, b: str, x: Answers, y: Answers, counts: tuple[int, int, float, float]) -> Test:
+    gain = paired_difference(half_credit(x.margins), half_credit(y.margins), x.tasks, rng=_rng(a, b, "gain"))
+    change = _score_change(x, y, _rng(a, b, "score"))
+    return Test(a, b, gain.estimate, gain.p_value, *counts, change.estimate if change else None, change.p_value if change else None)
+
+
+def _score_change(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:
+    """Mean score of y minus that of x on the edits that both scored; None where there is none."""
+    both = [(key, first, second) for key, first in x.scores.items() if first is not None and (second := y.scores[key]) is not None]
+    if not both:
+        return None
+    tasks = [x.task_of[key] for key, _, _ in both]
+    return paired_difference([first for _, first, _ in both], [second for _, _, second in both], tasks, rng=rng)
+
+
+def judge_claim(claim: Claim, answers: Mapping[str, Answers], tests: Sequence[Test]) -> Verdict:
+    """Whether every condition of the claim is met; None while a step is not measured."""
+    by_step = {(test.a, test.b): test for test in tests}
+    goal = _goal(claim)
+    missing = [f"{b} over {a}" for a, b in claim.steps if (a, b) not in by_step]
+    if missing:
+        return Verdict(claim.id, claim.measure, None, 0, goal, None, f"not measured: {', '.join(missing)}")
+    found = [by_step[step] for step in claim.steps]
+    conditions = [_meets(claim, test, answers) for test in found]
+    why = "; ".join(text for _, text in conditions)
+    smallest = min(found, key=lambda test: test.gain.value)
+    return Verdict(claim.id, claim.measure, smallest.gain.value, smallest.gain.n, goal, all(met for met, _ in conditions), why)
+
+
+def _goal(claim: Claim) -> str:
+    parts = [f"every gain at least {claim.min_gain:g}" if claim.min_gain else "every gain above 0"]
+    if claim.p_below is not None:
+        parts.append(f"McNemar p (Holm) < {claim.p_below:g}")
+    if claim.stricter:
+        parts.append("mean score lower")
+    if claim.max_data_share is not None:
+        parts.append(f"at most {claim.max_data_share:.0%} of the rows")
+    return ", ".join(parts)
+
+
+def _meets(claim: Claim, test: Test, answers: Mapping[str, Answers]) -> tuple[bool, str]:
+    """Whether one step meets the claim's conditions, and its figures."""
+    gain = test.gain.value
+    met = gain >= claim.min_gain if claim.min_gain else gain > 0
+    text = f"{test.b} over {test.a} {100 * gain:+.1f} points, p = {test.p_holm:.2g}"
+    if claim.p_below is not None:
+        met &= test.p_holm < claim.p_below
+    if claim.stricter:
+        met &= test.stricter is not None and test.stricter.value < 0
+        text += f", mean score {test.stricter.value:+.2f}" if test.stricter else ", no score in common"
+    if claim.max_data_share is not None:
+        share = answers[test.b].num_rows / answers[test.a].num_rows
+        met &= share <= claim.max_data_share
+        text += f", {share:.1%} of the rows"
+    return met, text
+
+
+def _rng(*parts: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(0, "matrix", *parts))

@@ -1,0 +1,149 @@
+"""Rationales: `07_pairs` -> `07_rationales`, traces that explain what people preferred (the idea of PARROT, restated).
+
+The other way to learn from pairs, to be compared with GCPO on the same ones. A writer that knows the answer writes traces for
+both edits; a pair is kept when the answer can be told from what was written, that is when a trace of the preferred edit scores
+higher than one of the other; `sft` with `lessons: rationales` then learns the two traces without the answer in the prompt.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.parse import parse
+from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.schema import Candidate, Judgement, PreferencePair, Trace, derive_seed
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.training.rows import RATIONALES, Rationale, read_pairs
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+
+HINTS = {
+    "w": "Note: people compared this edit with another one of the same source and preferred this one. "
+    "Judge it so that your reasoning explains their choice, and do not mention this note.",
+    "l": "Note: people compared this edit with another one of the same source and preferred the other one. "
+    "Judge it so that your reasoning explains their choice, and do not mention this note.",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Who writes, and how often."""
+
+    writer: Component
+    """A VLM: a stronger one as in the paper's teacher, or the student itself (the fair rival of GCPO, which has no teacher)."""
+    prompt_id: str = "tv"
+    """The question, without the answer what the student is trained with."""
+    tell: bool = True
+    """Put the answer into the prompt. False for a writer that cannot read it (the embedded one knows no such words): then the
+    answer conditions by rejection alone, which draws from the writer's own distribution given the label."""
+    num_traces: int = 4
+    """Traces an edit."""
+    max_pairs: int | None = None
+    """Only the first so many pairs of the training split, as `gcpo.max_pairs` counts them."""
+    temperature: float = 1.0
+    """ours: 1, as in GCPO."""
+    max_tokens: int = 1024
+    seed: int = 0
+    batch_size: int = 1
+    """Pairs a call: more for a local model, 1 for an endpoint."""
+    concurrency: int = 8
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        score_traits(self.prompt_id)  # raises for an unknown id before anything starts
+        if self.num_traces < 1:
+            raise ValueError(f"num_traces is {self.num_traces}, expected at least 1")
+
+
+def plan(config: Config, run_dir: Path) -> list[str]:
+    """What `run` would do, for people."""
+    num = len(read_pairs(Run.open(run_dir, create=False), limit=config.max_pairs))
+    told = "told the answer" if config.tell else "not told the answer"
+    return [f"rationales: {num} pairs x 2 x {config.num_traces} traces by {config.writer.id}, {told}"]
+
+
+def run(config: Config, run_dir: Path) -> StageCounts:
+    """Writes `07_rationales`; a pair whose answer cannot be told from its traces is a dropped row."""
+    store = Run.open(run_dir, {"rationales": to_plain(config)}, create=False)
+    pairs = read_pairs(store, limit=config.max_pairs)
+    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("07_pairs")
+    work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
+    items = ((pair.id, pair) for pair in pairs)
+    return store.process(RATIONALES, items, work, settings=settings, engine=config.engine, total=len(pairs))
+
+
+def _make(config: Config, run_dir: Path) -> Callable[[Sequence[PreferencePair]], list[Rationale | Drop]]:
+    store, writer = Run.open(run_dir, create=False), create("vlm", config.writer)
+    return lambda pairs: explain(pairs, writer, store, config)
+
+
+def explain(pairs: Sequence[PreferencePair], writer: VLM, store: Run, config: Config) -> list[Rationale | Drop]:
+    """The rationale of each pair, or why it has none."""
+    asked = [
+        (pair, edit, _request(pair, edit, side, index, store, config))
+        for pair in pairs
+        for side, edit in (("w", pair.winner), ("l", pair.loser))
+        for index in range(config.num_traces)
+    ]
+    replies = writer.chat([request for _, _, request in asked])
+    traces = [_trace(*question, reply, config, writer.name) for question, reply in zip(asked, replies, strict=True)]
+    n = config.num_traces
+    return [
+        choose(pair, traces[start : start + n], traces[start + n : start + 2 * n], config.seed)
+        for pair, start in zip(pairs, range(0, len(traces), 2 * n), strict=True)
+    ]
+
+
+def choose(pair: PreferencePair, winners: Sequence[Trace], losers: Sequence[Trace], seed: int) -> Rationale | Drop:
+    """Two traces from which the answer can be told, drawn by seed among all such twos: the clearest would teach extremes."""
+    scored = [[trace for trace in side if isinstance(trace.outcome, Judgement)] for side in (winners, losers)]
+    if not all(scored):
+        return Drop("unparsed: no trace of one edit states a judgement")
+    telling = [(w, l) for w in scored[0] for l in scored[1] if _score(w) > _score(l)]  # noqa: E741
+    if not telling:
+        return Drop("not_predictable: no trace of the preferred edit scores higher than one of the other")
+    return Rationale(pair.id, *random.Random(derive_seed(seed, "rationale", pair.id)).choice(telling))
+
+
+def _score(trace: Trace) -> float:
+    assert isinstance(trace.outcome, Judgement)
+    return trace.outcome.score
+
+
+def _request(pair: PreferencePair, edit: Candidate, side: str, index: int, store: Run, config: Config) -> ChatRequest:
+    request = render_score(
+        config.prompt_id,
+        store.images.get(pair.task.source),
+        store.images.get(edit.image),
+        pair.task.instruction,
+        pair.principles,
+        sampling=Sampling(config.temperature, max_tokens=config.max_tokens),
+        seed=derive_seed(config.seed, "rationale", pair.id, side, index),
+    )
+    return replace(request, parts=(*request.parts, HINTS[side])) if config.tell else request
+
+
+def _trace(pair: PreferencePair, edit: Candidate, request: ChatRequest, reply: ChatReply, config: Config, model: str) -> Trace:
+    outcome = parse(
+        reply.text,
+        len(pair.principles),
+        labels=labels(pair.principles),
+        needs_verdicts=score_traits(config.prompt_id).demands_verdicts,
+        truncated=reply.truncated,
+        prompt_text=request_text(request),
+    )
+    return Trace(
+        edit.id,
+        reply.text,
+        outcome,
+        model,
+        config.prompt_id,
+        config.temperature,
+        request.seed,
+        num_tokens=reply.num_tokens,
+        num_prompt_tokens=reply.num_prompt_tokens,
+    )

@@ -31,6 +31,8 @@ STEPS = (
 )
 """In the order of the loop. `scorer` is the stage `sft` without principles, the baseline of the comparison."""
 _STAGE_OF = {"scorer": "sft"}
+_TABLE_WIDTH = 130
+"""Characters that the results need to be read."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,13 +107,16 @@ def print_results(run: Run) -> None:
     from rich.table import Table
 
     table = Table(title="results (95 % intervals, whole tasks resampled)")
-    for column, justify in (("metric", "left"), ("value", "right"), ("interval", "right"), ("n", "right"), ("ties", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("metric", no_wrap=True)
+    for column in ("value", "interval", "n", "ties"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("goal")
     for metric in run.metrics():
         if not metric.name.startswith("stage_seconds/"):
             table.add_row(*_cells(metric))
-    console = Console(width=None)
+    console = Console()
+    if console.width < _TABLE_WIDTH:  # a log file, or a narrow window: names that are cut help nobody
+        console = Console(width=_TABLE_WIDTH)
     console.print(table)
     seconds = [metric.value or 0.0 for metric in run.metrics() if metric.name.startswith("stage_seconds/")]
     console.print(f"{sum(seconds) / 60:.1f} minutes in {len(seconds)} stages")

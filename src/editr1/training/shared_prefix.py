@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from editr1.kv_cache import cache_argument
+
 
 class SharedPrefix:
     """Installed on a model that TRL has given its fused output layer: `share_prefixes(model)`."""
@@ -64,17 +66,13 @@ class SharedPrefix:
         }
         positions, delta_D1 = self.backbone.get_rope_index(**prompts)
         cache = DynamicCache(config=self.model.config)
-        read = self._read(**prompts, pixel_values=groups.pixels, position_ids=positions, past_key_values=cache, use_cache=True)
+        remembering: dict[str, Any] = {cache_argument(self._read): cache, "use_cache": True}
+        read = self._read(**prompts, pixel_values=groups.pixels, position_ids=positions, **remembering)
         cache.batch_select_indices(groups.owner_B)
         # A trace goes on where its prompt ends: padding is no position, and a picture takes fewer positions than tokens.
         position_BT = mask_BL.cumsum(dim=1)[:, length:] - 1 + delta_D1[groups.owner_B]
-        out = self._read(
-            input_ids=ids_BL[:, length:],
-            attention_mask=mask_BL,
-            position_ids=position_BT.expand(3, -1, -1),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        position_3BT = position_BT.expand(3, -1, -1)
+        out = self._read(input_ids=ids_BL[:, length:], attention_mask=mask_BL, position_ids=position_3BT, **remembering)
         prompt_BPH = read.last_hidden_state[groups.owner_B]
         out.last_hidden_state = torch.cat([prompt_BPH, out.last_hidden_state], dim=1)
         out.past_key_values = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,9 @@ from transformers import PrinterCallback, ProgressCallback
 from editr1.training.model import save_checkpoint
 from editr1.training.optimizers import muon_adamw
 from editr1.training.tracking import STEPS, Curves, claim, finish, resume_point
+
+# TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def as_dataset(num_rows: int, row: Callable[[int], Mapping[str, Any]], rows_kept: int = 1) -> datasets.Dataset:

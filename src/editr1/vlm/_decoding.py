@@ -20,6 +20,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
+from editr1.kv_cache import cache_argument
 from editr1.vlm._sampling import RowSampler
 
 _ROOM = 64  # ours: steps for which a cache has room when it grows
@@ -29,10 +30,11 @@ _SHRINK_BELOW = 0.75  # ours: prompts whose replies have all ended are dropped w
 def decode_shared(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequence[int], sampler: RowSampler) -> None:
     """Fills `sampler` with the tokens of sum(copies_D) replies; their order is prompt 0, its copies, prompt 1, ..."""
     device, width = inputs["input_ids"].device, max(copies_D)
-    cache = DynamicCache(config=model.config)
+    cache: Any = DynamicCache(config=model.config)
+    remembering = {cache_argument(model.forward): cache, "use_cache": True}
     cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     positions, delta_D1 = _positions(model, inputs)
-    logits_DV = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    logits_DV = model(**inputs, position_ids=positions, logits_to_keep=1, **remembering).logits[:, -1]
 
     owner_B, column_B = (torch.tensor(values, device=device) for values in zip(*_seats(copies_D), strict=True))
     mask_D1NL = inputs["attention_mask"].bool()[:, None, None, :].expand(-1, -1, width, -1)
@@ -51,13 +53,8 @@ def decode_shared(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequenc
         mask_D1NL = torch.cat([mask_D1NL, itself_NN.expand(len(mask_D1NL), 1, -1, -1)], dim=-1)
         token_DN = picked_B.new_zeros(len(position_D1), width)  # seats that nobody takes hold token 0, which no reply sees
         token_DN[owner_B, column_B] = picked_B
-        out = model(
-            input_ids=token_DN,
-            attention_mask=mask_D1NL,
-            position_ids=position_D1.expand(3, -1, width),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        position_3DN = position_D1.expand(3, -1, width)
+        out = model(input_ids=token_DN, attention_mask=mask_D1NL, position_ids=position_3DN, **remembering)
         position_D1 = position_D1 + 1
         picked_B = sampler.pick(out.logits[owner_B, column_B])
 

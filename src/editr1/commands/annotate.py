@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
     parser.add_argument("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
+    parser.add_argument("--gold-every", type=int, default=20, metavar="N", help="one pair in N is a control question (default: 20)")
     parser.add_argument("--principles", action="store_true", help="show the principles below the pictures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     run = Run.open(args.run, create=False)
     try:
         gsb = tuple(args.gsb) if args.gsb else None
-        plan = Plan(args.pairs_per_task, args.limit, gsb, args.gold, seed=args.seed)
+        plan = Plan(args.pairs_per_task, args.limit, gsb, args.gold, args.gold_every, args.seed)
         overlap = Overlap(args.overlap, args.raters)
     except ValueError as error:
         raise ConfigError(str(error)) from error

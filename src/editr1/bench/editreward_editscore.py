@@ -108,8 +108,8 @@ class EditScoreBench:
 
     def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
         outputs = row["output_images"]
-        if len(outputs) != 2:
-            raise DataError(f"{_where(i)}: expected 2 output images, found {len(outputs)}")
+        if not isinstance(outputs, list) or len(outputs) != 2:
+            raise DataError(f"{_where(i)}: expected 2 output images, found {len(outputs) if isinstance(outputs, list) else outputs}")
         source = _digest(to_bytes(row["input_image"], self.folder, _where(i)))
         first, second = (_digest(to_bytes(cell, self.folder, _where(i))) for cell in outputs)
         return stable_id(source, first, row["instruction"]), stable_id(source, second, row["instruction"])
@@ -128,9 +128,10 @@ def build(root: Path | str | None = None) -> EditScoreBench:
     """The benchmark from a local copy. Raises DataError that says what to download."""
     folder = require_folder(root, "editreward_editscore", DOWNLOAD)
     table = read_rows(folder, COLUMNS, "editreward_editscore")
-    unknown = sorted({ALIASES.get(task, task) for task in table["task_type"]} - set(TASKS))
-    if unknown:
-        raise DataError(f"editreward_editscore: unknown task_type {unknown[0]!r}, expected one of {', '.join(TASKS)}")
+    for column, known in (("task_type", (*TASKS, *ALIASES)), ("dimension", DIMENSIONS)):
+        unknown = sorted({str(value) for value in table[column]} - set(known))
+        if unknown:
+            raise DataError(f"editreward_editscore: unknown {column} {unknown[0]!r}, expected one of {', '.join(known)}")
     return EditScoreBench(folder, table)
 
 

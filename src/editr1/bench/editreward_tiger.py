@@ -25,12 +25,20 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._rows import load_pair, read_rows, to_bytes
-from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_folder, to_metric
+from editr1.bench.base import (
+    ComparisonItem,
+    EditItem,
+    JudgedEdit,
+    Outcome,
+    credit_outcome,
+    require_folder,
+    three_class_metrics,
+    to_metric,
+)
 from editr1.errors import DataError
 from editr1.schema import Label, Metric, derive_seed, stable_id
-from editr1.stats import bootstrap_mean
+from editr1.stats import bootstrap_mean, bootstrap_share
 from editr1.stats.kway import argsort_right, chance, group_tau
-from editr1.stats.ties import three_class
 
 SIZES = (2, 3, 4)
 COLUMNS = ("id", "num_candidates", "instruction", "source_image", "candidate_1", "candidate_2", "comparison_type", "ranking")
@@ -69,7 +77,7 @@ def read_ranking(comparison: str, ranking: str, where: str) -> tuple[tuple[str, 
     >>> read_ranking("AvsC", "C>A", "row 1")
     (('A', 'C'), -1)
     """
-    first, _, second = comparison.partition("vs")
+    first, _, second = str(comparison).partition("vs")
     signs = {f"{first}>{second}": 1, f"{second}>{first}": -1, f"{first}={second}": 0, f"{second}={first}": 0}
     if not first or not second or first == second or ranking not in signs:
         raise DataError(
@@ -98,8 +106,9 @@ def complete_groups(rows: Sequence[Row]) -> tuple[list[Group], int]:
 def _group(name: str, rows: Sequence[Row]) -> Group | None:
     letters = sorted({letter for row in rows for letter in row.letters})
     key_of = {letter: key for row in rows for letter, key in zip(row.letters, row.keys, strict=True)}
-    if len(rows) != math.comb(rows[0].k, 2) or len(letters) != rows[0].k:
-        return None
+    compared = {frozenset(row.letters) for row in rows}
+    if not len(rows) == len(compared) == math.comb(rows[0].k, 2) or len(letters) != rows[0].k:
+        return None  # a comparison that stands twice would hide one that is missing
     losses = dict.fromkeys(letters, 0)
     for row in rows:
         if row.sign:
@@ -140,7 +149,10 @@ class TigerBench:
             letters, sign = read_ranking(row["comparison_type"], row["ranking"], _where(i))
             head, underscore, _ = str(row["id"]).partition("_")
             group = head if underscore else str(row["id"])[:10]
-            yield Row(group, int(row["num_candidates"]), letters, self._keys(row, i), sign)
+            k = row["num_candidates"]
+            if k not in SIZES:
+                raise DataError(f"{_where(i)}: num_candidates is {k!r}, expected 2, 3 or 4")
+            yield Row(group, int(k), letters, self._keys(row, i), sign)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
@@ -180,7 +192,7 @@ def build(root: Path | str | None = None) -> TigerBench:
 def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
     """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
     twos = [row for row in rows if row.k == 2]
-    found = _two(twos, scores, seed) if len({row.group for row in twos}) > 1 else []
+    found = _two(twos, scores, seed) if twos else []
     for k in SIZES[1:]:
         groups, num_broken = complete_groups([row for row in rows if row.k == k])
         if groups:
@@ -189,17 +201,8 @@ def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int =
 
 
 def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
-    gaps = [_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows]
-    signs, groups = [row.sign for row in rows], [row.group for row in rows]
-    base = "tiger-erb/k2/three-class"
-    classes = three_class(gaps, signs, groups, rng=np.random.default_rng(derive_seed(seed, base)))
-    estimate = bootstrap_mean(classes.credit, groups, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
-    n, num_unscored = classes.n, classes.num_unscored
-    return [
-        to_metric("tiger_k2", estimate, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
-        Metric("tiger_k2_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
-        Metric("tiger_k2_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
-    ]
+    gaps = np.array([_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows])
+    return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
 
 
 def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str, float | None], seed: int) -> list[Metric]:
@@ -210,7 +213,7 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
     num_unscored = sum(any(score is None for score in value) for value in values)
     protocol = f"tiger-erb/k{k}/argsort"
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = bootstrap_mean(right, rng=rng)
+    estimate = bootstrap_share(right, rng=rng)
     mean_tau = bootstrap_mean(taus, rng=rng) if taus else None
     return [
         to_metric(

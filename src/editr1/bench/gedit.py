@@ -14,6 +14,7 @@ Source: stepfun-ai/Step1X-Edit at 570eba6 (GEdit-Bench), arXiv 2504.17761; data 
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +68,13 @@ class Sample:
     """Whether every method of the benchmark's paper answered this instruction."""
     single: float | None = None
     """O of a judge that gives one number and no factors."""
+    source: str = ""
+    """What samples of one source share; empty where the source is not known."""
+
+    @property
+    def cluster(self) -> str:
+        """The source, or the key, which names the source too: equal keys of two tasks stay together in a micro mean."""
+        return self.source or self.id[2]
 
     def aspect(self, aspect: Aspect) -> float | None:
         if aspect == "O":
@@ -104,9 +112,20 @@ def _read_csv(path: Path) -> Iterator[Sample]:
         where = f"{path}, line {number}"
         language = check_language((row["instruction_language"] or "").strip(), where)
         place = PurePosixPath(row["edited_image"] or "")
-        task = _task_of([*place.parts, *_words(path)], where)
-        in_intersection = (row["intersection_exist"] or "").strip().lower() in ("true", "1")
-        yield Sample((task, language, place.stem), in_range(row["sementics_score"]), in_range(row["quality_score"]), in_intersection)
+        if not place.stem:
+            raise DataError(f"{where}: no edited_image, so whose scores these are is unknown")
+        if place.parent.name in LANGUAGES and place.parent.name != language:
+            raise DataError(f"{where}: instruction_language is {language} and edited_image lies under {place.parent.name}")
+        task = _task_of([*reversed(place.parts), *_words(path)], where)
+        common = _flag(row["intersection_exist"], where)
+        yield Sample((task, language, place.stem), in_range(row["sementics_score"]), in_range(row["quality_score"]), common)
+
+
+def _flag(text: str | None, where: str) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False}.get((text or "").strip().lower())
+    if found is None:
+        raise DataError(f"{where}: intersection_exist is {text!r}, expected True or False")
+    return found
 
 
 def _words(path: Path) -> list[str]:
@@ -121,7 +140,7 @@ def _task_of(words: Sequence[str], where: str) -> str:
 
 
 def metrics(samples: Sequence[Sample], language: str, seed: int = 0, expected: Mapping[str, int] | None = None) -> list[Metric]:
-    """SC, PQ and O of one language, micro and macro, full set and intersection, with intervals over samples.
+    """SC, PQ and O of one language, micro and macro, full set and intersection, with intervals over sources.
 
     expected: samples a task that should be there; what is not counts as unscored. None: the benchmark's own counts.
     """
@@ -141,11 +160,11 @@ def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing
     scored = [(sample, value) for sample in samples if (value := sample.aspect(aspect)) is not None]
     num_unscored = num_missing + len(samples) - len(scored)
     tasks = [sample.id[0] for sample, _ in scored]
-    values = np.array([value for _, value in scored])
+    values, clusters = np.array([value for _, value in scored]), [sample.cluster for sample, _ in scored]
     found = []
     for kind, strata in [("micro", None), (f"macro{len(set(tasks))}", tasks)]:
         rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = bootstrap_mean(values, rng=rng, strata=strata) if len(values) else None
+        estimate = bootstrap_mean(values, clusters, rng=rng, strata=strata) if len(values) else None
         by_task = by_kind(values, tasks)
         name = f"gedit_{aspect}/{kind.rstrip('0123456789')}"
         found.append(to_metric(name, estimate, f"{protocol}/{kind}", n=len(scored), num_unscored=num_unscored, by_category=by_task))
@@ -154,7 +173,7 @@ def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing
 
 def to_outcomes(samples: Sequence[Sample], aspect: Aspect = "O") -> list[Outcome]:
     """One row a sample for a paired comparison of two editors."""
-    return [Outcome("/".join(s.id), "/".join(s.id), s.id[0], s.aspect(aspect)) for s in sorted(samples, key=lambda s: s.id)]
+    return [Outcome("/".join(s.id), s.cluster, s.id[0], s.aspect(aspect)) for s in sorted(samples, key=lambda s: s.id)]
 
 
 def micro_of_tasks(task_means: Mapping[str, float], counts: Mapping[str, int] | None = None) -> float:
@@ -186,22 +205,29 @@ class GEditBench:
             yield EditItem("/".join(row_id), instruction, partial(self._load, row_id))
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        samples = [_judged_sample(row_id, judged.get("/".join(row_id)), common) for row_id, _, common in self.rows]
+        samples = self._samples(judged)
         counts: dict[str, int] = {}
         for (task, _, _), _, _ in self.rows:
             counts[task] = counts.get(task, 0) + 1
         return metrics(samples, self.language, seed, expected=counts)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        samples = [_judged_sample(row_id, judged.get("/".join(row_id)), common) for row_id, _, common in self.rows]
-        return to_outcomes(samples)
+        return to_outcomes(self._samples(judged))
+
+    def _samples(self, judged: Mapping[str, JudgedEdit]) -> list[Sample]:
+        return [_judged_sample(row_id, judged.get("/".join(row_id)), common, self._source(row_id)) for row_id, _, common in self.rows]
 
     def _load(self, row_id: RowId) -> tuple[Image.Image, Image.Image]:
-        task, language, key = row_id
         where = f"gedit {'/'.join(row_id)}"
-        folder = f"fullset/{task}/{language}"
-        source = read_inside(self.edits_root, f"{folder}/{key}_SRCIMG.png", where)
-        return load_pair(source, read_inside(self.edits_root, f"{folder}/{key}.png", where), where)
+        source = read_inside(self.edits_root, f"{_place(row_id)}_SRCIMG.png", where)
+        return load_pair(source, read_inside(self.edits_root, f"{_place(row_id)}.png", where), where)
+
+    def _source(self, row_id: RowId) -> str:
+        """Equal for rows of one source picture, which two tasks may share; empty where it is missing."""
+        try:
+            return hashlib.sha256(read_inside(self.edits_root, f"{_place(row_id)}_SRCIMG.png", "gedit")).hexdigest()
+        except DataError:
+            return ""  # such a sample is unscored and counted
 
 
 def build(root: Path | str | None = None, edits: Path | str | None = None, language: str = "en", partial_set: bool = False) -> GEditBench:
@@ -240,9 +266,14 @@ def numbered(table: Any, language: str, partial_set: bool) -> list[tuple[int, Ro
     return found
 
 
-def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool) -> Sample:
+def _place(row_id: RowId) -> str:
+    task, language, key = row_id
+    return f"fullset/{task}/{language}/{key}"
+
+
+def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool, source: str) -> Sample:
     if judged is None or judged.value is None:
-        return Sample(row_id, None, None, in_intersection)
+        return Sample(row_id, None, None, in_intersection, source=source)
     if {"semantic_consistency", "perceptual_quality"} <= judged.parts.keys():
-        return Sample(row_id, judged.parts["semantic_consistency"], judged.parts["perceptual_quality"], in_intersection)
-    return Sample(row_id, None, None, in_intersection, judged.value)  # a judge of one number has O and no factors
+        return Sample(row_id, judged.parts["semantic_consistency"], judged.parts["perceptual_quality"], in_intersection, source=source)
+    return Sample(row_id, None, None, in_intersection, judged.value, source)  # a judge of one number has O and no factors

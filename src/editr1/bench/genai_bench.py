@@ -38,13 +38,13 @@ from editr1.bench.base import (
     credit_outcome,
     refuse_doubles,
     require_folder,
+    three_class_metrics,
     to_metric,
 )
 from editr1.errors import DataError
 from editr1.schema import Label, Metric, derive_seed
-from editr1.stats import bootstrap_mean, to_margins
+from editr1.stats import bootstrap_share, to_margins
 from editr1.stats.intervals import Floats
-from editr1.stats.ties import three_class
 
 Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
 VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}
@@ -147,7 +147,7 @@ def four_label(answers: Sequence[Answer], rule: Rule, seed: int = 0) -> Metric:
     votes = [read_votes(answer.response, rule) for answer in answers]
     right = np.array([answer.vote in read for read, answer in zip(votes, answers, strict=True)], dtype=np.float64)
     rng = np.random.default_rng(derive_seed(seed, "genai-bench", "4-label", rule))
-    estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
+    estimate = bootstrap_share(right, [answer.source for answer in answers], rng=rng)
     by_vote = by_kind(right, [answer.vote for answer in answers])
     num_unscored = sum(not read for read in votes)
     protocol = f"genai-bench/4-label/{rule}"
@@ -159,7 +159,7 @@ def three_class_labels(answers: Sequence[Answer], seed: int = 0) -> Metric:
     signs = [_sign(read_label(answer.response)) for answer in answers]
     right = np.array([sign == SIGNS[answer.vote] for sign, answer in zip(signs, answers, strict=True)], dtype=np.float64)
     rng = np.random.default_rng(derive_seed(seed, "genai-bench", "three-class"))
-    estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
+    estimate = bootstrap_share(right, [answer.source for answer in answers], rng=rng)
     num_unscored = sum(math.isnan(sign) for sign in signs)
     return to_metric("genai_three_class", estimate, "genai-bench/three-class/labels", n=len(answers), num_unscored=num_unscored)
 
@@ -217,16 +217,7 @@ class GenAIBench:
         decided = signs != 0
         clusters = [source for source, is_decided in zip(self.sources, decided, strict=True) if is_decided]
         found = accuracy_metrics("genai_decisive", (gaps * signs)[decided], clusters, "genai-bench/decisive", seed=seed)
-        base = "genai-bench/three-class"
-        classes = three_class(gaps, signs.tolist(), self.sources, rng=np.random.default_rng(derive_seed(seed, base)))
-        estimate = bootstrap_mean(classes.credit, self.sources, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
-        n, num_unscored = classes.n, classes.num_unscored
-        return [
-            *found,
-            to_metric("genai_three_class", estimate, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
-            Metric("genai_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
-            Metric("genai_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
-        ]
+        return found + three_class_metrics("genai", gaps, signs.tolist(), self.sources, "genai-bench/three-class", seed)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         rows = zip(self.votes, self.sources, self._gaps(judged).tolist(), strict=True)

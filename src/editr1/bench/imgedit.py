@@ -98,7 +98,7 @@ def read_tasks(path: Path) -> dict[str, Task]:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object with id, prompt and edit_type")
         require_columns(row, ("id", "prompt", "edit_type"), where)
-        if row["edit_type"] not in TYPE_COUNTS:
+        if row["edit_type"] not in tuple(TYPE_COUNTS):
             raise DataError(f"{where}: unknown edit_type {row['edit_type']!r}, expected one of {', '.join(TYPE_COUNTS)}")
         tasks[key] = Task(str(row["id"]), str(row["prompt"]), row["edit_type"])
     return tasks

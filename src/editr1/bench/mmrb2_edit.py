@@ -178,10 +178,13 @@ def _read_table(folder: Path) -> list[Row]:
     return rows
 
 
-def _from_json(text: str | None, where: str) -> Any:
+def _from_json(text: Any, where: str) -> Any:
+    """The content of a cell of JSON text; a cell that is no text stands for itself."""
+    if not isinstance(text, str):
+        return text or []
     try:
         return json.loads(text) if text else []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: a cell that should be JSON is not: {error}") from error
 
 

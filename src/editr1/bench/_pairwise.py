@@ -28,6 +28,13 @@ class HasComparisons(Protocol):
 
 
 @runtime_checkable
+class HasGroups(Protocol):
+    """A benchmark with numbers of its own for judges of pairs, beside those that every benchmark has."""
+
+    def group_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]: ...
+
+
+@runtime_checkable
 class ComparesPairs(Protocol):
     """A judge of pairs."""
 
@@ -100,6 +107,7 @@ def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping
             f"{protocol}/{kind}",
             n=len(rows),
             num_unscored=report.num_unscored,
+            tie_rate=report.tie_rate,
             by_category=by_category,
         )
         found.append(metric)

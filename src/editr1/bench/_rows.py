@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 from editr1.bench.base import require_columns
 from editr1.errors import DataError
 from editr1.store import decode_image
+
+logger = logging.getLogger(__name__)
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
@@ -93,6 +96,8 @@ def to_bytes(cell: Any, folder: Path, where: str) -> bytes:
 
 def read_inside(folder: Path, name: str, where: str) -> bytes:
     """The bytes of a file that lies inside the folder. Raises DataError when it is missing or lies elsewhere."""
+    if "\x00" in name:
+        raise DataError(f"{where}: {name!r} is no path")
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"{where}: path {name!r} leaves the folder {folder}")
@@ -108,6 +113,12 @@ def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> 
     if resize and second.size != first.size:
         second = second.resize(first.size, Image.Resampling.LANCZOS)
     return first, second
+
+
+def expect_count(found: int, published: int, where: str) -> None:
+    """Says so where another number of rows is read than published numbers are of; a part is a benchmark, too, and no error."""
+    if found != published:
+        logger.warning("%s: %d rows, the published set has %d: these numbers are of another set", where, found, published)
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

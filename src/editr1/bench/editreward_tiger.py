@@ -7,7 +7,7 @@ comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of 
 Protocols that must not share a column (see `stats.kway` for their chance levels):
 `tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
 `tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
-every comparison of a group. Overall = pooled groups.
+every comparison of a group. Overall = pooled groups. `tiger-erb/decisive/{half,strict,non-tied}` takes comparisons one by one.
 Source: TIGER-AI-Lab/EditReward at edb027e (EditReward/evaluate/inference_*pair_hf.py), arXiv 2509.26346.
 """
 
@@ -24,12 +24,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from editr1.bench._kway_pairs import AnsweredGroup, kway_pair_metrics
 from editr1.bench._rows import load_pair, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
     JudgedEdit,
+    JudgedPair,
     Outcome,
+    accuracy_metrics,
     credit_outcome,
     require_folder,
     three_class_metrics,
@@ -41,6 +44,7 @@ from editr1.stats import bootstrap_mean, bootstrap_share
 from editr1.stats.kway import argsort_right, chance, group_tau
 
 SIZES = (2, 3, 4)
+LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
 COLUMNS = ("id", "num_candidates", "instruction", "source_image", "candidate_1", "candidate_2", "comparison_type", "ranking")
 DOWNLOAD = "accept the terms of HF TIGER-Lab/EditReward-Bench, then huggingface-cli download it --repo-type dataset --local-dir DIR"
 
@@ -140,8 +144,8 @@ class TigerBench:
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         for i, row in enumerate(self.rows()):
-            label: Label = "same" if row.sign == 0 else "a" if row.sign > 0 else "b"
-            yield ComparisonItem(str(i), self.table[i]["instruction"], partial(self._load_both, i), label, row.group, f"k{row.k}")
+            load = partial(self._load_both, i)
+            yield ComparisonItem(str(i), self.table[i]["instruction"], load, LABELS[row.sign], row.group, f"k{row.k}")
 
     def rows(self) -> Iterator[Row]:
         for i in range(len(self.table)):
@@ -156,6 +160,17 @@ class TigerBench:
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
+
+    def group_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
+        """What tables print of judges of pairs: groups of K with all comparisons right, K = 2 with "same" as a third class."""
+        rows = list(enumerate(self.rows()))
+        found = []
+        for k in SIZES:
+            mine = [(i, row) for i, row in rows if row.k == k]
+            groups, num_broken = complete_groups([row for _, row in mine])
+            answered = [_answered(k, [(i, row) for i, row in mine if row.group == group.name], judged) for group in groups]
+            found += kway_pair_metrics(answered, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken, seed)
+        return found
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         """Decisive comparisons of all group sizes, one by one: exact order is too coarse to compare two judges with."""
@@ -192,7 +207,7 @@ def build(root: Path | str | None = None) -> TigerBench:
 def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
     """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
     twos = [row for row in rows if row.k == 2]
-    found = _two(twos, scores, seed) if twos else []
+    found = [*(_two(twos, scores, seed) if twos else []), *_decisive(rows, scores, seed)]
     for k in SIZES[1:]:
         groups, num_broken = complete_groups([row for row in rows if row.k == k])
         if groups:
@@ -200,9 +215,21 @@ def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int =
     return found
 
 
+def _answered(k: int, rows: Sequence[tuple[int, Row]], judged: Mapping[str, JudgedPair]) -> AnsweredGroup:
+    return AnsweredGroup(k, tuple(LABELS[row.sign] for _, row in rows), tuple(judged.get(str(i)) for i, _ in rows))
+
+
 def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
     gaps = np.array([_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows])
     return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
+
+
+def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
+    """Every comparison in which people chose a side, whatever the size of its group: comparisons of a group share their edits."""
+    chosen = [row for row in rows if row.sign]
+    margins = np.array([row.sign * _gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in chosen])
+    groups, sizes = [row.group for row in chosen], [f"k{row.k}" for row in chosen]
+    return accuracy_metrics("tiger_decisive", margins, groups, "tiger-erb/decisive", seed=seed, kinds=sizes)
 
 
 def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str, float | None], seed: int) -> list[Metric]:

@@ -73,7 +73,7 @@ class Sample:
 
     @property
     def cluster(self) -> str:
-        """The source, or the key, which names the source too: equal keys of two tasks stay together in a micro mean."""
+        """The source; where it is not known the key, for rows of two tasks with one key may be of one picture."""
         return self.source or self.id[2]
 
     def aspect(self, aspect: Aspect) -> float | None:
@@ -104,7 +104,7 @@ def read_scores(paths: Sequence[Path]) -> list[Sample]:
 def _read_csv(path: Path) -> Iterator[Sample]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, strict=True))  # or '"1"0' would be read as 10
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read: {error}") from error
     require_columns(rows[0] if rows else (), CSV_COLUMNS, str(path))

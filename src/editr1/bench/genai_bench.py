@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_json, read_rows, to_bytes
+from editr1.bench._rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -51,6 +51,7 @@ VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B
 SIDES = ("left", "right")
 COLUMNS = ("source_prompt", "instruct_prompt", "source_image", "left_output_image", "right_output_image", "vote_type")
 CONFIG, SPLIT = "image_edition", "test_v1"  # the folder also holds `test`, 983 rows that no published number is of
+NUM_ROWS = 919  # of the published numbers
 DOWNLOAD = "huggingface-cli download TIGER-Lab/GenAI-Bench --repo-type dataset --include 'image_edition/*' --local-dir DIR"
 SIGNS: dict[Vote, int] = {"A>B": 1, "B>A": -1, "A=B=Good": 0, "A=B=Bad": 0}
 
@@ -88,6 +89,7 @@ def read_answers(path: Path) -> list[Answer]:
         raise DataError(f"{path}: expected a list of comparisons")
     answers = [_answer(row, i, path) for i, row in enumerate(rows)]
     refuse_doubles([answer.index for answer in answers], str(path))
+    expect_count(len(answers), NUM_ROWS, str(path))
     return answers
 
 
@@ -244,4 +246,5 @@ def build(root: Path | str | None = None) -> GenAIBench:
     unknown = sorted(set(table["vote_type"]) - set(VOTES))
     if unknown:
         raise DataError(f"genai_bench: unknown vote_type {unknown[0]!r}, expected one of {', '.join(VOTES)}")
+    expect_count(len(table), NUM_ROWS, "genai_bench")
     return GenAIBench(folder, table, tuple(VOTES[vote] for vote in table["vote_type"]), tuple(table["source_prompt"]))

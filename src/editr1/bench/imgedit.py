@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_inside, read_json
+from editr1.bench._rows import expect_count, load_pair, read_inside, read_json
 from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_columns, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import MAX_SCORE, Metric, derive_seed
@@ -101,6 +101,7 @@ def read_tasks(path: Path) -> dict[str, Task]:
         if row["edit_type"] not in tuple(TYPE_COUNTS):
             raise DataError(f"{where}: unknown edit_type {row['edit_type']!r}, expected one of {', '.join(TYPE_COUNTS)}")
         tasks[key] = Task(str(row["id"]), str(row["prompt"]), row["edit_type"])
+    expect_count(len(tasks), sum(TYPE_COUNTS.values()), str(path))
     return tasks
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_json, read_rows, to_bytes
+from editr1.bench._rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -53,6 +53,7 @@ DOWNLOAD = (
     "git clone https://github.com/facebookresearch/MMRB2, then in its benchmark folder: "
     "python build_from_hf.py --subset edit --output-dir DIR   (needs edit.json, images/ and input_images/)"
 )
+NUM_ROWS = 1000
 FIRST_A = 4  # a rating of 4 to 6 prefers A
 SINGLE, SEVERAL = "single-image", "several-images"
 _PLACE = re.compile(r"<image_\d+>")
@@ -126,6 +127,7 @@ def build(root: Path | str | None = None) -> MMRB2Edit:
     else:
         raise DataError(f"mmrb2_edit: no {FILE} and no .parquet file in {folder}; {DOWNLOAD}")
     refuse_doubles([row.id for row in rows], "mmrb2_edit")
+    expect_count(len(rows), NUM_ROWS, "mmrb2_edit")
     return MMRB2Edit(folder, tuple(rows))
 
 

@@ -109,7 +109,7 @@ def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+            rows = list(csv.DictReader(file, delimiter="\t", strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read: {error}") from error
     require_columns(rows[0] if rows else (), ("uid",), str(path))

@@ -11,7 +11,7 @@ from typing import Any
 
 from editr1.bench._cache import CachedVLM, Prices
 from editr1.bench._judging import MAX_UNSCORED, check_unscored, judge_edits
-from editr1.bench._pairwise import ComparesPairs, HasComparisons, judge_pairs, pairwise_metrics, pairwise_outcomes
+from editr1.bench._pairwise import ComparesPairs, HasComparisons, HasGroups, judge_pairs, pairwise_metrics, pairwise_outcomes
 from editr1.bench._repeats import between_run
 from editr1.bench.base import Benchmark, Outcome
 from editr1.bench.judges.base import Judge
@@ -100,7 +100,10 @@ class _Ask:
             self.run, table, self.benchmark, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
         items = list(self.benchmark.comparisons())
-        return pairwise_metrics(self.benchmark.name, items, judged, self.args.seed), pairwise_outcomes(items, judged)
+        found = pairwise_metrics(self.benchmark.name, items, judged, self.args.seed)
+        if isinstance(self.benchmark, HasGroups):
+            found += self.benchmark.group_metrics(judged, self.args.seed)
+        return found, pairwise_outcomes(items, judged)
 
     def _lane(self) -> Lane:
         return Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)

@@ -20,12 +20,12 @@ from editr1.bench import editreward_editscore, editreward_tiger, gedit, genai_be
 from editr1.bench._compare import read_outcomes
 from editr1.bench._raw_scores import lowest
 from editr1.bench._recognise import aggregate
-from editr1.bench.base import require_columns
+from editr1.bench.base import Outcome, require_columns
 from editr1.bench.judges._aspects import read_scores
 from editr1.bench.judges.pairwise import read_choice
 from editr1.errors import EditR1Error
 from editr1.judge.parse import parse
-from editr1.schema import Judgement
+from editr1.schema import Judgement, to_json
 
 Stated = float | str
 """A number that must be one of the text's, or a passage that must stand in it."""
@@ -176,7 +176,7 @@ GEDIT_LINES = [
     "out/fullset/ps_human/en/k.png,8,7.5,True,en",
     "out/fullset/ps_human/en/l.png,6,,False,en",
 ]
-OUTCOME = '{"key": "k", "cluster": "c", "category": "", "value": 7.25, "unit": "score"}'
+OUTCOME = to_json(Outcome("k", "c", "", 7.25))
 
 CASES = [
     Case("gedit csv", written("m_ps_human_gpt_score.csv", gedit_csv), "\r\n".join(GEDIT_LINES), [8.0, 7.5, 6.0]),
@@ -250,7 +250,7 @@ def test_the_undamaged_text_is_read(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@settings(deadline=None, max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_no_reader_invents_a_score(case: Case, tmp_path: Path, data: st.DataObject) -> None:
     text = data.draw(damaged(case.seed))

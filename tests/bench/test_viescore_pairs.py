@@ -93,6 +93,8 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         ("id\tx\nu\t[1, 1]", "column 'uid' is missing"),
         ("uid\tx\nu\t[1, 1]\nu\t[1, 1]", "more than once"),
         ("uid\tx\nu\t[1, 2]", r"values in \[0, 1\]"),
+        ("uid\tx\n\t[1, 1]", "a row has no uid"),
+        ("uid\tx\nu", "line 2: another number of cells"),
     ]:
         ratings.write_text(text)
         with pytest.raises(DataError, match=message):
@@ -102,6 +104,16 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         answers.write_text(text)
         with pytest.raises(DataError, match=r"SC\.json"):
             read_answers(answers)
+
+
+def test_a_study_of_one_photo_and_one_without_answers_have_no_three_class_number(tmp_path: Path) -> None:
+    ratings = {"sample_1_1.jpg": {"x": "[1, 1]", "y": "[0, 0]"}}
+    one = write_study(tmp_path / "one", {name: {"sample_1_1.jpg": [8, 8]} for name in "xy"}, ratings)
+    empty = write_study(tmp_path / "empty", {"x": {}, "y": {}}, ratings)
+    for root, num_stored, num_unscored in ((one, 4, 0), (empty, 0, 1)):
+        found = {metric.name: metric for metric in metrics(load(root, "judge"))}
+        assert (found["viescore_three_class"].value, found["viescore_three_class"].num_unscored) == (None, num_unscored)
+        assert found["viescore_odd_scores"].n == num_stored
 
 
 def test_answers_without_a_human_rating_are_refused(tmp_path: Path) -> None:

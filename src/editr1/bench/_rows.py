@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import re
@@ -61,6 +62,25 @@ def _encoded(rows: Any) -> Any:
             rows = rows.cast_column(name, raw)
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
             rows = rows.cast_column(name, datasets.List(raw))
+    return rows
+
+
+def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
+    """(line number, cells) of every row below the heading.
+
+    Raises DataError when the file cannot be read, a column is missing, or a row has more or fewer cells than the heading.
+    """
+    rows = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # or '"1"0' would be read as 10
+            require_columns(reader.fieldnames or (), columns, str(path))
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}, line {reader.line_num}: another number of cells than the heading has; was the file cut?")
+                rows.append((reader.line_num, row))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
     return rows
 
 

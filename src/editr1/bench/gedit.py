@@ -13,7 +13,6 @@ Source: stepfun-ai/Step1X-Edit at 570eba6 (GEdit-Bench), arXiv 2504.17761; data 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._raw_scores import geometric_mean, in_range
-from editr1.bench._rows import load_pair, read_inside, read_rows
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_columns, require_folder, to_metric
+from editr1.bench._rows import load_pair, read_csv, read_inside, read_rows
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed
 from editr1.stats import bootstrap_mean
@@ -102,16 +101,10 @@ def read_scores(paths: Sequence[Path]) -> list[Sample]:
 
 
 def _read_csv(path: Path) -> Iterator[Sample]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))  # or '"1"0' would be read as 10
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    require_columns(rows[0] if rows else (), CSV_COLUMNS, str(path))
-    for number, row in enumerate(rows, start=2):
+    for number, row in read_csv(path, CSV_COLUMNS):
         where = f"{path}, line {number}"
-        language = check_language((row["instruction_language"] or "").strip(), where)
-        place = PurePosixPath(row["edited_image"] or "")
+        language = check_language(row["instruction_language"].strip(), where)
+        place = PurePosixPath(row["edited_image"])
         if not place.stem:
             raise DataError(f"{where}: no edited_image, so whose scores these are is unknown")
         if place.parent.name in LANGUAGES and place.parent.name != language:
@@ -121,8 +114,8 @@ def _read_csv(path: Path) -> Iterator[Sample]:
         yield Sample((task, language, place.stem), in_range(row["sementics_score"]), in_range(row["quality_score"]), common)
 
 
-def _flag(text: str | None, where: str) -> bool:
-    found = {"true": True, "1": True, "false": False, "0": False}.get((text or "").strip().lower())
+def _flag(text: str, where: str) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
     if found is None:
         raise DataError(f"{where}: intersection_exist is {text!r}, expected True or False")
     return found

@@ -15,7 +15,6 @@ what VIEScore's notebook and EditReward's ImagenHub column print, and `viescore-
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -27,8 +26,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
-from editr1.bench._rows import read_json
-from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, three_class_metrics
+from editr1.bench._rows import read_csv, read_json
+from editr1.bench.base import accuracy_metrics, refuse_doubles, require_folder, three_class_metrics
 from editr1.errors import ConfigError, DataError
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, clustered_standard_error, strict_credit
@@ -107,12 +106,7 @@ def _either(folder: Path, names: Sequence[str]) -> Path:
 
 def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    require_columns(rows[0] if rows else (), ("uid",), str(path))
+    rows = [row for _, row in read_csv(path, ("uid",), "\t")]
     if not all(row["uid"] for row in rows):
         raise DataError(f"{path}: a row has no uid")
     refuse_doubles([row["uid"] for row in rows], str(path))
@@ -120,7 +114,7 @@ def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
     for row in rows:
         for editor, text in row.items():
             if editor not in ("uid", "schema_version"):
-                numbers = sub_scores(text, top=1.0, num_expected=2) if isinstance(text, str) else None
+                numbers = sub_scores(text, top=1.0, num_expected=2)
                 if numbers is None:
                     raise DataError(f"{path}: row {row['uid']}, column {editor}: expected [SC, PQ] with values in [0, 1], found {text!r}")
                 cells[row["uid"], editor] = (numbers[0], numbers[1])

@@ -89,16 +89,18 @@ class _Ask:
         judged, counts = judge_edits(
             self.run, table, edits, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
-        check_unscored(judged, counts, self.args.max_unscored)
+        check_unscored([edit.reason for edit in judged.values() if edit.value is None], counts, "edits", self.args.max_unscored)
         return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
 
     def _pairs(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:
         assert isinstance(self.judge, ComparesPairs)
         if not isinstance(self.benchmark, HasComparisons):
             raise ConfigError(f"benchmark {self.benchmark.name} has single edits and no pairs; judge {self.args.judge!r} compares pairs")
-        judged, _ = judge_pairs(
+        judged, counts = judge_pairs(
             self.run, table, self.benchmark, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
+        silent = ["NO_CHOICE" for pair in judged.values() if pair.forward is None or pair.reverse is None]
+        check_unscored(silent, counts, "pairs", self.args.max_unscored)
         items = list(self.benchmark.comparisons())
         found = pairwise_metrics(self.benchmark.name, items, judged, self.args.seed)
         if isinstance(self.benchmark, HasGroups):

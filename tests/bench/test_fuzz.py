@@ -250,7 +250,7 @@ def test_the_undamaged_text_is_read(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@settings(deadline=None, max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_no_reader_invents_a_score(case: Case, tmp_path: Path, data: st.DataObject) -> None:
     text = data.draw(damaged(case.seed))

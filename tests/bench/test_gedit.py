@@ -112,7 +112,7 @@ def test_a_missing_column_is_named(tmp_path: Path, columns: tuple[str, ...]) -> 
 def test_doubled_rows_are_refused_but_one_key_may_stand_in_two_tasks(tmp_path: Path) -> None:
     same_key = [score_row("a", 8, 8, task="subject-remove"), score_row("a", 8, 8, task="subject-replace")]
     assert len(read_scores([write_csv(tmp_path / "ok.csv", same_key)])) == 2
-    with pytest.raises(DataError, match="more than once"):
+    with pytest.raises(DataError, match=r"1 keys occur more than once \(ps_human/en/a\)"):
         read_scores([write_csv(tmp_path / "m_ps_human_gpt_score.csv", [score_row("a", 8, 8)] * 2)])
 
 
@@ -134,6 +134,8 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-12])
     with pytest.raises(DataError, match="line 3: another number of cells than the heading has"):
         read_scores([path])
+    with pytest.raises(DataError, match="no row below the heading"):
+        read_scores([write_csv(path, [])])
 
 
 def test_a_folder_named_like_a_task_is_no_task(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_a_share_of_all_or_nothing_has_wilsons_interval_on_its_clusters(value: f
     estimate = bootstrap_share([value] * 200, sources, rng=rng())
     assert (estimate.low, estimate.high) == (wilson(20 * int(value), 20).low, wilson(20 * int(value), 20).high)
     assert (estimate.value, estimate.n, estimate.method) == (value, 200, "wilson")
+    few = [i < 3 for i in range(200)]  # three decided pairs are three, however many were asked
+    assert bootstrap_share([value] * 200, sources, rng=rng(), counts=few).high == wilson(3 * int(value), 3).high
     other = [1.0 - value, *[value] * 199]
     assert bootstrap_share(other, sources, rng=rng()) == bootstrap_mean(other, sources, rng=rng())
 

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,29 @@ def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = ""
     if not arrows and not parquets:
         raise DataError(f"{where}: no .arrow or .parquet file below {folder}; download the dataset as it is published")
     try:
-        if parquets:
-            rows = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(path), cache_dir=None) for path in parquets])
-        else:
-            rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in arrows])
+        with _without_bars():
+            if parquets:
+                rows = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(path), cache_dir=None) for path in parquets])
+            else:
+                rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in arrows])
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"{where}: cannot read the files below {folder}: {error}; download them again") from error
     require_columns(rows.column_names, columns, f"{where} ({folder})")
     return _encoded(rows)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Reading what lies on the disk is no progress that a user waits for."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _of_split(paths: Sequence[Path], split: str) -> list[Path]:
@@ -81,6 +97,8 @@ def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[t
                 rows.append((reader.line_num, row))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: no row below the heading")
     return rows
 
 

@@ -265,7 +265,8 @@ def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -
 def refuse_doubles(keys: Sequence[Hashable], where: str) -> None:
     """Raises DataError when a key occurs twice, as in a results file that a second run appended to."""
     seen: set[Hashable] = set()
-    doubled = sorted({str(key) for key in keys if key in seen or seen.add(key)})  # type: ignore[func-returns-value]
+    found = {key for key in keys if key in seen or seen.add(key)}  # type: ignore[func-returns-value]
+    doubled = sorted("/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in found)
     if doubled:
         shown = ", ".join(doubled[:MAX_NAMED]) + (", ..." if len(doubled) > MAX_NAMED else "")
         raise DataError(f"{where}: {len(doubled)} keys occur more than once ({shown}); a second run was appended? keep one row a key")

@@ -51,8 +51,10 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     settings = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_component(args).id.rpartition(":")[2]
     if args.dry_run or not args.json:
-        num_edits = sum(1 for _ in benchmark.edits())
-        say(f"{benchmark.name}: {num_edits} edits x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
+        sizes = f"{sum(1 for _ in benchmark.edits())} edits"
+        if isinstance(benchmark, HasComparisons):
+            sizes += f" in {sum(1 for _ in benchmark.comparisons())} pairs"
+        say(f"{benchmark.name}: {sizes} x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
     if args.dry_run:
         return 0
     vlm = make_vlm(args, run)

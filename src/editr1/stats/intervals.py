@@ -169,18 +169,21 @@ def bootstrap_share(
     num_resamples: int = NUM_RESAMPLES,
     method: IntervalMethod = "percentile",
 ) -> Estimate:
-    """As `bootstrap_mean` for credits in [0, 1], with Wilson's interval on the clusters where all of them are 0 or all are 1.
+    """As `bootstrap_mean` for credits in [0, 1], with Wilson's interval where all of them are 0 or all are 1.
 
-    ours: resampling equal values gives an interval without width, which claims certainty.
+    ours: resampling equal values gives an interval without width, which claims certainty. Wilson's n is the number of clusters with
+    an item that counts.
 
     >>> estimate = bootstrap_share([1.0] * 60, [0, 1, 2] * 20, rng=np.random.default_rng(0))
     >>> estimate.value, round(estimate.low, 4), estimate.high, estimate.method  # 3 of 3
     (1.0, 0.4385, 1.0, 'wilson')
     """
-    estimate = bootstrap_mean(values, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method)
+    data = clustered(values, clusters, strata=strata, counts=counts)
+    estimate = _bootstrap(data, rng, num_resamples, LEVEL, method)
     if estimate.value not in (0.0, 1.0):
         return estimate
-    bounds = wilson(round(estimate.value) * estimate.num_clusters, estimate.num_clusters)
+    num_counting = sum(int((bottom > 0).sum()) for bottom in data.bottoms)
+    bounds = wilson(round(estimate.value) * num_counting, num_counting)
     return replace(estimate, low=bounds.low, high=bounds.high, method="wilson")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from editr1.schema import Metric
 
-
 FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves
 
 

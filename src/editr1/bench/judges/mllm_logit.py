@@ -18,6 +18,7 @@ from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternat
 HIGHEST = 5
 # ours: where the digits together hold less than this, the model is not answering the question, and their ratio is noise
 MIN_MASS = 0.05
+MAX_LOGPROB = 0.01  # 0 and the rounding of backends; what is above is no probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def expected_digit(position: TokenAlternatives) -> float | None:
     weights = dict.fromkeys(range(HIGHEST + 1), 0.0)
     for token, logprob in position.alternatives:
         text = token.strip()
-        if text.isascii() and text.isdigit() and len(text) == 1 and int(text) <= HIGHEST:
+        is_digit = text.isascii() and text.isdigit() and len(text) == 1 and int(text) <= HIGHEST
+        if is_digit and logprob <= MAX_LOGPROB:  # false for nan
             weights[int(text)] += math.exp(logprob)
     mass = math.fsum(weights.values())
     if mass < MIN_MASS:

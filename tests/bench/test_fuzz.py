@@ -235,10 +235,11 @@ def unknown(stated: Iterable[Stated | None], text: str) -> list[Stated]:
 
 @st.composite
 def damaged(draw: st.DrawFn, text: str) -> str:
-    """The text after a few cuts, insertions and repetitions."""
+    """The text after a few cuts, insertions and repetitions, half of them at a number."""
     for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(text)))
-        stop = min(len(text), start + draw(st.integers(0, 12)))
+        numbers = [match.start() for match in NUMBER.finditer(text)]
+        start = draw(st.integers(0, len(text)) | (st.sampled_from(numbers) if numbers else st.nothing()))
+        stop = min(len(text), start + draw(st.integers(0, 3) | st.integers(0, 12)))
         put = draw(st.sampled_from(NASTY) | st.just(text[start:stop] * 2) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4))
         text = text[:start] + put + text[stop:]
     return text[: draw(st.integers(0, len(text)))] if draw(st.integers(0, 5)) == 0 else text

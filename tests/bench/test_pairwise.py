@@ -69,6 +69,7 @@ def test_an_order_blind_judge_is_consistent_and_a_first_lover_is_found_out(tmp_p
         found = run_bench(capsys, "mmrb2_edit", root, tmp_path / "one", endpoint.url)
     assert found["mmrb2-edit/pairwise/both-right"]["value"] == pytest.approx(2 / 3)
     assert found["mmrb2-edit/pairwise/consistency"]["value"] == 1.0
+    assert found["mmrb2-edit/human/single-rater"]["value"] == pytest.approx(2 / 3)  # the ceiling stands beside
     with serve(lambda body: completion("CHOICE: A")) as endpoint:
         found = run_bench(capsys, "mmrb2_edit", root, tmp_path / "two", endpoint.url)
     assert found["mmrb2-edit/pairwise/mean-of-orders"]["value"] == 0.5

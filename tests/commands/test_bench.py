@@ -150,6 +150,9 @@ def test_the_dry_run_asks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["score-folder", "edits", "--run", "r", "--judge", "visecore"], "viescore"),
         (["score-folder", "edits", "--run", "r", "--judge", "viescore"], "option 'vlm' is required"),
         (["score-folder", "edits", "--run", "r", "--model", "m", "--checkpoint", "c"], "both name a model"),
+        (["score-folder", "edits", "--run", "r", "--concurrency", "0"], "--concurrency is 0; expected at least 1"),
+        (["score-folder", "edits", "--run", "r", "--max-unscored", "7"], "--max-unscored is 7; expected a share"),
+        (["score-folder", "edits", "--run", "r", "--price", "1", "-2"], "--price is -2"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

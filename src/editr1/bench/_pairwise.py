@@ -28,10 +28,10 @@ class HasComparisons(Protocol):
 
 
 @runtime_checkable
-class HasGroups(Protocol):
+class HasPairMetrics(Protocol):
     """A benchmark with numbers of its own for judges of pairs, beside those that every benchmark has."""
 
-    def group_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]: ...
+    def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]: ...
 
 
 @runtime_checkable

@@ -161,7 +161,7 @@ class TigerBench:
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
 
-    def group_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
+    def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
         """What tables print of judges of pairs: groups of K with all comparisons right, K = 2 with "same" as a third class."""
         rows = list(enumerate(self.rows()))
         found = []

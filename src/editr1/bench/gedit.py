@@ -237,9 +237,8 @@ def build(root: Path | str | None = None, edits: Path | str | None = None, langu
     check_language(language, "gedit")
     folder = require_folder(root, "gedit", DOWNLOAD)
     if edits is None or not Path(edits).is_dir():
-        raise DataError(
-            f"gedit: no folder of edits {edits}; give --edits DIR with fullset/<task>/{language}/<key>.png and <key>_SRCIMG.png"
-        )
+        layout = f"fullset/<task>/{language}/<key>.png and <key>_SRCIMG.png"
+        raise DataError(f"gedit: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with {layout}")
     table = read_rows(folder, DATA_COLUMNS, "gedit").select_columns(list(DATA_COLUMNS))
     rows = tuple(
         (row_id, table[i]["instruction"], bool(table[i]["Intersection_exist"])) for i, row_id in numbered(table, language, partial_set)

@@ -178,7 +178,7 @@ def build(root: Path | str | None = None, edits: Path | str | None = None) -> Im
     """
     list_path = find_list(root)
     if edits is None or not Path(edits).is_dir():
-        raise DataError(f"imgedit: no folder of edits {edits}; give --edits DIR with <key>.png")
+        raise DataError(f"imgedit: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with <key>.png")
     return ImgEditBench(list_path.parent, Path(edits), read_tasks(list_path))
 
 

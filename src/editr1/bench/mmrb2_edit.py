@@ -32,6 +32,7 @@ from editr1.bench.base import (
     ComparisonItem,
     EditItem,
     JudgedEdit,
+    JudgedPair,
     Outcome,
     accuracy_metrics,
     credit_outcome,
@@ -101,6 +102,10 @@ class MMRB2Edit:
         if len(single) < len(self.rows):
             found += _accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise", seed)
         return [*found, *human_ceiling(self.rows)]
+
+    def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
+        """What a judge of pairs is measured against: the raters themselves."""
+        return human_ceiling(self.rows)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         margins = _margins(self.rows, judged).tolist()

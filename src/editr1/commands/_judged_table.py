@@ -11,7 +11,7 @@ from typing import Any
 
 from editr1.bench._cache import CachedVLM, Prices
 from editr1.bench._judging import MAX_UNSCORED, check_unscored, judge_edits
-from editr1.bench._pairwise import ComparesPairs, HasComparisons, HasGroups, judge_pairs, pairwise_metrics, pairwise_outcomes
+from editr1.bench._pairwise import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs, pairwise_metrics, pairwise_outcomes
 from editr1.bench._repeats import between_run
 from editr1.bench.base import Benchmark, Outcome
 from editr1.bench.judges.base import Judge
@@ -45,8 +45,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     """Judges what is left to judge, prints the metrics and stores them with the outcomes. `source` says what was judged."""
     if args.run is None:
         raise ConfigError("give --run DIR: answers and replies are kept there, so that a stopped run continues")
-    if args.repeats < 1:
-        raise ConfigError(f"--repeats is {args.repeats}; expected at least 1")
+    _check(args)
     run = Run.open(args.run)
     settings = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_component(args).id.rpartition(":")[2]
@@ -65,6 +64,16 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if vlm is not None and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("repeats", "concurrency", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1")
+    if not 0 <= args.max_unscored <= 1:
+        raise ConfigError(f"--max-unscored is {args.max_unscored:g}; expected a share in [0, 1]")
+    if min(args.price) < 0:
+        raise ConfigError(f"--price is {min(args.price):g}; expected 0 or above")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +114,8 @@ class _Ask:
         check_unscored(silent, counts, "pairs", self.args.max_unscored)
         items = list(self.benchmark.comparisons())
         found = pairwise_metrics(self.benchmark.name, items, judged, self.args.seed)
-        if isinstance(self.benchmark, HasGroups):
-            found += self.benchmark.group_metrics(judged, self.args.seed)
+        if isinstance(self.benchmark, HasPairMetrics):
+            found += self.benchmark.pair_metrics(judged, self.args.seed)
         return found, pairwise_outcomes(items, judged)
 
     def _lane(self) -> Lane:

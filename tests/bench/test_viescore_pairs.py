@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from editr1.bench.viescore_pairs import TASK, VIEScoreData, load, metrics, photo_of, read_answers, read_rater
+from bench_files import write_study
+from editr1.bench.viescore_pairs import VIEScoreData, load, metrics, photo_of, read_answers, read_rater
 from editr1.errors import DataError
 from editr1.stats import bootstrap_mean, clustered_standard_error
-
-
-def write_study(root: Path, scores: dict[str, dict[str, object]], ratings: dict[str, dict[str, str]]) -> Path:
-    """A study of one rater in the published layout; scores[editor][uid], ratings[uid][editor]."""
-    raters = root / "_human_annotations" / "ImagenHub_human_eval_results" / TASK
-    raters.mkdir(parents=True)
-    editors = sorted(scores)
-    lines = ["\t".join(["uid", *editors]), *("\t".join([uid, *(row[editor] for editor in editors)]) for uid, row in ratings.items())]
-    (raters / "Text-Guided_IE_rater1.tsv").write_text("\n".join(lines))
-    for editor in editors:
-        folder = root / "_answers" / "judge" / TASK / editor
-        folder.mkdir(parents=True)
-        for aspect in ("SC", "PQ"):
-            (folder / f"{aspect}.json").write_text(json.dumps({uid: {"score": raw} for uid, raw in scores[editor].items()}))
-    return root
 
 
 def test_gpt4o_on_the_published_study(public_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench_files import dot, write_parquet
+from bench_files import dot, write_parquet, write_study
 from bench_judges import ByName
 from editr1.bench.editreward_editscore import TASKS
 from editr1.cli import main
@@ -160,3 +161,20 @@ def test_a_runs_own_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         for judge in ("ByName", "Constant", "Coin")
     )
     check(oracle, constant, coin, 60)
+
+
+def test_viescores_study_of_stored_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uids = [f"sample_{i}_1.jpg" for i in range(NUM)]
+    ratings = {uid: {"x": "[1, 1]", "y": "[0, 0.5]"} if i % 2 else {"x": "[0, 0]", "y": "[0.5, 1]"} for i, uid in enumerate(uids)}
+    rng = random.Random(0)
+    judges = {
+        "oracle": lambda rating: [9, 9] if rating in ("[1, 1]", "[0.5, 1]") else [2, 3],
+        "constant": lambda rating: [5, 5],
+        "coin": lambda rating: [round(10 * rng.random(), 3)] * 2,
+    }
+    found = []
+    for name, say in judges.items():
+        root = write_study(tmp_path / name, {editor: {uid: say(ratings[uid][editor]) for uid in uids} for editor in "xy"}, ratings)
+        assert main(["aggregate", str(root / "_answers" / "judge"), "--json"]) == 0
+        found.append({row["protocol"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())})
+    check(*(metrics["viescore-pairs/decisive/strict"] for metrics in found), NUM)

@@ -89,6 +89,8 @@ def test_missing_refused_and_unparsed_samples_are_counted(tmp_path: Path) -> Non
     overall = found["gedit-en/O/full/micro"]
     assert (overall.value, overall.n, overall.num_unscored) == (8.0, 1, 69)
     assert found["gedit-en/SC/full/micro"].n == 2
+    unscored = found["gedit-en/unscored"]
+    assert (unscored.by_category, unscored.value) == ({"empty": 1.0, "missing": 66.0, "unparsed": 2.0}, 69 / 70)
 
 
 def test_languages_never_mix(tmp_path: Path) -> None:
@@ -191,7 +193,10 @@ def test_judging_a_folder_names_what_is_missing_and_keeps_equal_keys_apart(tmp_p
     same_picture = {row.key: row.cluster for row in bench.outcomes({})}
     assert same_picture["subject-remove/en/k"] == same_picture["subject-replace/en/k"] != same_picture["ps_human/en/h"]
     parts = {"semantic_consistency": 9.0, "perceptual_quality": 4.0}
-    judged = {"subject-remove/en/k": JudgedEdit("", 6.0, parts), "subject-replace/en/k": JudgedEdit("", 2.0)}
+    judged = {"subject-remove/en/k": JudgedEdit("", 6.0, parts), "subject-replace/en/k": JudgedEdit("", None, reason="REFUSED")}
+    reasons = {metric.protocol: metric.by_category for metric in bench.metrics(judged)}["gedit-en/unscored"]
+    assert reasons == {"REFUSED": 1.0, "missing": 1.0}
+    judged["subject-replace/en/k"] = JudgedEdit("", 2.0)
     found = {metric.protocol: metric for metric in bench.metrics(judged)}
     overall = found["gedit-en/O/full/micro"]
     assert (overall.value, overall.n, overall.num_unscored) == (4.0, 2, 1)

@@ -85,6 +85,13 @@ def test_an_unread_answer_is_unscored(text: str) -> None:
     assert reward.parts == {}
 
 
+@pytest.mark.parametrize("judge", ["viescore", "editscore", "mllm_logit"])
+def test_a_refusal_is_no_score_and_no_outage(judge: str) -> None:
+    vlm = Scripted(lambda request: ChatReply("(refused)", "scripted", refused=True))
+    reward = create("judges", Component(judge, {"vlm": vlm})).score([item()])[0]
+    assert (reward.value, reward.reason, reward.num_valid) == (None, "REFUSED", 0)
+
+
 def test_seeds_follow_the_item_and_not_its_place() -> None:
     first, second = Scripted(says("", "")), Scripted(says("", ""))
     create("judges", Component("editscore", {"vlm": first})).score([item("a"), item("b")], seed=3)

@@ -7,13 +7,14 @@
 O = sqrt(SC * PQ) per sample. Published numbers differ in their mean: the official script takes the **macro** mean over 11 tasks,
 the Edit-R1 paper's SC is the **micro** mean over samples (9 of its 11 rows agree with micro). Both are printed, never mixed:
 `gedit-<en|cn>/<SC|PQ|O>/<full|intersection>/<micro|macro11>`. `key` is not unique across tasks: a row is (task, language, key).
-Missing, refused and unparsed samples are counted; no number stands in for them.
+Missing, refused and unparsed samples are counted by reason (`gedit-<en|cn>/unscored`); no number stands in for them.
 Source: stepfun-ai/Step1X-Edit at 570eba6 (GEdit-Bench), arXiv 2504.17761; data MIT.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +68,8 @@ class Sample:
     """Whether every method of the benchmark's paper answered this instruction."""
     single: float | None = None
     """O of a judge that gives one number and no factors."""
+    reason: str = ""
+    """Why a score is missing, where that is known."""
     source: str = ""
     """What samples of one source share; empty where the source is not known."""
 
@@ -111,7 +114,10 @@ def _read_csv(path: Path) -> Iterator[Sample]:
             raise DataError(f"{where}: instruction_language is {language} and edited_image lies under {place.parent.name}")
         task = _task_of([*reversed(place.parts), *_words(path)], where)
         common = _flag(row["intersection_exist"], where)
-        yield Sample((task, language, place.stem), in_range(row["sementics_score"]), in_range(row["quality_score"]), common)
+        cells = (row["sementics_score"], row["quality_score"])
+        semantic, quality = (in_range(cell) for cell in cells)
+        reason = "" if None not in (semantic, quality) else "unparsed" if all(cell.strip() for cell in cells) else "empty"
+        yield Sample((task, language, place.stem), semantic, quality, common, reason=reason)
 
 
 def _flag(text: str, where: str) -> bool:
@@ -146,7 +152,17 @@ def metrics(samples: Sequence[Sample], language: str, seed: int = 0, expected: M
     for aspect in ASPECTS:
         found += _means(mine, aspect, f"gedit-{language}/{aspect}/full", num_missing, seed)
         found += _means(common, aspect, f"gedit-{language}/{aspect}/intersection", 0, seed)
-    return found
+    return [*found, _unscored(mine, wanted, language)]
+
+
+def _unscored(samples: Sequence[Sample], wanted: int, language: str) -> Metric:
+    """Share of the wanted samples without O; `by_category` counts them by reason: missing, empty, unparsed, or a judge's own code."""
+    reasons = Counter(sample.reason or "missing" for sample in samples if sample.aspect("O") is None)
+    reasons["missing"] += max(0, wanted - len(samples))
+    total = max(wanted, len(samples))
+    counts = {reason: float(count) for reason, count in sorted(reasons.items()) if count}
+    share = reasons.total() / total if total else None
+    return Metric("gedit_unscored", share, n=total, by_category=counts, protocol=f"gedit-{language}/unscored")
 
 
 def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing: int, seed: int) -> list[Metric]:
@@ -265,7 +281,7 @@ def _place(row_id: RowId) -> str:
 
 def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool, source: str) -> Sample:
     if judged is None or judged.value is None:
-        return Sample(row_id, None, None, in_intersection, source=source)
+        return Sample(row_id, None, None, in_intersection, reason=(judged.reason or "") if judged else "", source=source)
     if {"semantic_consistency", "perceptual_quality"} <= judged.parts.keys():
         return Sample(row_id, judged.parts["semantic_consistency"], judged.parts["perceptual_quality"], in_intersection, source=source)
-    return Sample(row_id, None, None, in_intersection, judged.value, source)  # a judge of one number has O and no factors
+    return Sample(row_id, None, None, in_intersection, judged.value, source=source)  # a judge of one number has O and no factors

@@ -41,6 +41,8 @@ class LogitJudge:
         return [self._reward(reply) for reply in self.vlm.chat(requests)]
 
     def _reward(self, reply: ChatReply) -> Reward:
+        if reply.refused:
+            return Reward(None, 0, 1, reason="REFUSED", seconds=reply.seconds)
         if not reply.logprobs:
             raise BackendError(f"{self.vlm.name} gives no token log-probabilities, which the judge mllm_logit needs; choose another judge")
         value = expected_digit(reply.logprobs[0])

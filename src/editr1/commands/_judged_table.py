@@ -20,7 +20,7 @@ from editr1.commands._metrics import say, show
 from editr1.config import create
 from editr1.errors import ConfigError
 from editr1.schema import Metric, to_json
-from editr1.store import Lane, Run
+from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
 
 
@@ -100,6 +100,7 @@ class _Ask:
         judged, counts = judge_edits(
             self.run, table, edits, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
+        self._say_dropped(table, counts)
         check_unscored([edit.reason for edit in judged.values() if edit.value is None], counts, "edits", self.args.max_unscored)
         return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
 
@@ -110,6 +111,7 @@ class _Ask:
         judged, counts = judge_pairs(
             self.run, table, self.benchmark, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
+        self._say_dropped(table, counts)
         silent = ["NO_CHOICE" for pair in judged.values() if pair.forward is None or pair.reverse is None]
         check_unscored(silent, counts, "pairs", self.args.max_unscored)
         items = list(self.benchmark.comparisons())
@@ -117,6 +119,12 @@ class _Ask:
         if isinstance(self.benchmark, HasPairMetrics):
             found += self.benchmark.pair_metrics(judged, self.args.seed)
         return found, pairwise_outcomes(items, judged)
+
+    def _say_dropped(self, table: str, counts: StageCounts) -> None:
+        if counts.num_dropped and not self.args.json:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in counts.reasons.items())
+            path = self.run.dir / table / "dropped.jsonl"
+            say(f"{counts.num_dropped} of {counts.num_in} could not be shown to the judge ({reasons}) and count as unscored: {path}")
 
     def _lane(self) -> Lane:
         return Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)

@@ -110,6 +110,10 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         build(write_dataset(tmp_path / "d", make_rows(), "parquet", drop="dimension"))
     with pytest.raises(DataError, match="unknown task_type 'juggling'"):
         build(write_dataset(tmp_path / "e", make_rows(("juggling",))))
+    rows = make_rows(("extract",))
+    rows[0]["dimension"] = "beauty"
+    with pytest.raises(DataError, match="unknown dimension 'beauty'"):
+        build(write_dataset(tmp_path / "f", rows))
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "part.parquet").write_bytes(b"PAR1 not really")

@@ -89,6 +89,8 @@ def test_missing_refused_and_unparsed_samples_are_counted(tmp_path: Path) -> Non
     overall = found["gedit-en/O/full/micro"]
     assert (overall.value, overall.n, overall.num_unscored) == (8.0, 1, 69)
     assert found["gedit-en/SC/full/micro"].n == 2
+    unscored = found["gedit-en/unscored"]
+    assert (unscored.by_category, unscored.value) == ({"empty": 1.0, "missing": 66.0, "unparsed": 2.0}, 69 / 70)
 
 
 def test_languages_never_mix(tmp_path: Path) -> None:
@@ -112,8 +114,46 @@ def test_a_missing_column_is_named(tmp_path: Path, columns: tuple[str, ...]) -> 
 def test_doubled_rows_are_refused_but_one_key_may_stand_in_two_tasks(tmp_path: Path) -> None:
     same_key = [score_row("a", 8, 8, task="subject-remove"), score_row("a", 8, 8, task="subject-replace")]
     assert len(read_scores([write_csv(tmp_path / "ok.csv", same_key)])) == 2
-    with pytest.raises(DataError, match="more than once"):
+    with pytest.raises(DataError, match=r"1 keys occur more than once \(ps_human/en/a\)"):
         read_scores([write_csv(tmp_path / "m_ps_human_gpt_score.csv", [score_row("a", 8, 8)] * 2)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"edited_image": ""}, "line 2: no edited_image"),
+        ({"edited_image": "out/fullset/ps_human/cn/a.png"}, "instruction_language is en and edited_image lies under cn"),
+        ({"intersection_exist": "perhaps"}, "intersection_exist is 'perhaps'"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_scores([write_csv(tmp_path / "m_ps_human_gpt_score.csv", [score_row("a", 8, 8) | change])])
+
+
+def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "m_ps_human_gpt_score.csv", [score_row("a", 8, 8), score_row("b", 8, 8)])
+    path.write_text(path.read_text()[:-12])
+    with pytest.raises(DataError, match="line 3: another number of cells than the heading has"):
+        read_scores([path])
+    with pytest.raises(DataError, match="no row below the heading"):
+        read_scores([write_csv(path, [])])
+
+
+def test_a_folder_named_like_a_task_is_no_task(tmp_path: Path) -> None:
+    row = score_row("a", 8, 8) | {"edited_image": "style_change/fullset/ps_human/en/a.png"}
+    assert read_scores([write_csv(tmp_path / "scores.csv", [row])])[0].id == ("ps_human", "en", "a")
+
+
+def test_samples_of_one_source_are_not_independent() -> None:
+    rows = [(str(i), 9.0 if i % 2 else 1.0) for i in range(100)]
+    own = [Sample(("ps_human", "en", key), value, value) for key, value in rows]
+    shared = [Sample(("ps_human", "en", key), value, value, source=str(int(key) % 10)) for key, value in rows]
+    alone, together = (
+        {m.protocol: m for m in metrics(samples, "en", expected={"ps_human": 100})}["gedit-en/O/full/micro"] for samples in (own, shared)
+    )
+    assert alone.value == together.value
+    assert together.high - together.low > 2 * (alone.high - alone.low)
 
 
 @settings(deadline=None, max_examples=60)
@@ -150,8 +190,13 @@ def test_judging_a_folder_names_what_is_missing_and_keeps_equal_keys_apart(tmp_p
     assert source.size == edited.size == (8, 8)
     with pytest.raises(DataError, match="missing image"):
         items["ps_human/en/h"].load()
+    same_picture = {row.key: row.cluster for row in bench.outcomes({})}
+    assert same_picture["subject-remove/en/k"] == same_picture["subject-replace/en/k"] != same_picture["ps_human/en/h"]
     parts = {"semantic_consistency": 9.0, "perceptual_quality": 4.0}
-    judged = {"subject-remove/en/k": JudgedEdit("", 6.0, parts), "subject-replace/en/k": JudgedEdit("", 2.0)}
+    judged = {"subject-remove/en/k": JudgedEdit("", 6.0, parts), "subject-replace/en/k": JudgedEdit("", None, reason="REFUSED")}
+    reasons = {metric.protocol: metric.by_category for metric in bench.metrics(judged)}["gedit-en/unscored"]
+    assert reasons == {"REFUSED": 1.0, "missing": 1.0}
+    judged["subject-replace/en/k"] = JudgedEdit("", 2.0)
     found = {metric.protocol: metric for metric in bench.metrics(judged)}
     overall = found["gedit-en/O/full/micro"]
     assert (overall.value, overall.n, overall.num_unscored) == (4.0, 2, 1)

@@ -72,9 +72,21 @@ def test_every_answer_that_says_nothing_is_wrong_and_counted(tmp_path: Path) -> 
     path = tmp_path / "pairwise.json"
     path.write_text(json.dumps([{"idx": i, "response": "no idea", "human_vote": "leftvote"} for i in range(4)]))
     found = by_protocol(path)
-    assert (found["genai-bench/4-label/first"].value, found["genai-bench/4-label/first"].num_unscored) == (0.0, 4)
+    first = found["genai-bench/4-label/first"]
+    assert (first.value, first.num_unscored, first.low) == (0.0, 4, 0.0)
+    assert first.high > 0.4  # four wrong answers do not prove that all are
     assert found["genai-bench/decisive/half"].value == 0.5
     assert found["genai-bench/position/judge"].value is None
+
+
+def test_another_number_of_rows_than_published_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "pairwise.json"
+    for n, said in [(3, ["3 rows, the published set has 919"]), (919, [])]:
+        caplog.clear()
+        path.write_text(json.dumps([{"idx": i, "response": "[[A>B]]", "human_vote": "leftvote"} for i in range(n)]))
+        read_answers(path)
+        assert [message for message in said if message in caplog.text] == said
+        assert len(caplog.records) == len(said)
 
 
 @pytest.mark.parametrize(

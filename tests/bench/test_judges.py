@@ -13,6 +13,7 @@ from PIL import Image
 
 from editr1.bench.base import PartedReward
 from editr1.bench.judges._aspects import read_scores
+from editr1.bench.judges.mllm_logit import expected_digit
 from editr1.config import Component, available, create
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem
@@ -84,6 +85,13 @@ def test_an_unread_answer_is_unscored(text: str) -> None:
     assert reward.parts == {}
 
 
+@pytest.mark.parametrize("judge", ["viescore", "editscore", "mllm_logit"])
+def test_a_refusal_is_no_score_and_no_outage(judge: str) -> None:
+    vlm = Scripted(lambda request: ChatReply("(refused)", "scripted", refused=True))
+    reward = create("judges", Component(judge, {"vlm": vlm})).score([item()])[0]
+    assert (reward.value, reward.reason, reward.num_valid) == (None, "REFUSED", 0)
+
+
 def test_seeds_follow_the_item_and_not_its_place() -> None:
     first, second = Scripted(says("", "")), Scripted(says("", ""))
     create("judges", Component("editscore", {"vlm": first})).score([item("a"), item("b")], seed=3)
@@ -115,6 +123,15 @@ def test_the_expected_digit() -> None:
     silent = create("judges", Component("mllm_logit", {"vlm": Scripted(lambda request: ChatReply("5", "scripted"))}))
     with pytest.raises(BackendError, match="no token log-probabilities"):
         silent.score([item()])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([*"0123456789", " 3", "²", "5.", "Sure"]) | st.text(max_size=2), st.floats() | st.floats(-9, 0))))
+def test_the_expected_digit_lies_between_digits_that_the_model_offered(alternatives: list[tuple[str, float]]) -> None:
+    value = expected_digit(TokenAlternatives("x", tuple(alternatives)))
+    offered = [2 * int(token) for token, logprob in alternatives if token.strip() in set("012345") and logprob <= 0.01]
+    if value is not None:
+        assert min(offered) - 1e-9 <= value <= max(offered) + 1e-9
 
 
 def test_a_judge_without_a_model_and_a_misspelt_option_are_refused() -> None:

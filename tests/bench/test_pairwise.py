@@ -55,10 +55,9 @@ def write_mmrb2(folder: Path, shades: list[tuple[int, int]], chosen: str = "A", 
     return folder
 
 
-def run_bench(
-    capsys: pytest.CaptureFixture[str], name: str, root: Path, run: Path, url: str, judge: str = "pairwise"
-) -> dict[str, dict[str, Any]]:
-    code = main(["bench", name, "--root", str(root), "--run", str(run), "--judge", judge, "--model", "m", "--base-url", url, "--json"])
+def run_bench(capsys: pytest.CaptureFixture[str], name: str, root: Path, run: Path, url: str, *more: str) -> dict[str, dict[str, Any]]:
+    argv = ["--root", str(root), "--run", str(run), "--judge", "pairwise", "--model", "m", "--base-url", url, "--json", *more]
+    code = main(["bench", name, *argv])
     out = capsys.readouterr()
     assert code == 0, out.err
     return {row["protocol"]: row for row in map(json.loads, out.out.splitlines())}
@@ -70,6 +69,7 @@ def test_an_order_blind_judge_is_consistent_and_a_first_lover_is_found_out(tmp_p
         found = run_bench(capsys, "mmrb2_edit", root, tmp_path / "one", endpoint.url)
     assert found["mmrb2-edit/pairwise/both-right"]["value"] == pytest.approx(2 / 3)
     assert found["mmrb2-edit/pairwise/consistency"]["value"] == 1.0
+    assert found["mmrb2-edit/human/single-rater"]["value"] == pytest.approx(2 / 3)  # the ceiling stands beside
     with serve(lambda body: completion("CHOICE: A")) as endpoint:
         found = run_bench(capsys, "mmrb2_edit", root, tmp_path / "two", endpoint.url)
     assert found["mmrb2-edit/pairwise/mean-of-orders"]["value"] == 0.5
@@ -82,7 +82,10 @@ def test_an_order_blind_judge_is_consistent_and_a_first_lover_is_found_out(tmp_p
 def test_silence_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_mmrb2(tmp_path / "d", [(200, 100)] * 3)
     with serve(lambda body: completion("both are nice")) as endpoint:
-        found = run_bench(capsys, "mmrb2_edit", root, tmp_path / "r", endpoint.url)
+        argv = ["--root", root, "--run", tmp_path / "r", "--judge", "pairwise", "--model", "m", "--base-url", endpoint.url]
+        assert main(["bench", "mmrb2_edit", *map(str, argv)]) == 2
+        assert "3 of 3 pairs are unscored (limit: share 0.5; NO_CHOICE)" in capsys.readouterr().err
+        found = run_bench(capsys, "mmrb2_edit", root, tmp_path / "r", endpoint.url, "--max-unscored", "1")
     assert found["mmrb2-edit/pairwise/half"]["value"] == 0.5
     assert found["mmrb2-edit/pairwise/half"]["num_unscored"] == 3
 

@@ -41,7 +41,9 @@ def test_forms_that_really_occur(raw: object, expected: float) -> None:
     assert lowest(raw) == expected
 
 
-@pytest.mark.parametrize("raw", [None, True, [], "", "8/10", "high", [7, None], [7, "x"], [7, 25], -1, math.nan, math.inf, {"score": 7}])
+@pytest.mark.parametrize(
+    "raw", [None, True, [], "", "8/10", "high", [7, None], [7, "x"], [7, 25], [10**400], -1, math.nan, math.inf, {"score": 7}]
+)
 def test_forms_that_are_no_score(raw: object) -> None:
     assert lowest(raw) is None
 

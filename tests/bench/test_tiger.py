@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench_files import png, write_parquet
-from editr1.bench.base import JudgedEdit
+from editr1.bench._kway_pairs import AnsweredGroup, kway_pair_metrics
+from editr1.bench.base import JudgedEdit, JudgedPair
 from editr1.bench.editreward_tiger import Row, build, complete_groups, metrics, pooled, read_ranking
 from editr1.errors import DataError
 
@@ -65,8 +66,22 @@ def test_incomplete_and_circular_groups_are_left_out_and_counted() -> None:
     groups, num_broken = complete_groups([*whole, *short, *circle])
     assert ([group.name for group in groups], num_broken) == (["w"], 2)
     assert groups[0].places == (1, 2, 3)
+    twice = [*group_rows("d", "ABC", 3)[:2], group_rows("d", "ABC", 3)[0]]
+    assert complete_groups(twice) == ([], 1)  # three rows, and B against C was never asked
     tied = [Row("e", 3, ("A", "B"), ("a", "b"), 0), Row("e", 3, ("A", "C"), ("a", "c"), 1), Row("e", 3, ("B", "C"), ("b", "c"), 1)]
     assert complete_groups(tied)[0][0].places == (1, 1, 3)
+
+
+def test_a_judge_of_pairs_must_win_every_comparison_and_each_order_counts_half() -> None:
+    labels = ("a", "a", "same")
+    whole = tuple(JudgedPair("", label, label) for label in labels)
+    once = (*whole[:2], JudgedPair("", "same", "b"))
+    groups = [AnsweredGroup(3, labels, answers) for answers in (whole, once, (*whole[:2], None))]
+    found = {metric.protocol: metric for metric in kway_pair_metrics(groups, "t", "p/k3/pairs", num_left_out=2)}
+    assert [group.credit for group in groups] == [1.0, 0.5, 0.0]
+    assert (found["p/k3/pairs"].value, found["p/k3/pairs"].num_unscored) == (0.5, 1)
+    assert found["p/k3/pairs"].by_category == {"groups left out": 2}
+    assert found["p/k3/pairs/chance"].value == 1 / 8
 
 
 def test_a_ranking_uses_the_letters_of_its_comparison() -> None:

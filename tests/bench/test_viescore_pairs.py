@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from editr1.bench.viescore_pairs import TASK, VIEScoreData, load, metrics, photo_of, read_answers, read_rater
+from bench_files import write_study
+from editr1.bench.viescore_pairs import VIEScoreData, load, metrics, photo_of, read_answers, read_rater
 from editr1.errors import DataError
 from editr1.stats import bootstrap_mean, clustered_standard_error
-
-
-def write_study(root: Path, scores: dict[str, dict[str, object]], ratings: dict[str, dict[str, str]]) -> Path:
-    """A study of one rater in the published layout; scores[editor][uid], ratings[uid][editor]."""
-    raters = root / "_human_annotations" / "ImagenHub_human_eval_results" / TASK
-    raters.mkdir(parents=True)
-    editors = sorted(scores)
-    lines = ["\t".join(["uid", *editors]), *("\t".join([uid, *(row[editor] for editor in editors)]) for uid, row in ratings.items())]
-    (raters / "Text-Guided_IE_rater1.tsv").write_text("\n".join(lines))
-    for editor in editors:
-        folder = root / "_answers" / "judge" / TASK / editor
-        folder.mkdir(parents=True)
-        for aspect in ("SC", "PQ"):
-            (folder / f"{aspect}.json").write_text(json.dumps({uid: {"score": raw} for uid, raw in scores[editor].items()}))
-    return root
 
 
 def test_gpt4o_on_the_published_study(public_data: Path) -> None:
@@ -93,6 +78,8 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         ("id\tx\nu\t[1, 1]", "column 'uid' is missing"),
         ("uid\tx\nu\t[1, 1]\nu\t[1, 1]", "more than once"),
         ("uid\tx\nu\t[1, 2]", r"values in \[0, 1\]"),
+        ("uid\tx\n\t[1, 1]", "a row has no uid"),
+        ("uid\tx\nu", "line 2: another number of cells"),
     ]:
         ratings.write_text(text)
         with pytest.raises(DataError, match=message):
@@ -102,6 +89,16 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         answers.write_text(text)
         with pytest.raises(DataError, match=r"SC\.json"):
             read_answers(answers)
+
+
+def test_a_study_of_one_photo_and_one_without_answers_have_no_three_class_number(tmp_path: Path) -> None:
+    ratings = {"sample_1_1.jpg": {"x": "[1, 1]", "y": "[0, 0]"}}
+    one = write_study(tmp_path / "one", {name: {"sample_1_1.jpg": [8, 8]} for name in "xy"}, ratings)
+    empty = write_study(tmp_path / "empty", {"x": {}, "y": {}}, ratings)
+    for root, num_stored, num_unscored in ((one, 4, 0), (empty, 0, 1)):
+        found = {metric.name: metric for metric in metrics(load(root, "judge"))}
+        assert (found["viescore_three_class"].value, found["viescore_three_class"].num_unscored) == (None, num_unscored)
+        assert found["viescore_odd_scores"].n == num_stored
 
 
 def test_answers_without_a_human_rating_are_refused(tmp_path: Path) -> None:

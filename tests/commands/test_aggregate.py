@@ -66,6 +66,13 @@ def test_the_combined_file_of_gedit_is_not_added_to_its_parts(tmp_path: Path, ca
     assert "give one or the other" in err
 
 
+def test_the_files_of_two_models_are_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for model in ("kontext", "bagel"):
+        (tmp_path / f"{model}_ps_human_gpt_score.csv").write_text(HEADER + "o/fullset/ps_human/en/1.png,8,8,True,en\n")
+    code, _, err = run(capsys, str(tmp_path))
+    assert (code, "CSVs of 2 models (bagel, kontext)" in err) == (2, True), err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -75,6 +82,8 @@ def test_the_combined_file_of_gedit_is_not_added_to_its_parts(tmp_path: Path, ca
         ("x.json", "{", "cannot read as JSON"),
         ("x.json", "7", "unknown content"),
         ("x.json", '{"a": "b"}', "--basic-edit"),
+        ("SC.json", '{"u": {"score": [7, 8]}}', "give their folder _answers/<results>"),
+        ("x.csv", HEADER, "no row below the heading"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

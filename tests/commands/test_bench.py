@@ -89,22 +89,11 @@ def test_a_broken_image_is_counted_and_not_skipped(tmp_path: Path, capsys: pytes
     (folder / "e1.png").write_bytes(png(9, size=64)[:-30])
     (folder / "e2.png").unlink()
     with serve(judge) as endpoint:
-        code, out, err = run(
-            capsys,
-            "score-folder",
-            folder,
-            "--run",
-            tmp_path / "r",
-            "--judge",
-            "viescore",
-            "--model",
-            "m",
-            "--base-url",
-            endpoint.url,
-            "--json",
-        )
-    assert code == 0, err
-    assert json.loads(out.splitlines()[0])["num_unscored"] == 3
+        command = ["score-folder", folder, "--run", tmp_path / "r", "--judge", "viescore", "--model", "m", "--base-url", endpoint.url]
+        code, out, err = run(capsys, *command, "--json")
+        assert code == 0, err
+        assert json.loads(out.splitlines()[0])["num_unscored"] == 3
+        assert "2 of 6 could not be shown to the judge (image 2) and count as unscored" in run(capsys, *command)[1]
     dropped = (tmp_path / "r" / "bench_folder_viescore" / "dropped.jsonl").read_text()
     assert "missing image" in dropped
     assert "edited image" in dropped
@@ -150,6 +139,9 @@ def test_the_dry_run_asks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["score-folder", "edits", "--run", "r", "--judge", "visecore"], "viescore"),
         (["score-folder", "edits", "--run", "r", "--judge", "viescore"], "option 'vlm' is required"),
         (["score-folder", "edits", "--run", "r", "--model", "m", "--checkpoint", "c"], "both name a model"),
+        (["score-folder", "edits", "--run", "r", "--concurrency", "0"], "--concurrency is 0; expected at least 1"),
+        (["score-folder", "edits", "--run", "r", "--max-unscored", "7"], "--max-unscored is 7; expected a share"),
+        (["score-folder", "edits", "--run", "r", "--price", "1", "-2"], "--price is -2"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from editr1.stats import bootstrap_mean, bootstrap_statistic, clustered_standard_error, wilson
+from editr1.stats import bootstrap_mean, bootstrap_share, bootstrap_statistic, clustered_standard_error, wilson
 from editr1.stats.intervals import clustered
 
 
@@ -50,6 +50,19 @@ def test_whole_clusters_are_drawn() -> None:
     assert copied.standard_error == pytest.approx(once.standard_error, rel=0.05)
     assert naive.standard_error == pytest.approx(once.standard_error / math.sqrt(10), rel=0.05)
     assert (copied.n, copied.num_clusters) == (1000, 100)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_share_of_all_or_nothing_has_wilsons_interval_on_its_clusters(value: float) -> None:
+    sources = [i % 20 for i in range(200)]
+    assert bootstrap_mean([value] * 200, sources, rng=rng()).low == bootstrap_mean([value] * 200, sources, rng=rng()).high == value
+    estimate = bootstrap_share([value] * 200, sources, rng=rng())
+    assert (estimate.low, estimate.high) == (wilson(20 * int(value), 20).low, wilson(20 * int(value), 20).high)
+    assert (estimate.value, estimate.n, estimate.method) == (value, 200, "wilson")
+    few = [i < 3 for i in range(200)]  # three decided pairs are three, however many were asked
+    assert bootstrap_share([value] * 200, sources, rng=rng(), counts=few).high == wilson(3 * int(value), 3).high
+    other = [1.0 - value, *[value] * 199]
+    assert bootstrap_share(other, sources, rng=rng()) == bootstrap_mean(other, sources, rng=rng())
 
 
 def test_the_sandwich_is_what_endless_resampling_gives() -> None:

@@ -120,6 +120,7 @@ def test_a_refusal_of_the_content_is_a_reply_and_not_an_outage():
         replies = openai_api.build("m", base_url=endpoint.url).chat([ask("q", 0), ask("q", 1)])
     assert replies[0].text == "q seed=0"
     assert replies[1].text.startswith("(refused by the endpoint: ")
+    assert [reply.refused for reply in replies] == [place == 1 for place in range(len(replies))]
 
 
 def test_a_cut_reply_is_truncated_and_logprobs_are_read_where_given():

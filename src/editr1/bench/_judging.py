@@ -70,12 +70,15 @@ def judge_edits(
     return dict(run.keyed(table, JudgedEdit)), counts
 
 
-def check_unscored(judged: Mapping[str, JudgedEdit], counts: StageCounts, max_share: float = MAX_UNSCORED) -> None:
-    """Raises UnscoredError when too large a share of the edits has no score for the numbers to mean anything."""
-    num_unscored = counts.num_dropped + sum(edit.value is None for edit in judged.values())
+def check_unscored(reasons: Sequence[str | None], counts: StageCounts, what: str, max_share: float = MAX_UNSCORED) -> None:
+    """Raises UnscoredError when too large a share of what was asked has no answer for the numbers to mean anything.
+
+    reasons: one for each answer that says nothing. counts: of the table; its dropped rows have no answer either. what: names the rows.
+    """
+    num_unscored = counts.num_dropped + len(reasons)
     if counts.num_in and num_unscored > max_share * counts.num_in:
-        reasons = {edit.reason for edit in judged.values() if edit.reason} | set(counts.reasons)
+        shown = ", ".join(sorted({reason for reason in reasons if reason} | set(counts.reasons)))
         raise UnscoredError(
-            f"{num_unscored} of {counts.num_in} edits are unscored (limit: share {max_share:g}; {', '.join(sorted(reasons))}); "
+            f"{num_unscored} of {counts.num_in} {what} are unscored (limit: share {max_share:g}; {shown}); "
             "look at the dropped.jsonl and the replies, or raise --max-unscored"
         )

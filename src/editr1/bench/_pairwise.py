@@ -15,7 +15,7 @@ from editr1.bench.base import ComparisonItem, JudgedPair, Outcome, by_kind, to_m
 from editr1.bench.judges.pairwise import PairItem
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed
-from editr1.stats import bootstrap_mean
+from editr1.stats import bootstrap_share
 from editr1.stats.position import order_report, pair_credit
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 
@@ -25,6 +25,13 @@ class HasComparisons(Protocol):
     """A benchmark whose pairs can be shown to a judge of pairs."""
 
     def comparisons(self) -> Iterator[ComparisonItem]: ...
+
+
+@runtime_checkable
+class HasPairMetrics(Protocol):
+    """A benchmark with numbers of its own for judges of pairs, beside those that every benchmark has."""
+
+    def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]: ...
 
 
 @runtime_checkable
@@ -92,7 +99,7 @@ def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping
     found = []
     for kind, value in values.items():
         rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = bootstrap_mean(value, clusters, rng=rng) if rows else None
+        estimate = bootstrap_share(value, clusters, rng=rng) if rows else None
         by_category = by_kind(np.array(value), kinds) if rows else {}
         metric = to_metric(
             f"{name}_{kind.replace('-', '_')}",
@@ -100,6 +107,7 @@ def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping
             f"{protocol}/{kind}",
             n=len(rows),
             num_unscored=report.num_unscored,
+            tie_rate=report.tie_rate,
             by_category=by_category,
         )
         found.append(metric)

@@ -33,12 +33,12 @@ def sub_scores(raw: Any, top: float = TOP, num_expected: int | None = None) -> t
 
 
 def in_range(raw: Any, top: float = TOP) -> float | None:
-    """The number if it is one, finite and in [0, top]; a bool is none, a string only when it is nothing but a number."""
+    """The number if it is one in [0, top]; a bool is none, a string only when it is nothing but a number."""
     if isinstance(raw, str):
         raw = float(raw) if _NUMBER.fullmatch(raw.strip()) else None
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         return None
-    return float(raw) if math.isfinite(raw) and 0 <= raw <= top else None
+    return float(raw) if 0 <= raw <= top else None  # false for nan, and no overflow for a whole number of a thousand digits
 
 
 def lowest(raw: Any, top: float = TOP, num_expected: int | None = None) -> float | None:

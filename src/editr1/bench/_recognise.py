@@ -8,6 +8,7 @@ VIEScore answers                     a folder _answers/<results> beside _human_a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ KNOWN = (
     "GEdit *_gpt_score.csv files or their folder, an ImgEdit result.json, a GenAI-Bench pairwise.json, "
     "or a VIEScore folder _answers/<results>"
 )
+
+
+_MODEL = re.compile(rf"(.+)_(?:{'|'.join(gedit.TASK_COUNTS)}|combined)_gpt_score\.csv")
 
 
 def aggregate(paths: Sequence[Path], basic_edit: Path | None = None, seed: int = 0) -> list[Metric]:
@@ -47,6 +51,9 @@ def _gedit(paths: Sequence[Path], seed: int) -> list[Metric]:
     combined = [path for path in paths if _is_combined(path)]
     if combined and len(combined) < len(paths):
         raise DataError(f"{combined[0]} holds the rows of all tasks, which the other files hold too; give one or the other")
+    models = sorted({match.group(1) for path in paths if (match := _MODEL.fullmatch(path.name))})
+    if len(models) > 1:
+        raise DataError(f"CSVs of {len(models)} models ({', '.join(models)}): aggregate one model at a time")
     samples = gedit.read_scores(paths)
     languages = sorted({sample.id[1] for sample in samples})
     return [metric for language in languages for metric in gedit.metrics(samples, language, seed)]
@@ -62,6 +69,8 @@ def _json(path: Path, basic_edit: Path | None, seed: int) -> list[Metric]:
         return genai_bench.metrics(genai_bench.read_answers(path), seed)
     if not isinstance(value, dict):
         raise DataError(f"{path}: unknown content; expected {KNOWN}")
+    if any(isinstance(row, dict) and "score" in row for row in value.values()):
+        raise DataError(f"{path} is one aspect of VIEScore's answers about one editor; give their folder _answers/<results>")
     beside = basic_edit or path.with_name("basic_edit.json")
     if not beside.exists():
         raise DataError(f"{path} looks like an ImgEdit result.json, but {beside} is missing; name it with --basic-edit FILE")

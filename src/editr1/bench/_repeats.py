@@ -8,6 +8,8 @@ import numpy as np
 
 from editr1.schema import Metric
 
+FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves
+
 
 def between_run(repeats: Sequence[Sequence[Metric]]) -> list[Metric]:
     """Standard deviation over repeats of each number that every repeat has; nothing for fewer than two repeats."""
@@ -15,6 +17,8 @@ def between_run(repeats: Sequence[Sequence[Metric]]) -> list[Metric]:
         return []
     found = []
     for metric in repeats[0]:
+        if metric.protocol.rpartition("/")[2] in FIXED:
+            continue
         values = [
             m.value for repeat in repeats for m in repeat if (m.name, m.protocol) == (metric.name, metric.protocol) and m.value is not None
         ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from PIL import Image
 from editr1.bench.base import require_columns
 from editr1.errors import DataError
 from editr1.store import decode_image
+
+logger = logging.getLogger(__name__)
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
@@ -32,14 +37,29 @@ def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = ""
     if not arrows and not parquets:
         raise DataError(f"{where}: no .arrow or .parquet file below {folder}; download the dataset as it is published")
     try:
-        if parquets:
-            rows = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(path), cache_dir=None) for path in parquets])
-        else:
-            rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in arrows])
+        with _without_bars():
+            if parquets:
+                rows = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(path), cache_dir=None) for path in parquets])
+            else:
+                rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in arrows])
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"{where}: cannot read the files below {folder}: {error}; download them again") from error
     require_columns(rows.column_names, columns, f"{where} ({folder})")
     return _encoded(rows)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Reading what lies on the disk is no progress that a user waits for."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _of_split(paths: Sequence[Path], split: str) -> list[Path]:
@@ -58,6 +78,27 @@ def _encoded(rows: Any) -> Any:
             rows = rows.cast_column(name, raw)
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
             rows = rows.cast_column(name, datasets.List(raw))
+    return rows
+
+
+def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
+    """(line number, cells) of every row below the heading.
+
+    Raises DataError when the file cannot be read, a column is missing, or a row has more or fewer cells than the heading.
+    """
+    rows = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # or '"1"0' would be read as 10
+            require_columns(reader.fieldnames or (), columns, str(path))
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}, line {reader.line_num}: another number of cells than the heading has; was the file cut?")
+                rows.append((reader.line_num, row))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: no row below the heading")
     return rows
 
 
@@ -93,6 +134,8 @@ def to_bytes(cell: Any, folder: Path, where: str) -> bytes:
 
 def read_inside(folder: Path, name: str, where: str) -> bytes:
     """The bytes of a file that lies inside the folder. Raises DataError when it is missing or lies elsewhere."""
+    if "\x00" in name:
+        raise DataError(f"{where}: {name!r} is no path")
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"{where}: path {name!r} leaves the folder {folder}")
@@ -108,6 +151,12 @@ def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> 
     if resize and second.size != first.size:
         second = second.resize(first.size, Image.Resampling.LANCZOS)
     return first, second
+
+
+def expect_count(found: int, published: int, where: str) -> None:
+    """Says so where another number of rows is read than published numbers are of; a part is a benchmark, too, and no error."""
+    if found != published:
+        logger.warning("%s: %d rows, the published set has %d: these numbers are of another set", where, found, published)
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -20,8 +20,9 @@ from PIL import Image
 
 from editr1.errors import DataError
 from editr1.schema import Label, Metric, Principle, Reward, derive_seed
-from editr1.stats import Credit, Estimate, accuracy, half_credit, pairwise_report, strict_credit
+from editr1.stats import Credit, Estimate, accuracy, bootstrap_share, half_credit, pairwise_report, strict_credit
 from editr1.stats.intervals import Floats
+from editr1.stats.ties import three_class
 
 CREDITS: tuple[Credit, ...] = ("half", "strict", "non_tied")
 OVERALL = "overall"
@@ -182,6 +183,28 @@ def accuracy_metrics(
     return metrics
 
 
+def three_class_metrics(
+    name: str, gaps: Floats, signs: Sequence[int], clusters: Sequence[Hashable], protocol: str, seed: int = 0
+) -> list[Metric]:
+    """Three-class accuracy of scores at a cross-fitted epsilon with its interval, at an in-sample epsilon, and the floor of the latter.
+
+    gaps: `[N]` a - b, nan = unscored. signs: N labels, +1: a is better, -1: b is, 0: same. Fewer than two clusters leave nothing to
+    tune on, and the values are None.
+    """
+    kinds = {"cross-fitted": f"{name}_three_class", "in-sample": f"{name}_tie_calibrated", "floor": f"{name}_always_tie"}
+    if len(set(clusters)) < 2:
+        num_unscored = int(np.isnan(gaps).sum())
+        return [Metric(n, None, n=len(gaps), num_unscored=num_unscored, protocol=f"{protocol}/{kind}") for kind, n in kinds.items()]
+    classes = three_class(gaps, signs, clusters, rng=np.random.default_rng(derive_seed(seed, protocol)))
+    estimate = bootstrap_share(classes.credit, clusters, rng=np.random.default_rng(derive_seed(seed, protocol, "interval")))
+    n, num_unscored = classes.n, classes.num_unscored
+    return [
+        to_metric(kinds["cross-fitted"], estimate, f"{protocol}/cross-fitted", n=n, num_unscored=num_unscored),
+        Metric(kinds["in-sample"], classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{protocol}/in-sample"),
+        Metric(kinds["floor"], classes.always_tie, n=n, protocol=f"{protocol}/floor"),
+    ]
+
+
 def to_metric(
     name: str,
     estimate: Estimate | None,
@@ -242,7 +265,8 @@ def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -
 def refuse_doubles(keys: Sequence[Hashable], where: str) -> None:
     """Raises DataError when a key occurs twice, as in a results file that a second run appended to."""
     seen: set[Hashable] = set()
-    doubled = sorted({str(key) for key in keys if key in seen or seen.add(key)})  # type: ignore[func-returns-value]
+    found = {key for key in keys if key in seen or seen.add(key)}  # type: ignore[func-returns-value]
+    doubled = sorted("/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in found)
     if doubled:
         shown = ", ".join(doubled[:MAX_NAMED]) + (", ..." if len(doubled) > MAX_NAMED else "")
         raise DataError(f"{where}: {len(doubled)} keys occur more than once ({shown}); a second run was appended? keep one row a key")

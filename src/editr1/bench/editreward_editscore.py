@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_rows, to_bytes
+from editr1.bench._rows import expect_count, load_pair, read_rows, to_bytes
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed, stable_id
@@ -45,6 +45,7 @@ ALIASES = {
     "subject_replace": "subject-replace",
 }
 COLUMNS = ("key", "instruction", "input_image", "output_images", "task_type", "dimension")
+NUM_ROWS = 3072  # as the data's dataset_info.json counts
 DOWNLOAD = "huggingface-cli download EditScore/EditReward-Bench --repo-type dataset --local-dir DIR"
 
 
@@ -108,8 +109,8 @@ class EditScoreBench:
 
     def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
         outputs = row["output_images"]
-        if len(outputs) != 2:
-            raise DataError(f"{_where(i)}: expected 2 output images, found {len(outputs)}")
+        if not isinstance(outputs, list) or len(outputs) != 2:
+            raise DataError(f"{_where(i)}: expected 2 output images, found {len(outputs) if isinstance(outputs, list) else outputs}")
         source = _digest(to_bytes(row["input_image"], self.folder, _where(i)))
         first, second = (_digest(to_bytes(cell, self.folder, _where(i))) for cell in outputs)
         return stable_id(source, first, row["instruction"]), stable_id(source, second, row["instruction"])
@@ -127,10 +128,16 @@ class EditScoreBench:
 def build(root: Path | str | None = None) -> EditScoreBench:
     """The benchmark from a local copy. Raises DataError that says what to download."""
     folder = require_folder(root, "editreward_editscore", DOWNLOAD)
-    table = read_rows(folder, COLUMNS, "editreward_editscore")
-    unknown = sorted({ALIASES.get(task, task) for task in table["task_type"]} - set(TASKS))
-    if unknown:
-        raise DataError(f"editreward_editscore: unknown task_type {unknown[0]!r}, expected one of {', '.join(TASKS)}")
+    return open_table(folder, read_rows(folder, COLUMNS, "editreward_editscore"))
+
+
+def open_table(folder: Path, table: Any) -> EditScoreBench:
+    """The benchmark of rows that were read. Raises DataError for a task or a dimension that it does not know."""
+    for column, known in (("task_type", (*TASKS, *ALIASES)), ("dimension", DIMENSIONS)):
+        unknown = sorted({str(value) for value in table[column]} - set(known))
+        if unknown:
+            raise DataError(f"editreward_editscore: unknown {column} {unknown[0]!r}, expected one of {', '.join(known)}")
+    expect_count(len(table), NUM_ROWS, "editreward_editscore")
     return EditScoreBench(folder, table)
 
 

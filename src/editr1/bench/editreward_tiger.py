@@ -7,7 +7,7 @@ comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of 
 Protocols that must not share a column (see `stats.kway` for their chance levels):
 `tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
 `tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
-every comparison of a group. Overall = pooled groups.
+every comparison of a group. Overall = pooled groups. `tiger-erb/decisive/{half,strict,non-tied}` takes comparisons one by one.
 Source: TIGER-AI-Lab/EditReward at edb027e (EditReward/evaluate/inference_*pair_hf.py), arXiv 2509.26346.
 """
 
@@ -24,15 +24,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from editr1.bench._kway_pairs import AnsweredGroup, kway_pair_metrics
 from editr1.bench._rows import load_pair, read_rows, to_bytes
-from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_folder, to_metric
+from editr1.bench.base import (
+    ComparisonItem,
+    EditItem,
+    JudgedEdit,
+    JudgedPair,
+    Outcome,
+    accuracy_metrics,
+    credit_outcome,
+    require_folder,
+    three_class_metrics,
+    to_metric,
+)
 from editr1.errors import DataError
 from editr1.schema import Label, Metric, derive_seed, stable_id
-from editr1.stats import bootstrap_mean
+from editr1.stats import bootstrap_mean, bootstrap_share
 from editr1.stats.kway import argsort_right, chance, group_tau
-from editr1.stats.ties import three_class
 
 SIZES = (2, 3, 4)
+LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
 COLUMNS = ("id", "num_candidates", "instruction", "source_image", "candidate_1", "candidate_2", "comparison_type", "ranking")
 DOWNLOAD = "accept the terms of HF TIGER-Lab/EditReward-Bench, then huggingface-cli download it --repo-type dataset --local-dir DIR"
 
@@ -69,7 +81,7 @@ def read_ranking(comparison: str, ranking: str, where: str) -> tuple[tuple[str, 
     >>> read_ranking("AvsC", "C>A", "row 1")
     (('A', 'C'), -1)
     """
-    first, _, second = comparison.partition("vs")
+    first, _, second = str(comparison).partition("vs")
     signs = {f"{first}>{second}": 1, f"{second}>{first}": -1, f"{first}={second}": 0, f"{second}={first}": 0}
     if not first or not second or first == second or ranking not in signs:
         raise DataError(
@@ -98,8 +110,9 @@ def complete_groups(rows: Sequence[Row]) -> tuple[list[Group], int]:
 def _group(name: str, rows: Sequence[Row]) -> Group | None:
     letters = sorted({letter for row in rows for letter in row.letters})
     key_of = {letter: key for row in rows for letter, key in zip(row.letters, row.keys, strict=True)}
-    if len(rows) != math.comb(rows[0].k, 2) or len(letters) != rows[0].k:
-        return None
+    compared = {frozenset(row.letters) for row in rows}
+    if not len(rows) == len(compared) == math.comb(rows[0].k, 2) or len(letters) != rows[0].k:
+        return None  # a comparison that stands twice would hide one that is missing
     losses = dict.fromkeys(letters, 0)
     for row in rows:
         if row.sign:
@@ -131,8 +144,8 @@ class TigerBench:
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         for i, row in enumerate(self.rows()):
-            label: Label = "same" if row.sign == 0 else "a" if row.sign > 0 else "b"
-            yield ComparisonItem(str(i), self.table[i]["instruction"], partial(self._load_both, i), label, row.group, f"k{row.k}")
+            load = partial(self._load_both, i)
+            yield ComparisonItem(str(i), self.table[i]["instruction"], load, LABELS[row.sign], row.group, f"k{row.k}")
 
     def rows(self) -> Iterator[Row]:
         for i in range(len(self.table)):
@@ -140,10 +153,24 @@ class TigerBench:
             letters, sign = read_ranking(row["comparison_type"], row["ranking"], _where(i))
             head, underscore, _ = str(row["id"]).partition("_")
             group = head if underscore else str(row["id"])[:10]
-            yield Row(group, int(row["num_candidates"]), letters, self._keys(row, i), sign)
+            k = row["num_candidates"]
+            if k not in SIZES:
+                raise DataError(f"{_where(i)}: num_candidates is {k!r}, expected 2, 3 or 4")
+            yield Row(group, int(k), letters, self._keys(row, i), sign)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
+
+    def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
+        """What tables print of judges of pairs: groups of K with all comparisons right, K = 2 with "same" as a third class."""
+        rows = list(enumerate(self.rows()))
+        found = []
+        for k in SIZES:
+            mine = [(i, row) for i, row in rows if row.k == k]
+            groups, num_broken = complete_groups([row for _, row in mine])
+            answered = [_answered(k, [(i, row) for i, row in mine if row.group == group.name], judged) for group in groups]
+            found += kway_pair_metrics(answered, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken, seed)
+        return found
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         """Decisive comparisons of all group sizes, one by one: exact order is too coarse to compare two judges with."""
@@ -180,7 +207,7 @@ def build(root: Path | str | None = None) -> TigerBench:
 def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
     """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
     twos = [row for row in rows if row.k == 2]
-    found = _two(twos, scores, seed) if len({row.group for row in twos}) > 1 else []
+    found = [*(_two(twos, scores, seed) if twos else []), *_decisive(rows, scores, seed)]
     for k in SIZES[1:]:
         groups, num_broken = complete_groups([row for row in rows if row.k == k])
         if groups:
@@ -188,18 +215,21 @@ def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int =
     return found
 
 
+def _answered(k: int, rows: Sequence[tuple[int, Row]], judged: Mapping[str, JudgedPair]) -> AnsweredGroup:
+    return AnsweredGroup(k, tuple(LABELS[row.sign] for _, row in rows), tuple(judged.get(str(i)) for i, _ in rows))
+
+
 def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
-    gaps = [_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows]
-    signs, groups = [row.sign for row in rows], [row.group for row in rows]
-    base = "tiger-erb/k2/three-class"
-    classes = three_class(gaps, signs, groups, rng=np.random.default_rng(derive_seed(seed, base)))
-    estimate = bootstrap_mean(classes.credit, groups, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
-    n, num_unscored = classes.n, classes.num_unscored
-    return [
-        to_metric("tiger_k2", estimate, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
-        Metric("tiger_k2_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
-        Metric("tiger_k2_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
-    ]
+    gaps = np.array([_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows])
+    return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
+
+
+def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
+    """Every comparison in which people chose a side, whatever the size of its group: comparisons of a group share their edits."""
+    chosen = [row for row in rows if row.sign]
+    margins = np.array([row.sign * _gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in chosen])
+    groups, sizes = [row.group for row in chosen], [f"k{row.k}" for row in chosen]
+    return accuracy_metrics("tiger_decisive", margins, groups, "tiger-erb/decisive", seed=seed, kinds=sizes)
 
 
 def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str, float | None], seed: int) -> list[Metric]:
@@ -210,7 +240,7 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
     num_unscored = sum(any(score is None for score in value) for value in values)
     protocol = f"tiger-erb/k{k}/argsort"
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = bootstrap_mean(right, rng=rng)
+    estimate = bootstrap_share(right, rng=rng)
     mean_tau = bootstrap_mean(taus, rng=rng) if taus else None
     return [
         to_metric(

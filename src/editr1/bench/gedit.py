@@ -7,13 +7,14 @@
 O = sqrt(SC * PQ) per sample. Published numbers differ in their mean: the official script takes the **macro** mean over 11 tasks,
 the Edit-R1 paper's SC is the **micro** mean over samples (9 of its 11 rows agree with micro). Both are printed, never mixed:
 `gedit-<en|cn>/<SC|PQ|O>/<full|intersection>/<micro|macro11>`. `key` is not unique across tasks: a row is (task, language, key).
-Missing, refused and unparsed samples are counted; no number stands in for them.
+Missing, refused and unparsed samples are counted by reason (`gedit-<en|cn>/unscored`); no number stands in for them.
 Source: stepfun-ai/Step1X-Edit at 570eba6 (GEdit-Bench), arXiv 2504.17761; data MIT.
 """
 
 from __future__ import annotations
 
-import csv
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from editr1.bench._raw_scores import geometric_mean, in_range
-from editr1.bench._rows import load_pair, read_inside, read_rows
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_columns, require_folder, to_metric
+from editr1.bench._rows import load_pair, read_csv, read_inside, read_rows
+from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed
 from editr1.stats import bootstrap_mean
@@ -67,6 +68,15 @@ class Sample:
     """Whether every method of the benchmark's paper answered this instruction."""
     single: float | None = None
     """O of a judge that gives one number and no factors."""
+    reason: str = ""
+    """Why a score is missing, where that is known."""
+    source: str = ""
+    """What samples of one source share; empty where the source is not known."""
+
+    @property
+    def cluster(self) -> str:
+        """The source; where it is not known the key, for rows of two tasks with one key may be of one picture."""
+        return self.source or self.id[2]
 
     def aspect(self, aspect: Aspect) -> float | None:
         if aspect == "O":
@@ -94,19 +104,27 @@ def read_scores(paths: Sequence[Path]) -> list[Sample]:
 
 
 def _read_csv(path: Path) -> Iterator[Sample]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    require_columns(rows[0] if rows else (), CSV_COLUMNS, str(path))
-    for number, row in enumerate(rows, start=2):
+    for number, row in read_csv(path, CSV_COLUMNS):
         where = f"{path}, line {number}"
-        language = check_language((row["instruction_language"] or "").strip(), where)
-        place = PurePosixPath(row["edited_image"] or "")
-        task = _task_of([*place.parts, *_words(path)], where)
-        in_intersection = (row["intersection_exist"] or "").strip().lower() in ("true", "1")
-        yield Sample((task, language, place.stem), in_range(row["sementics_score"]), in_range(row["quality_score"]), in_intersection)
+        language = check_language(row["instruction_language"].strip(), where)
+        place = PurePosixPath(row["edited_image"])
+        if not place.stem:
+            raise DataError(f"{where}: no edited_image, so whose scores these are is unknown")
+        if place.parent.name in LANGUAGES and place.parent.name != language:
+            raise DataError(f"{where}: instruction_language is {language} and edited_image lies under {place.parent.name}")
+        task = _task_of([*reversed(place.parts), *_words(path)], where)
+        common = _flag(row["intersection_exist"], where)
+        cells = (row["sementics_score"], row["quality_score"])
+        semantic, quality = (in_range(cell) for cell in cells)
+        reason = "" if None not in (semantic, quality) else "unparsed" if all(cell.strip() for cell in cells) else "empty"
+        yield Sample((task, language, place.stem), semantic, quality, common, reason=reason)
+
+
+def _flag(text: str, where: str) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
+    if found is None:
+        raise DataError(f"{where}: intersection_exist is {text!r}, expected True or False")
+    return found
 
 
 def _words(path: Path) -> list[str]:
@@ -121,7 +139,7 @@ def _task_of(words: Sequence[str], where: str) -> str:
 
 
 def metrics(samples: Sequence[Sample], language: str, seed: int = 0, expected: Mapping[str, int] | None = None) -> list[Metric]:
-    """SC, PQ and O of one language, micro and macro, full set and intersection, with intervals over samples.
+    """SC, PQ and O of one language, micro and macro, full set and intersection, with intervals over sources.
 
     expected: samples a task that should be there; what is not counts as unscored. None: the benchmark's own counts.
     """
@@ -134,18 +152,28 @@ def metrics(samples: Sequence[Sample], language: str, seed: int = 0, expected: M
     for aspect in ASPECTS:
         found += _means(mine, aspect, f"gedit-{language}/{aspect}/full", num_missing, seed)
         found += _means(common, aspect, f"gedit-{language}/{aspect}/intersection", 0, seed)
-    return found
+    return [*found, _unscored(mine, wanted, language)]
+
+
+def _unscored(samples: Sequence[Sample], wanted: int, language: str) -> Metric:
+    """Share of the wanted samples without O; `by_category` counts them by reason: missing, empty, unparsed, or a judge's own code."""
+    reasons = Counter(sample.reason or "missing" for sample in samples if sample.aspect("O") is None)
+    reasons["missing"] += max(0, wanted - len(samples))
+    total = max(wanted, len(samples))
+    counts = {reason: float(count) for reason, count in sorted(reasons.items()) if count}
+    share = reasons.total() / total if total else None
+    return Metric("gedit_unscored", share, n=total, by_category=counts, protocol=f"gedit-{language}/unscored")
 
 
 def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing: int, seed: int) -> list[Metric]:
     scored = [(sample, value) for sample in samples if (value := sample.aspect(aspect)) is not None]
     num_unscored = num_missing + len(samples) - len(scored)
     tasks = [sample.id[0] for sample, _ in scored]
-    values = np.array([value for _, value in scored])
+    values, clusters = np.array([value for _, value in scored]), [sample.cluster for sample, _ in scored]
     found = []
     for kind, strata in [("micro", None), (f"macro{len(set(tasks))}", tasks)]:
         rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = bootstrap_mean(values, rng=rng, strata=strata) if len(values) else None
+        estimate = bootstrap_mean(values, clusters, rng=rng, strata=strata) if len(values) else None
         by_task = by_kind(values, tasks)
         name = f"gedit_{aspect}/{kind.rstrip('0123456789')}"
         found.append(to_metric(name, estimate, f"{protocol}/{kind}", n=len(scored), num_unscored=num_unscored, by_category=by_task))
@@ -154,7 +182,7 @@ def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing
 
 def to_outcomes(samples: Sequence[Sample], aspect: Aspect = "O") -> list[Outcome]:
     """One row a sample for a paired comparison of two editors."""
-    return [Outcome("/".join(s.id), "/".join(s.id), s.id[0], s.aspect(aspect)) for s in sorted(samples, key=lambda s: s.id)]
+    return [Outcome("/".join(s.id), s.cluster, s.id[0], s.aspect(aspect)) for s in sorted(samples, key=lambda s: s.id)]
 
 
 def micro_of_tasks(task_means: Mapping[str, float], counts: Mapping[str, int] | None = None) -> float:
@@ -186,22 +214,29 @@ class GEditBench:
             yield EditItem("/".join(row_id), instruction, partial(self._load, row_id))
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        samples = [_judged_sample(row_id, judged.get("/".join(row_id)), common) for row_id, _, common in self.rows]
+        samples = self._samples(judged)
         counts: dict[str, int] = {}
         for (task, _, _), _, _ in self.rows:
             counts[task] = counts.get(task, 0) + 1
         return metrics(samples, self.language, seed, expected=counts)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        samples = [_judged_sample(row_id, judged.get("/".join(row_id)), common) for row_id, _, common in self.rows]
-        return to_outcomes(samples)
+        return to_outcomes(self._samples(judged))
+
+    def _samples(self, judged: Mapping[str, JudgedEdit]) -> list[Sample]:
+        return [_judged_sample(row_id, judged.get("/".join(row_id)), common, self._source(row_id)) for row_id, _, common in self.rows]
 
     def _load(self, row_id: RowId) -> tuple[Image.Image, Image.Image]:
-        task, language, key = row_id
         where = f"gedit {'/'.join(row_id)}"
-        folder = f"fullset/{task}/{language}"
-        source = read_inside(self.edits_root, f"{folder}/{key}_SRCIMG.png", where)
-        return load_pair(source, read_inside(self.edits_root, f"{folder}/{key}.png", where), where)
+        source = read_inside(self.edits_root, f"{_place(row_id)}_SRCIMG.png", where)
+        return load_pair(source, read_inside(self.edits_root, f"{_place(row_id)}.png", where), where)
+
+    def _source(self, row_id: RowId) -> str:
+        """Equal for rows of one source picture, which two tasks may share; empty where it is missing."""
+        try:
+            return hashlib.sha256(read_inside(self.edits_root, f"{_place(row_id)}_SRCIMG.png", "gedit")).hexdigest()
+        except DataError:
+            return ""  # such a sample is unscored and counted
 
 
 def build(root: Path | str | None = None, edits: Path | str | None = None, language: str = "en", partial_set: bool = False) -> GEditBench:
@@ -218,9 +253,8 @@ def build(root: Path | str | None = None, edits: Path | str | None = None, langu
     check_language(language, "gedit")
     folder = require_folder(root, "gedit", DOWNLOAD)
     if edits is None or not Path(edits).is_dir():
-        raise DataError(
-            f"gedit: no folder of edits {edits}; give --edits DIR with fullset/<task>/{language}/<key>.png and <key>_SRCIMG.png"
-        )
+        layout = f"fullset/<task>/{language}/<key>.png and <key>_SRCIMG.png"
+        raise DataError(f"gedit: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with {layout}")
     table = read_rows(folder, DATA_COLUMNS, "gedit").select_columns(list(DATA_COLUMNS))
     rows = tuple(
         (row_id, table[i]["instruction"], bool(table[i]["Intersection_exist"])) for i, row_id in numbered(table, language, partial_set)
@@ -240,9 +274,14 @@ def numbered(table: Any, language: str, partial_set: bool) -> list[tuple[int, Ro
     return found
 
 
-def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool) -> Sample:
+def _place(row_id: RowId) -> str:
+    task, language, key = row_id
+    return f"fullset/{task}/{language}/{key}"
+
+
+def _judged_sample(row_id: RowId, judged: JudgedEdit | None, in_intersection: bool, source: str) -> Sample:
     if judged is None or judged.value is None:
-        return Sample(row_id, None, None, in_intersection)
+        return Sample(row_id, None, None, in_intersection, reason=(judged.reason or "") if judged else "", source=source)
     if {"semantic_consistency", "perceptual_quality"} <= judged.parts.keys():
-        return Sample(row_id, judged.parts["semantic_consistency"], judged.parts["perceptual_quality"], in_intersection)
-    return Sample(row_id, None, None, in_intersection, judged.value)  # a judge of one number has O and no factors
+        return Sample(row_id, judged.parts["semantic_consistency"], judged.parts["perceptual_quality"], in_intersection, source=source)
+    return Sample(row_id, None, None, in_intersection, judged.value, source=source)  # a judge of one number has O and no factors

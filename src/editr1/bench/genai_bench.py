@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_json, read_rows, to_bytes
+from editr1.bench._rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -38,19 +38,20 @@ from editr1.bench.base import (
     credit_outcome,
     refuse_doubles,
     require_folder,
+    three_class_metrics,
     to_metric,
 )
 from editr1.errors import DataError
 from editr1.schema import Label, Metric, derive_seed
-from editr1.stats import bootstrap_mean, to_margins
+from editr1.stats import bootstrap_share, to_margins
 from editr1.stats.intervals import Floats
-from editr1.stats.ties import three_class
 
 Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
 VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}
 SIDES = ("left", "right")
 COLUMNS = ("source_prompt", "instruct_prompt", "source_image", "left_output_image", "right_output_image", "vote_type")
 CONFIG, SPLIT = "image_edition", "test_v1"  # the folder also holds `test`, 983 rows that no published number is of
+NUM_ROWS = 919  # of the published numbers
 DOWNLOAD = "huggingface-cli download TIGER-Lab/GenAI-Bench --repo-type dataset --include 'image_edition/*' --local-dir DIR"
 SIGNS: dict[Vote, int] = {"A>B": 1, "B>A": -1, "A=B=Good": 0, "A=B=Bad": 0}
 
@@ -88,6 +89,7 @@ def read_answers(path: Path) -> list[Answer]:
         raise DataError(f"{path}: expected a list of comparisons")
     answers = [_answer(row, i, path) for i, row in enumerate(rows)]
     refuse_doubles([answer.index for answer in answers], str(path))
+    expect_count(len(answers), NUM_ROWS, str(path))
     return answers
 
 
@@ -147,7 +149,7 @@ def four_label(answers: Sequence[Answer], rule: Rule, seed: int = 0) -> Metric:
     votes = [read_votes(answer.response, rule) for answer in answers]
     right = np.array([answer.vote in read for read, answer in zip(votes, answers, strict=True)], dtype=np.float64)
     rng = np.random.default_rng(derive_seed(seed, "genai-bench", "4-label", rule))
-    estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
+    estimate = bootstrap_share(right, [answer.source for answer in answers], rng=rng)
     by_vote = by_kind(right, [answer.vote for answer in answers])
     num_unscored = sum(not read for read in votes)
     protocol = f"genai-bench/4-label/{rule}"
@@ -159,7 +161,7 @@ def three_class_labels(answers: Sequence[Answer], seed: int = 0) -> Metric:
     signs = [_sign(read_label(answer.response)) for answer in answers]
     right = np.array([sign == SIGNS[answer.vote] for sign, answer in zip(signs, answers, strict=True)], dtype=np.float64)
     rng = np.random.default_rng(derive_seed(seed, "genai-bench", "three-class"))
-    estimate = bootstrap_mean(right, [answer.source for answer in answers], rng=rng)
+    estimate = bootstrap_share(right, [answer.source for answer in answers], rng=rng)
     num_unscored = sum(math.isnan(sign) for sign in signs)
     return to_metric("genai_three_class", estimate, "genai-bench/three-class/labels", n=len(answers), num_unscored=num_unscored)
 
@@ -217,16 +219,7 @@ class GenAIBench:
         decided = signs != 0
         clusters = [source for source, is_decided in zip(self.sources, decided, strict=True) if is_decided]
         found = accuracy_metrics("genai_decisive", (gaps * signs)[decided], clusters, "genai-bench/decisive", seed=seed)
-        base = "genai-bench/three-class"
-        classes = three_class(gaps, signs.tolist(), self.sources, rng=np.random.default_rng(derive_seed(seed, base)))
-        estimate = bootstrap_mean(classes.credit, self.sources, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
-        n, num_unscored = classes.n, classes.num_unscored
-        return [
-            *found,
-            to_metric("genai_three_class", estimate, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
-            Metric("genai_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
-            Metric("genai_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
-        ]
+        return found + three_class_metrics("genai", gaps, signs.tolist(), self.sources, "genai-bench/three-class", seed)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         rows = zip(self.votes, self.sources, self._gaps(judged).tolist(), strict=True)
@@ -253,4 +246,5 @@ def build(root: Path | str | None = None) -> GenAIBench:
     unknown = sorted(set(table["vote_type"]) - set(VOTES))
     if unknown:
         raise DataError(f"genai_bench: unknown vote_type {unknown[0]!r}, expected one of {', '.join(VOTES)}")
+    expect_count(len(table), NUM_ROWS, "genai_bench")
     return GenAIBench(folder, table, tuple(VOTES[vote] for vote in table["vote_type"]), tuple(table["source_prompt"]))

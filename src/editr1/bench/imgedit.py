@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_inside, read_json
+from editr1.bench._rows import expect_count, load_pair, read_inside, read_json
 from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_columns, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.schema import MAX_SCORE, Metric, derive_seed
@@ -98,9 +98,10 @@ def read_tasks(path: Path) -> dict[str, Task]:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object with id, prompt and edit_type")
         require_columns(row, ("id", "prompt", "edit_type"), where)
-        if row["edit_type"] not in TYPE_COUNTS:
+        if row["edit_type"] not in tuple(TYPE_COUNTS):
             raise DataError(f"{where}: unknown edit_type {row['edit_type']!r}, expected one of {', '.join(TYPE_COUNTS)}")
         tasks[key] = Task(str(row["id"]), str(row["prompt"]), row["edit_type"])
+    expect_count(len(tasks), sum(TYPE_COUNTS.values()), str(path))
     return tasks
 
 
@@ -177,7 +178,7 @@ def build(root: Path | str | None = None, edits: Path | str | None = None) -> Im
     """
     list_path = find_list(root)
     if edits is None or not Path(edits).is_dir():
-        raise DataError(f"imgedit: no folder of edits {edits}; give --edits DIR with <key>.png")
+        raise DataError(f"imgedit: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with <key>.png")
     return ImgEditBench(list_path.parent, Path(edits), read_tasks(list_path))
 
 

@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_json, read_rows, to_bytes
+from editr1.bench._rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
     JudgedEdit,
+    JudgedPair,
     Outcome,
     accuracy_metrics,
     credit_outcome,
@@ -53,6 +54,7 @@ DOWNLOAD = (
     "git clone https://github.com/facebookresearch/MMRB2, then in its benchmark folder: "
     "python build_from_hf.py --subset edit --output-dir DIR   (needs edit.json, images/ and input_images/)"
 )
+NUM_ROWS = 1000
 FIRST_A = 4  # a rating of 4 to 6 prefers A
 SINGLE, SEVERAL = "single-image", "several-images"
 _PLACE = re.compile(r"<image_\d+>")
@@ -101,6 +103,10 @@ class MMRB2Edit:
             found += _accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise", seed)
         return [*found, *human_ceiling(self.rows)]
 
+    def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
+        """What a judge of pairs is measured against: the raters themselves."""
+        return human_ceiling(self.rows)
+
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         margins = _margins(self.rows, judged).tolist()
         return [credit_outcome(row.id, row.prompt, row.kind, margin) for row, margin in zip(self.rows, margins, strict=True)]
@@ -126,6 +132,7 @@ def build(root: Path | str | None = None) -> MMRB2Edit:
     else:
         raise DataError(f"mmrb2_edit: no {FILE} and no .parquet file in {folder}; {DOWNLOAD}")
     refuse_doubles([row.id for row in rows], "mmrb2_edit")
+    expect_count(len(rows), NUM_ROWS, "mmrb2_edit")
     return MMRB2Edit(folder, tuple(rows))
 
 
@@ -178,10 +185,13 @@ def _read_table(folder: Path) -> list[Row]:
     return rows
 
 
-def _from_json(text: str | None, where: str) -> Any:
+def _from_json(text: Any, where: str) -> Any:
+    """The content of a cell of JSON text; a cell that is no text stands for itself."""
+    if not isinstance(text, str):
+        return text or []
     try:
         return json.loads(text) if text else []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: a cell that should be JSON is not: {error}") from error
 
 

@@ -15,7 +15,6 @@ what VIEScore's notebook and EditReward's ImagenHub column print, and `viescore-
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -25,17 +24,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
-from editr1.bench._rows import read_json
-from editr1.bench.base import accuracy_metrics, refuse_doubles, require_columns, require_folder, to_metric
+from editr1.bench._rows import read_csv, read_json
+from editr1.bench.base import accuracy_metrics, refuse_doubles, require_folder, three_class_metrics
 from editr1.errors import ConfigError, DataError
-from editr1.schema import Metric, derive_seed
-from editr1.stats import TIE_TOLERANCE, bootstrap_mean, clustered_standard_error, strict_credit
+from editr1.schema import Metric
+from editr1.stats import TIE_TOLERANCE, clustered_standard_error, strict_credit
 from editr1.stats.correlation import mean_correlation, spearman
 from editr1.stats.intervals import Floats
-from editr1.stats.ties import three_class
 
 TASK = "ImagenHub_Text-Guided_IE"
 HUMAN, ANSWERS = ("_human_annotations", "human_annotations"), ("_answers", "answers")
@@ -109,18 +106,15 @@ def _either(folder: Path, names: Sequence[str]) -> Path:
 
 def read_rater(path: Path) -> dict[Cell, tuple[float, float]]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    require_columns(rows[0] if rows else (), ("uid",), str(path))
+    rows = [row for _, row in read_csv(path, ("uid",), "\t")]
+    if not all(row["uid"] for row in rows):
+        raise DataError(f"{path}: a row has no uid")
     refuse_doubles([row["uid"] for row in rows], str(path))
     cells: dict[Cell, tuple[float, float]] = {}
     for row in rows:
         for editor, text in row.items():
             if editor not in ("uid", "schema_version"):
-                numbers = sub_scores(text, top=1.0, num_expected=2) if isinstance(text, str) else None
+                numbers = sub_scores(text, top=1.0, num_expected=2)
                 if numbers is None:
                     raise DataError(f"{path}: row {row['uid']}, column {editor}: expected [SC, PQ] with values in [0, 1], found {text!r}")
                 cells[row["uid"], editor] = (numbers[0], numbers[1])
@@ -169,9 +163,10 @@ def metrics(data: VIEScoreData, seed: int = 0) -> list[Metric]:
     photos = [photo_of(uid) for uid in decided_uids]
     found = accuracy_metrics("viescore_pairs", (judge * labels)[decided], photos, "viescore-pairs/decisive", seed=seed)
     found += _standard_errors((judge * labels)[decided], decided_uids)
-    found += _three_classes(judge, labels, [photo_of(uid) for uid in uids], seed)
+    found += three_class_metrics("viescore", judge, labels.tolist(), [photo_of(uid) for uid in uids], "viescore-pairs/three-class", seed)
     found += _correlations(data)
-    return [*found, Metric("viescore_odd_scores", data.num_odd / data.num_stored, n=data.num_stored, protocol="viescore-pairs/odd-scores")]
+    odd = data.num_odd / data.num_stored if data.num_stored else None
+    return [*found, Metric("viescore_odd_scores", odd, n=data.num_stored, protocol="viescore-pairs/odd-scores")]
 
 
 def _standard_errors(margins: Floats, uids: Sequence[str]) -> list[Metric]:
@@ -181,23 +176,11 @@ def _standard_errors(margins: Floats, uids: Sequence[str]) -> list[Metric]:
     return [
         Metric(
             f"viescore_pairs_standard_error/{name.replace('-', '_')}",
-            clustered_standard_error(right, keys),
+            clustered_standard_error(right, keys) if uids else None,
             n=len(right),
             protocol=f"viescore-pairs/decisive/strict/standard-error/{name}",
         )
         for name, keys in clusters.items()
-    ]
-
-
-def _three_classes(judge: Floats, labels: NDArray[np.int_], photos: Sequence[str], seed: int) -> list[Metric]:
-    base = "viescore-pairs/three-class"
-    classes = three_class(judge, labels.tolist(), photos, rng=np.random.default_rng(derive_seed(seed, base)))
-    honest = bootstrap_mean(classes.credit, photos, rng=np.random.default_rng(derive_seed(seed, base, "interval")))
-    n, num_unscored = classes.n, classes.num_unscored
-    return [
-        to_metric("viescore_three_class", honest, f"{base}/cross-fitted", n=n, num_unscored=num_unscored),
-        Metric("viescore_tie_calibrated", classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{base}/in-sample"),
-        Metric("viescore_always_tie", classes.always_tie, n=n, protocol=f"{base}/floor"),
     ]
 
 

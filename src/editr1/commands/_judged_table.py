@@ -11,7 +11,7 @@ from typing import Any
 
 from editr1.bench._cache import CachedVLM, Prices
 from editr1.bench._judging import MAX_UNSCORED, check_unscored, judge_edits
-from editr1.bench._pairwise import ComparesPairs, HasComparisons, judge_pairs, pairwise_metrics, pairwise_outcomes
+from editr1.bench._pairwise import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs, pairwise_metrics, pairwise_outcomes
 from editr1.bench._repeats import between_run
 from editr1.bench.base import Benchmark, Outcome
 from editr1.bench.judges.base import Judge
@@ -20,7 +20,7 @@ from editr1.commands._metrics import say, show
 from editr1.config import create
 from editr1.errors import ConfigError
 from editr1.schema import Metric, to_json
-from editr1.store import Lane, Run
+from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
 
 
@@ -45,14 +45,15 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     """Judges what is left to judge, prints the metrics and stores them with the outcomes. `source` says what was judged."""
     if args.run is None:
         raise ConfigError("give --run DIR: answers and replies are kept there, so that a stopped run continues")
-    if args.repeats < 1:
-        raise ConfigError(f"--repeats is {args.repeats}; expected at least 1")
+    _check(args)
     run = Run.open(args.run)
     settings = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_component(args).id.rpartition(":")[2]
     if args.dry_run or not args.json:
-        num_edits = sum(1 for _ in benchmark.edits())
-        say(f"{benchmark.name}: {num_edits} edits x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
+        sizes = f"{sum(1 for _ in benchmark.edits())} edits"
+        if isinstance(benchmark, HasComparisons):
+            sizes += f" in {sum(1 for _ in benchmark.comparisons())} pairs"
+        say(f"{benchmark.name}: {sizes} x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
     if args.dry_run:
         return 0
     vlm = make_vlm(args, run)
@@ -63,6 +64,16 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if vlm is not None and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("repeats", "concurrency", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1")
+    if not 0 <= args.max_unscored <= 1:
+        raise ConfigError(f"--max-unscored is {args.max_unscored:g}; expected a share in [0, 1]")
+    if min(args.price) < 0:
+        raise ConfigError(f"--price is {min(args.price):g}; expected 0 or above")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,18 +100,31 @@ class _Ask:
         judged, counts = judge_edits(
             self.run, table, edits, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
-        check_unscored(judged, counts, self.args.max_unscored)
+        self._say_dropped(table, counts)
+        check_unscored([edit.reason for edit in judged.values() if edit.value is None], counts, "edits", self.args.max_unscored)
         return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
 
     def _pairs(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:
         assert isinstance(self.judge, ComparesPairs)
         if not isinstance(self.benchmark, HasComparisons):
             raise ConfigError(f"benchmark {self.benchmark.name} has single edits and no pairs; judge {self.args.judge!r} compares pairs")
-        judged, _ = judge_pairs(
+        judged, counts = judge_pairs(
             self.run, table, self.benchmark, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
+        self._say_dropped(table, counts)
+        silent = ["NO_CHOICE" for pair in judged.values() if pair.forward is None or pair.reverse is None]
+        check_unscored(silent, counts, "pairs", self.args.max_unscored)
         items = list(self.benchmark.comparisons())
-        return pairwise_metrics(self.benchmark.name, items, judged, self.args.seed), pairwise_outcomes(items, judged)
+        found = pairwise_metrics(self.benchmark.name, items, judged, self.args.seed)
+        if isinstance(self.benchmark, HasPairMetrics):
+            found += self.benchmark.pair_metrics(judged, self.args.seed)
+        return found, pairwise_outcomes(items, judged)
+
+    def _say_dropped(self, table: str, counts: StageCounts) -> None:
+        if counts.num_dropped and not self.args.json:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in counts.reasons.items())
+            path = self.run.dir / table / "dropped.jsonl"
+            say(f"{counts.num_dropped} of {counts.num_in} could not be shown to the judge ({reasons}) and count as unscored: {path}")
 
     def _lane(self) -> Lane:
         return Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)

@@ -4,7 +4,7 @@
 modules `correlation`, `agreement`, `calibration`, three-class `ties` and `kway` rankings.
 """
 
-from editr1.stats.intervals import Estimate, bootstrap_mean, bootstrap_statistic, clustered_standard_error, wilson
+from editr1.stats.intervals import Estimate, bootstrap_mean, bootstrap_share, bootstrap_statistic, clustered_standard_error, wilson
 from editr1.stats.paired import (
     Difference,
     McNemar,
@@ -44,6 +44,7 @@ __all__ = [
     "as_margins",
     "binomial_p",
     "bootstrap_mean",
+    "bootstrap_share",
     "bootstrap_statistic",
     "clustered_standard_error",
     "half_credit",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from editr1.stats.intervals import NUM_RESAMPLES, Estimate, Floats, IntervalMethod, bootstrap_mean, index_of, wilson
+from editr1.stats.intervals import NUM_RESAMPLES, Estimate, Floats, IntervalMethod, bootstrap_share, index_of
 
 # ours: two means of the same numbers in another order differ by rounding; scores are read to one decimal or coarser.
 TIE_TOLERANCE = 1e-9
@@ -134,13 +134,4 @@ def accuracy(
     if not len(margin_N) or set(groups) != set(np.array(groups)[counts].tolist()):
         return None
     value_N = half_credit(margin_N) if credit == "half" else strict_credit(margin_N)
-    estimate = bootstrap_mean(value_N, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method)
-    return _with_width(estimate)
-
-
-def _with_width(estimate: Estimate) -> Estimate:
-    """ours: resampling equal values gives an interval without width, which claims certainty; Wilson on the clusters stands in."""
-    if estimate.value not in (0.0, 1.0):
-        return estimate
-    bounds = wilson(round(estimate.value) * estimate.num_clusters, estimate.num_clusters)
-    return replace(estimate, low=bounds.low, high=bounds.high, method="wilson")
+    return bootstrap_share(value_N, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method)

@@ -33,6 +33,8 @@ class OrderReport:
     """Share of the pairs with two readable answers on which both say the same."""
     first_share: float | None
     """Among pairs with two different sides chosen: how often the image shown first won both times. .5 = no bias; None without one."""
+    tie_rate: float | None
+    """Share of "same" among the readable answers; None without one."""
     num_unscored: int
     """Pairs without a readable answer in at least one order."""
 
@@ -56,6 +58,7 @@ def order_report(labels: Sequence[Choice], forward: Sequence[Choice | None], rev
         half_credit=_mean([pair_credit(label, answer) for answer, label in answers]),
         consistency=_share([first == second for first, second in read]),
         first_share=_share([first == "a" for first, _ in sided]),
+        tie_rate=_share([answer == "same" for answer, _ in answers if answer is not None]),
         num_unscored=n - len(read),
     )
 

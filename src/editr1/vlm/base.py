@@ -72,6 +72,8 @@ class ChatReply:
     seconds: float = 0.0
     truncated: bool = False
     """The token limit ended the reply."""
+    refused: bool = False
+    """The endpoint or its model would not handle this content: an answer that says nothing, and no failure of the machine."""
     logprobs: tuple[TokenAlternatives, ...] = ()
     token_ids: tuple[int, ...] = ()
     """The generated tokens, end token included, where the backend shares the model's vocabulary; trainers need them."""

@@ -108,7 +108,7 @@ class OpenAIVLM:
         try:
             completion = self._endpoint.call(lambda: self._once(body), request.seed)
         except ContentRefusedError as refusal:
-            return ChatReply(f"(refused by the endpoint: {refusal})", self.name, seconds=time.perf_counter() - begin)
+            return ChatReply(f"(refused by the endpoint: {refusal})", self.name, seconds=time.perf_counter() - begin, refused=True)
         return _reply(completion, self.name, time.perf_counter() - begin)
 
     def _once(self, body: Mapping[str, Any]) -> Any:
@@ -147,7 +147,8 @@ def data_url(image: Image.Image, image_format: str = "png") -> str:
 
 def _reply(completion: Any, model: str, seconds: float) -> ChatReply:
     choice, usage = completion.choices[0], completion.usage
-    text = choice.message.content or getattr(choice.message, "refusal", None) or ""
+    refusal = getattr(choice.message, "refusal", None)
+    text = choice.message.content or refusal or ""
     return ChatReply(
         text=text,
         model=model,
@@ -155,6 +156,7 @@ def _reply(completion: Any, model: str, seconds: float) -> ChatReply:
         num_tokens=(usage.completion_tokens or 0) if usage else 0,
         seconds=seconds,
         truncated=choice.finish_reason == "length",
+        refused=bool(refusal) and not choice.message.content,
         logprobs=tuple(
             TokenAlternatives(position.token, tuple((other.token, other.logprob) for other in position.top_logprobs))
             for position in (getattr(choice.logprobs, "content", None) or ())

@@ -61,7 +61,7 @@ class AspectJudge:
             value=means.get(OVERALL),
             num_valid=len(passes),
             num_traces=self.num_passes,
-            reason=None if passes else "NO_SCORE",
+            reason=None if passes else silence(replies),
             num_tokens=sum(reply.num_tokens for reply in replies),
             seconds=sum(reply.seconds for reply in replies),
             parts=means,
@@ -70,6 +70,11 @@ class AspectJudge:
     def _parts(self, semantic_text: str, quality_text: str) -> dict[str, float] | None:
         semantic, quality = read_scores(semantic_text, self.top), read_scores(quality_text, self.top)
         return aspect_parts(semantic, quality, self.top) if semantic and quality else None
+
+
+def silence(replies: Sequence[ChatReply]) -> str:
+    """Why replies without a score have none: REFUSED where the content was refused, else NO_SCORE."""
+    return "REFUSED" if any(reply.refused for reply in replies) else "NO_SCORE"
 
 
 def aspect_parts(semantic: Sequence[float], quality: Sequence[float], top: float) -> dict[str, float]:

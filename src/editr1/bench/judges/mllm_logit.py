@@ -18,6 +18,7 @@ from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternat
 HIGHEST = 5
 # ours: where the digits together hold less than this, the model is not answering the question, and their ratio is noise
 MIN_MASS = 0.05
+MAX_LOGPROB = 0.01  # 0 and the rounding of backends; what is above is no probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class LogitJudge:
         return [self._reward(reply) for reply in self.vlm.chat(requests)]
 
     def _reward(self, reply: ChatReply) -> Reward:
+        if reply.refused:
+            return Reward(None, 0, 1, reason="REFUSED", seconds=reply.seconds)
         if not reply.logprobs:
             raise BackendError(f"{self.vlm.name} gives no token log-probabilities, which the judge mllm_logit needs; choose another judge")
         value = expected_digit(reply.logprobs[0])
@@ -56,7 +59,8 @@ def expected_digit(position: TokenAlternatives) -> float | None:
     weights = dict.fromkeys(range(HIGHEST + 1), 0.0)
     for token, logprob in position.alternatives:
         text = token.strip()
-        if text.isascii() and text.isdigit() and len(text) == 1 and int(text) <= HIGHEST:
+        is_digit = text.isascii() and text.isdigit() and len(text) == 1 and int(text) <= HIGHEST
+        if is_digit and logprob <= MAX_LOGPROB:  # false for nan
             weights[int(text)] += math.exp(logprob)
     mass = math.fsum(weights.values())
     if mass < MIN_MASS:

@@ -58,7 +58,7 @@ def test_kept_encodings_are_those_of_the_editor_and_are_made_once(run, checkpoin
     assert first.keys() == again.keys() == fresh.keys()
     for name, value in fresh.items():
         if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(again[name], value, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(again[name], value, atol=5e-4, rtol=1e-3)  # one by one and as a batch: rounding differs
         else:
             assert again[name] == value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import io
 import sys
@@ -228,6 +229,18 @@ def test_flow_grpo_gets_an_array_for_its_tensors(url: str, monkeypatch: pytest.M
     monkeypatch.delenv("EDITR1_URL")
     with pytest.raises(ConfigError, match="EDITR1_URL"):
         flow_grpo.edit_rrm_score()
+
+
+def test_the_flow_grpo_recipe_names_the_entry_of_the_how_to() -> None:
+    spec = importlib.util.spec_from_file_location("recipe", RECIPES / "flow_grpo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    config = recipe.with_edit_rrm(types.SimpleNamespace(reward_fn={"geneval": 0.5}, sample=types.SimpleNamespace(global_std=True)))
+    (name,) = config.reward_fn
+    assert f'"{name}": edit_rrm_score' in (RECIPES.parents[1] / "docs" / "how_to" / "use_the_reward.md").read_text()
+    assert config.sample.global_std is False
 
 
 # --- recipes

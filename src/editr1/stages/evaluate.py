@@ -25,7 +25,7 @@ from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
 from editr1.stages._judge_traces import write_judge_traces
-from editr1.stats import Estimate, bootstrap_mean, paired_difference
+from editr1.stats import Estimate, bootstrap_mean, bootstrap_share, paired_difference
 from editr1.store import Run, preference_pairs
 from editr1.vlm.base import Sampling
 
@@ -227,7 +227,7 @@ def _add_verdict_metrics(config: Config, run: Run, name: str, pairs: Sequence[Pr
         if not values:
             run.add_metric(Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol=protocol))
             continue
-        estimate = bootstrap_mean(values, tasks, rng=np.random.default_rng(config.seed))
+        estimate = bootstrap_share(values, tasks, rng=np.random.default_rng(config.seed))
         run.add_metric(_metric(f"{metric}/{name}", estimate, protocol, num_unscored=num_unscored))
 
 
@@ -247,9 +247,9 @@ def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None) -> int:
     scores = [np.array([truth.utility for truth in truth_of]) for truth_of in truths]
     successes = [np.array([float(truth.success) for truth in truth_of]) for truth_of in truths]
     kinds = [task.kind for task in tasks]
-    for name, values in (("oracle_score", scores), ("oracle_success", successes)):
+    for name, values, estimated in (("oracle_score", scores, bootstrap_mean), ("oracle_success", successes, bootstrap_share)):
         for when, value in zip(("before", "after"), values, strict=True):
-            estimate = bootstrap_mean(value, rng=np.random.default_rng(config.seed))
+            estimate = estimated(value, rng=np.random.default_rng(config.seed))
             by_kind = {kind: float(value[[k == kind for k in kinds]].mean()) for kind in sorted(set(kinds))}
             run.add_metric(_metric(f"{name}/{when}", estimate, "editor/ode/oracle", by_category=by_kind))
         _add_editor_gain(config, run, name, values)

@@ -58,6 +58,9 @@ def main(verifier: str, run_dir: str, output: str) -> None:
     found["pair_accuracy"] = torch.tensor(trainer._metrics["train"]["pair_accuracy"])
     if rank == 0:
         Path(output).write_text(json.dumps({name: values.tolist() for name, values in found.items()}))
+    if world > 1:  # gloo's threads must end before the interpreter does: a rank that leaves first can abort the other
+        trainer.accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ def main(run_dir, std, algorithm):
     accelerator = trainer.accelerator
     save_file(trainer.state.policy.snapshot(), run.dir / f"end_{accelerator.num_processes}_{accelerator.process_index}.safetensors")
     finish(trainer, run.dir / "09_editor")
+    if accelerator.num_processes > 1:  # gloo's threads must end before the interpreter does
+        accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

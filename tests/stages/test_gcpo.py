@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from editr1.schema import FAILURE_CODES, Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run
 from editr1.training.options import HeldOut, Machine, Schedule
+from killed import kill_after_three_points
 from tiny_run import build_tiny_run, build_tiny_verifier
 
 
@@ -222,16 +219,7 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Pat
         "import sys; from pathlib import Path; from test_gcpo import config; from editr1.stages import gcpo\n"
         "gcpo.run(config(Path(sys.argv[1]), steps=5), Path(sys.argv[2]))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-c", code, str(schooled), str(tmp_path / "killed")], env=environment)
-    curve = tmp_path / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (curve.exists() and curve.read_text().count("\n") >= 3):
-        assert process.poll() is None, "the process ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_after_three_points(code, [schooled, tmp_path / "killed"], Path(__file__).parent, tmp_path / "killed" / "metrics.jsonl")
     assert not (tmp_path / "killed" / "08_rrm_gcpo" / "done.json").exists()
     resumed = gcpo.run(config(schooled, steps=5), tmp_path / "killed")
     assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()

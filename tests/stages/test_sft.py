@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from editr1.errors import ConfigError, DataError
 from editr1.stages import sft
 from editr1.store import Run
 from editr1.training.options import Machine, Schedule
+from killed import kill_after_three_points
 from tiny_run import build_tiny_run, build_tiny_verifier
 
 
@@ -66,16 +63,7 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Pat
         "import sys; from pathlib import Path; from test_sft import config; from editr1.stages import sft\n"
         "sft.run(config(Path(sys.argv[1]), steps=7), Path(sys.argv[2]))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-c", code, str(verifier), str(killed)], env=environment)
-    curve = killed / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (curve.exists() and curve.read_text().count("\n") >= 3):
-        assert process.poll() is None, "the process ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_after_three_points(code, [verifier, killed], Path(__file__).parent, killed / "metrics.jsonl")
     assert not (killed / "06_rrm_sft" / "done.json").exists()
     resumed = sft.run(config(verifier, steps=7), killed)
     assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import two_ranks
+from editr1.commands._stage import leave_processes
 from tiny_run import build_tiny_run, build_tiny_verifier
 
 SCRIPT = Path(two_ranks.__file__)
@@ -32,3 +35,10 @@ def test_two_processes_reward_like_one(tmp_path: Path) -> None:
     assert launch(verifier, run_dir, tmp_path / "two.json") == one
     # pair 0: 7 beats all, 5 beats 2 of three, the unparsed one nothing | 5, 6 and 2 against the parsed 7 and 5
     assert [round(ratio, 4) for ratio in one["ratios"][:6]] == [1.0, 0.3333, 0.0, 0.5, 0.5, 1.0]
+
+
+def test_a_finished_command_leaves_its_processes(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    leave_processes()
+    assert not torch.distributed.is_initialized()
+    leave_processes()  # a run of one process has nothing to leave

@@ -42,7 +42,15 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     _say(f"{name}: {stage.run(config, args.run)}")
+    leave_processes()
     return 0
+
+
+def leave_processes() -> None:
+    """Ends the talk between the processes of a run, if there are several: a rank whose threads still listen at exit can abort."""
+    distributed = sys.modules.get("torch.distributed")  # not imported for this: data stages need no torch
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def places(run_dir: Path) -> dict[str, str]:

@@ -114,9 +114,7 @@ def print_results(run: Run) -> None:
     for metric in run.metrics():
         if not metric.name.startswith("stage_seconds/"):
             table.add_row(*_cells(metric))
-    console = Console()
-    if console.width < _TABLE_WIDTH:  # a log file, or a narrow window: names that are cut help nobody
-        console = Console(width=_TABLE_WIDTH)
+    console = Console(width=max(Console().width, _TABLE_WIDTH))  # in a log file or a narrow window names would be cut
     console.print(table)
     seconds = [metric.value or 0.0 for metric in run.metrics() if metric.name.startswith("stage_seconds/")]
     console.print(f"{sum(seconds) / 60:.1f} minutes in {len(seconds)} stages")

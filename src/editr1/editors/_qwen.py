@@ -6,6 +6,7 @@ Legend: see `_dit`. Latents are those of a video VAE with one frame, so the VAE 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ Pictures = tuple[Image.Image, ...]
 _PADDED = {"prompt": "mask", "negative_prompt": "negative_mask"}
 
 
-class QwenFlow(WithEncoders):
+class QwenFlow(WithEncoders, ABC):
     """The protocol but for `_encode_text`."""
 
     name: str
@@ -68,9 +69,9 @@ class QwenFlow(WithEncoders):
         """Published checkpoints stretch to a last sigma of .02: end the window two steps early."""
         return scheduler_sigmas(self.pipe.scheduler, num_steps, scheduler_mu(self.pipe.scheduler, plan.num_tokens))
 
+    @abstractmethod
     def _encode_text(self, pictures: Pictures, text: str, size: tuple[int, int]) -> torch.Tensor:
         """States [1, T, E] of one sample; `size` is the first source's (height, width) in the VAE."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, sources: Sequence[Image.Image | Pictures], instructions: Sequence[str], plan: Plan) -> Conditioning:

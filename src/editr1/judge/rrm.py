@@ -21,8 +21,8 @@ from editr1.errors import BackendError, ConfigError
 from editr1.judge.decomposer import Decomposer, Decomposition
 from editr1.judge.expected import expected_score
 from editr1.judge.item import RewardItem
-from editr1.judge.parse import parse
-from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.judge.prompts import render_score, score_traits
+from editr1.judge.reading import to_trace
 from editr1.schema import Judgement, Outcome, ParseFailure, Principle, Reward, Trace, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
@@ -103,9 +103,8 @@ class RewardModel:
         traces: list[list[Trace]] = [[] for _ in items]
         for place, index in enumerate(owners):
             mine = slice(place * self.num_traces, (place + 1) * self.num_traces)
-            names, text = labels(decompositions[index].principles), request_text(requests[mine.start])
             for request, reply in zip(requests[mine], replies[mine], strict=True):
-                traces[index].append(self._trace(items[index].id, request, reply, names, text))
+                traces[index].append(self._trace(items[index].id, decompositions[index].principles, request, reply))
         return traces
 
     def _request(self, item: RewardItem, principles: tuple[Principle, ...]) -> ChatRequest:
@@ -119,27 +118,9 @@ class RewardModel:
             want_logprobs=self.expected,
         )
 
-    def _trace(self, item_id: str, request: ChatRequest, reply: ChatReply, names: Sequence[str], prompt_text: str) -> Trace:
-        outcome = parse(
-            reply.text,
-            len(names),
-            labels=names,
-            needs_verdicts=self._traits.demands_verdicts,
-            truncated=reply.truncated,
-            prompt_text=prompt_text,
-        )
-        return Trace(
-            quadruple_id=item_id,
-            text=reply.text,
-            outcome=self._with_expectation(outcome, reply) if self.expected else outcome,
-            model=self.vlm.name,
-            prompt_id=self.prompt_id,
-            temperature=request.sampling.temperature,
-            seed=request.seed,
-            num_tokens=reply.num_tokens,
-            num_prompt_tokens=reply.num_prompt_tokens,
-            seconds=reply.seconds,
-        )
+    def _trace(self, item_id: str, principles: Sequence[Principle], request: ChatRequest, reply: ChatReply) -> Trace:
+        trace = to_trace(item_id, principles, self.prompt_id, request, reply, self.vlm.name)
+        return dataclasses.replace(trace, outcome=self._with_expectation(trace.outcome, reply)) if self.expected else trace
 
     def _with_expectation(self, outcome: Outcome, reply: ChatReply) -> Outcome:
         if isinstance(outcome, ParseFailure):

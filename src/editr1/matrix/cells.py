@@ -29,6 +29,8 @@ from editr1.store._files import exclusive, read_json, write_json
 
 FOLDER = "cells"
 LOCKS = "locks"
+_NOT_LASTING = frozenset({"engine", "machine", "concurrency"})
+"""Settings that only say how fast a stage runs; unlike `SPEED_KEYS`, for a step's `batch_size` is learnt from."""
 WORLD = Path(editr1.__file__).parent / "world" / "weights"
 
 
@@ -107,17 +109,12 @@ def stage_configs(place: Place, config: Config, seed: int, name: str) -> dict[st
 
 def made_of(place: Place, config: Config, seed: int, name: str) -> dict[str, Any]:
     """Everything that a cell's answers depend on, as plain values: its settings, and those of what it starts from."""
-    parts = {stage: _lasting(to_plain(made)) for stage, made in stage_configs(place, config, seed, name).items()}
+    parts = {stage: to_plain(made, without=_NOT_LASTING) for stage, made in stage_configs(place, config, seed, name).items()}
     if name == DATA:
         return parts
     before = made_of(place, config, seed, config.cells[name].after or DATA)
     found: dict[str, Any] = json.loads(json.dumps({**parts, "judging": dataclasses.asdict(config.judging), "before": before}))
     return found
-
-
-def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what only says how fast a stage runs."""
-    return {key: value for key, value in settings.items() if key not in ("engine", "machine", "concurrency")}
 
 
 def _run_stage(name: str, recipe: Mapping[str, Any], run_dir: Path) -> None:

@@ -83,7 +83,6 @@ class Config:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
             raise ValueError("share_prompts needs generation.engine=transformers and machine.activation_checkpointing=false")
-
         if self.resample_flat < 0 or (self.resample_flat and not self.share_prompts):
             raise ValueError("resample_flat is a number of further draws, and needs share_prompts=true")
 

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.parse import parse
-from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.judge.prompts import render_score, score_traits
+from editr1.judge.reading import to_trace
 from editr1.schema import Candidate, Judgement, PreferencePair, Trace, derive_seed
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 from editr1.training.rows import RATIONALES, Rationale, read_pairs
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import VLM, ChatRequest, Sampling
 
 HINTS = {
     "w": "Note: people compared this edit with another one of the same source and preferred this one. "
@@ -90,7 +90,11 @@ def explain(pairs: Sequence[PreferencePair], writer: VLM, store: Run, config: Co
         for index in range(config.num_traces)
     ]
     replies = writer.chat([request for _, _, request in asked])
-    traces = [_trace(*question, reply, config, writer.name) for question, reply in zip(asked, replies, strict=True)]
+    traces = [
+        # without its seconds: a table made again has the same bytes
+        replace(to_trace(edit.id, pair.principles, config.prompt_id, request, reply, writer.name), seconds=0.0)
+        for (pair, edit, request), reply in zip(asked, replies, strict=True)
+    ]
     n = config.num_traces
     return [
         choose(pair, traces[start : start + n], traces[start + n : start + 2 * n], config.seed)
@@ -125,25 +129,3 @@ def _request(pair: PreferencePair, edit: Candidate, side: str, index: int, store
         seed=derive_seed(config.seed, "rationale", pair.id, side, index),
     )
     return replace(request, parts=(*request.parts, HINTS[side])) if config.tell else request
-
-
-def _trace(pair: PreferencePair, edit: Candidate, request: ChatRequest, reply: ChatReply, config: Config, model: str) -> Trace:
-    outcome = parse(
-        reply.text,
-        len(pair.principles),
-        labels=labels(pair.principles),
-        needs_verdicts=score_traits(config.prompt_id).demands_verdicts,
-        truncated=reply.truncated,
-        prompt_text=request_text(request),
-    )
-    return Trace(
-        edit.id,
-        reply.text,
-        outcome,
-        model,
-        config.prompt_id,
-        config.temperature,
-        request.seed,
-        num_tokens=reply.num_tokens,
-        num_prompt_tokens=reply.num_prompt_tokens,
-    )

@@ -15,11 +15,11 @@ from pathlib import Path
 from threading import Lock
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.parse import parse
-from editr1.judge.prompts import labels, render_score, request_text, score_traits
+from editr1.judge.prompts import render_score, score_traits
+from editr1.judge.reading import to_trace
 from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import VLM, ChatRequest, Sampling
 
 TABLE = "04_traces"
 
@@ -134,7 +134,10 @@ class Scorer:
         requests = [self._request(question, member) for question in batch]
         replies = self.vlms[member.name].chat(requests)
         model = self.vlms[member.name].name
-        traces = [_trace(*triple, member, model) for triple in zip(batch, requests, replies, strict=True)]
+        traces = [
+            to_trace(question.quadruple.id, question.quadruple.principles, member.prompt_id, request, reply, model)
+            for question, request, reply in zip(batch, requests, replies, strict=True)
+        ]
         self._count(member.name, traces)
         return list(traces)
 
@@ -165,30 +168,6 @@ class Scorer:
             cost = sum(_cost(self.members[name], *tokens) for name, tokens in self._tokens.items())
             total = [sum(column) for column in zip(*self._tokens.values(), strict=True)]
             return f"tokens {total[0]:,} in {total[1]:,} out, cost {cost:.2f}, unparsed {self._failures}"
-
-
-def _trace(question: Question, request: ChatRequest, reply: ChatReply, member: Member, model: str) -> Trace:
-    principles = question.quadruple.principles
-    outcome = parse(
-        reply.text,
-        len(principles),
-        labels=labels(principles),
-        needs_verdicts=score_traits(member.prompt_id).demands_verdicts,
-        truncated=reply.truncated,
-        prompt_text=request_text(request),
-    )
-    return Trace(
-        quadruple_id=question.quadruple.id,
-        text=reply.text,
-        outcome=outcome,
-        model=model,
-        prompt_id=member.prompt_id,
-        temperature=member.temperature,
-        seed=request.seed,
-        num_tokens=reply.num_tokens,
-        num_prompt_tokens=reply.num_prompt_tokens,
-        seconds=reply.seconds,
-    )
 
 
 def usage(config: Config, store: Run) -> dict[str, dict[str, float]]:

@@ -62,7 +62,7 @@ def commands(page: Path) -> list[list[str]]:
 def editr1_arguments(words: list[str]) -> list[str] | None:
     """What `editr1` gets to see of a shell line; None for another program.
 
-    >>> editr1_arguments(["torchrun", "--nproc_per_node", "8", "-m", "editr1.cli", "sft", "--run", "r"])
+    >>> editr1_arguments(["torchrun", "--nproc_per_node", "8", "-m", "--", "editr1.cli", "sft", "--run", "r"])
     ['sft', '--run', 'r']
     """
     if words[0] == "editr1":

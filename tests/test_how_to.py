@@ -42,6 +42,17 @@ def test_every_command_is_one_that_exists(page: Path) -> None:
 
 
 @every_page
+def test_torchrun_takes_its_lines(page: Path) -> None:
+    """Without `--` it takes `--run` for an abbreviation of its own options."""
+    from torch.distributed.run import get_args_parser
+
+    for words in filter(lambda words: words[0] == "torchrun", shell_lines(page)):
+        found = get_args_parser().parse_args(words[1:])
+        assert found.training_script == "editr1.cli"
+        assert "--run" in found.training_script_args
+
+
+@every_page
 def test_every_command_named_in_the_text_exists(page: Path) -> None:
     known = {name.replace("_", "-") for name in available("commands")}
     own = {Path(name).stem.replace("_", "-") for name in files(page)}  # commands that the page itself teaches to write

@@ -49,6 +49,6 @@ def check_world(num_processes: int) -> None:
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if num_processes != expected:
         raise ConfigError(
-            f"the launcher set WORLD_SIZE={expected} but {num_processes} process(es) joined: start with `torchrun --nproc_per_node N -m "
+            f"the launcher set WORLD_SIZE={expected} but {num_processes} process(es) joined: start with `torchrun --nproc_per_node N -m -- "
             "editr1.cli edit-rl ...`, and unset ACCELERATE_USE_CPU on machines with GPUs"
         )

@@ -117,7 +117,7 @@ def train(
     if trainer.accelerator.num_processes != num_processes():
         raise ConfigError(
             f"the launcher announced {num_processes()} processes, but {trainer.accelerator.num_processes} of them found each other; "
-            "start with torchrun --nproc_per_node N (accelerate launch --cpu starts one process whatever it is told)"
+            "start with torchrun --nproc_per_node N -m -- editr1.cli ... (accelerate launch --cpu starts one process whatever it is told)"
         )
     if resume is not None and _holds_weights(resume) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         # `build` has loaded them. The trainer's own loading compares names in the file with names in memory; for the Qwen-VL line

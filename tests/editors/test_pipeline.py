@@ -14,6 +14,9 @@ from PIL import Image
 from editr1.config import Component, create
 from editr1.editors.base import EditRequest
 from editr1.errors import BackendError, ConfigError
+from editr1.schema import EditTask, Principle, TaskPrinciples
+from editr1.stages import generate
+from editr1.store import Run, Work
 from tiny_qwen import build_tiny_qwen
 
 AREA = tiny_pipelines.SIDE**2
@@ -54,6 +57,21 @@ def test_a_pipeline_edits_and_the_seed_alone_decides(path: str, photo: Image.Ima
     assert first.size == (80, 48)  # 4096 square pixels in the shape 4 : 3, snapped to 16
     assert first.tobytes() != other.tobytes()
     assert editor.edit(requests[::-1])[1].tobytes() == first.tobytes()
+
+
+def test_a_real_photograph_goes_through_generate(path: str, public_data: Path, tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    source = run.images.put((public_data / "editscore_example" / "input.png").read_bytes())
+    task = EditTask.make(source, "Adjust the background to a glass wall.")
+    principles = TaskPrinciples(task, (Principle("Is the background a glass wall?", "follow"),))
+    run.process("02_principles", [(task.id, principles)], Work(lambda: list), settings={})
+    options = {"path": path, "dtype": "float32", "device": "cpu", "area": AREA, "call": {"num_inference_steps": 2}}
+    counts = generate.run(generate.Config((generate.EditorSpec("tiny", Component("pipeline", options), num_seeds=2),)), run.dir)
+    assert counts.num_out == 2
+    edits = [run.images.get(candidate.image) for candidate in run.read("03_candidates")]
+    ratio = source.width / source.height
+    assert all(0.8 < edit.width / edit.height / ratio < 1.25 for edit in edits)  # its shape, snapped to what the model can do
+    assert edits[0].tobytes() != edits[1].tobytes()
 
 
 def test_arguments_that_do_not_fit_are_named(path: str) -> None:

@@ -135,3 +135,10 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     for kind, path in [("table", "no.jsonl"), ("folder", "nowhere"), ("imgedit", "nowhere")]:
         with pytest.raises(DataError, match="there is no f"):
             rows(kind, path=str(tmp_path / path))
+
+
+def test_a_mistyped_column_is_named_instead_of_dropping_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "edits.csv"
+    path.write_text("image,instruction\na.png,make it red\n")
+    with pytest.raises(DataError, match=r"no column 'instuction' .* did you mean 'instruction'"):
+        rows("table", path=str(path), instruction="instuction")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from editr1.errors import DataError
+from editr1.errors import DataError, nearest
 from editr1.sources.base import BadRow, SourceRow
 from editr1.store import read_inside, read_table
 
@@ -20,8 +20,16 @@ class Table:
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         for number, row in enumerate(read_table(self.path), start=1):
+            if number == 1 and isinstance(row, dict):
+                self._check_columns(row)
             origin = f"({self.path.name} row {number})"
             yield BadRow(row, origin) if isinstance(row, str) else self._row(row, origin)
+
+    def _check_columns(self, first: dict[str, Any]) -> None:
+        """A mistyped column would drop every row one by one; a first row without one is the recipe's mistake."""
+        for column in (self.image, self.instruction):
+            if column not in first:
+                raise DataError(f"{self.path} has no column {column!r} in its first row: {nearest(column, first)}")
 
     def _row(self, row: dict[str, Any], origin: str) -> SourceRow | BadRow:
         name = row.get(self.image)

@@ -31,7 +31,8 @@ def decode_shared(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequenc
     """Fills `sampler` with the tokens of sum(copies_D) replies; their order is prompt 0, its copies, prompt 1, ..."""
     device, width = inputs["input_ids"].device, max(copies_D)
     cache: Any = DynamicCache(config=model.config)
-    remembering = {cache_argument(model.forward): cache, "use_cache": True}
+    # The class knows: a model in training may have a forward of its own (`training.shared_prefix`).
+    remembering = {cache_argument(type(model).forward): cache, "use_cache": True}
     cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     positions, delta_D1 = _positions(model, inputs)
     logits_DV = model(**inputs, position_ids=positions, logits_to_keep=1, **remembering).logits[:, -1]

@@ -83,15 +83,17 @@ def is_share(name: str) -> bool:
 
 
 def show(value: float | None, name: str, signed: bool = False) -> str:
-    """The value in the unit of its name; a missing one is a dash and never a number.
+    """The value in the unit of its name, a signed share in percentage points (pp); a missing one is a dash and never a number.
 
     >>> show(0.7731, "pair_accuracy/sft"), show(None, "kappa"), show(6.4, "oracle_score/after")
     ('77.3 %', '–', '6.40')
+    >>> show(0.045, "pair_accuracy_gain/gcpo", signed=True)
+    '+4.5 pp'
     """
     if value is None:
         return "–"
-    sign = "+" if signed else ""
-    text = f"{100 * value:{sign}.1f} %" if is_share(name) else f"{value:{sign}{_digits(value)}}"
+    sign, unit = ("+", "pp") if signed else ("", "%")
+    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{_digits(value)}}"
     return text.replace("-", "−", 1) if value < 0 else text
 
 

@@ -264,6 +264,8 @@ class Reward:
     """Generated tokens of the traces, or of the decomposition that failed."""
     seconds: float = 0.0
     """The time of the same requests, summed."""
+    spread: float | None = None
+    """Standard deviation of tau over the parsed traces, in points; None for fewer than two."""
 
     @property
     def scored(self) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import choose_contexts, read_contexts, share_of_process
 from editr1.flow.evaluate import held_out_images
 from editr1.flow.policy import Policy, follow
-from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table
+from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table, signal_share
 from editr1.flow.rollout import rollout
 from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches
 from editr1.schema import Reward
@@ -222,6 +223,24 @@ def test_swapped_weights_come_back_even_after_an_error():
     torch.testing.assert_close(policy.params[name].data, before[name] + 1.0)
     with policy.reference():
         assert torch.equal(policy.params[name].data, before[name])
+
+
+@pytest.mark.parametrize("spread_of_edits", [0.0, 0.5, 2.0])
+def test_signal_is_the_share_of_a_groups_variance_that_is_not_the_judges_noise(spread_of_edits):
+    rng, noise, num_traces = np.random.default_rng(0), 1.0, 4
+    truth = rng.normal(5.0, spread_of_edits, (400, 8, 1))
+    taus = truth + rng.normal(0.0, noise, (400, 8, num_traces))
+    rewards = [Reward(float(row.mean()), num_traces, num_traces, spread=float(row.std(ddof=1))) for row in taus.reshape(-1, num_traces)]
+    signal = signal_share(reward_table(rewards, 8), rewards)
+    assert signal == pytest.approx(spread_of_edits**2 / (spread_of_edits**2 + noise**2 / num_traces), abs=0.05)
+
+
+def test_without_several_traces_nothing_is_said_about_noise():
+    single = [Reward(value, 1, 1) for value in (3.0, 7.0)]
+    assert signal_share(reward_table(single, 2), single) is None
+    assert "reward/signal" not in reward_logs(reward_table(single, 2), single)
+    equal = [Reward(5.0, 2, 2, spread=0.0)] * 2
+    assert signal_share(reward_table(equal, 2), equal) is None
 
 
 @pytest.mark.parametrize(

@@ -210,13 +210,14 @@ def test_every_principle_has_its_curve(run):
 
 
 def healthy(reward, **more):
-    return {"reward/mean": reward, "reward/group_std": 1.0, "reward/tied_groups": 0.2, "train/clipped": 0.0} | more
+    return {"reward/mean": reward, "reward/group_std": 1.0, "reward/tied_groups": 0.2, "train/clipped": 0.0, "reward/signal": 0.7} | more
 
 
 @pytest.mark.parametrize(
     ("symptom", "late"),
     [("the reward falls", healthy(5.5)), ("many ratios are clipped", healthy(7.0, **{"train/clipped": 0.4})),
-     ("most groups tie", healthy(7.0, **{"reward/tied_groups": 0.9}))],
+     ("most groups tie", healthy(7.0, **{"reward/tied_groups": 0.9})),
+     ("groups differ by the judge's noise", healthy(7.0, **{"reward/signal": 0.1}))],
 )  # fmt: skip
 def test_signs_of_collapse_are_told_with_their_knob_and_where_to_read_on(symptom, late):
     early = [healthy(7.0)] * 5
@@ -227,7 +228,7 @@ def test_signs_of_collapse_are_told_with_their_knob_and_where_to_read_on(symptom
     page = ROOT / "docs" / "how_to" / "collapse.md"
     assert str(page.relative_to(ROOT)) in told
     assert "## Which knob stops it?" in page.read_text()
-    knobs = [word.strip(",.;") for word in told.split() if word.startswith(("training.", "sampling."))]
+    knobs = [word.strip(",.;") for word in told.split() if word.startswith(("training.", "sampling.", "reward."))]
     assert knobs
     assert all(knob in page.read_text() for knob in knobs)
 

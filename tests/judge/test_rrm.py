@@ -45,6 +45,8 @@ def test_value_is_the_mean_over_parsed_traces_and_rates_are_shares_of_yes():
     assert reward.rates == (1.0, 0.5)
     assert reward.categories == ("follow", "keep")
     assert (reward.num_tokens, reward.seconds, reward.reason) == (30, 1.5, None)
+    assert reward.spread == pytest.approx(8**0.5)
+    assert mean_reward(()).spread is None
 
 
 def test_nothing_parsed_is_unscored_with_the_commonest_reason():

@@ -80,6 +80,8 @@ def reward_logs(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> dict[str
         "reward/unscored": float(rewards_CG.isnan().float().mean()),
         "reward/tied_groups": float(torch.tensor([_spread(row) == 0.0 for row in rewards_CG]).float().mean()),
     }
+    if (signal := signal_share(rewards_CG, rewards)) is not None:
+        logs["reward/signal"] = signal
     for category in CATEGORIES:
         rates = [rate for r in rewards for rate, of in zip(r.rates, r.categories, strict=False) if of == category]
         if rates:
@@ -87,6 +89,24 @@ def reward_logs(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> dict[str
     if any(r.num_tokens for r in rewards):
         logs["reward/tokens"] = sum(r.num_tokens for r in rewards) / len(rewards)
     return logs
+
+
+def signal_share(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> float | None:
+    """Share of the variance inside groups that is not the judge's own noise, in [0, 1]; None where single traces do not tell.
+
+    1 - mean(spread^2 / num_valid) / mean(variance of a group): the reliability of the reward as a mean over traces. Where it is low, a
+    group's std is mostly noise, and dividing by it gives groups of equal edits the weight of the others.
+
+    >>> twins = [Reward(value, 2, 2, spread=1.0) for value in (8.0, 8.0, 4.0, 8.0)]
+    >>> signal_share(reward_table(twins, 2), twins)
+    0.875
+    """
+    noise = [r.spread**2 / r.num_valid for r in rewards if r.spread is not None]
+    rows = [row[~row.isnan()] for row in rewards_CG]
+    variances = [float(row.var()) for row in rows if row.numel() > 1]
+    if not noise or sum(variances) == 0:
+        return None
+    return max(0.0, 1.0 - (sum(noise) / len(noise)) / (sum(variances) / len(variances)))
 
 
 def principle_rates(edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> list[dict[str, Any]]:

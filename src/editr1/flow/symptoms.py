@@ -9,6 +9,7 @@ from editr1.flow.checks import HELP
 SPAN = 5  # ours: iterations averaged at either end; single iterations draw other tasks and say little
 MANY_CLIPPED = 0.25
 MANY_TIED = 0.8
+LITTLE_SIGNAL = 0.3
 
 Point = Mapping[str, float]
 
@@ -30,6 +31,9 @@ def symptoms(points: Sequence[Point]) -> dict[str, str]:
         found["many ratios are clipped"] = "lower training.lr, or train fewer updates a rollout"
     if (_mean(last, "reward/tied_groups") or 0.0) > MANY_TIED:
         found["most groups tie"] = "more traces a reward, a larger group_size, or a higher sampling.level"
+    signal = _mean(last, "reward/signal")
+    if signal is not None and signal < LITTLE_SIGNAL:
+        found["groups differ by the judge's noise"] = "training.std: batch, then reward.options.expected or more traces a reward"
     seen = [point for point in points if "evaluation/reward" in point]
     rises = _change(first, last, "reward/mean") > 0
     if len(seen) >= 3 and rises and seen[-1]["evaluation/reward"] < seen[-2]["evaluation/reward"] < seen[-3]["evaluation/reward"]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -148,8 +149,9 @@ def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -
     judgements = [trace.outcome for trace in traces if isinstance(trace.outcome, Judgement)]
     failures = Counter(trace.outcome.code for trace in traces if isinstance(trace.outcome, ParseFailure))
     verdicts = [judgement.verdicts for judgement in judgements if judgement.verdicts]
+    scores = [judgement.score for judgement in judgements]
     return Reward(
-        value=sum(judgement.score for judgement in judgements) / len(judgements) if judgements else None,
+        value=sum(scores) / len(scores) if scores else None,
         num_valid=len(judgements),
         num_traces=len(traces),
         rates=tuple(sum(column) / len(verdicts) for column in zip(*verdicts, strict=True)),
@@ -157,6 +159,7 @@ def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -
         categories=tuple(principle.category for principle in principles) if verdicts else (),
         num_tokens=sum(trace.num_tokens for trace in traces),
         seconds=sum(trace.seconds for trace in traces),
+        spread=statistics.stdev(scores) if len(scores) > 1 else None,
     )
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from transformers import TrainerCallback
 
 from editr1.config import load
-from editr1.judge.parse import parse
 from editr1.schema import Judgement, derive_seed
 from editr1.stats.pairwise import accuracy, pairwise_report, to_margins
 from editr1.store import Run
 from editr1.training.model import save_checkpoint
 from editr1.training.options import HeldOut
+from editr1.training.pair_reward import outcome_of
 from editr1.training.rollout import to_request
 from editr1.training.rows import PairRows
 from editr1.vlm.base import ChatReply, Sampling
@@ -82,14 +82,7 @@ def _with_pictures(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _score(reply: ChatReply, row: dict[str, Any]) -> float | None:
-    outcome = parse(
-        reply.text,
-        len(row["labels"]),
-        labels=row["labels"],
-        needs_verdicts=row["needs_verdicts"],
-        truncated=reply.truncated,
-        prompt_text=row["prompt_text"],
-    )
+    outcome = outcome_of(reply.text, row, reply.truncated)
     return outcome.score if isinstance(outcome, Judgement) else None
 
 

@@ -22,7 +22,7 @@ import torch
 from editr1.errors import DataError
 from editr1.judge.parse import parse
 from editr1.objectives import gcpo
-from editr1.schema import FAILURE_CODES, Judgement
+from editr1.schema import FAILURE_CODES, Judgement, Outcome
 from editr1.training.options import RewardOptions
 
 logger = logging.getLogger(__name__)
@@ -104,17 +104,22 @@ class PairReward:
 
 
 def read_trace(text: str, row: Mapping[str, Any], num_tokens: int, max_tokens: int | None) -> Played:
-    """What Phi reads in a trace. row: the columns `pair side same labels needs_verdicts prompt_text` of `rows.PairRows`."""
-    outcome = parse(
+    """The trace as the contest sees it. row: the columns `pair side same labels needs_verdicts prompt_text` of `rows.PairRows`."""
+    outcome = outcome_of(text, row, truncated=max_tokens is not None and num_tokens >= max_tokens)
+    score, code = (outcome.score, "") if isinstance(outcome, Judgement) else (math.nan, outcome.code)
+    return Played(int(row["pair"]), row["side"], bool(row["same"]), score, code, num_tokens)
+
+
+def outcome_of(text: str, row: Mapping[str, Any], truncated: bool) -> Outcome:
+    """What Phi reads in an answer to the question of a row."""
+    return parse(
         text,
         len(row["labels"]),
         labels=row["labels"],
         needs_verdicts=row["needs_verdicts"],
-        truncated=max_tokens is not None and num_tokens >= max_tokens,
+        truncated=truncated,
         prompt_text=row["prompt_text"],
     )
-    score, code = (outcome.score, "") if isinstance(outcome, Judgement) else (math.nan, outcome.code)
-    return Played(int(row["pair"]), row["side"], bool(row["same"]), score, code, num_tokens)
 
 
 def completion_text(completion: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -92,6 +93,15 @@ def test_a_claim_holds_only_when_every_condition_does(pairs: OwnPairs) -> None:
     assert [good.holds, hungry.holds, too_much.holds, too_lenient.holds] == [True, False, False, False]
     assert good.value == pytest.approx(0.5)
     assert "5.0% of the rows" in good.why
+
+
+def test_what_else_is_compared_changes_no_claim(pairs: OwnPairs) -> None:
+    claim = Claim("1", "m", (("a", "b"),), p_below=0.05)
+    scored = {"a": {0: answers(pairs, 5)}, "b": {0: answers(pairs, 11)}, "c": {0: answers(pairs, 5)}}
+    alone = build(config(claim), scored)
+    beside = build(dataclasses.replace(config(claim), also_compare=(("a", "c"),)), scored)
+    assert beside.tests[0].p == alone.tests[0].p < 0.05 < beside.tests[0].p_holm
+    assert [table.verdicts[0].holds for table in (alone, beside)] == [True, True]
 
 
 def test_equal_accuracy_is_no_gain(pairs: OwnPairs) -> None:

@@ -9,7 +9,7 @@ PYTHON ?= python3
 demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo
 
-evidence: $(READY)  # what each part of the verifier is worth: 3 seeds, about 90 minutes on two cores; continues where it stopped
+evidence: $(READY)  # what each part of the verifier is worth: 3 seeds, 80 minutes on two cores; continues where it stopped
 	$(BIN)/editr1 bench recipes/evidence.yaml --run runs/evidence --out docs/results/evidence
 
 test: $(READY)

@@ -18,13 +18,12 @@ import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from editor_evidence import NAMES, ORACLE, REWARDS, judge_options
 from PIL import Image
 
-from editr1.config import Component, create, fill_in, load_recipe, section
+from editr1.config import create, fill_in, load_recipe, section
 from editr1.flow.clock import Clock
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
@@ -37,7 +36,7 @@ from editr1.schema import Trace
 from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run
 
-JUDGES = {"RL-RRM": "08_rrm_gcpo", "SFT-RRM": "06_rrm_sft"}
+JUDGES = ("rl", "sft")
 NUM_TRACES = (1, 2, 4)
 STDS: tuple[AdvantageStd, ...] = ("group", "batch")
 BATCH = 64  # edits judged together
@@ -81,15 +80,8 @@ def judge(model: RewardModel, edits: Sequence[Edit]) -> list[list[Trace]]:
     return [traces for begin in range(0, len(items), BATCH) for traces in model.traces(items[begin : begin + BATCH], seed=0)]
 
 
-def make_judge(config: Config, checkpoint: Path, expected: bool) -> RewardModel:
-    """The recipe's judge with other weights."""
-    options: dict[str, Any] = dict(config.reward.options)
-    vlm = {**options["vlm"], "options": {**options["vlm"]["options"], "path": str(checkpoint)}}
-    return build(**{**options, "vlm": vlm, "num_traces": max(NUM_TRACES), "expected": expected})
-
-
 def correlation(advantage_CG: torch.Tensor, truth_CG: torch.Tensor) -> float:
-    """Of the advantages with the truth inside groups, uncentred: both already have mean 0 in each group."""
+    """Of the advantages with the truth inside groups; both have mean 0 in each group."""
     inside_CG = truth_CG - truth_CG.mean(dim=1, keepdim=True)
     return float((advantage_CG * inside_CG).sum() / (advantage_CG.norm() * inside_CG.norm()))
 
@@ -134,7 +126,7 @@ def main() -> None:
     if len(tasks) < args.groups:
         sys.exit(f"{args.run} holds {len(tasks)} tasks, fewer than --groups {args.groups}")
     edits = draw_groups(config, tasks, args.groups)
-    oracle = create("oracles", Component("editr1.world.oracle:Oracle"))
+    oracle = create("oracles", ORACLE)
     truths = oracle.judge([c.source() for c, _ in edits], [image for _, image in edits], [c.task.instruction for c, _ in edits])
     truth, success = (
         torch.tensor([float(getattr(t, what)) for t in truths]).view(-1, config.group_size) for what in ("utility", "success")
@@ -144,15 +136,17 @@ def main() -> None:
     rows = [
         Row("oracle", "", 1, std, None, *(correlation(group_advantages(truth, std), other) for other in (truth, success))) for std in STDS
     ]
-    for name, folder in JUDGES.items():
+    for name in JUDGES:
+        options = judge_options(config.reward.options, args.run / REWARDS[name]) | {"num_traces": max(NUM_TRACES)}
         for score in ("sampled", "expected"):
-            rows += rows_of(name, score, judge(make_judge(config, args.run / folder, score == "expected"), edits), truth, success)
+            traces = judge(build(**options | {"expected": score == "expected"}), edits)
+            rows += rows_of(NAMES[name], score, traces, truth, success)
     print(as_table(rows))
     found = {(row.judge, row.score, row.num_traces, row.std): row for row in rows}
     plain, better = found["RL-RRM", "sampled", 2, "group"], found["RL-RRM", "expected", 2, "batch"]
     result = {
         "measure": "correlation of RL-RRM advantages with the oracle: expected scores and batch std over sampled scores and group std",
-        "value": better.with_score / plain.with_score if plain.with_score > 0 else None, "n": int(np.prod(truth.shape)),
+        "value": better.with_score / plain.with_score if plain.with_score > 0 else None, "n": truth.numel(),
         "goal": "above 1", "holds": better.with_score > plain.with_score, "flat_groups": flat,
         "rows": [dataclasses.asdict(r) for r in rows],
     }  # fmt: skip

@@ -357,7 +357,14 @@ def _decode(hint: Any, value: Any) -> Any:
             return hint(**{key: _decode(hints[key], item) for key, item in value.items()})
         except TypeError as error:
             raise ValueError(f"incomplete {hint.__name__}: {error}") from error
-    return float(value) if hint is float else value
+    return _number(value) if hint is float else value
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:  # JSON has integers of any length
+        raise ValueError("a whole number larger than any float") from error
 
 
 def _decode_union(options: tuple[Any, ...], value: Any) -> Any:

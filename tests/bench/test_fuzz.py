@@ -235,6 +235,11 @@ def test_the_undamaged_text_is_read(case: Case, tmp_path: Path) -> None:
     assert [item for item in case.read(case.seed, tmp_path) if item is not None] == case.expected
 
 
+def test_a_whole_number_that_no_float_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EditR1Error, match="larger than any float"):
+        list(written("x.outcomes.jsonl", outcomes)(OUTCOME.replace("7.25", "9" * 400), tmp_path))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(data=st.data())

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import statistics
 import types
 import typing
 from dataclasses import dataclass
@@ -264,12 +265,18 @@ class Reward:
     """Generated tokens of the traces, or of the decomposition that failed."""
     seconds: float = 0.0
     """The time of the same requests, summed."""
-    spread: float | None = None
-    """Standard deviation of tau over the parsed traces, in points; None for fewer than two."""
+    scores: tuple[float | None, ...] = ()
+    """tau of each trace in the order in which they were drawn, None where Phi could not read it; empty for judges without traces."""
 
     @property
     def scored(self) -> bool:
         return self.value is not None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of tau over the parsed traces, in points; None for fewer than two."""
+        known = [score for score in self.scores if score is not None]
+        return statistics.stdev(known) if len(known) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ def test_signal_is_the_share_of_a_groups_variance_that_is_not_the_judges_noise(s
     rng, noise, num_traces = np.random.default_rng(0), 1.0, 4
     truth = rng.normal(5.0, spread_of_edits, (400, 8, 1))
     taus = truth + rng.normal(0.0, noise, (400, 8, num_traces))
-    rewards = [Reward(float(row.mean()), num_traces, num_traces, spread=float(row.std(ddof=1))) for row in taus.reshape(-1, num_traces)]
+    rewards = [Reward(float(row.mean()), num_traces, num_traces, scores=tuple(row.tolist())) for row in taus.reshape(-1, num_traces)]
     signal = signal_share(reward_table(rewards, 8), rewards)
     assert signal == pytest.approx(spread_of_edits**2 / (spread_of_edits**2 + noise**2 / num_traces), abs=0.05)
 
@@ -239,7 +239,7 @@ def test_without_several_traces_nothing_is_said_about_noise():
     single = [Reward(value, 1, 1) for value in (3.0, 7.0)]
     assert signal_share(reward_table(single, 2), single) is None
     assert "reward/signal" not in reward_logs(reward_table(single, 2), single)
-    equal = [Reward(5.0, 2, 2, spread=0.0)] * 2
+    equal = [Reward(5.0, 2, 2, scores=(5.0, 5.0))] * 2
     assert signal_share(reward_table(equal, 2), equal) is None
 
 

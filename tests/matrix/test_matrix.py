@@ -61,7 +61,7 @@ def test_every_cell_of_the_evidence_builds_and_the_whole_fits_its_time(tmp_path:
         assert (trained.output, trained.seed, trained.prompt_id) == (f"cells/{name}", 1, cell.prompt_id)
         accumulation_steps(trained.batch_size if cell.stage == "sft" else trained.traces_per_step, trained.machine)
     assert list(stage_configs(place, config, 1, "data")) == list(config.data)
-    assert {claim.id for claim in config.claims} == {"E1", "E2", "E3", "E4"}
+    assert {claim.id for claim in config.claims} == {"E1", "E2", "E2, one trace", "E3", "E4"}
     assert len(config.seeds) == 3
     assert estimate(config, tasks_left(place, config, config.seeds, config.chosen([])), 2) <= 90
 

@@ -77,6 +77,44 @@ def test_the_tests_are_mcnemar_by_holm_over_all_comparisons(pairs: OwnPairs) -> 
     assert first.gain.value == pytest.approx(0.5)
 
 
+def traces_of(pairs: OwnPairs, *num_right: int) -> Scored:
+    """As many traces as numbers: by the first one that many pairs are right, and so on; the value is their mean."""
+    judged = {}
+    for place, pair in enumerate(pairs.pairs):
+        gaps = [1.0 if place < n else -1.0 for n in num_right]
+        for edit, side in ((pair.a, 1), (pair.b, -1)):
+            scores = tuple(5.0 + side * gap for gap in gaps)
+            judged[edit.id] = JudgedEdit(edit.id, sum(scores) / len(scores), scores=scores)
+    return Scored(pairs, judged, 1000, 10)
+
+
+def test_one_trace_is_the_mean_accuracy_of_the_traces_and_not_that_of_their_mean(pairs: OwnPairs) -> None:
+    scored = {"a": {0: traces_of(pairs, 4, 8, 8)}, "b": {0: traces_of(pairs, 10, 12, 14)}}
+    claim = Claim("E", "b over a", (("a", "b"),), min_gain=0.2, p_below=0.05)
+    alone = dataclasses.replace(claim, id="E, one trace", one_trace=True)
+    table = build(config(claim, alone), scored)
+    assert [row.half.value for row in table.rows] == [8 / 20, 12 / 20]  # the mean follows two of three traces
+    assert [row.one_trace and row.one_trace.value for row in table.rows] == [pytest.approx(1 / 3), pytest.approx(12 / 20)]
+    test = table.tests[0]
+    assert test.one_trace is not None
+    assert test.one_trace.estimate.value == pytest.approx(12 / 20 - 1 / 3)
+    assert [verdict.value for verdict in table.verdicts] == [pytest.approx(0.2), pytest.approx(12 / 20 - 1 / 3)]
+    assert [verdict.goal.rpartition(", ")[2] for verdict in table.verdicts] == ["each McNemar p < 0.05", "each bootstrap p < 0.05"]
+    assert table.verdicts[1].holds
+
+
+def test_an_unreadable_trace_sits_at_chance_and_unknown_traces_hold_no_claim(pairs: OwnPairs) -> None:
+    found = traces_of(pairs, 20, 20)
+    first = pairs.pairs[0].a.id
+    judged = {**found.judged, first: dataclasses.replace(found.judged[first], scores=(6.0, None))}
+    row = build(config(), {"a": {0: dataclasses.replace(found, judged=judged)}}).rows[0]
+    assert row.one_trace is not None
+    assert row.one_trace.value == pytest.approx((20 + 19.5) / 2 / 20)
+    claim = Claim("E", "b over a", (("a", "b"),), one_trace=True)
+    verdict = build(config(claim), {"a": {0: answers(pairs, 5)}, "b": {0: answers(pairs, 15)}}).verdicts[0]
+    assert (verdict.holds, verdict.value, verdict.why) == (False, None, "b over a: the scores of single traces are not known")
+
+
 def test_a_claim_holds_only_when_every_condition_does(pairs: OwnPairs) -> None:
     scored = {"a": {0: answers(pairs, 5, rows=1000)}, "b": {0: answers(pairs, 15, level=4.0, rows=50)}}
     strict = {"p_below": 0.05, "min_gain": 0.04, "stricter": True}

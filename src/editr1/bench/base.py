@@ -91,6 +91,8 @@ class JudgedEdit:
     num_traces: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
+    scores: tuple[float | None, ...] = ()
+    """Of each trace alone, None where it was not readable; empty for judges without traces."""
 
     def part(self, dimension: str) -> float | None:
         """The sub-score of a dimension; the overall value where the judge has only that one."""
@@ -103,8 +105,9 @@ class JudgedEdit:
         """The row of a reward."""
         parts = reward.parts if isinstance(reward, PartedReward) else {}
         return JudgedEdit(
-            key, reward.value, dict(parts), reward.reason, reward.num_valid, reward.num_traces, reward.num_tokens, reward.seconds
-        )
+            key, reward.value, dict(parts), reward.reason, reward.num_valid, reward.num_traces, reward.num_tokens, reward.seconds,
+            reward.scores,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

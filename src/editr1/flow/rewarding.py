@@ -97,11 +97,11 @@ def signal_share(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> float |
     1 - mean(spread^2 / num_valid) / mean(variance of a group): the reliability of the reward as a mean over traces. Where it is low, a
     group's std is mostly noise, and dividing by it gives groups of equal edits the weight of the others.
 
-    >>> twins = [Reward(value, 2, 2, spread=1.0) for value in (8.0, 8.0, 4.0, 8.0)]
+    >>> twins = [Reward(value, 2, 2, scores=(value - 1.0, value + 1.0)) for value in (8.0, 8.0, 4.0, 8.0)]
     >>> signal_share(reward_table(twins, 2), twins)
-    0.875
+    0.75
     """
-    noise = [r.spread**2 / r.num_valid for r in rewards if r.spread is not None]
+    noise = [spread**2 / r.num_valid for r in rewards if (spread := r.spread) is not None]
     rows = [row[~row.isnan()] for row in rewards_CG]
     variances = [float(row.var()) for row in rows if row.numel() > 1]
     if not noise or sum(variances) == 0:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -159,7 +158,7 @@ def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -
         categories=tuple(principle.category for principle in principles) if verdicts else (),
         num_tokens=sum(trace.num_tokens for trace in traces),
         seconds=sum(trace.seconds for trace in traces),
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
+        scores=tuple(trace.outcome.score if isinstance(trace.outcome, Judgement) else None for trace in traces),
     )
 
 

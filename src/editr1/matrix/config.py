@@ -60,9 +60,12 @@ class Claim:
     min_gain: float = 0.0
     """Smallest gain that counts, in [0, 1]; 0 = any gain above 0."""
     p_below: float | None = None
-    """Above every step's p of exact McNemar. Not adjusted: a claim needs all its steps. None = no test is promised."""
+    """Above every step's p (of exact McNemar). Not adjusted: a claim needs all its steps. None = no test is promised."""
     stricter: bool = False
     """Also: the mean score of b is lower."""
+    one_trace: bool = False
+    """Gain and p are those of one trace an edit, averaged over the K traces, with the p of the task bootstrap: McNemar wants one answer a
+    pair, and K of them say more. False = of the mean of the K traces."""
     max_data_share: float | None = None
     """Also: b trains on at most this share of the rows that a trains on."""
 

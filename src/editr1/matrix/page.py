@@ -62,14 +62,20 @@ def _intro(name: str, config: Config, environment: Mapping[str, Any], seeds: Seq
     )
 
 
-_ABOUT_CELLS = (
-    """Accuracy counts a tie and an unscored pair as half, strict accuracy as wrong. Rows: what training drew from, of one seed."""
-)
+_ABOUT_CELLS = """Accuracy counts a tie and an unscored pair as half, strict accuracy as wrong. One trace: accuracy when an edit's score is
+that of one trace, averaged over the traces. Rows: what training drew from, of one seed."""
 _ABOUT_TESTS = """Gain: accuracy of the second cell minus that of the first on the same pairs. p: exact McNemar on strict right and
-wrong; Holm: the same, adjusted over all lines. A claim needs each of its steps below its level, and so reads p itself. Score: mean score
-of the second minus that of the first on the same edits."""
-_CELL_HEAD = ("cell", "what it is", "accuracy", "95 %", "strict", "by seed", "pairs", "ties", "unscored", "mean score", "rows", "steps")
-_TEST_HEAD = ("second over first", "gain, points", "95 %", "p", "Holm", "only first / only second right", "score", "95 %")
+wrong; Holm: the same, adjusted over all lines. A claim needs each of its steps below its level, and so reads p itself. One trace: the gain
+when an edit's score is that of one trace, averaged over the traces, p from resampled tasks. Score: mean score of the second minus that of
+the first on the same edits."""
+_CELL_HEAD = (
+    *("cell", "what it is", "accuracy", "95 %", "strict", "one trace", "by seed"),
+    *("pairs", "ties", "unscored", "mean score", "rows", "steps"),
+)
+_TEST_HEAD = (
+    *("second over first", "gain, points", "95 %", "p", "Holm", "only first / only second right"),
+    *("one trace", "95 %", "p", "score", "95 %"),
+)
 _CLAIM_HEAD = ("claim", "", "goal", "what was measured", "")
 
 
@@ -78,16 +84,27 @@ def _cell_line(row: Row) -> tuple[str, ...]:
     unscored = f"{row.num_unscored / row.half.n:.1%}"
     score = f"{row.score.value:.2f} ({_span(row.score, '.2f')})" if row.score else "-"
     ties = "-" if row.tie_rate is None else f"{row.tie_rate:.1%}"
-    head = (row.cell, row.about, f"{row.half.value:.3f}", _span(row.half, ".3f"), f"{row.strict.value:.3f}", seeds)
+    one = f"{row.one_trace.value:.3f}" if row.one_trace else "-"
+    head = (row.cell, row.about, f"{row.half.value:.3f}", _span(row.half, ".3f"), f"{row.strict.value:.3f}", one, seeds)
     return (*head, str(row.half.n), ties, unscored, score, str(row.num_rows), str(row.steps))
 
 
 def _test_line(test: Test) -> tuple[str, ...]:
-    low, high = (None if bound is None else 100 * bound for bound in (test.gain.low, test.gain.high))
-    gain = Estimate(100 * test.gain.value, low, high, test.gain.n, test.gain.num_clusters)
+    one = (*_points(test.one_trace.estimate), _p(test.one_trace.p_value)) if test.one_trace else ("-",) * 3
     score = (f"{test.stricter.value:+.2f}", _span(test.stricter, "+.2f")) if test.stricter else ("-", "-")
-    head = (f"{test.b} over {test.a}", f"{gain.value:+.1f}", _span(gain, "+.1f"), f"{test.p:.2g}", f"{test.p_holm:.2g}")
-    return (*head, f"{test.only_a} / {test.only_b}", *score)
+    head = (f"{test.b} over {test.a}", *_points(test.gain), _p(test.p), _p(test.p_holm))
+    return (*head, f"{test.only_a} / {test.only_b}", *one, *score)
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _points(gain: Estimate) -> tuple[str, str]:
+    """A gain and its interval in percentage points."""
+    low, high = (None if bound is None else 100 * bound for bound in (gain.low, gain.high))
+    points = Estimate(100 * gain.value, low, high, gain.n, gain.num_clusters)
+    return f"{points.value:+.1f}", _span(points, "+.1f")
 
 
 def _claim_line(verdict: Verdict) -> tuple[str, ...]:

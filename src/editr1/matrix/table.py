@@ -17,7 +17,7 @@ import numpy as np
 from editr1.bench.pairs import decisive, pair_margins
 from editr1.matrix.cells import Scored
 from editr1.matrix.config import Claim, Config
-from editr1.schema import derive_seed
+from editr1.schema import PreferencePair, derive_seed
 from editr1.stats import (
     Difference,
     Estimate,
@@ -39,6 +39,8 @@ class Answers:
 
     margins: Floats
     """`[D]` score of the preferred edit minus the other; nan = unscored."""
+    one_trace_KD: Floats
+    """The same margins by each trace alone; K = 0 where the judge's traces are not known."""
     tasks: tuple[str, ...]
     """`[D]`, what resampling draws."""
     scores: dict[str, float | None]
@@ -63,6 +65,8 @@ class Row:
     """Accuracy with ties and unscored pairs at half."""
     strict: Estimate
     """Accuracy with ties and unscored pairs wrong: what McNemar tests."""
+    one_trace: Estimate | None
+    """As `half` for one trace an edit: the mean over the K traces."""
     tie_rate: float | None
     num_unscored: int
     score: Estimate | None
@@ -89,6 +93,8 @@ class Test:
     """Exact McNemar."""
     p_holm: float
     """Adjusted over all comparisons of the table."""
+    one_trace: Difference | None
+    """`gain` and `gain_p` for one trace an edit: the mean over the K traces."""
     stricter: Estimate | None
     """Mean score of b minus a on the same edits."""
     stricter_p: float | None
@@ -145,6 +151,7 @@ def build(config: Config, scored: Mapping[str, Mapping[int, Scored]]) -> Table:
 def pool(by_seed: Mapping[int, Scored]) -> Answers:
     """The answers of several seeds as one."""
     margins: list[Floats] = []
+    one_trace: list[Floats] = []
     tasks: list[str] = []
     scores: dict[str, float | None] = {}
     task_of: dict[str, str] = {}
@@ -152,8 +159,9 @@ def pool(by_seed: Mapping[int, Scored]) -> Answers:
     for seed, found in sorted(by_seed.items()):
         pairs = found.pairs.pairs
         values = {key: edit.value for key, edit in found.judged.items()}
-        margin_D = pair_margins(pairs, [values.get(p.a.id) for p in pairs], [values.get(p.b.id) for p in pairs])
+        margin_D = _margins(pairs, values)
         margins.append(margin_D)
+        one_trace.append(_one_trace_margins(found))
         tasks += [f"{seed}/{pairs[i].task.id}" for i in decisive(pairs)]
         edits = {edit.id: pair.task.id for pair in pairs for edit in (pair.a, pair.b)}
         scores |= {f"{seed}/{key}": values.get(key) for key in edits}
@@ -161,7 +169,30 @@ def pool(by_seed: Mapping[int, Scored]) -> Answers:
         accuracies[seed] = float(half_credit(margin_D).mean())
     num_rows = round(float(np.mean([found.num_rows for found in by_seed.values()])))
     steps = max(found.steps for found in by_seed.values())
-    return Answers(np.concatenate(margins), tuple(tasks), scores, task_of, num_rows, steps, tuple(sorted(by_seed)), accuracies)
+    num_traces = min(len(margin_KD) for margin_KD in one_trace)
+    one_trace_KD = np.concatenate([margin_KD[:num_traces] for margin_KD in one_trace], axis=1)
+    seeds = tuple(sorted(by_seed))
+    return Answers(np.concatenate(margins), one_trace_KD, tuple(tasks), scores, task_of, num_rows, steps, seeds, accuracies)
+
+
+def _margins(pairs: Sequence[PreferencePair], values: Mapping[str, float | None]) -> Floats:
+    return pair_margins(pairs, [values.get(p.a.id) for p in pairs], [values.get(p.b.id) for p in pairs])
+
+
+def _one_trace_margins(found: Scored) -> Floats:
+    """`[K, D]`: the margins by the first trace of every edit, by the second, and so on; K = 0 where no trace is known."""
+    num_traces = max((len(edit.scores) for edit in found.judged.values()), default=0)
+    pairs = found.pairs.pairs
+    rows = [
+        _margins(pairs, {key: edit.scores[k] if k < len(edit.scores) else None for key, edit in found.judged.items()})
+        for k in range(num_traces)
+    ]
+    return np.stack(rows) if rows else np.empty((0, len(decisive(pairs))))
+
+
+def _credit_of_one_trace(answers: Answers) -> Floats:
+    """`[D]` half credit of one trace an edit, the mean over the K traces."""
+    return half_credit(answers.one_trace_KD).mean(axis=0)
 
 
 def _row(name: str, about: str, answers: Answers) -> Row:
@@ -175,7 +206,10 @@ def _row(name: str, about: str, answers: Answers) -> Row:
     known = {key: value for key, value in answers.scores.items() if value is not None}
     tasks = [answers.task_of[key] for key in known]
     score = bootstrap_mean(list(known.values()), tasks, rng=_rng(name, "score")) if known else None
-    return Row(name, about, half, strict, report.tie_rate, report.num_unscored, score, answers.num_rows, answers.steps, answers.by_seed)
+    one_trace = bootstrap_mean(_credit_of_one_trace(answers), answers.tasks, rng=_rng(name, "one")) if len(answers.one_trace_KD) else None
+    return Row(
+        name, about, half, strict, one_trace, report.tie_rate, report.num_unscored, score, answers.num_rows, answers.steps, answers.by_seed
+    )
 
 
 def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test, ...]:
@@ -190,7 +224,15 @@ def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test,
 def _test(a: str, b: str, x: Answers, y: Answers, counts: tuple[int, int, float, float]) -> Test:
     gain = paired_difference(half_credit(x.margins), half_credit(y.margins), x.tasks, rng=_rng(a, b, "gain"))
     change = _score_change(x, y, _rng(a, b, "score"))
-    return Test(a, b, gain.estimate, gain.p_value, *counts, change.estimate if change else None, change.p_value if change else None)
+    one_trace = _one_trace_gain(x, y, _rng(a, b, "one"))
+    stricter = (change.estimate, change.p_value) if change else (None, None)
+    return Test(a, b, gain.estimate, gain.p_value, *counts, one_trace, *stricter)
+
+
+def _one_trace_gain(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:
+    if not (len(x.one_trace_KD) and len(y.one_trace_KD)):
+        return None
+    return paired_difference(_credit_of_one_trace(x), _credit_of_one_trace(y), x.tasks, rng=rng)
 
 
 def _score_change(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:
@@ -212,14 +254,23 @@ def judge_claim(claim: Claim, answers: Mapping[str, Answers], tests: Sequence[Te
     found = [by_step[step] for step in claim.steps]
     conditions = [_meets(claim, test, answers) for test in found]
     why = "; ".join(text for _, text in conditions)
-    smallest = min(found, key=lambda test: test.gain.value)
-    return Verdict(claim.id, claim.measure, smallest.gain.value, smallest.gain.n, goal, all(met for met, _ in conditions), why)
+    gains = [_gain(claim, test) for test in found]
+    smallest = min((gain for gain, _ in gains if gain is not None), key=lambda gain: gain.value, default=None)
+    value, n = (smallest.value, smallest.n) if smallest else (None, 0)
+    return Verdict(claim.id, claim.measure, value, n, goal, all(met for met, _ in conditions), why)
+
+
+def _gain(claim: Claim, test: Test) -> tuple[Estimate | None, float | None]:
+    """The gain that a claim speaks of, and its p; None where single traces are not known or one task allows no p."""
+    if not claim.one_trace:
+        return test.gain, test.p
+    return (test.one_trace.estimate, test.one_trace.p_value) if test.one_trace else (None, None)
 
 
 def _goal(claim: Claim) -> str:
     parts = [f"every gain at least {claim.min_gain:g}" if claim.min_gain else "every gain above 0"]
     if claim.p_below is not None:
-        parts.append(f"each McNemar p < {claim.p_below:g}")
+        parts.append(f"each {'bootstrap' if claim.one_trace else 'McNemar'} p < {claim.p_below:g}")
     if claim.stricter:
         parts.append("mean score lower")
     if claim.max_data_share is not None:
@@ -229,11 +280,13 @@ def _goal(claim: Claim) -> str:
 
 def _meets(claim: Claim, test: Test, answers: Mapping[str, Answers]) -> tuple[bool, str]:
     """Whether one step meets the claim's conditions, and its figures."""
-    gain = test.gain.value
-    met = gain >= claim.min_gain if claim.min_gain else gain > 0
-    text = f"{test.b} over {test.a} {100 * gain:+.1f} points, p = {test.p:.2g}"
+    gain, p = _gain(claim, test)
+    if gain is None:
+        return False, f"{test.b} over {test.a}: the scores of single traces are not known"
+    met = gain.value >= claim.min_gain if claim.min_gain else gain.value > 0
+    text = f"{test.b} over {test.a} {100 * gain.value:+.1f} points, p = {'-' if p is None else f'{p:.2g}'}"
     if claim.p_below is not None:
-        met &= test.p < claim.p_below
+        met &= p is not None and p < claim.p_below
     if claim.stricter:
         met &= test.stricter is not None and test.stricter.value < 0
         text += f", mean score {test.stricter.value:+.2f}" if test.stricter else ", no score in common"

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from editr1.errors import ConfigError
+from editr1.errors import ConfigError, DataError
 from editr1.schema import FAILURE_CODES, Judgement, ParseFailure
 from editr1.stages import gcpo, sft
-from editr1.store import Run
+from editr1.store import Run, preference_pairs
 from editr1.training.options import HeldOut, Machine, Schedule
+from editr1.training.rows import read_pairs, read_selected
 from killed import kill_after_three_points
 from tiny_run import build_tiny_run, build_tiny_verifier
 
@@ -122,6 +123,21 @@ def with_pictures(row: dict[str, Any]) -> list[dict[str, Any]]:
 def test_only_the_first_pairs_are_learnt_where_asked(tmp_path: Path, verifier: Path) -> None:
     run_dir = build_tiny_run(tmp_path / "run", num_tasks=6)
     assert gcpo.run(config(verifier, max_pairs=2), run_dir).rows == 2
+
+
+def test_pairs_of_tasks_that_sft_never_saw(tmp_path: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run", num_tasks=30)
+    (run_dir / "07_pairs" / "settings.json").write_text(json.dumps({"held_out_share": 0.3}))
+    run = Run.open(run_dir, create=False)
+    every, unseen = read_pairs(run), read_pairs(run, unseen_share=0.6)
+    assert 0 < len(unseen) < len(every)
+    learnt = {row.task.id for row in read_selected(run, held_out_share=0.6)}
+    measured = {pair.task.id for pair in preference_pairs(run, "held_out")}
+    assert not {pair.task.id for pair in unseen} & (learnt | measured)
+    assert {pair.id for pair in unseen} == {pair.id for pair in every if pair.task.id not in learnt}
+    assert read_pairs(run, limit=2, unseen_share=0.6) == unseen[:2]
+    with pytest.raises(DataError, match=r"0.3 of the tasks measure"):
+        read_pairs(run, unseen_share=0.3)
 
 
 def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,9 @@ class Config:
     """N, traces an image. paper: "small"."""
     max_pairs: int | None = None
     """Only the first so many pairs of the training split; None = all. paper: 10k, under 1 % of the SFT data."""
+    unseen_share: float | None = None
+    """Only pairs of tasks that SFT left out: the same as `sft.held_out_share`, which then exceeds `pairs.held_out_share`. None = all. ours:
+    a judge sees pictures that it learnt from too clearly, and so has less to learn from their pairs (docs/results/evidence.md, E2)."""
     clip: float = 0.2
     """eps of the PPO clip. With one update a batch (`updates_per_batch` 1) the ratio is 1 and never clipped."""
     updates_per_batch: int = 1
@@ -95,10 +98,12 @@ class Config:
 def run(config: Config, run_dir: Path) -> Checkpoint:
     """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
 
-    Raises ConfigError for a model that cannot be loaded, DataError for missing pairs or a pair torn apart.
+    Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
+    leaves none.
     """
     store = Run.open(run_dir, create=False)
-    pairs = read_pairs(store, with_same=config.reward.same_tolerance is not None, limit=config.max_pairs)
+    with_same = config.reward.same_tolerance is not None
+    pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
     num_batches = -(-config.steps // config.updates_per_batch)
     rows = pair_rows(store, pairs, config.prompt_id, num_batches * config.pairs_per_step, config.seed)
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}

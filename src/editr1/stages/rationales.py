@@ -44,6 +44,8 @@ class Config:
     """Traces an edit."""
     max_pairs: int | None = None
     """Only the first so many pairs of the training split, as `gcpo.max_pairs` counts them."""
+    unseen_share: float | None = None
+    """Only pairs of tasks that SFT left out, as `gcpo.unseen_share` takes them."""
     temperature: float = 1.0
     """ours: 1, as in GCPO."""
     max_tokens: int = 1024
@@ -61,7 +63,7 @@ class Config:
 
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What `run` would do, for people."""
-    num = len(read_pairs(Run.open(run_dir, create=False), limit=config.max_pairs))
+    num = len(read_pairs(Run.open(run_dir, create=False), limit=config.max_pairs, unseen_share=config.unseen_share))
     told = "told the answer" if config.tell else "not told the answer"
     return [f"rationales: {num} pairs x 2 x {config.num_traces} traces by {config.writer.id}, {told}"]
 
@@ -69,7 +71,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `07_rationales`; a pair whose answer cannot be told from its traces is a dropped row."""
     store = Run.open(run_dir, {"rationales": to_plain(config)}, create=False)
-    pairs = read_pairs(store, limit=config.max_pairs)
+    pairs = read_pairs(store, limit=config.max_pairs, unseen_share=config.unseen_share)
     settings = to_plain(config, without=SPEED_KEYS) | store.inputs("07_pairs")
     work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
     items = ((pair.id, pair) for pair in pairs)

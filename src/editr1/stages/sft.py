@@ -65,7 +65,8 @@ class Config:
     replay_every: int = 4
     """Every n-th batch comes from `replay`."""
     held_out_share: float = 0.0
-    """Share of the tasks that training must not see, because their pairs measure it: the same as `pairs.held_out_share`."""
+    """Share of the tasks that training must not see, because their pairs measure it: the same as `pairs.held_out_share`; more, where
+    GCPO is to learn on pictures that SFT never saw (`gcpo.unseen_share`)."""
     seed: int = 0
 
     def __post_init__(self) -> None:

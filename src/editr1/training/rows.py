@@ -18,7 +18,7 @@ from editr1.errors import DataError
 from editr1.judge.parse import render, verdict_blocks
 from editr1.judge.prompts import labels, render_score, request_text, score_traits
 from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace, derive_seed
-from editr1.store import Run, is_held_out, preference_pairs, with_inspections, with_traces
+from editr1.store import Run, held_out_share, is_held_out, preference_pairs, with_inspections, with_traces
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 Target = Literal["trace", "verdicts", "reasoning", "score"]
@@ -284,12 +284,19 @@ def held_out_rows(run: Run, prompt_id: str, limit: int) -> PairRows:
     return PairRows(run, pairs, list(range(len(pairs))), prompt_id)
 
 
-def read_pairs(run: Run, with_same: bool = False, limit: int | None = None) -> list[PreferencePair]:
+def read_pairs(run: Run, with_same: bool = False, limit: int | None = None, unseen_share: float | None = None) -> list[PreferencePair]:
     """The training split of the pairs that people decided; "same" only when asked for (the paper leaves it out).
 
-    limit: only the first so many.
+    limit: only the first so many. unseen_share: only pairs of tasks that SFT with this `held_out_share` left out. Raises DataError where
+    that leaves none, because it does not exceed the share that the pairs themselves hold out.
     """
-    found = (pair for pair in preference_pairs(run, "train") if with_same or pair.label != "same")
+    if unseen_share is not None and unseen_share <= (held_out := held_out_share(run)):
+        raise DataError(
+            f"unseen_share = {unseen_share:g} leaves no pair to train on: {held_out:g} of the tasks measure (pairs.held_out_share); "
+            "set it, and sft.held_out_share, to more than that"
+        )
+    asked = (pair for pair in preference_pairs(run, "train") if with_same or pair.label != "same")
+    found = (pair for pair in asked if unseen_share is None or is_held_out(pair.task.id, unseen_share))
     return list(itertools.islice(found, limit))
 
 

@@ -145,7 +145,7 @@ def measure(editor: Component, transformer: Path | None, num_tasks: int) -> dict
     requests = [EditRequest(task.image, task.instruction, derive_seed(0, "editor", i)) for i, task in enumerate(tasks)]
     edits = [image for start in range(0, num_tasks, 64) for image in model.edit(requests[start : start + 64])]
     truths = create("oracles", ORACLE).judge([task.image for task in tasks], edits, [task.instruction for task in tasks])
-    return {"score": [t.utility for t in truths], "success": [float(t.success) for t in truths], "kinds": [task.kind for task in tasks]}
+    return {"score": [t.utility for t in truths], "success": [int(t.success) for t in truths], "kinds": [task.kind for task in tasks]}
 
 
 def agreement(path: Path, group_size: int) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def read_results(cells: Sequence[Cell], args: argparse.Namespace) -> dict[str, d
 
 def rows_of(results: dict[str, dict[str, Any]], reward: str, what: str) -> np.ndarray:
     """[seeds, tasks] values after training with a reward."""
-    return np.array([r[what] for r in results.values() if r["reward"] == reward])
+    return np.array([r[what] for r in results.values() if r["reward"] == reward], dtype=float)
 
 
 def compare(first_ST: np.ndarray, second_ST: np.ndarray) -> dict[str, Any]:
@@ -313,7 +313,7 @@ def write_pages(results: dict[str, dict[str, Any]], rewards: Sequence[str], args
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".md").write_text(markdown(results, found, rewards, header), encoding="utf-8")
     page = {"header": header, "comparisons": found, "goals": goals(found), "cells": results}
-    args.out.with_suffix(".json").write_text(json.dumps(page, indent=None), encoding="utf-8")
+    args.out.with_suffix(".json").write_text(json.dumps(page, separators=(",", ":")), encoding="utf-8")
     main_one = found.get("score/rl_over_sft") or found[f"score/{rewards[0]}_over_before"]
     return {
         "measure": "score/rl_over_sft" if "score/rl_over_sft" in found else f"score/{rewards[0]}_over_before",

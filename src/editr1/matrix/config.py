@@ -60,7 +60,7 @@ class Claim:
     min_gain: float = 0.0
     """Smallest gain that counts, in [0, 1]; 0 = any gain above 0."""
     p_below: float | None = None
-    """Above every step's p (of exact McNemar). Not adjusted: a claim needs all its steps. None = no test is promised."""
+    """Above every step's p: exact McNemar's, or see `one_trace`. Not adjusted: a claim needs all its steps. None = no test is promised."""
     stricter: bool = False
     """Also: the mean score of b is lower."""
     one_trace: bool = False

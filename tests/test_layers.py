@@ -1,9 +1,9 @@
 """Who may import whom, read from the syntax tree: imports inside functions count too.
 
     0 schema errors stats                             3 vlm/* editors/* sources/* world/* judge/rrm flow
-                                                        bench/judges/base
-    1 vlm/base editors/base bench/base sources/base   4 stages/* bench/* serve audit
-    2 config store endpoint judge/* objectives/*    5 report annotate integrations matrix; commands above them, cli above all
+                                                        judges/base measure
+    1 vlm/base editors/base bench/base sources/base   4 stages/* bench/* judges/* serve audit
+    2 config store endpoint judge/* objectives/*    5 report annotate integrations study; commands above them, cli above all
 
 Imports go to smaller numbers. Parts of one folder may import each other where the folder is one thing (`store`, `judge`,
 `world`, ...); where it holds alternatives or steps (`stages`, `editors`, ...) they may share only `base` and `_private` parts.
@@ -24,11 +24,12 @@ ROOT = Path(editr1.__file__).parent
 # The longest matching prefix decides.
 LAYERS = {
     "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "kv_cache": 0,
-    "vlm.base": 1, "editors.base": 1, "bench.base": 1, "bench.pairs": 1, "sources.base": 1,
+    "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
-    "judge.rrm": 3, "bench.judges.base": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
-    "stages": 4, "bench": 4, "serve": 4, "audit": 4,
-    "report": 5, "annotate": 5, "integrations": 5, "matrix": 5, "commands": 6, "cli": 7,
+    "judge.rrm": 3, "judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
+    "measure.judging": 4, "measure.pairwise": 5, "measure.recognise": 5, "measure.edit_sets": 5,
+    "stages": 4, "bench": 4, "judges": 4, "serve": 4, "audit": 4,
+    "report": 5, "annotate": 5, "integrations": 5, "study": 5, "commands": 6, "cli": 7,
 }  # fmt: skip
 ALTERNATIVES = {"stages", "vlm", "editors", "sources", "commands", "integrations"}
 ADAPTERS = {"vlm", "editors", "sources", "world"}  # layer 4 meets them only through config.create() and the protocols

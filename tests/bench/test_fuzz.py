@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from bench_files import png
 from editr1.bench import editreward_editscore, editreward_tiger, gedit, genai_bench, imgedit, mmrb2_edit, viescore_pairs
-from editr1.bench._compare import read_outcomes
-from editr1.bench._raw_scores import lowest
-from editr1.bench._recognise import aggregate
 from editr1.bench.base import Outcome, require_columns
-from editr1.bench.judges._aspects import read_scores
-from editr1.bench.judges.pairwise import read_choice
 from editr1.errors import EditR1Error
 from editr1.judge.parse import parse
+from editr1.judges._aspects import read_scores
+from editr1.judges.pairwise import read_choice
+from editr1.measure.compare import read_outcomes
+from editr1.measure.raw_scores import lowest
+from editr1.measure.recognise import aggregate
 from editr1.schema import Judgement, to_json
 
 Stated = float | str

@@ -1,103 +1,84 @@
-"""Pair accuracy of a run's own pairs: oracle, constant, coin, silence, and blindness to the order of sides."""
+"""`editr1 bench pairs`: a judge about a run's own pairs, with their principles; and ids that cannot be judged say what to do."""
 
 from __future__ import annotations
 
-import random
+import json
+from pathlib import Path
 
 import pytest
 
-from editr1.bench.pairs import mcnemar_metric, pair_metrics, paired_gain
-from editr1.errors import DataError
-from editr1.schema import Candidate, EditTask, ImageRef, PreferencePair, Principle
+from bench_files import png
+from bench_judges import ByName
+from editr1.bench.base import JudgedEdit
+from editr1.bench.pairs import build
+from editr1.cli import main
+from editr1.store import Run
+from tiny_run import PRINCIPLES, build_tiny_run
 
 
-def make_pairs(num_tasks: int = 40, per_task: int = 3, seed: int = 0) -> list[PreferencePair]:
-    rng = random.Random(seed)
-    image = ImageRef("0" * 64)
-    principles = (Principle("Is it there?", "follow"),)
-    pairs = []
-    for t in range(num_tasks):
-        task = EditTask.make(image, f"edit {t}", kind=("add", "remove")[t % 2])
-        for k in range(per_task):
-            a, b = (Candidate.make(task.id, image, editor, k) for editor in ("x", "y"))
-            pairs.append(PreferencePair(task, principles, a, b, rng.choice(["a", "b", "a", "b", "same"]), "ann"))
-    return pairs
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    ByName.folder, ByName.seen = build_tiny_run(tmp_path / "run", num_tasks=4), []
+    return ByName.folder
 
 
-def oracle_scores(pairs: list[PreferencePair]) -> tuple[list[float], list[float]]:
-    return [8.0 if p.label == "a" else 2.0 for p in pairs], [8.0 if p.label == "b" else 2.0 for p in pairs]
+def test_a_judge_is_asked_once_an_edit_with_the_pairs_principles(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "pairs", "--run", str(run_dir), "--set", "split=train", "--judge", "bench_judges:ByName", "--json"]
+    assert main(command) == 0
+    found = {row["protocol"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (found["pairs/train/strict"]["value"], found["pairs/train/strict"]["n"]) == (1.0, 4)
+    assert len({item.id for item in ByName.seen}) == len(ByName.seen) == 8
+    assert all(item.principles == PRINCIPLES for item in ByName.seen)
+    outcomes = (run_dir / "bench_pairs_ByName.outcomes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["value"] for line in outcomes] == [1.0] * 4
+    moved = run_dir.rename(run_dir.with_name("moved"))
+    command[3] = str(moved)
+    ByName.folder = moved
+    assert main(command) == 0  # a moved run is continued, and nothing is asked again
+    assert len(ByName.seen) == 8
 
 
-def by_name(metrics: list) -> dict:
-    return {metric.name: metric for metric in metrics}
+def test_a_coin_an_oracle_a_constant_and_silence(run_dir: Path) -> None:
+    benchmark = build(run_dir, "all")
+    better = {pair.winner.id for pair in benchmark.pairs}
+    keys = [edit.key for edit in benchmark.edits()]
+
+    def strict(judged: dict[str, JudgedEdit]) -> tuple[float | None, int, float | None]:
+        metric = next(m for m in benchmark.metrics(judged) if m.protocol == "pairs/all/strict")
+        return metric.value, metric.num_unscored, metric.tie_rate
+
+    assert strict({key: JudgedEdit(key, 9.0 if key in better else 1.0) for key in keys}) == (1.0, 0, 0.0)
+    assert strict({key: JudgedEdit(key, 5.0) for key in keys}) == (0.0, 0, 1.0)
+    assert strict({})[:2] == (0.0, 4)
 
 
-def test_an_oracle_is_right_on_all_and_keeps_an_honest_lower_bound() -> None:
-    pairs = make_pairs()
-    found = by_name(pair_metrics("pair_accuracy/oracle", pairs, *oracle_scores(pairs), "pairs/avg4"))
-    assert {m.value for m in found.values()} == {1.0}
-    half = found["pair_accuracy/oracle"]
-    assert half.protocol == "pairs/avg4/half"
-    assert half.low < 1.0 == half.high
-    assert half.n == sum(p.label != "same" for p in pairs)
-    assert half.by_category == {"add": 1.0, "remove": 1.0}
+def test_judges_of_pairs_see_both_edits(run_dir: Path) -> None:
+    benchmark = build(run_dir, "all", limit=2)
+    items = list(benchmark.comparisons())
+    assert [item.label for item in items] == ["a", "a"]
+    assert len(items[0].load()) == 3
 
 
-def test_a_constant_judge_is_never_right_and_every_pair_is_a_reported_tie() -> None:
-    pairs = make_pairs()
-    same = [5.0] * len(pairs)
-    found = by_name(pair_metrics("pair_accuracy/constant", pairs, same, same, "pairs/greedy"))
-    assert found["pair_accuracy_strict/constant"].value == 0.0
-    assert found["pair_accuracy/constant"].value == 0.5
-    assert found["pair_accuracy_non_tied/constant"].value is None
-    assert found["pair_accuracy/constant"].tie_rate == 1.0
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["bench", "pairs"], "option 'run' is required"),
+        (["bench", "pairs", "--run", "RUN"], "no decisive pair of split held_out"),
+        (["bench", "pairs", "--run", "RUN", "--set", "split=test"], "expected one of held_out, train, all"),
+        (["bench", "pairs", "--run", "RUN", "--set", "limit=0"], "at least 1"),
+        (["bench", "pairs", "--run", "nowhere"], "there is no run at nowhere"),
+        (["bench", "viescore_pairs", "--root", "X", "--run", "RUN"], "editr1 aggregate X/_answers/<results>"),
+    ],
+)
+def test_bad_input_is_one_line(run_dir: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    code = main([str(run_dir) if word == "RUN" else word for word in argv])
+    err = capsys.readouterr().err
+    assert (code, message in err, len(err.strip().splitlines())) == (2, True, 1), err
 
 
-def test_a_coin_lies_inside_its_interval_around_one_half() -> None:
-    pairs, rng = make_pairs(200), random.Random(5)
-    scores = [[rng.random() for _ in pairs] for _ in range(2)]
-    half = pair_metrics("pair_accuracy/coin", pairs, *scores, "pairs/greedy")[0]
-    assert half.low < 0.5 < half.high
-
-
-def test_unscored_pairs_are_wrong_in_strict_half_in_half_credit_and_counted() -> None:
-    pairs = [p for p in make_pairs() if p.label != "same"]
-    scores_a, scores_b = oracle_scores(pairs)
-    silent = [None, *scores_a[1:]]
-    found = by_name(pair_metrics("pair_accuracy/x", pairs, silent, scores_b, "pairs/greedy"))
-    n = len(pairs)
-    assert found["pair_accuracy_strict/x"].value == pytest.approx((n - 1) / n)
-    assert found["pair_accuracy/x"].value == pytest.approx((n - 0.5) / n)
-    assert found["pair_accuracy_non_tied/x"].value == 1.0
-    assert found["pair_accuracy/x"].num_unscored == 1
-
-
-def test_accuracy_does_not_see_which_side_is_a() -> None:
-    pairs, rng = make_pairs(), random.Random(1)
-    scores = {p.id + side: rng.choice([None, 1.0, 2.0, 3.0]) for p in pairs for side in "ab"}
-    a, b = [scores[p.id + "a"] for p in pairs], [scores[p.id + "b"] for p in pairs]
-    forward = pair_metrics("pair_accuracy/x", pairs, a, b, "pairs/greedy")
-    assert forward == pair_metrics("pair_accuracy/x", [p.swapped() for p in pairs], b, a, "pairs/greedy")
-
-
-def test_a_gain_is_paired_and_a_judge_gains_nothing_on_itself() -> None:
-    pairs, rng = make_pairs(), random.Random(2)
-    coin = ([rng.random() for _ in pairs], [rng.random() for _ in pairs])
-    nothing = paired_gain("pair_accuracy_gain", pairs, coin, coin, "pairs/avg4")
-    assert (nothing.value, nothing.p_value) == (0.0, 1.0)
-    gain = paired_gain("pair_accuracy_gain", pairs, coin, oracle_scores(pairs), "pairs/avg4")
-    assert gain.low > 0
-    assert gain.p_value < 0.001
-    assert mcnemar_metric("m", pairs, coin, oracle_scores(pairs), "pairs/avg4").value == 1.0
-
-
-def test_no_decisive_pair_gives_no_number() -> None:
-    pairs = [p for p in make_pairs() if p.label == "same"]
-    scores = [1.0] * len(pairs)
-    assert all(m.value is None for m in pair_metrics("pair_accuracy/x", pairs, scores, scores, "pairs/greedy"))
-    assert paired_gain("g", pairs, (scores, scores), (scores, scores), "pairs/greedy").value is None
-
-
-def test_scores_of_another_length_are_refused() -> None:
-    with pytest.raises(DataError, match="expected one score a side"):
-        pair_metrics("pair_accuracy/x", make_pairs(), [1.0], [1.0], "pairs/greedy")
+def test_a_broken_picture_is_unscored(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run.open(run_dir, create=False)
+    run.images.path(next(iter(run.read("07_pairs"))).a.image).write_bytes(png(3, 64)[:-30])
+    assert main(["bench", "pairs", "--run", str(run_dir), "--set", "split=all", "--judge", "bench_judges:ByName", "--json"]) == 0
+    found = {row["protocol"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (found["pairs/all/strict"]["num_unscored"], found["pairs/all/strict"]["value"]) == (1, 0.75)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import expect_count, load_pair, read_rows, to_bytes
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
+from editr1.measure.rows import expect_count, load_pair, read_rows, to_bytes
 from editr1.schema import Metric, derive_seed, stable_id
 from editr1.stats import accuracy, pairwise_report, to_margins
 from editr1.stats.intervals import Floats

@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._kway_pairs import AnsweredGroup, kway_pair_metrics
-from editr1.bench._rows import load_pair, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -39,6 +37,8 @@ from editr1.bench.base import (
     to_metric,
 )
 from editr1.errors import DataError
+from editr1.measure.kway_pairs import AnsweredGroup, kway_pair_metrics
+from editr1.measure.rows import load_pair, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed, stable_id
 from editr1.stats import bootstrap_mean, bootstrap_share
 from editr1.stats.kway import argsort_right, chance, group_tau

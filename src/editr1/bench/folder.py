@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import load_pair, read_inside
 from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_columns, require_folder, to_metric
 from editr1.errors import DataError
+from editr1.measure.rows import load_pair, read_inside
 from editr1.schema import Metric, derive_seed, stable_id
 from editr1.stats import bootstrap_mean
 

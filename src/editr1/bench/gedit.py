@@ -24,10 +24,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from editr1.bench._raw_scores import geometric_mean, in_range
-from editr1.bench._rows import load_pair, read_csv, read_inside, read_rows
 from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_folder, to_metric
 from editr1.errors import DataError
+from editr1.measure.raw_scores import geometric_mean, in_range
+from editr1.measure.rows import load_pair, read_csv, read_inside, read_rows
 from editr1.schema import Metric, derive_seed
 from editr1.stats import bootstrap_mean
 

@@ -27,7 +27,6 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -42,6 +41,7 @@ from editr1.bench.base import (
     to_metric,
 )
 from editr1.errors import DataError
+from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed
 from editr1.stats import bootstrap_share, to_margins
 from editr1.stats.intervals import Floats

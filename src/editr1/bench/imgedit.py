@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import expect_count, load_pair, read_inside, read_json
 from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_columns, require_folder, to_metric
 from editr1.errors import DataError
+from editr1.measure.rows import expect_count, load_pair, read_inside, read_json
 from editr1.schema import MAX_SCORE, Metric, derive_seed
 from editr1.stats import bootstrap_mean
 

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench._rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.bench.base import (
     ComparisonItem,
     EditItem,
@@ -41,6 +40,7 @@ from editr1.bench.base import (
     require_folder,
 )
 from editr1.errors import DataError
+from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Label, Metric
 from editr1.stats import to_margins
 from editr1.stats.intervals import Floats

@@ -1,106 +1,63 @@
-"""Pair accuracy on a run's own preference pairs: does the judge agree with the people?
-
-Scores in, `Metric`s out; how the scores came about (avg@K, greedy, which prompt) is the caller's, and travels in the protocol
-id. The paper (section 5) removes pairs labelled "same" and counts a pair as right when the preferred edit scores higher.
-Protocol ids: `<protocol>/half`, `<protocol>/strict`, `<protocol>/non-tied`, for example `pairs/avg4/half`.
-`editr1 bench pairs --run RUN` asks a judge about the held-out pairs of RUN: `pairs/held-out/...`.
-"""
+"""A run's own preference pairs as a benchmark: judged with the principles that the people's pairs were made with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
-import numpy as np
+from PIL import Image
 
-from editr1.bench.base import accuracy_metrics
-from editr1.errors import DataError
-from editr1.schema import Metric, PreferencePair, derive_seed
-from editr1.stats import Estimate, half_credit, mcnemar, paired_difference, pairwise_report, strict_credit, to_margins
-from editr1.stats.intervals import Floats
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome
+from editr1.errors import ConfigError, DataError
+from editr1.measure.pair_metrics import Scores, decisive, pair_margins, pair_metrics
+from editr1.schema import Candidate, EditTask, Metric, PreferencePair
+from editr1.store import Run, preference_pairs
+from editr1.store.joins import Split
 
-if TYPE_CHECKING:
-    from editr1.bench._own_pairs import OwnPairs
-
-Scores = Sequence[float | None]
-"""One a pair, in the order of the pairs; tau in [0, 10], None = unscored."""
+SPLITS = ("held_out", "train", "all")
 
 
-def decisive(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Positions of the pairs that are not labelled "same"."""
-    return [i for i, pair in enumerate(pairs) if pair.label != "same"]
+@dataclass(frozen=True)
+class OwnPairs:
+    """The pairs of one split. Make one with `build`."""
 
+    run: Run
+    pairs: tuple[PreferencePair, ...]
+    split: str
+    name: str = "pairs"
 
-def pair_margins(pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Scores) -> Floats:
-    """`[D]` score of the preferred side minus the other, for the decisive pairs; nan = unscored.
+    def edits(self) -> Iterator[EditItem]:
+        """Every edit once, however many pairs it stands in."""
+        found = {edit.id: (pair, edit) for pair in self.pairs for edit in (pair.a, pair.b)}
+        for key, (pair, edit) in found.items():
+            yield EditItem(key, pair.task.instruction, partial(self._load, pair.task, edit), pair.principles)
 
-    Raises DataError when the scores do not belong to the pairs.
-    """
-    if not len(pairs) == len(scores_a) == len(scores_b):
-        raise DataError(f"{len(pairs)} pairs, {len(scores_a)} scores of side a and {len(scores_b)} of side b: expected one score a side")
-    sides = [(scores_a[i], scores_b[i]) if pairs[i].label == "a" else (scores_b[i], scores_a[i]) for i in decisive(pairs)]
-    return to_margins([winner for winner, _ in sides], [loser for _, loser in sides])
+    def comparisons(self) -> Iterator[ComparisonItem]:
+        """Every pair, for judges that look at both edits."""
+        for pair in self.pairs:
+            yield ComparisonItem(pair.id, pair.task.instruction, partial(self._load_both, pair), pair.label, pair.task.id, pair.task.kind)
 
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        return pair_metrics("pairs", self.pairs, *self._scores(judged), f"pairs/{self.split.replace('_', '-')}", seed)
 
-def pair_metrics(
-    name: str, pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Scores, protocol: str, seed: int = 0
-) -> list[Metric]:
-    """Half-credit, strict and non-tied accuracy with cluster bootstrap intervals by task.
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        rows = [self.pairs[i] for i in decisive(self.pairs)]
+        margins = pair_margins(self.pairs, *self._scores(judged)).tolist()
+        return [credit_outcome(pair.id, pair.task.id, pair.task.kind, margin) for pair, margin in zip(rows, margins, strict=True)]
 
-    `name` such as `pair_accuracy/sft` names the half-credit number; `pair_accuracy_strict/sft` and
-    `pair_accuracy_non_tied/sft` stand beside it. Each carries n (decisive pairs), unscored pairs and the tie rate;
-    `by_category` is the half-credit accuracy per edit kind. Nothing that counts gives value None, not 0.
-    """
-    margin_D = pair_margins(pairs, scores_a, scores_b)
-    tasks = [pairs[i].task for i in decisive(pairs)]
-    return accuracy_metrics(name, margin_D, [task.id for task in tasks], protocol, seed=seed, kinds=[task.kind for task in tasks])
+    def _scores(self, judged: Mapping[str, JudgedEdit]) -> tuple[Scores, Scores]:
+        values = {key: edit.value for key, edit in judged.items()}
+        return [values.get(pair.a.id) for pair in self.pairs], [values.get(pair.b.id) for pair in self.pairs]
 
+    def _load(self, task: EditTask, edit: Candidate) -> tuple[Image.Image, Image.Image]:
+        return self.run.images.get(task.source), self.run.images.get(edit.image)
 
-def paired_gain(
-    name: str,
-    pairs: Sequence[PreferencePair],
-    before: tuple[Scores, Scores],
-    after: tuple[Scores, Scores],
-    protocol: str,
-    seed: int = 0,
-    goal: str = "",
-) -> Metric:
-    """Half-credit accuracy of `after` minus `before` on the same decisive pairs: difference, interval and p, by task.
-
-    before, after: (scores of side a, scores of side b). Without a decisive pair the value is None.
-    """
-    margins = [pair_margins(pairs, *before), pair_margins(pairs, *after)]
-    tasks = [pairs[i].task.id for i in decisive(pairs)]
-    reports = [pairwise_report(margin_D) for margin_D in margins]
-    num_unscored = max(report.num_unscored for report in reports)
-    if not tasks:
-        return Metric(name, None, protocol=f"{protocol}/half/paired", goal=goal)
-    rng = np.random.default_rng(derive_seed(seed, name, protocol))
-    result = paired_difference(half_credit(margins[0]), half_credit(margins[1]), tasks, rng=rng)
-    estimate: Estimate = result.estimate
-    return Metric(
-        name,
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        n=len(tasks),
-        num_unscored=num_unscored,
-        protocol=f"{protocol}/half/paired",
-        p_value=result.p_value,
-        goal=goal,
-    )
-
-
-def mcnemar_metric(
-    name: str, pairs: Sequence[PreferencePair], before: tuple[Scores, Scores], after: tuple[Scores, Scores], protocol: str
-) -> Metric:
-    """Share of discordant pairs that only `after` has right (strict), with the exact McNemar p; None without a discordant pair."""
-    right = [strict_credit(pair_margins(pairs, *scores)) > 0 for scores in (before, after)]
-    test = mcnemar(*right)
-    discordant = test.only_a + test.only_b
-    share = test.only_b / discordant if discordant else None
-    return Metric(name, share, n=discordant, protocol=f"{protocol}/strict/mcnemar", p_value=test.p_value)
+    def _load_both(self, pair: PreferencePair) -> tuple[Image.Image, Image.Image, Image.Image]:
+        return (*self._load(pair.task, pair.a), self.run.images.get(pair.b.image))
 
 
 def build(run: Path | str, split: str = "held_out", limit: int | None = None) -> OwnPairs:
@@ -108,6 +65,13 @@ def build(run: Path | str, split: str = "held_out", limit: int | None = None) ->
 
     limit: only the first so many. Raises DataError for a run without such pairs, ConfigError for another split or limit.
     """
-    from editr1.bench._own_pairs import open_pairs  # needs the store, which the arithmetic above does without
-
-    return open_pairs(Path(run), split, limit)
+    if split not in SPLITS:
+        raise ConfigError(f"pairs: split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"pairs: limit is {limit}; expected at least 1")
+    opened = Run.open(run, create=False)
+    found = preference_pairs(opened, None if split == "all" else cast(Split, split))
+    pairs = tuple(itertools.islice(found, limit))
+    if not any(pair.label != "same" for pair in pairs):
+        raise DataError(f"{opened.dir} holds no decisive pair of split {split}; make pairs first (editr1 pairs), or give --set split=all")
+    return OwnPairs(opened, pairs, split)

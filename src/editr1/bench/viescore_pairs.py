@@ -25,10 +25,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from editr1.bench._raw_scores import geometric_mean, lowest, sub_scores
-from editr1.bench._rows import read_csv, read_json
 from editr1.bench.base import accuracy_metrics, refuse_doubles, require_folder, three_class_metrics
 from editr1.errors import ConfigError, DataError
+from editr1.measure.raw_scores import geometric_mean, lowest, sub_scores
+from editr1.measure.rows import read_csv, read_json
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, clustered_standard_error, strict_credit
 from editr1.stats.correlation import mean_correlation, spearman

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from editr1.bench._cache import CachedVLM, Prices
-from editr1.bench._judging import MAX_UNSCORED, check_unscored, judge_edits
-from editr1.bench._pairwise import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs, pairwise_metrics, pairwise_outcomes
-from editr1.bench._repeats import between_run
 from editr1.bench.base import Benchmark, Outcome
-from editr1.bench.judges.base import Judge
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, make_judge, vlm_component
 from editr1.commands._metrics import say, show
 from editr1.config import create
 from editr1.errors import ConfigError
+from editr1.judges.base import Judge
+from editr1.measure.cache import CachedVLM, Prices
+from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
+from editr1.measure.pairwise import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs, pairwise_metrics, pairwise_outcomes
+from editr1.measure.repeats import between_run
 from editr1.schema import Metric, to_json
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from editr1.commands._metrics import say
 from editr1.errors import ConfigError
-from editr1.matrix.cells import Place, is_finished, read_scored, run_cell
-from editr1.matrix.config import DATA, Config
-from editr1.matrix.page import as_json, as_markdown, last_line
-from editr1.matrix.schedule import Task, estimate, run_all, tasks_left
-from editr1.matrix.table import build
 from editr1.store._files import write_atomic
 from editr1.store.run import environment
+from editr1.study.cells import Place, is_finished, read_scored, run_cell
+from editr1.study.config import DATA, Config
+from editr1.study.page import as_json, as_markdown, last_line
+from editr1.study.schedule import Task, estimate, run_all, tasks_left
+from editr1.study.table import build
 
 
 def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from editr1.bench._recognise import KNOWN, aggregate
 from editr1.commands._metrics import add_output_arguments, show
+from editr1.measure.recognise import KNOWN, aggregate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,9 @@ import csv
 import io
 from pathlib import Path
 
-from editr1.bench._compare import NOISE_FLOOR, compare, read_outcomes, sample_table
 from editr1.commands._metrics import add_output_arguments, say, show
 from editr1.errors import ConfigError
+from editr1.measure.compare import NOISE_FLOOR, compare, read_outcomes, sample_table
 from editr1.store._files import write_atomic
 
 

@@ -14,13 +14,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-from editr1.bench._edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
-from editr1.bench._edit_sets import NAMES, EditSet
 from editr1.commands._judge import options
 from editr1.commands._metrics import say
 from editr1.config import Component, available, create
 from editr1.editors.base import Editor
 from editr1.errors import ConfigError, nearest
+from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
+from editr1.measure.edit_sets import NAMES, EditSet
 
 SECRETS = ("api_key",)  # options that are not written down
 
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
 def _edit_set(args: argparse.Namespace) -> EditSet:
     if args.name not in NAMES:
         raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, NAMES)}")
-    component = Component(f"editr1.bench._edit_sets:{args.name}", {"root": args.root, **options(args.set)})
+    component = Component(f"editr1.measure.edit_sets:{args.name}", {"root": args.root, **options(args.set)})
     edit_set: EditSet = create("bench", component)
     return edit_set
 

@@ -15,8 +15,6 @@ from typing import Any
 import editr1
 from editr1.errors import ConfigError, nearest
 
-_FOLDERS = {"judges": "bench.judges"}  # component kinds whose folder is not named after them
-
 
 @dataclass(frozen=True)
 class Component:
@@ -32,10 +30,9 @@ class Component:
 
 def available(kind: str) -> list[str]:
     """The ids of a kind: the files of its folder, without the base and private parts. Imports nothing."""
-    place = _FOLDERS.get(kind, kind)
-    folder = Path(editr1.__file__).parent.joinpath(*place.split("."))
-    names = (m.name for m in pkgutil.iter_modules([str(folder)]) if m.name != "base" and not m.name.startswith("_"))
-    return sorted(name for name in names if f"{place}.{name}" not in _FOLDERS.values())  # bench/judges is a kind of its own
+    folder = Path(editr1.__file__).parent / kind
+    names = (module.name for module in pkgutil.iter_modules([str(folder)]))
+    return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
 
 def load(kind: str, id: str) -> Callable[..., Any]:
@@ -46,7 +43,7 @@ def load(kind: str, id: str) -> Callable[..., Any]:
     if ":" in id:
         module, _, attribute = id.partition(":")
     elif id in available(kind):
-        module, attribute = f"editr1.{_FOLDERS.get(kind, kind)}.{id}", "build"
+        module, attribute = f"editr1.{kind}.{id}", "build"
     else:
         raise ConfigError(f"unknown component {id!r} of kind {kind!r}; {nearest(id, available(kind))}; outside code: 'package.module:Name'")
     try:

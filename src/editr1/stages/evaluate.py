@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from editr1.bench.pairs import Scores, pair_metrics, paired_gain
 from editr1.config import Component, create
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import DataError
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
+from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
 from editr1.stages._judge_traces import write_judge_traces
 from editr1.stats import Estimate, bootstrap_mean, bootstrap_share, paired_difference

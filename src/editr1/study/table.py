@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from editr1.bench.pairs import decisive, pair_margins
-from editr1.matrix.cells import Scored
-from editr1.matrix.config import Claim, Config
+from editr1.measure.pair_metrics import decisive, pair_margins
 from editr1.schema import PreferencePair, derive_seed
 from editr1.stats import (
     Difference,
@@ -31,6 +29,8 @@ from editr1.stats import (
     strict_credit,
 )
 from editr1.stats.intervals import Floats
+from editr1.study.cells import Scored
+from editr1.study.config import Claim, Config
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from editr1.bench._best_of_n import Choice
 from editr1.bench.base import JudgedEdit, Outcome
 from editr1.errors import DataError
+from editr1.measure.best_of_n import Choice
 from editr1.schema import PreferencePair
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from editr1.bench import gedit as gedit_bench
 from editr1.bench import imgedit as imgedit_bench
-from editr1.bench._rows import read_inside, read_rows, to_bytes
 from editr1.bench.base import require_folder
 from editr1.bench.folder import LIST, read_list
 from editr1.errors import DataError
+from editr1.measure.rows import read_inside, read_rows, to_bytes
 from editr1.schema import stable_id
 from editr1.store import decode_image
 

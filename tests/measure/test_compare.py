@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from editr1.bench._compare import compare, read_outcomes
 from editr1.bench.base import Outcome
 from editr1.cli import main
 from editr1.errors import DataError
+from editr1.measure.compare import compare, read_outcomes
 from editr1.schema import to_json
 
 

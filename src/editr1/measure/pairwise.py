@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from editr1.bench.base import ComparisonItem, JudgedPair, Outcome, by_kind, to_metric
-from editr1.bench.judges.pairwise import PairItem
 from editr1.errors import DataError
+from editr1.judges.pairwise import PairItem
 from editr1.schema import Metric, derive_seed
 from editr1.stats import bootstrap_share
 from editr1.stats.position import order_report, pair_credit

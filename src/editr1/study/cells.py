@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import editr1
-from editr1.bench._judging import judge_edits
-from editr1.bench._own_pairs import OwnPairs, open_pairs
 from editr1.bench.base import JudgedEdit
+from editr1.bench.pairs import OwnPairs
+from editr1.bench.pairs import build as open_pairs
 from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
 from editr1.errors import DataError
-from editr1.matrix.config import DATA, Cell, Config, Judging
+from editr1.measure.judging import judge_edits
 from editr1.store import Lane, Run
 from editr1.store._files import exclusive, read_json, write_json
+from editr1.study.config import DATA, Cell, Config, Judging
 
 FOLDER = "cells"
 LOCKS = "locks"

@@ -18,10 +18,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from editr1.bench._edit_sets import EditOrder, EditSet
-from editr1.bench._rows import batches
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
+from editr1.measure.edit_sets import EditOrder, EditSet
+from editr1.measure.rows import batches
 from editr1.schema import derive_seed
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import FailureBudget

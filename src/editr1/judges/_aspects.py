@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from editr1.bench._raw_scores import sub_scores
 from editr1.bench.base import OVERALL, PartedReward
-from editr1.bench.judges._texts import render
 from editr1.errors import ConfigError
 from editr1.judge.item import RewardItem
 from editr1.judge.objects import object_arrays, read_json_object
+from editr1.judges._texts import render
+from editr1.measure.raw_scores import sub_scores
 from editr1.schema import MAX_SCORE, Reward, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

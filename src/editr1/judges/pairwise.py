@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from editr1.bench.base import JudgedPair
-from editr1.bench.judges._texts import render
+from editr1.judges._texts import render
 from editr1.schema import Label, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

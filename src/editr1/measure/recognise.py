@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editr1.bench import gedit, genai_bench, imgedit, viescore_pairs
-from editr1.bench._rows import read_json
 from editr1.errors import DataError
+from editr1.measure.rows import read_json
 from editr1.schema import Metric
 
 KNOWN = (

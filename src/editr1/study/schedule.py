@@ -17,8 +17,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from editr1.errors import BackendError
-from editr1.matrix.cells import Place, is_finished
-from editr1.matrix.config import DATA, Config
+from editr1.study.cells import Place, is_finished
+from editr1.study.config import DATA, Config
 
 LOGS = "logs"
 _POLL = 0.5

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from editr1.matrix.config import Config
-from editr1.matrix.table import Row, Table, Test, Verdict
 from editr1.stats import Estimate
+from editr1.study.config import Config
+from editr1.study.table import Row, Table, Test, Verdict
 
 
 def as_json(config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:

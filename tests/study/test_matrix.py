@@ -16,10 +16,10 @@ from editr1.bench.base import JudgedEdit
 from editr1.cli import main
 from editr1.config import to_plain
 from editr1.errors import BackendError, ConfigError
-from editr1.matrix.cells import Place, stage_configs
-from editr1.matrix.config import Cell, Claim, Config
-from editr1.matrix.schedule import Task, estimate, run_all, tasks_left
 from editr1.store import Run
+from editr1.study.cells import Place, stage_configs
+from editr1.study.config import Cell, Claim, Config
+from editr1.study.schedule import Task, estimate, run_all, tasks_left
 from editr1.training.trainer import accumulation_steps
 from tiny_run import build_tiny_verifier
 

@@ -40,18 +40,20 @@ _EXPECTED = "expected PNG, JPEG, WebP, AVIF or GIF"
 _EXIF_ORIENTATION = 0x0112
 
 
-def read_picture(value: Any, where: str = "the picture", layout: Literal["CHW", "HWC"] | None = None) -> Image.Image:
+def read_picture(value: Any, where: str = "", layout: Literal["CHW", "HWC"] | None = None) -> Image.Image:
     """The picture of encoded bytes, a path, a PIL picture, an array or a tensor on any device.
 
     Arrays: uint8, or floats in [0, 1]; [3, H, W] or [H, W, 3], or 4 channels with alpha last. `layout` says which where both fit.
-    Raises DataError, naming `where`, for everything else.
+    Raises DataError, naming `where` (and the path), for everything else.
     """
+    if isinstance(value, str | os.PathLike):
+        where = f"{where} {os.fspath(value)}".lstrip()
+        return decode_image(_read_file(value, where), where)
+    where = where or "the picture"
     if isinstance(value, Image.Image):
         return to_rgb(value, where)
     if isinstance(value, bytes | bytearray | memoryview):
         return decode_image(bytes(value), where)
-    if isinstance(value, str | os.PathLike):
-        return decode_image(_read_file(value, where), f"{where} {os.fspath(value)!r}")
     if hasattr(value, "__array__"):
         return _from_array(value, where, layout)
     raise DataError(f"{where} is a {type(value).__name__}, expected encoded bytes, a path, a PIL picture, an array or a tensor")
@@ -212,11 +214,11 @@ def encode_picture(image: Image.Image, kind: Literal["png", "jpeg"] = "png", qua
 def _read_file(path: str | os.PathLike[str], where: str) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            raise DataError(f"{where} {os.fspath(path)!r} is no file")
+            raise DataError(f"{where} is no file")
         with open(path, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise DataError(f"cannot read {where} {os.fspath(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:

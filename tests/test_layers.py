@@ -23,7 +23,7 @@ ROOT = Path(editr1.__file__).parent
 
 # The longest matching prefix decides.
 LAYERS = {
-    "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "kv_cache": 0,
+    "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "kv_cache": 0, "generation": 0,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
     "judge.rrm": 3, "judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,

@@ -84,8 +84,24 @@ def as_text(reward: Reward) -> str:
     if reward.value is not None:
         of = f", mean of {reward.num_valid} of {reward.num_traces} traces" if reward.num_traces > 1 else ""
         return "\n".join([*lines, f"score {reward.value:.2f} of 10{of}"])
-    said = reward.traces[0].text if reward.traces else reward.answer
-    return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {_shortened(said)}"])
+    said = _shortened(reward.traces[0].text if reward.traces else reward.answer)
+    return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {said}"])
+
+
+def explain(reason: str | None) -> str:
+    """The reason with its meaning, where it is a code of Phi."""
+    return f"{reason} ({MEANING[reason]})" if reason in MEANING else str(reason)
+
+
+def _verdict(rate: float | None, num_valid: int) -> str:
+    if rate is None:
+        return "-"
+    return f"{rate:.0%} yes" if num_valid > 1 else "yes" if rate else "no"
+
+
+def _shortened(text: str, length: int = 300) -> str:
+    flat = " ".join(text.split())
+    return repr(flat) if len(flat) <= length else f"{flat[:length]!r}... ({len(text):,} characters)"
 
 
 def _rows(reward: Reward) -> list[tuple[str, Principle, float | None]]:

@@ -35,7 +35,7 @@ bounds:
 		--extra serve --output-file $(VENV)-bounds/lowest.txt pyproject.toml
 	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis
 	$(VENV)-bounds/bin/python -m pytest -q tests/test_cli.py tests/test_config.py tests/judge tests/store tests/vlm/test_local.py \
-		tests/stages/test_sft.py tests/stages/test_gcpo.py tests/training tests/editors/test_kontext.py tests/flow/test_training.py
+		tests/stages/test_sft.py tests/stages/test_gcpo.py tests/training tests/editors/test_adapters.py tests/flow/test_training.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-bounds runs

@@ -34,7 +34,10 @@ class Engine:
     def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> Any:
         self.sent = prompts
         sizes = [iter(self.sizes) for _ in prompts]
-        read = [[t for token in ids for t in ([PAD] * next(size) if token == PAD else [token])] for ids, size in zip(prompts, sizes, strict=True)]
+        read = [
+            [t for token in ids for t in ([PAD] * next(size) if token == PAD else [token])]
+            for ids, size in zip(prompts, sizes, strict=True)
+        ]
         return read, [[9]] * len(prompts), None, None
 
 

@@ -95,7 +95,9 @@ def test_a_layer_that_fsdp2_shards_scores_and_learns_like_a_whole_one(verifier: 
         tied = model.get_input_embeddings().weight is head.weight
         for layer in decoder.layers:
             fully_shard(layer, mesh=mesh)
-        fully_shard([decoder.norm, model.get_input_embeddings(), head] if tied else [decoder.norm, head], mesh=mesh, reshard_after_forward=False)
+        fully_shard(
+            [decoder.norm, model.get_input_embeddings(), head] if tied else [decoder.norm, head], mesh=mesh, reshard_after_forward=False
+        )
         fully_shard(model, mesh=mesh)
         found = model(**batch(), fused_lm_head=True)
         found.loss.backward()

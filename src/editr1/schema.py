@@ -254,14 +254,30 @@ class Reward:
     """Share of parsed traces that say yes, one a principle, in [0, 1]."""
     reason: str | None = None
     """Why there is no value: the commonest failure code, or what the backend said."""
-    categories: tuple[Category, ...] = ()
-    """Category of each entry of `rates`."""
+    principles: tuple[Principle, ...] = ()
+    """What was judged by: the principles that came with the edit, or those that were made for it; empty where a judge knows none."""
     num_tokens: int = 0
     """Generated tokens of the traces, or of the decomposition that failed."""
     seconds: float = 0.0
     """The time of the same requests, summed."""
     scores: tuple[float | None, ...] = ()
     """tau of each trace in the order in which they were drawn, None where Phi could not read it; empty for judges without traces."""
+    traces: tuple[Trace, ...] = ()
+    """The traces themselves, in that order; empty for judges without traces."""
+    answer: str = ""
+    """The decomposer's last answer where it gave no principles, for a person to look at."""
+
+    @property
+    def category_means(self) -> dict[str, float]:
+        """Mean of the rates of each category, in [0, 1]; categories without principles, and judges without verdicts, have none.
+
+        >>> Reward(6.0, 1, 1, (1.0, 0.0), principles=(Principle("Red?", "follow"), Principle("Kept?", "follow"))).category_means
+        {'follow': 0.5}
+        """
+        of: dict[str, list[float]] = {category: [] for category in CATEGORIES}
+        for principle, rate in zip(self.principles, self.rates, strict=False):  # without verdicts there are no rates
+            of[principle.category].append(rate)
+        return {category: sum(rates) / len(rates) for category, rates in of.items() if rates}
 
     @property
     def scored(self) -> bool:

@@ -143,7 +143,7 @@ def _decodable(hint: Any) -> Any:
         one = msgspec.defstruct(" or ".join(r.__name__ for r in records), fields, forbid_unknown_fields=True)
         return typing.Union[(one, *(option for option in args if option not in records))]
     if origin is tuple:
-        return tuple.__class_getitem__((_decodable(args[0]), ...))
+        return tuple.__class_getitem__(tuple(option if option is ... else _decodable(option) for option in args))
     return hint
 
 
@@ -157,7 +157,7 @@ def _builder(hint: Any) -> Build | None:
     if records:
         one = _record_builder(records[0]) if len(records) == 1 else _union_builder(records)
         return lambda value: one(value) if isinstance(value, msgspec.Struct) else value
-    item = _builder(args[0]) if origin is tuple else None
+    item = _builder(args[0]) if origin is tuple and args[-1] is ... else None  # `tuple[str, float]` holds plain values
     return (lambda values: tuple(map(item, values))) if item else None
 
 

@@ -70,7 +70,8 @@ def from_json(cls: type[T], line: str | bytes) -> T:
     try:
         found = decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise ValueError(f"{_version_problem(line) or ''}no {cls.__name__}: {error}") from error
+        problem = str(error).replace("Number out of range", "a number larger than any float")
+        raise ValueError(f"{_version_problem(line) or ''}no {cls.__name__}: {problem}") from error
     if found.schema not in _READABLE:
         raise ValueError(f"row of schema version {found.schema}, this program reads version {SCHEMA_VERSION}")
     return cast(T, build(found))

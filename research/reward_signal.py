@@ -74,10 +74,10 @@ def draw_groups(config: Config, tasks: Sequence[Context], num_groups: int) -> li
     return edits
 
 
-def judge(model: RewardModel, edits: Sequence[Edit]) -> list[list[Trace]]:
+def judge(model: RewardModel, edits: Sequence[Edit]) -> list[Sequence[Trace]]:
     """The traces of every edit."""
     items = [RewardItem(c.source(), image, c.task.instruction, c.principles, f"{c.id}-{i}") for i, (c, image) in enumerate(edits)]
-    return [traces for begin in range(0, len(items), BATCH) for traces in model.traces(items[begin : begin + BATCH], seed=0)]
+    return [reward.traces for begin in range(0, len(items), BATCH) for reward in model.score(items[begin : begin + BATCH], seed=0)]
 
 
 def correlation(advantage_CG: torch.Tensor, truth_CG: torch.Tensor) -> float:

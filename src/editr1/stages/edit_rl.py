@@ -218,7 +218,7 @@ def record(
 
 def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
     """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
-    rows = principle_rates(edits, rewards)
+    rows = principle_rates(rewards)
     if rows:
         folder = run_.dir / FOLDER
         folder.mkdir(exist_ok=True)

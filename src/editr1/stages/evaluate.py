@@ -190,7 +190,7 @@ def _in_chunks(model: RewardModel, items: Sequence[RewardItem], seed: int, label
     with tqdm(total=len(items), desc=f"evaluate: {label}", unit="edit") as bar:
         for start in range(0, len(items), size):
             chunk = items[start : start + size]
-            traces += model.traces(chunk, seed=derive_seed(seed, "evaluate", start))
+            traces += [list(reward.traces) for reward in model.score(chunk, seed=derive_seed(seed, "evaluate", start))]
             bar.update(len(chunk))
     return traces
 

@@ -142,5 +142,5 @@ class EngineAlarm(TrainerCallback):
             raise BackendError(
                 f"step {state.global_step}: the engine samples another policy than the one that is trained: probability ratio {ratio:.3g}, "
                 f"expected 1, stopped outside {HEALTHY[0]:g} to {HEALTHY[1]:g}. Compare gcpo.picture, the weights that the engine took "
-                "over, its dtype and (for a server) --logprobs-mode processed_logprobs; gcpo.generation.engine=transformers is always on policy"
+                "over, its dtype and (for a server) --logprobs-mode processed_logprobs; gcpo.generation.engine=transformers is on policy"
             )

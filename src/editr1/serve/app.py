@@ -18,9 +18,9 @@ from editr1.errors import BackendError, ConfigError, DataError
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.item import RewardItem
 from editr1.judge.rrm import RewardModel
+from editr1.schema import Reward
 from editr1.serve import flow_factory, pickled, unirl
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
-from editr1.serve.judging import OpenJudge, Scored
 from editr1.serve.messages import RewardRequest, RewardResponse, published_schema, to_result
 from editr1.serve.pictures import open_picture
 from editr1.serve.worker import Load, QueueFullError, Worker
@@ -76,10 +76,9 @@ class Service:
 
     def __init__(self, judge: RewardModel, config: Config, access: Access) -> None:
         self.judge, self.config, self.access = judge, config, access
-        self._open_judge = OpenJudge(judge)
-        self.worker = Worker(self._open_judge, config.load)
+        self.worker = Worker(judge, config.load)
 
-    async def score(self, make_items: Callable[[], list[RewardItem]], seed: int = 0) -> list[Scored]:
+    async def score(self, make_items: Callable[[], list[RewardItem]], seed: int = 0) -> list[Reward]:
         """Decodes beside the event loop, then judges. Items get ids from their content, so that an answer does not depend on its batch."""
         items = [replace(item, id=content_id(item)) for item in await asyncio.to_thread(make_items)]
         self._check_principles(items)
@@ -87,7 +86,7 @@ class Service:
 
     def _check_principles(self, items: Sequence[RewardItem]) -> None:
         if self.judge.decomposer is None:
-            missing = [number for number, item in enumerate(items) if self._open_judge.lacks_principles(item)]
+            missing = [number for number, item in enumerate(items) if self.judge.lacks_principles(item)]
             if missing:
                 raise DataError(
                     f"item {missing[0]} has no principles, and this service cannot make them; send some, start it with a decomposer, "
@@ -145,19 +144,18 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/edit-reward")
     async def edit_reward(request: RewardRequest) -> RewardResponse:
-        scored = await service.score(lambda: _own_items(request, service.access.root), request.seed)
-        results = [to_result(one.reward, one.principles) for one in scored]
-        return RewardResponse(results=results, model=service.judge.vlm.name, prompt=service.judge.prompt_id)
+        rewards = await service.score(lambda: _own_items(request, service.access.root), request.seed)
+        return RewardResponse(
+            results=[to_result(reward) for reward in rewards], model=service.judge.vlm.name, prompt=service.judge.prompt_id
+        )
 
     @app.post("/score")
     async def score(request: unirl.ScoreRequest) -> dict[str, Any]:
-        scored = await service.score(lambda: unirl.to_items(request))
-        return unirl.to_answer(request, [one.reward for one in scored])
+        return unirl.to_answer(request, await service.score(lambda: unirl.to_items(request)))
 
     @app.post("/compute")
     async def compute(request: flow_factory.ComputeRequest) -> dict[str, Any]:
-        scored = await service.score(lambda: flow_factory.to_items(request))
-        return flow_factory.to_answer([one.reward for one in scored])
+        return flow_factory.to_answer(await service.score(lambda: flow_factory.to_items(request)))
 
 
 def _add_pickle_routes(app: FastAPI, service: Service) -> None:
@@ -166,8 +164,8 @@ def _add_pickle_routes(app: FastAPI, service: Service) -> None:
     async def pickle_route(request: Request) -> Response:
         body = await request.body()
         try:
-            scored = await service.score(lambda: pickled.to_items(body))
-            return Response(pickled.to_answer([one.reward for one in scored]), media_type="application/octet-stream")
+            rewards = await service.score(lambda: pickled.to_items(body))
+            return Response(pickled.to_answer(rewards), media_type="application/octet-stream")
         except DataError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
 

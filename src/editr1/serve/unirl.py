@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from editr1.errors import DataError
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward
-from editr1.serve.messages import MAX_ITEMS, category_rates
+from editr1.serve.messages import MAX_ITEMS
 from editr1.serve.pictures import from_base64
 
 REWARD = "editrrm"
@@ -79,4 +79,4 @@ def to_answer(request: ScoreRequest, rewards: Sequence[Reward]) -> dict[str, Any
 def sub_metrics(reward: Reward) -> dict[str, float]:
     """The score in [0, 10], then the share of satisfied principles of each category."""
     assert reward.value is not None
-    return {"overall": reward.value, **category_rates(reward)}
+    return {"overall": reward.value, **reward.category_means}

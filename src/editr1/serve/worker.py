@@ -10,13 +10,13 @@ from typing import Protocol
 
 from editr1.errors import BackendError, EditR1Error
 from editr1.judge.item import RewardItem
-from editr1.serve.judging import Scored
+from editr1.schema import Reward
 
 
 class Judge(Protocol):
-    """What the service needs of an `OpenJudge`."""
+    """What the service needs of an `RewardModel`."""
 
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Scored]: ...
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
 
 
 class QueueFullError(EditR1Error):
@@ -41,7 +41,7 @@ class Job:
 
     items: Sequence[RewardItem]
     seed: int
-    future: asyncio.Future[list[Scored]]
+    future: asyncio.Future[list[Reward]]
 
 
 class Worker:
@@ -59,7 +59,7 @@ class Worker:
         """Edits in the queue."""
         return self._waiting
 
-    async def score(self, items: Sequence[RewardItem], seed: int, seconds: float) -> list[Scored]:
+    async def score(self, items: Sequence[RewardItem], seed: int, seconds: float) -> list[Reward]:
         """The rewards of a request. Raises QueueFullError, TimeoutError, and what the judge raises."""
         if self._waiting + len(items) > self.load.max_waiting:
             raise QueueFullError(f"{self._waiting} edits are waiting, the limit is {self.load.max_waiting}; try again in a second")

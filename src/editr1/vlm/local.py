@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
 from editr1.generation import end_tokens, forbidden_tokens, plain_generation
+from editr1.kv_cache import Sharing, sharing
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class LocalVLM:
         if not requests:
             return []
         prompts = distinct_prompts(self.processor, requests)
-        shared = self._tells_positions()
+        shared = self._sharing() != "none"
         encoder = PatchEncoder(self.processor, prompts) if shared else ProcessorEncoder(self.processor, prompts)
         replies: dict[int, ChatReply] = {}
         was_training = self.model.training
@@ -102,7 +103,7 @@ class LocalVLM:
 
     def _answer(self, requests: Sequence[ChatRequest], batch: dict[int, list[int]], encoder: Any, shared: bool) -> dict[int, ChatReply]:
         """Replies to one batch, given as {prompt: the requests that ask it}."""
-        from editr1.vlm._decoding import decode_generic, decode_shared
+        from editr1.vlm._decoding import decode_copied, decode_generic, decode_side_by_side
         from editr1.vlm._sampling import RowSampler, token_alternatives
 
         begin = time.perf_counter()
@@ -118,7 +119,9 @@ class LocalVLM:
         )
         if shared:
             copies = [len(asking) for asking in batch.values()]
-            decode_shared(self.model, encoder.batch(list(batch), device), copies, sampler)
+            aside = self._sharing() == "side_by_side" and device.type == "cpu"
+            decode = decode_side_by_side if aside else decode_copied
+            decode(self.model, encoder.batch(list(batch), device), copies, sampler)
         else:
             decode_generic(self.model, encoder.batch([prompt for prompt, asking in batch.items() for _ in asking], device), sampler)
         seconds = (time.perf_counter() - begin) / len(rows)
@@ -141,10 +144,10 @@ class LocalVLM:
             )
         }
 
-    def _tells_positions(self) -> bool:
-        """Whether the model is of the line that `decode_shared` serves."""
-        image_processor = getattr(self.processor, "image_processor", None)
-        return hasattr(getattr(self.model, "model", None), "get_rope_index") and hasattr(image_processor, "merge_size")
+    def _sharing(self) -> Sharing:
+        """How replies share their prompt, `none` also for pictures that `PatchEncoder` does not know."""
+        known = hasattr(getattr(self.processor, "image_processor", None), "merge_size")
+        return sharing(self.model) if known else "none"
 
 
 def _batches(prompts: Prompts, encoder: Any, batch_size: int) -> list[dict[int, list[int]]]:

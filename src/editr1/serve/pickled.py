@@ -20,9 +20,9 @@ from typing import Any, cast
 
 from editr1.errors import DataError
 from editr1.judge.item import RewardItem
+from editr1.pictures import decode_image
 from editr1.schema import Reward
 from editr1.serve.messages import MAX_ITEMS, MAX_TEXT
-from editr1.store import decode_image
 
 # Constants, containers, the memo and framing. No GLOBAL, REDUCE, BUILD, INST, OBJ, NEWOBJ, PERSID, EXT, BYTEARRAY8, buffers.
 _HARMLESS = """

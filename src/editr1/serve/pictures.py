@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from editr1.errors import DataError
+from editr1.pictures import decode_image
 from editr1.serve.messages import Picture
-from editr1.store import decode_image, read_inside
+from editr1.store import read_inside
 
 
 def from_base64(text: str, where: str) -> Image.Image:

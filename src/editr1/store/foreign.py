@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.errors import DataError
-from editr1.store.images import MAX_BYTES
+from editr1.pictures import MAX_BYTES
 
 
 def read_table(path: Path) -> Iterator[dict[str, Any] | str]:

@@ -168,3 +168,15 @@ def test_each_distinct_picture_is_processed_once(vlm, monkeypatch):
 def test_what_cannot_be_loaded_is_one_clear_error(options, message):
     with pytest.raises(ConfigError, match=message):
         build(**options)
+
+
+def test_thinking_is_a_setting_of_the_chat_template(vlm):
+    processor = copy.deepcopy(vlm.processor)
+    processor.chat_template = (
+        processor.chat_template + "{% if enable_thinking is defined %}{{ 'on' if enable_thinking else 'off' }}{% endif %}"
+    )
+    length = {}
+    for thinking in (None, True, False):
+        asked = LocalVLM(vlm.model, processor, "thinker", thinking=thinking)
+        length[thinking] = asked.chat([ask("a", 1, 2)])[0].num_prompt_tokens
+    assert length == {None: length[None], True: length[None] + 2, False: length[None] + 3}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import end_tokens, forbidden_tokens, plain_generation
+from editr1.generation import end_tokens, forbidden_tokens, plain_generation, template_settings
 from editr1.kv_cache import Sharing, sharing
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
@@ -32,6 +32,7 @@ def build(
     dtype: str = "auto",
     batch_size: int = BATCH_SIZE,
     trust_remote_code: bool = False,
+    thinking: bool | None = None,
 ) -> VLM:
     """A VLM that loads the checkpoint at once. Raises ConfigError when it cannot be loaded.
 
@@ -41,6 +42,7 @@ def build(
         dtype: `auto` is bfloat16 on a GPU and float32 on the CPU; or a torch dtype's name.
         batch_size: sequences generated together.
         trust_remote_code: allow code inside the checkpoint to run. Off: a checkpoint is data.
+        thinking: `enable_thinking` of the chat template, for models that can think before they answer. None = the template's own default.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -58,19 +60,20 @@ def build(
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load a vision-language checkpoint from {path!r}: {first_line}") from error
     model.generation_config = plain_generation(model)  # a request says how it is drawn, a checkpoint's own penalties do not
-    return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size)
+    return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size, thinking=thinking)
 
 
 class LocalVLM:
     """A loaded model and its processor behind the VLM protocol. Also wraps a model that is being trained."""
 
-    def __init__(self, model: Any, processor: Any, name: str, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, batch_size: int = BATCH_SIZE, thinking: bool | None = None) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         self.model = model
         self.processor = processor
         self._name = name
         self._batch_size = batch_size
+        self._template = template_settings(thinking)
 
     @property
     def name(self) -> str:
@@ -85,7 +88,7 @@ class LocalVLM:
 
         if not requests:
             return []
-        prompts = distinct_prompts(self.processor, requests)
+        prompts = distinct_prompts(self.processor, requests, self._template)
         shared = self._sharing() != "none"
         encoder = PatchEncoder(self.processor, prompts) if shared else ProcessorEncoder(self.processor, prompts)
         replies: dict[int, ChatReply] = {}

@@ -10,14 +10,14 @@ demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo
 
 evidence: $(READY)  # what each part of the verifier is worth: 3 seeds, 80 minutes on two cores; continues where it stopped
-	$(BIN)/editr1 bench recipes/evidence.yaml --run runs/evidence --out docs/results/evidence
+	$(BIN)/editr1 study recipes/evidence.yaml --run runs/evidence --out docs/results/evidence
 
 test: $(READY)
 	$(BIN)/python -m pytest
 
 check: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks research examples
+	$(BIN)/ruff format --check src tests benchmarks research examples
 	$(BIN)/mypy
 
 $(READY): pyproject.toml

@@ -12,6 +12,8 @@ from editr1.config.components import available
 from editr1.errors import ConfigError, nearest
 
 _ANCHOR_PREFIX = "x-"
+_COMMAND_SECTIONS = ("demo", "serve", "study")
+"""Of commands that are no stages."""
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, An
     if not isinstance(recipe, dict):
         raise ConfigError(f"recipe {str(path)!r} must be a mapping of sections, found {type(recipe).__name__}")
     with_overrides(recipe, overrides)
-    known = {"seed", *available("stages"), *available("commands")}
+    known = {"seed", *available("stages"), *_COMMAND_SECTIONS}
     for name in recipe:
         if name not in known and not str(name).startswith(_ANCHOR_PREFIX):
             raise ConfigError(f"recipe {str(path)!r}: unknown section {name!r}; {nearest(str(name), known)}")

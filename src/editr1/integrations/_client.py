@@ -38,7 +38,7 @@ class Score:
     """What came back: tau in [0, 10], and the share of satisfied principles of each category in [0, 1]."""
 
     value: float
-    categories: dict[Category, float]
+    categories: dict[str, float]
 
     def rate(self, category: Category) -> float:
         """The category's share; nan where the edit has no principle of it."""

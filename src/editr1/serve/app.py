@@ -16,12 +16,13 @@ from starlette.exceptions import HTTPException
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
-from editr1.judge.again import Again
+from editr1.judge.again import Again, PersistentJudge
 from editr1.judge.decomposer import Decomposer
+from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
+from editr1.schema import Reward
 from editr1.serve import flow_factory, pickled, unirl
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
-from editr1.serve.judging import OpenJudge, Scored
 from editr1.serve.messages import RewardRequest, RewardResponse, published_schema, to_result
 from editr1.serve.pictures import Draft, check_pixels, from_message
 from editr1.serve.wire import FORMS, M, answer_errors, content_type, parse, read_body
@@ -82,8 +83,7 @@ class Service:
 
     def __init__(self, judge: RewardModel, config: Config, access: Access) -> None:
         self.judge, self.config, self.access = judge, config, access
-        self._open_judge = OpenJudge(judge, config.again)
-        self.worker = Worker(self._open_judge, config.load)
+        self.worker = Worker(PersistentJudge(judge, config.again), config.load)
         self._reading = ThreadPoolExecutor(1, "reading")  # one: each body in work costs about three times its bytes
 
     async def read(self, request: Request, model: type[M], make: Callable[[M], list[Draft]]) -> tuple[M, list[Draft]]:
@@ -105,13 +105,13 @@ class Service:
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
-    async def score(self, drafts: Sequence[Draft], seed: int = 0) -> list[Scored]:
+    async def score(self, drafts: Sequence[Draft], seed: int = 0) -> list[Reward]:
         """One result an edit, in their order."""
         return await self.worker.score(drafts, seed, self.config.request_seconds)
 
     def _check_principles(self, drafts: Sequence[Draft]) -> None:
-        if self.judge.decomposer is None:
-            missing = [number for number, draft in enumerate(drafts) if self._open_judge.lacks_principles(draft.principles)]
+        if self.judge.decomposer is None and score_traits(self.judge.prompt_id).shows_principles:
+            missing = [number for number, draft in enumerate(drafts) if not draft.principles]
             if missing:
                 raise DataError(
                     f"item {missing[0]} has no principles, and this service cannot make them; send some, start it with a decomposer, "
@@ -163,8 +163,7 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
         asked, drafts = await service.read(request, RewardRequest, lambda asked: _own_drafts(asked, service.access.root))
         seed = asked.seed
         del asked  # its base64 would live until the answer
-        scored = await service.score(drafts, seed)
-        results = [to_result(one.reward, one.principles) for one in scored]
+        results = [to_result(reward) for reward in await service.score(drafts, seed)]
         return RewardResponse(results=results, model=service.judge.vlm.name, prompt=service.judge.prompt_id)
 
     @app.post("/score")
@@ -172,14 +171,12 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
         asked, drafts = await service.read(request, unirl.ScoreRequest, unirl.to_drafts)
         identities = unirl.identities(asked)
         del asked
-        scored = await service.score(drafts)
-        return unirl.to_answer(identities, [one.reward for one in scored])
+        return unirl.to_answer(identities, await service.score(drafts))
 
     @app.post("/compute")
     async def compute(request: Request) -> dict[str, Any]:
         drafts = (await service.read(request, flow_factory.ComputeRequest, flow_factory.to_drafts))[1]
-        scored = await service.score(drafts)
-        return flow_factory.to_answer([one.reward for one in scored])
+        return flow_factory.to_answer(await service.score(drafts))
 
 
 def _add_pickle_routes(app: FastAPI, service: Service) -> None:
@@ -190,8 +187,7 @@ def _add_pickle_routes(app: FastAPI, service: Service) -> None:
             raise HTTPException(415, f"the body is {kind[:60]}, expected application/octet-stream")
         try:
             drafts = (await service.beside(request, pickled.loads, pickled.to_drafts))[1]
-            scored = await service.score(drafts)
-            return Response(pickled.to_answer([one.reward for one in scored]), media_type="application/octet-stream")
+            return Response(pickled.to_answer(await service.score(drafts)), media_type="application/octet-stream")
         except DataError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from editr1.errors import DataError
 from editr1.schema import Reward
-from editr1.serve.messages import MAX_ITEMS, MAX_TEXT, category_rates
+from editr1.serve.messages import MAX_ITEMS, MAX_TEXT
 from editr1.serve.pictures import Draft, from_base64
 
 REWARD = "editrrm"
@@ -83,4 +83,4 @@ def to_answer(who: Sequence[dict[str, Any]], rewards: Sequence[Reward]) -> dict[
 def sub_metrics(reward: Reward) -> dict[str, float]:
     """The score in [0, 10], then the share of satisfied principles of each category."""
     assert reward.value is not None
-    return {"overall": reward.value, **category_rates(reward)}
+    return {"overall": reward.value, **reward.category_means}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from editr1.errors import EditR1Error
 from editr1.judge.item import RewardItem
-from editr1.serve.judging import Scored
+from editr1.schema import Reward
 from editr1.serve.pictures import Draft
 from editr1.serve.wire import BusyError
 
@@ -19,9 +19,9 @@ SLICE_PIXELS = 50_000_000  # ours: decoded at once, 150 MB; an edit of two large
 
 
 class Judge(Protocol):
-    """What the service needs of an `OpenJudge`."""
+    """What the service needs of a `RewardModel`."""
 
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Scored]: ...
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
 
     drafts: Sequence[Draft]
     seed: int
-    future: asyncio.Future[list[Scored]]
+    future: asyncio.Future[list[Reward]]
 
 
 class Worker:
@@ -65,7 +65,7 @@ class Worker:
         """Edits in the queue."""
         return self._waiting
 
-    async def score(self, drafts: Sequence[Draft], seed: int, seconds: float) -> list[Scored]:
+    async def score(self, drafts: Sequence[Draft], seed: int, seconds: float) -> list[Reward]:
         """The rewards of a request. Raises BusyError, TimeoutError, DataError for a broken picture, and what the judge raises."""
         if self._waiting + len(drafts) > self.load.max_waiting:
             raise BusyError(f"{self._waiting} edits are waiting, the limit is {self.load.max_waiting}; try again in a second")
@@ -123,9 +123,9 @@ class Worker:
             if not job.future.done():
                 job.future.set_result(answer)
 
-    async def _judge(self, drafts: Sequence[Draft], seed: int, batch: Sequence[Job]) -> list[Scored]:
+    async def _judge(self, drafts: Sequence[Draft], seed: int, batch: Sequence[Job]) -> list[Reward]:
         """Slice by slice: one request may bring more than is decoded at once. Stops when nobody waits for the answer any more."""
-        scored: list[Scored] = []
+        scored: list[Reward] = []
         loop = asyncio.get_running_loop()
         for piece in slices(drafts, self.load.batch_size):
             if all(job.future.done() for job in batch):
@@ -133,7 +133,7 @@ class Worker:
             scored += await loop.run_in_executor(self._threads, self._score, piece, seed)
         return scored
 
-    def _score(self, drafts: Sequence[Draft], seed: int) -> list[Scored]:
+    def _score(self, drafts: Sequence[Draft], seed: int) -> list[Reward]:
         return self.judge.score([draft.item() for draft in drafts], seed)
 
 

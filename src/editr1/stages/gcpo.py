@@ -1,4 +1,4 @@
-"""RL-RRM: sharpen the reward model on human pairs by Group Contrastive Preference Optimization (arXiv 2604.27505, section 3.2).
+"""Train RL-RRM: GCPO sharpens the reward model on human pairs, into 08_rrm_gcpo (paper, section 3.2).
 
     06_rrm_sft 07_pairs  ->  08_rrm_gcpo
 

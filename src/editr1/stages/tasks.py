@@ -1,4 +1,4 @@
-"""Tasks: a source of (x_ref, q) -> `01_tasks`, a random half and a hard half (paper, section 3.1).
+"""Read edit tasks from a source into 01_tasks: a random half, and a hard half that a VLM filter keeps (paper, section 3.1).
 
 Rows that the seed draws become tasks as they are. Of the others, a VLM filter looks at the first `num_filtered` and keeps
 the hard ones: several steps, fine detail, implicit understanding, or precise space. Its verdicts with reasons are the table

@@ -16,7 +16,7 @@ class Again:
     """How often, and how freely, an unscored edit is asked about again."""
 
     tries: int = 2
-    """ours: a judge that fails on one edit in two hundred then loses one step of 192 edits in some thousands; a broken one never recovers."""
+    """ours: a judge that fails once in two hundred then loses one step of 192 edits in 40,000; a broken one never recovers."""
     temperature: float = 0.7
     """ours: at 0 a local judge gives the same unreadable answer again. A judge that samples hotter keeps its own temperature."""
 
@@ -44,7 +44,5 @@ class PersistentJudge:
             fresh = self._freer.score([items[index] for index in unscored], derive_seed(seed, "again", attempt))
             for index, reward in zip(unscored, fresh, strict=True):
                 before = rewards[index]
-                rewards[index] = replace(
-                    reward, num_tokens=before.num_tokens + reward.num_tokens, seconds=before.seconds + reward.seconds
-                )
+                rewards[index] = replace(reward, num_tokens=before.num_tokens + reward.num_tokens, seconds=before.seconds + reward.seconds)
         return rewards

@@ -25,7 +25,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "editr1_token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-SMALL_BODY = 4_000_000  # ours: bytes; two pictures of a megapixel. Small bodies have room of their own, so that large ones cannot crowd them out
+SMALL_BODY = (
+    4_000_000  # ours: bytes; two pictures of a megapixel. Small bodies have room of their own, so that large ones cannot crowd them out
+)
 MIN_RATE = 200_000  # ours: bytes a second below which a body is sent away, but only while others wait for its room
 
 
@@ -42,7 +44,7 @@ class Limits:
     room_seconds: float = 120.0
     """Seconds until a request that waits for that room is answered with 429."""
     max_marks: int = 500_000
-    """ours: quotes, commas and brackets of a JSON body. 256 edits with 64 principles each have 200,000; a million unknown keys have more."""
+    """ours: quotes, commas and brackets of a JSON body. 256 edits with 64 principles have 200,000, a million unknown keys more."""
     max_picture_pixels: int = 25_000_000
     """ours: more than any editor makes; a flat picture of 49 megapixels is a file of 200 kB and 150 MB in memory."""
     max_request_pixels: int = 200_000_000

@@ -25,10 +25,8 @@ from editr1.serve.pictures import Draft, Encoded
 MAX_STEPS = 100_000  # ours: a body of 256 edits with metadata needs a few thousand opcodes
 MAX_DEPTH = 32  # ours: of containers; hashing or freeing hundreds of thousands of nested tuples overflows the C stack
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_NUMBERS_AND_TEXTS = set(
-    """INT BININT BININT1 BININT2 LONG1 FLOAT BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8
-    SHORT_BINBYTES BINBYTES BINBYTES8""".split()
-)
+_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"}
+_TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
 _IGNORED = {"PROTO", "FRAME"}
 _KEYS = (str, bytes, int, float, bool, type(None))  # a tuple's hash visits all that it holds
 
@@ -84,9 +82,9 @@ class _Machine:
         self.push(target, max([depth, *(1 + part for _, part in parts[1::2])]))
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "POP": lambda machine, _: machine.popped(1) and None,
+    "POP": lambda machine, _: machine.popped(1),
     "EMPTY_LIST": lambda machine, _: machine.push([], 1),
     "EMPTY_DICT": lambda machine, _: machine.push({}, 1),
     "EMPTY_TUPLE": lambda machine, _: machine.push((), 1),
@@ -115,7 +113,7 @@ def loads(data: bytes) -> Any:
                 raise DataError(f"the pickle has more than {MAX_STEPS} steps; no batch needs as many")
             if opcode.name in _CONSTANTS:
                 machine.stack.append((_CONSTANTS[opcode.name], 0))
-            elif opcode.name in _NUMBERS_AND_TEXTS:
+            elif opcode.name in _NUMBERS or opcode.name in _TEXTS:
                 machine.stack.append((argument, 0))
             elif opcode.name in _STEPS:
                 _STEPS[opcode.name](machine, argument)

@@ -177,6 +177,10 @@ def test_held_bytes_are_bounded_and_everybody_is_served() -> None:
         with ThreadPoolExecutor(16) as pool:
             send = lambda _: httpx.post(f"{live.url}/edit-reward", content=body, headers=JSON, trust_env=False).status_code  # noqa: E731
             assert list(pool.map(send, range(16))) == [200] * 16
+        for _ in range(100):  # the last answer arrives a moment before its room is given back
+            if guard._small.free == 200_000:
+                break
+            time.sleep(0.02)
         assert guard._small.free == 200_000
 
 

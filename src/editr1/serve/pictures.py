@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from editr1.errors import DataError
 from editr1.judge.item import RewardItem
+from editr1.pictures import announced_pixels, decode_image
 from editr1.schema import Principle
 from editr1.serve.guard import Limits
 from editr1.serve.messages import Picture
-from editr1.store import decode_image, read_inside
+from editr1.store import read_inside
 
 _STEP = 4_000_000  # characters of base64, a multiple of four; in pieces, for the decoder holds up every other thread
 
@@ -34,13 +31,8 @@ class Encoded:
     def pixels(self) -> int:
         """As the header says; 0 where that cannot be read (decoding says why)."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(self.data)) as image:
-                    return image.width * image.height
-        except Image.DecompressionBombError:
-            return 2**31
-        except (OSError, ValueError, SyntaxError):
+            return announced_pixels(self.data)
+        except DataError:
             return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.errors import DataError
-from editr1.store.images import MAX_BYTES
+from editr1.pictures import MAX_BYTES
 
 
 def read_table(path: Path) -> Iterator[dict[str, Any] | str]:
@@ -69,13 +69,17 @@ def read_inside(root: Path, name: str) -> bytes:
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"path {name!r} lies outside its root {root}")
     try:
-        # O_NONBLOCK: opening a named pipe would wait for its writer for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG((found := os.fstat(file.fileno())).st_mode):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a named pipe would wait for its writer for ever
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{name!r} is no regular file")
             if found.st_size > MAX_BYTES:
                 raise DataError(f"{name} has {found.st_size:,} bytes, the limit is {MAX_BYTES:,}")
-            data = file.read(MAX_BYTES + 1)
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(handle)
     except OSError as error:  # missing, no permission, name too long, a device without a driver
         raise DataError(f"cannot read {name!r}: {error.strerror}") from error
     if not data:

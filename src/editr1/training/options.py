@@ -26,7 +26,7 @@ class Trained:
     """None = full fine-tuning. With LoRA the saved checkpoint is the merged model."""
     lora_alpha: float = 32.0
     lora_layers: tuple[str, ...] = (*ATTENTION, *MLP, *LINEAR_ATTENTION)
-    """Names of the linear layers of the language model that carry adapters. ours: all; Qwen3.5's linear attention is three layers in four."""
+    """Names of the linear layers of the language model that carry adapters. ours: all; three of four in Qwen3.5 are linear attention."""
     lora_dropout: float = 0.0
     """ours: 0; dropout would make GCPO's policy differ between sampling and training."""
 

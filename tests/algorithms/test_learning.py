@@ -34,9 +34,8 @@ def config(training, **changes):
         "group_size": 4, "contexts": 8, "contexts_per_batch": 8, "iterations": 30, "save_every": 0, "gallery_every": 0,
         "sampling": Sampling(steps=4, kind="cps", level=0.5, window=2, last=3),
     }  # fmt: skip
-    training = dataclasses.replace(
-        training, weights="lora", rank=4, alpha=8, lr=1e-2 if training.algorithm.id in ("grpo", "dppo") else 2e-2, beta=0.0
-    )
+    lr = 1e-2 if training.algorithm.id in ("grpo", "dppo") else 2e-2
+    training = dataclasses.replace(training, weights="lora", rank=4, alpha=8, lr=lr, beta=0.0)
     return Config(Component("toy:build"), Component("toy:RednessJudge"), training=training, **(values | changes))
 
 
@@ -96,11 +95,11 @@ def reinforce(scale: float = 1.0):
 
 def test_an_algorithm_of_ones_own_is_one_file(tmp_path):
     mine = Component("test_learning:reinforce", {"scale": 1.0})
-    points, trainer = curve(tmp_path, config(Training(algorithm=mine), iterations=2))
+    points, trainer = curve(tmp_path, config(Training(algorithm=mine), iterations=1))
     assert points[-1]["train/grad_norm"] > 0
     assert describe_plan(trainer.config)[0].startswith("test_learning:reinforce:")
     # at ratio 1 the clipped surrogate has the gradient of the plain policy gradient
-    grpo = curve(tmp_path / "grpo", config(Training(), iterations=2))[0]
+    grpo = curve(tmp_path / "grpo", config(Training(), iterations=1))[0]
     assert points[-1]["train/grad_norm"] == pytest.approx(grpo[-1]["train/grad_norm"], rel=1e-4)
 
 

@@ -44,10 +44,14 @@ def keep_no_further_state(cache: Any) -> None:
     """From here on linear layers read the cache and do not write it: writing in place would spoil what the backward pass needs."""
     for layer in cache.layers:
         if isinstance(layer, _linear_layers()):
-            layer.update_recurrent_state = lambda state, *_, **__: state
+            layer.update_recurrent_state = _unwritten
 
 
-def _linear_layers() -> tuple[type, ...]:
+def _unwritten(state: Any, *_: Any, **__: Any) -> Any:
+    return state
+
+
+def _linear_layers() -> tuple[Any, ...]:
     from transformers import cache_utils
 
     found = getattr(cache_utils, "LinearAttentionLayer", None)  # older transformers know no hybrid models

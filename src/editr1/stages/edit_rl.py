@@ -1,4 +1,4 @@
-"""Flow-GRPO of an editor with the RRM as its only reward (paper, section 4).
+"""Train an editor by Flow-GRPO with the RRM as its only reward, into 09_editor (paper, section 4).
 
 02_principles + an editor + a judge -> 09_editor (LoRA or transformer, checkpoints, gallery). `train` below is the algorithm; its
 steps live in `editr1.flow`, its equations in `editr1.objectives`.

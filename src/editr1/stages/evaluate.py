@@ -1,4 +1,4 @@
-"""The last arrow of the loop: did each step help? Judges on held-out human pairs, the editor on held-out tasks.
+"""Did each step help? Judges on held-out human pairs, the editor on held-out tasks, into 10_metrics.jsonl.
 
 Judges are compared on the same pairs, editors on the same tasks with the same noise, so every gain is a paired difference
 with an interval that resamples whole tasks. The oracle is named by the recipe: only an evaluation may know the truth.

@@ -1,6 +1,6 @@
 """How much of a judge's reward an editor can learn from, for several ways to make advantages of the same edits.
 
-    python benchmarks/reward_signal.py --run runs/demo --groups 120
+    python -m research.reward_signal --run runs/demo --groups 120
 
 The shipped editor draws groups with the recipe's noise; the SFT-RRM and the RL-RRM of the run score them, with sampled and with expected
 scores, as means of one to four traces. Printed is the correlation, over all edits, of the advantage with the oracle's score (and
@@ -20,7 +20,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from editor_evidence import NAMES, ORACLE, REWARDS, judge_options
 from PIL import Image
 
 from editr1.config import create, fill_in, load_recipe, section
@@ -35,6 +34,7 @@ from editr1.objectives.advantages import AdvantageStd, group_advantages
 from editr1.schema import Trace
 from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run
+from research.editor_evidence import NAMES, ORACLE, REWARDS, judge_options
 
 JUDGES = ("rl", "sft")
 NUM_TRACES = (1, 2, 4)

@@ -32,8 +32,7 @@ class ChangedInputsError(DataError):
         super().__init__(
             f"{change}; restore it, use a new run directory, or add --accept to make {folder.name} over (the old one is put aside)"
         )
-        self.folder = folder
-        """What --accept puts aside."""
+        self.change, self.folder = change, folder
 
 
 class BackendError(EditR1Error, RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -60,6 +61,14 @@ def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError as error:
             raise DataError(f"{what} is being written by another process; wait for it or stop it") from error
         yield
+
+
+def put_aside(folder: Path) -> Path:
+    """Moves a table into the run's `.aside/`, where nothing reads it, and returns its new place."""
+    places = (folder.parent / ".aside" / f"{folder.name}-{number}" for number in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    place.parent.mkdir(exist_ok=True)
+    return folder.rename(place)
 
 
 def read_whole_lines(path: Path) -> list[str]:

@@ -75,6 +75,11 @@ class Run:
                 write_json(saved, {**(read_json(saved) if saved.exists() else {}), **config})
         return Run(path, ImageStore(path / "images"))
 
+    def config(self) -> dict[str, Any]:
+        """The settings of the stages that ran, by stage, as `config.json` keeps them."""
+        path = self.dir / "config.json"
+        return dict(read_json(path)) if path.exists() else {}
+
     # --- tables
 
     def read(self, table: str, cls: type | None = None) -> Iterator[Any]:

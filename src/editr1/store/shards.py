@@ -95,7 +95,7 @@ class ShardLog:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds finished rows. They survive SIGKILL once this returns; power loss may cost the shard's log, not its order."""
-        self._file.write(b"".join(map(_log_line, rows)))
+        self._file.write(b"".join(map(log_line, rows)))
         self._file.flush()
         self.rows.update((row.key, row) for row in rows)
 
@@ -116,19 +116,20 @@ class ShardLog:
         self._file.close()
 
 
-def _log_line(row: Row) -> bytes:
+def log_line(row: Row) -> bytes:
+    """The row as it stands in the log of an unfinished shard."""
     record = msgspec.Raw(row.record) if row.record is not None else None
     return msgspec.json.encode((row.key, record, row.dropped, row.origin)) + b"\n"
 
 
-_LOG_LINE = msgspec.json.Decoder(tuple[str, msgspec.Raw, str | None, tuple[str, ...] | None])
+_LOG_ROW = msgspec.json.Decoder(tuple[str, msgspec.Raw, str | None, tuple[str, ...] | None])
 
 
 def read_log(path: Path) -> Iterator[Row]:
     """The rows of an unfinished shard; a last line that a killed writer left torn is cut off."""
     for number, line in enumerate(read_whole_lines(path), start=1):
         try:
-            key, record, dropped, origin = _LOG_LINE.decode(line)
+            key, record, dropped, origin = _LOG_ROW.decode(line)
         except msgspec.MsgspecError as error:
             raise DataError(f"{path}:{number} is not a log row; delete this file to redo the shard") from error
         yield Row(key, None if bytes(record) == b"null" else bytes(record), dropped, origin)
@@ -184,7 +185,7 @@ def reopen(path: Path, record: type, kept_codes: frozenset[str]) -> None:
     if len(kept) == len(drops):
         return
     good = [Row(key, encode(found), None, origins.get(key)) for key, found in read_shard(path, record)]
-    write_atomic(log_path(path), b"".join(map(_log_line, [*good, *kept])))
+    write_atomic(log_path(path), b"".join(map(log_line, [*good, *kept])))
     path.unlink()
     checksum_path(path).unlink()
 

@@ -17,10 +17,8 @@ from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, StageC
 from editr1.store.shards import (
     About,
     about,
-    checksum_path,
     keys_digest,
     log_path,
-    problem,
     read_drops,
     read_shard,
     reopen,
@@ -217,18 +215,3 @@ def read_records(folder: Path, record: type) -> Iterator[tuple[str, Any]]:
         raise DataError(
             f"{folder} has {num} records, its counts.json says {summary['num_out']}; check it with: editr1 repair {folder.parent}"
         )
-
-
-def damaged_shards(folder: Path) -> list[Path]:
-    """The shards that are missing or do not fit their checksum."""
-    paths = set(shard_paths(folder)) | {checksum.with_suffix(".parquet") for checksum in folder.glob("part-*.sha256")}
-    if (folder / "counts.json").exists():
-        paths |= {shard_path(folder, index) for index in range(read_summary(folder)["shards"])}
-    return [path for path in sorted(paths) if problem(path) and not (log_path(path).exists() and not path.exists())]
-
-
-def remove_shard(path: Path) -> None:
-    """Takes a damaged shard out: the table is unfinished, and its stage makes the rows of this shard again."""
-    (path.parent / "counts.json").unlink(missing_ok=True)
-    for part in (path, checksum_path(path)):
-        part.unlink(missing_ok=True)

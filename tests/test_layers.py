@@ -3,10 +3,12 @@
     0 schema errors stats                             3 vlm/* editors/* sources/* world/* judge/rrm flow
                                                         judges/base measure
     1 vlm/base editors/base bench/base sources/base   4 stages/* bench/* judges/* serve audit
+      placement
     2 config store endpoint judge/* objectives/*    5 report annotate integrations study; commands above them, cli above all
 
-Imports go to smaller numbers. Parts of one folder may import each other where the folder is one thing (`store`, `judge`,
-`world`, ...); where it holds alternatives or steps (`stages`, `editors`, ...) they may share only `base` and `_private` parts.
+`records` knows no noun and lies below them all. Imports go to smaller numbers. Parts of one folder may import each other where
+the folder is one thing (`store`, `judge`, `world`, ...); where it holds alternatives or steps (`stages`, `editors`, ...) they may
+share only `base` and `_private` parts.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ ROOT = Path(editr1.__file__).parent
 
 # The longest matching prefix decides.
 LAYERS = {
-    "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "kv_cache": 0,
+    "records": -1,
+    "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "kv_cache": 0, "generation": 0, "placement": 1, "memory": 1,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1,
+    "pictures": 1, "_containers": 0,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
+    "judge.again": 3,
     "judge.rrm": 3, "judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
     "measure.judging": 4, "measure.pairwise": 5, "measure.recognise": 5, "measure.edit_sets": 5,
     "stages": 4, "bench": 4, "judges": 4, "serve": 4, "audit": 4,

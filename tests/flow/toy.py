@@ -91,14 +91,14 @@ def redness(image):
 
 
 def score_redness(edits, seed):
-    return [Reward(redness(image), 1, 1, (1.0,), None, ("follow",)) for _, image in edits]
+    return [Reward(redness(image), 1, 1, (1.0,), None, (Principle("Is it red?", "follow"),)) for _, image in edits]
 
 
 class RednessJudge:
     """The same as a judge component."""
 
     def score(self, items, seed):
-        return [Reward(redness(item.edited), 1, 1, (1.0,), None, ("follow",)) for item in items]
+        return [Reward(redness(item.edited), 1, 1, (1.0,), None, item.principles) for item in items]
 
 
 def write_tasks(run, num=12):

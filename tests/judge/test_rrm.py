@@ -43,7 +43,9 @@ def test_value_is_the_mean_over_parsed_traces_and_rates_are_shares_of_yes():
     reward = RewardModel(vlm, num_traces=3).score([ITEM], seed=1)[0]
     assert (reward.value, reward.num_valid, reward.num_traces) == (6.0, 2, 3)
     assert reward.rates == (1.0, 0.5)
-    assert reward.categories == ("follow", "keep")
+    assert reward.principles == PRINCIPLES
+    assert reward.category_means == {"follow": 1.0, "keep": 0.5}
+    assert [isinstance(trace.outcome, Judgement) for trace in reward.traces] == [True, False, True]
     assert (reward.num_tokens, reward.seconds, reward.reason) == (30, 1.5, None)
     assert reward.spread == pytest.approx(8**0.5)
     assert mean_reward(()).spread is None
@@ -69,7 +71,7 @@ def test_seeds_follow_the_item_id_and_not_its_place():
 def test_a_judge_without_principles_needs_none():
     vlm = ScriptedVLM(lambda request: "<score>7.5</score>")
     reward = RewardModel(vlm, "direct").score([RewardItem(SOURCE, EDITED, "x")])[0]
-    assert (reward.value, reward.rates, reward.categories) == (7.5, (), ())
+    assert (reward.value, reward.rates, reward.principles, reward.category_means) == (7.5, (), (), {})
 
 
 def test_missing_principles_are_made_once_a_task_and_remembered():

@@ -1,4 +1,4 @@
-"""The table of a matrix on hand-made answers: known accuracies, exact tests, and claims that hold, fail or wait."""
+"""The table of a study on hand-made answers: known accuracies, exact tests, and claims that hold, fail or wait."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
+from editr1.generation import forbidden_tokens
 from editr1.vlm.base import ChatRequest, Sampling, request_images, to_messages
 from editr1.vlm.local import LocalVLM, build
 from tiny_qwen import build_tiny_qwen
@@ -37,7 +38,7 @@ def ask(text: str, *images: int, seed: int = 0, sampling: Sampling = GREEDY, **o
 def _by_transformers(vlm: LocalVLM, request: ChatRequest) -> str:
     text = vlm.processor.apply_chat_template(to_messages(request), add_generation_prompt=True, tokenize=False)
     inputs = vlm.processor(text=[text], images=request_images(request), return_tensors="pt")
-    out = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=vlm.suppressed_tokens())
+    out = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=forbidden_tokens(vlm.model, vlm.processor))
     return vlm.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
@@ -88,7 +89,7 @@ def test_no_global_generator_is_touched(vlm):
 
 
 def test_picture_tokens_are_never_generated(vlm):
-    suppressed = {vlm.processor.tokenizer.decode([token]) for token in vlm.suppressed_tokens()}
+    suppressed = {vlm.processor.tokenizer.decode([token]) for token in forbidden_tokens(vlm.model, vlm.processor)}
     assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>"} <= suppressed
     assert "<|im_end|>" not in suppressed
     hot = Sampling(temperature=50.0, max_tokens=200)  # nearly uniform over the vocabulary

@@ -117,11 +117,11 @@ def rrm_vlm(args: argparse.Namespace) -> VLM:
 
 
 def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
-    """The RRM with its prompt, number of traces and sampling."""
-    return RewardModel(vlm, args.prompt, args.traces, _sampling(args), expected=args.expected)
+    """The RRM with its prompt, number of traces, sampling, and who writes missing principles."""
+    return RewardModel(vlm, args.prompt, args.traces, _sampling(args), _decomposer(args, vlm), args.expected)
 
 
-def decomposer(args: argparse.Namespace, judge: VLM) -> Decomposer:
+def _decomposer(args: argparse.Namespace, judge: VLM) -> Decomposer:
     """Who writes missing principles: the model that the options name, else the judge itself."""
     vlm = judge
     if args.decomposer:

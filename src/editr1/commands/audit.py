@@ -29,7 +29,6 @@ from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
     add_rrm_arguments,
-    decomposer,
     judge_component,
     make_judge,
     reward_model,
@@ -38,7 +37,6 @@ from editr1.commands._judge import (
 )
 from editr1.errors import ConfigError, DataError
 from editr1.judge.item import RewardItem
-from editr1.judge.prompts import score_traits
 from editr1.judges.base import Judge
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples
@@ -135,17 +133,14 @@ def _judge(args: argparse.Namespace, cases: list[Case]) -> tuple[Judge, list[Cas
     """The judge, and the cases with principles where it wants them; an edit that cannot be decomposed is left out and told."""
     if args.judge:
         return make_judge(args, _model_of(args)), cases
-    vlm = rrm_vlm(args)
-    model = reward_model(args, vlm)
-    if not score_traits(args.prompt).shows_principles or all(case.item.principles for case in cases):
+    model = reward_model(args, rrm_vlm(args))
+    if not any(model.lacks_principles(case.item) for case in cases):
         return model, cases
-    made = decomposer(args, vlm).decompose([(case.item.source, case.item.instruction) for case in cases], args.seed)
-    known = {case.id: case.item.principles or found.principles for case, found in zip(cases, made, strict=True)}
-    usable = {key: principles for key, principles in known.items() if principles}
+    made = model.decompose([case.item for case in cases], args.seed)
+    usable = {case.id: found.principles for case, found in zip(cases, made, strict=True) if found.principles}
     if len(usable) < 2:
-        raise DataError(
-            f"only {len(usable)} of {len(cases)} edits could be decomposed (the last fault: {made[-1].problem}); name a --decomposer"
-        )
+        problem = next(found.problem for found in made if found.problem)
+        raise DataError(f"only {len(usable)} of {len(cases)} edits could be decomposed (the first fault: {problem}); name a --decomposer")
     if len(usable) < len(cases):
         print(f"audit: {len(cases) - len(usable)} of {len(cases)} edits could not be decomposed and are left out", file=sys.stderr)  # noqa: T201
     return model, with_principles(cases, usable)

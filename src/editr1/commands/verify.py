@@ -13,15 +13,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from editr1.commands._judge import add_model_arguments, add_rrm_arguments, decomposer, reward_model, rrm_vlm
+from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
-from editr1.judge.prompts import labels, score_traits
-from editr1.judge.rrm import RewardItem, mean_reward
-from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace
-from editr1.store import decode_image
+from editr1.judge.prompts import labels
+from editr1.judge.rrm import RewardItem
+from editr1.pictures import read_picture
+from editr1.schema import Judgement, ParseFailure, Principle, Reward
 
 EXIT_UNSCORED = 1
 
@@ -51,28 +49,11 @@ def main(args: argparse.Namespace) -> int:
     if not args.instruction.strip():
         raise DataError("the instruction is empty; say what the edit was meant to do")
     given = read_principles(args.principles) if args.principles else None
-    vlm = rrm_vlm(args)
-    model = reward_model(args, vlm)
-    principles, problem, answer = given or (), "", ""
-    if given is None and score_traits(args.prompt).shows_principles:
-        made = decomposer(args, vlm).decompose([(source, args.instruction)], args.seed)[0]
-        principles, problem, answer = made.principles, made.problem, made.answer
-    traces: list[Trace] = []
-    if not problem:
-        traces = model.traces([RewardItem(source, edited, args.instruction, principles)], args.seed)[0]
-        answer = traces[0].text
-    reward = Reward(None, 0, 0, reason=f"decomposition failed: {problem}") if problem else mean_reward(traces, principles)
-    say = json.dumps(as_json(reward, principles, traces, vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else None
-    print(say or as_text(reward, principles, answer))  # noqa: T201
+    model = reward_model(args, rrm_vlm(args))
+    reward = model.score([RewardItem(source, edited, args.instruction, given)], args.seed)[0]
+    told = json.dumps(as_json(reward, model.vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else as_text(reward)
+    print(told)  # noqa: T201
     return 0 if reward.scored else EXIT_UNSCORED
-
-
-def read_picture(path: Path) -> Image.Image:
-    """The picture in RGB. Raises DataError for a file that is missing or no picture."""
-    try:
-        return decode_image(path.read_bytes(), str(path))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read_principles(path: Path) -> tuple[Principle, ...]:
@@ -87,17 +68,14 @@ def read_principles(path: Path) -> tuple[Principle, ...]:
     return parsed
 
 
-def as_text(reward: Reward, principles: tuple[Principle, ...], answer: str) -> str:
-    """What a person reads in the terminal; `answer` is shown when it could not be used."""
-    rates: list[float | None] = list(reward.rates) or [None] * len(principles)
-    lines = [
-        f"{_verdict(rate, reward.num_valid):>7}  {label:<3} {principle.question}"
-        for label, principle, rate in zip(labels(principles), principles, rates, strict=True)
-    ]
+def as_text(reward: Reward) -> str:
+    """What a person reads in the terminal; what the model said is shown when it could not be used."""
+    lines = [f"{_verdict(rate, reward.num_valid):>7}  {label:<3} {principle.question}" for label, principle, rate in _rows(reward)]
     if reward.value is not None:
         of = f", mean of {reward.num_valid} of {reward.num_traces} traces" if reward.num_traces > 1 else ""
         return "\n".join([*lines, f"score {reward.value:.2f} of 10{of}"])
-    return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {_shortened(answer)}"])
+    said = _shortened(reward.traces[0].text if reward.traces else reward.answer)
+    return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {said}"])
 
 
 def explain(reason: str | None) -> str:
@@ -116,10 +94,14 @@ def _shortened(text: str, length: int = 300) -> str:
     return repr(flat) if len(flat) <= length else f"{flat[:length]!r}... ({len(text):,} characters)"
 
 
-def as_json(reward: Reward, principles: tuple[Principle, ...], traces: list[Trace], model: str, prompt_id: str) -> dict[str, Any]:
+def _rows(reward: Reward) -> list[tuple[str, Principle, float | None]]:
+    """Label, principle and share of yes; None where no trace states verdicts."""
+    rates: list[float | None] = list(reward.rates) or [None] * len(reward.principles)
+    return list(zip(labels(reward.principles), reward.principles, rates, strict=True))
+
+
+def as_json(reward: Reward, model: str, prompt_id: str) -> dict[str, Any]:
     """The same for programs. `score` is null when unscored, and `reason` says why."""
-    rates: list[float | None] = list(reward.rates) or [None] * len(principles)
-    rows = zip(labels(principles), principles, rates, strict=True)
     return {
         "score": reward.value,
         "reason": reward.reason,
@@ -129,8 +111,8 @@ def as_json(reward: Reward, principles: tuple[Principle, ...], traces: list[Trac
         "num_traces": reward.num_traces,
         "num_tokens": reward.num_tokens,
         "seconds": round(reward.seconds, 3),
-        "principles": [{"id": label, "question": p.question, "category": p.category, "yes_rate": rate} for label, p, rate in rows],
-        "traces": [{"text": trace.text, **_outcome(trace.outcome)} for trace in traces],
+        "principles": [{"id": label, "question": p.question, "category": p.category, "yes_rate": rate} for label, p, rate in _rows(reward)],
+        "traces": [{"text": trace.text, **_outcome(trace.outcome)} for trace in reward.traces],
     }
 
 

@@ -81,7 +81,7 @@ def write_gallery(run: Run, edits: Sequence[tuple[Context, Image.Image]], reward
                 "edited": run.images.put(image).digest,
                 "score": reward.value,
                 "unscored": reward.reason,
-                "principles": [p.question for p in context.principles],
+                "principles": [p.question for p in reward.principles or context.principles],
                 "rates": list(reward.rates),
             }
             out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -83,9 +83,9 @@ def reward_logs(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> dict[str
     if (signal := signal_share(rewards_CG, rewards)) is not None:
         logs["reward/signal"] = signal
     for category in CATEGORIES:
-        rates = [rate for r in rewards for rate, of in zip(r.rates, r.categories, strict=False) if of == category]
-        if rates:
-            logs[f"reward/{category}"] = sum(rates) / len(rates)
+        means = [r.category_means[category] for r in rewards if category in r.category_means]
+        if means:
+            logs[f"reward/{category}"] = sum(means) / len(means)
     if any(r.num_tokens for r in rewards):
         logs["reward/tokens"] = sum(r.num_tokens for r in rewards) / len(rewards)
     return logs
@@ -109,11 +109,11 @@ def signal_share(rewards_CG: torch.Tensor, rewards: Sequence[Reward]) -> float |
     return max(0.0, 1.0 - (sum(noise) / len(noise)) / (sum(variances) / len(variances)))
 
 
-def principle_rates(edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> list[dict[str, Any]]:
+def principle_rates(rewards: Sequence[Reward]) -> list[dict[str, Any]]:
     """One row a principle of the edits: question, category, mean verdict rate in [0, 1] and over how many edits."""
     rates: dict[tuple[str, str], list[float]] = {}
-    for (context, _), reward in zip(edits, rewards, strict=True):
-        for principle, rate in zip(context.principles, reward.rates, strict=False):  # a judge without verdicts gives no rates
+    for reward in rewards:
+        for principle, rate in zip(reward.principles, reward.rates, strict=False):  # a judge without verdicts gives no rates
             rates.setdefault((principle.category, principle.question), []).append(rate)
     return [
         {"question": question, "category": category, "rate": sum(found) / len(found), "n": len(found)}

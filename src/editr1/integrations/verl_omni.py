@@ -22,7 +22,7 @@ from editr1.integrations._client import Edit, RewardClient, Score, category_scor
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.item import RewardItem
 from editr1.judge.rrm import RewardModel
-from editr1.schema import Category, Reward
+from editr1.schema import Reward
 from editr1.vlm.base import Sampling
 
 
@@ -90,10 +90,7 @@ def _judge(
 def _scored(reward: Reward) -> Score:
     if reward.value is None:
         raise UnscoredError(f"the edit is unscored ({reward.reason}); no number stands in for it")
-    rates: dict[Category, list[float]] = {}
-    for category, rate in zip(reward.categories, reward.rates, strict=True):
-        rates.setdefault(category, []).append(rate)
-    return Score(reward.value, {category: sum(values) / len(values) for category, values in rates.items()})
+    return Score(reward.value, reward.category_means)
 
 
 # --- data
@@ -108,7 +105,8 @@ def attach_sources(table_in: Path, table_out: Path, image_column: str = "images"
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from editr1.store import decode_image, read_inside
+    from editr1.pictures import decode_image
+    from editr1.store import read_inside
 
     rows = pq.read_table(table_in).to_pylist()
     for number, row in enumerate(rows):

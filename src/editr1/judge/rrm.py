@@ -2,8 +2,10 @@
 
     model = RewardModel(vlm, num_traces=4)
     reward = model.score([RewardItem(source, edited, "Make the sky purple", principles)], seed=0)[0]
-    reward.value      # mean tau over the parsed traces, or None
-    reward.reason     # why None
+    reward.value            # mean tau over the parsed traces, or None
+    reward.reason           # why None
+    reward.principles       # what was judged by, made on the fly where none were given
+    reward.category_means   # share of yes, by category
 
 T, V, T+V and the no-principle judge differ only by `prompt_id`; avg@K by `num_traces` (paper, section 5; K traces: ours).
 """
@@ -63,21 +65,24 @@ class RewardModel:
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """One reward an item, in their order. Raises BackendError when the judge's machine fails."""
-        made = self._decomposed(items, seed)
+        made = self.decompose(items, seed)
         return [_reward(traces, found) for traces, found in zip(self._traces(items, made, seed), made, strict=True)]
-
-    def traces(self, items: Sequence[RewardItem], seed: int = 0) -> list[list[Trace]]:
-        """The K traces of each item, in their order; none for an item that could not be decomposed."""
-        return self._traces(items, self._decomposed(items, seed), seed)
 
     async def score_async(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """`score` beside other work of an event loop."""
         return await asyncio.to_thread(self.score, items, seed)
 
-    def _decomposed(self, items: Sequence[RewardItem], seed: int) -> list[Decomposition]:
-        """The principles of each item as they came with it, or as they were made for a prompt that shows some."""
+    def lacks_principles(self, item: RewardItem) -> bool:
+        """Whether the prompt shows principles and the item has none."""
+        return self._traits.shows_principles and not item.principles
+
+    def decompose(self, items: Sequence[RewardItem], seed: int = 0) -> list[Decomposition]:
+        """The principles of each item as they came with it, or as they were made for a prompt that shows some.
+
+        Raises ConfigError where some are missing and nobody can make them, BackendError when the decomposer's machine fails.
+        """
         found = [Decomposition(item.principles or ()) for item in items]
-        missing = [index for index, known in enumerate(found) if not known.principles] if self._traits.shows_principles else []
+        missing = [index for index, item in enumerate(items) if self.lacks_principles(item)]
         if not missing:
             return found
         if self.decomposer is None:
@@ -135,7 +140,8 @@ class RewardModel:
 
 def _reward(traces: Sequence[Trace], made: Decomposition) -> Reward:
     if made.problem:
-        return Reward(None, 0, 0, reason=f"decomposition failed: {made.problem}", num_tokens=made.num_tokens, seconds=made.seconds)
+        reason = f"decomposition failed: {made.problem}"
+        return Reward(None, 0, 0, reason=reason, num_tokens=made.num_tokens, seconds=made.seconds, answer=made.answer)
     return mean_reward(traces, made.principles)
 
 
@@ -155,10 +161,11 @@ def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -
         num_traces=len(traces),
         rates=tuple(sum(column) / len(verdicts) for column in zip(*verdicts, strict=True)),
         reason=None if judgements else failures.most_common(1)[0][0] if failures else "no trace was made",
-        categories=tuple(principle.category for principle in principles) if verdicts else (),
+        principles=tuple(principles),
         num_tokens=sum(trace.num_tokens for trace in traces),
         seconds=sum(trace.seconds for trace in traces),
         scores=tuple(trace.outcome.score if isinstance(trace.outcome, Judgement) else None for trace in traces),
+        traces=tuple(traces),
     )
 
 

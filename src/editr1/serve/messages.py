@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from editr1.schema import CATEGORIES, MAX_SCORE, Principle, Reward
+from editr1.schema import MAX_SCORE, Principle, Reward
 
 MAX_ITEMS = 256  # ours: a training step's share of one rank; more belongs into several requests
 MAX_PRINCIPLES = 64
@@ -18,6 +17,15 @@ class Message(BaseModel):
     """A misspelt key is an error and not a default."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        """One error however many keys are unknown, and none of them repeated: a body may hold a million."""
+        unknown = len(value.keys() - cls.model_fields.keys()) if isinstance(value, dict) else 0
+        if unknown:
+            raise ValueError(f"{unknown} unknown key{'s' * (unknown > 1)}; known are {', '.join(cls.model_fields)}")
+        return value
 
 
 class Picture(Message):
@@ -88,27 +96,19 @@ class RewardResponse(Message):
     prompt: str
 
 
-def to_result(reward: Reward, questions: tuple[Principle, ...]) -> RewardResult:
+def to_result(reward: Reward) -> RewardResult:
     """The wire form of a reward. A judge that states no verdicts has no rates, and its principles then say nothing."""
-    rows = zip(questions, reward.rates, strict=True) if reward.rates else ()
+    rows = zip(reward.principles, reward.rates, strict=True) if reward.rates else ()
     return RewardResult(
         value=reward.value,
         reason=reward.reason,
-        categories=category_rates(reward),
+        categories=reward.category_means,
         principles=[PrincipleResult(question=asked.question, category=asked.category, rate=rate) for asked, rate in rows],
         num_valid=reward.num_valid,
         num_traces=reward.num_traces,
         tokens=reward.num_tokens,
         seconds=reward.seconds,
     )
-
-
-def category_rates(reward: Reward) -> dict[str, float]:
-    """Mean rate of the principles of each category, in [0, 1]; categories without principles are absent."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    for category, rate in zip(reward.categories, reward.rates, strict=True):
-        rates[category].append(rate)
-    return {category: sum(rates[category]) / len(rates[category]) for category in CATEGORIES if category in rates}
 
 
 def published_schema() -> dict[str, Any]:

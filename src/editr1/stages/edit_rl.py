@@ -1,4 +1,4 @@
-"""Flow-GRPO of an editor with the RRM as its only reward (paper, section 4).
+"""Train an editor by Flow-GRPO with the RRM as its only reward, into 09_editor (paper, section 4).
 
 02_principles + an editor + a judge -> 09_editor (LoRA or transformer, checkpoints, gallery). `train` below is the algorithm; its
 steps live in `editr1.flow`, its equations in `editr1.objectives`.
@@ -218,7 +218,7 @@ def record(
 
 def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
     """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
-    rows = principle_rates(edits, rewards)
+    rows = principle_rates(rewards)
     if rows:
         folder = run_.dir / FOLDER
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The last arrow of the loop: did each step help? Judges on held-out human pairs, the editor on held-out tasks.
+"""Did each step help? Judges on held-out human pairs, the editor on held-out tasks, into 10_metrics.jsonl.
 
 Judges are compared on the same pairs, editors on the same tasks with the same noise, so every gain is a paired difference
 with an interval that resamples whole tasks. The oracle is named by the recipe: only an evaluation may know the truth.
@@ -190,7 +190,7 @@ def _in_chunks(model: RewardModel, items: Sequence[RewardItem], seed: int, label
     with tqdm(total=len(items), desc=f"evaluate: {label}", unit="edit") as bar:
         for start in range(0, len(items), size):
             chunk = items[start : start + size]
-            traces += model.traces(chunk, seed=derive_seed(seed, "evaluate", start))
+            traces += [list(reward.traces) for reward in model.score(chunk, seed=derive_seed(seed, "evaluate", start))]
             bar.update(len(chunk))
     return traces
 

@@ -1,4 +1,4 @@
-"""Inspect: `04_traces` -> `05_inspections`, gold verdicts and one kept trace a quadruple (paper, section 3.1).
+"""Let an inspector write gold verdicts and keep one trace a candidate, into 05_inspections (paper, section 3.1).
 
 The inspector sees both images, the principles and the traces as hints, and writes a 0/1 with a reason for each principle.
 The selector is code (`judge.choose`). A second inspector, where configured, writes `05_second` with the same prompt; a

@@ -1,4 +1,4 @@
-"""Rationales: `07_pairs` -> `07_rationales`, traces that explain what people preferred (the idea of PARROT, restated).
+"""Write traces that explain what people preferred into 07_rationales, for SFT in place of GCPO (the idea of PARROT, restated).
 
 The other way to learn from pairs, to be compared with GCPO on the same ones. A writer that knows the answer writes traces for
 both edits; a pair is kept when the answer can be told from what was written, that is when a trace of the preferred edit scores

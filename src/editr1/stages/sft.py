@@ -1,4 +1,4 @@
-"""SFT-RRM: teach a vision-language model to write the traces that the inspector let pass (arXiv 2604.27505, section 3.1).
+"""Train SFT-RRM: a VLM learns to write the traces that the inspector let pass, into 06_rrm_sft (paper, section 3.1).
 
     02_principles 03_candidates 04_traces 05_inspections  ->  06_rrm_sft
 

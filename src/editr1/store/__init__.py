@@ -18,7 +18,7 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 
 from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
 from editr1.store.foreign import read_inside, read_table
-from editr1.store.images import ImageStore, decode_image
+from editr1.store.images import ImageStore
 from editr1.store.joins import held_out_share, is_held_out, preference_pairs, quadruples, with_inspections, with_traces
 from editr1.store.run import TABLES, Run
 
@@ -31,7 +31,6 @@ __all__ = [
     "Run",
     "StageCounts",
     "Work",
-    "decode_image",
     "held_out_share",
     "is_held_out",
     "preference_pairs",

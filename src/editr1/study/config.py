@@ -1,4 +1,4 @@
-"""What a matrix is: the section `bench` of a recipe.
+"""What a study is: the section `study` of a recipe.
 
 A cell is one reward model: a training stage (`sft` or `gcpo`), with the settings in which it differs from the recipe's section of
 that stage. All cells of a seed share a run directory and so its data and its held-out pairs.
@@ -72,7 +72,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Config:
-    """The matrix."""
+    """The study."""
 
     cells: dict[str, Cell]
     claims: tuple[Claim, ...] = ()
@@ -91,7 +91,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.cells or not self.seeds or self.jobs < 1:
-            raise ValueError("a matrix needs at least one cell, one seed and one job")
+            raise ValueError("a study needs at least one cell, one seed and one job")
         if DATA in self.cells:
             raise ValueError(f"{DATA!r} cannot be the name of a cell")
         used = {cell.after for cell in self.cells.values() if cell.after} | {name for step in self.comparisons for name in step}

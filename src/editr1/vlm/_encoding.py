@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from editr1.errors import ConfigError
+from editr1.pictures import to_rgb
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 
@@ -81,10 +82,11 @@ class _ImagePool:
         known = self._by_object.get(id(image))
         if known is not None:
             return known
-        content = (image.size, image.mode, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        shown = to_rgb(image)
+        content = (shown.size, hashlib.blake2b(shown.tobytes(), digest_size=16).digest())
         number = self._by_content.setdefault(content, len(self.images))
         if number == len(self.images):
-            self.images.append(image.convert("RGB"))
+            self.images.append(shown)
         self._by_object[id(image)] = number
         return number
 

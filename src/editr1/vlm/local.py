@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
+from editr1.generation import end_tokens, forbidden_tokens, plain_generation
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def build(
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load a vision-language checkpoint from {path!r}: {first_line}") from error
+    model.generation_config = plain_generation(model)  # a request says how it is drawn, a checkpoint's own penalties do not
     return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size)
 
 
@@ -109,8 +111,8 @@ class LocalVLM:
         tokenizer = self.processor.tokenizer
         sampler = RowSampler(
             [requests[index] for index in rows],
-            suppressed=self.suppressed_tokens(),
-            eos=self.end_tokens(),
+            suppressed=forbidden_tokens(self.model, self.processor),
+            eos=end_tokens(self.model, self.processor),
             pad=tokenizer.pad_token_id,
             device=device,
         )
@@ -138,24 +140,6 @@ class LocalVLM:
                 rows, prompt_of, texts, sampler.tokens, sampler.ended, sampler.top, strict=True
             )
         }
-
-    def end_tokens(self) -> list[int]:
-        """Tokens that end a reply."""
-        eos = self.model.generation_config.eos_token_id
-        found = eos if isinstance(eos, list) else [eos]
-        return [token for token in (*found, self.processor.tokenizer.eos_token_id) if token is not None]
-
-    def suppressed_tokens(self) -> list[int]:
-        """Tokens that a reply cannot contain: pictures, videos and every other control token that does not end it.
-
-        Whoever computes log-probabilities of replies must leave out the same tokens.
-        """
-        config = self.model.config
-        names = ("image_token_id", "video_token_id", "image_token_index", "vision_start_token_id", "vision_end_token_id")
-        vision = [getattr(config, name, None) for name in names]
-        special = [*self.processor.tokenizer.all_special_ids, *vision]
-        size = self.model.get_output_embeddings().weight.shape[0]
-        return sorted({token for token in special if token is not None and 0 <= token < size} - set(self.end_tokens()))
 
     def _tells_positions(self) -> bool:
         """Whether the model is of the line that `decode_shared` serves."""

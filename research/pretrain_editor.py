@@ -2,12 +2,13 @@
 
     v_target = eps - x_0,   x_sigma = (1 - sigma) x_0 + sigma eps,   loss = mean (v - v_target)^2
 
-Command: `editr1 pretrain-world editor`. The result is meant to be flawed: Flow-GRPO needs something left to win.
+Command: `python -m research.pretrain_world editor`. The result is meant to be flawed: Flow-GRPO needs something left to win.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from editr1.training.optimizers import muon_adamw
 from editr1.world.codec import CHANNELS, NUM_PATCHES, Codec, fit
 from editr1.world.edits import KINDS, apply_all, instruction, random_edits
-from editr1.world.optim import build_optimizers, cosine_after_hold
 from editr1.world.render import draw
 from editr1.world.scene import Scene, pick, random_scene
 from editr1.world.tiny_editor import TinyEditor, new_transformer, predict_velocity, word_rows
@@ -54,6 +55,13 @@ def _batch(rng: np.random.Generator, config: Config, codec: Codec) -> tuple[torc
     return torch.from_numpy(source), torch.from_numpy(target), word_rows([text for _, _, text in examples])
 
 
+def cosine_after_hold(progress: float, step: int, warmup_steps: int = 40, hold: float = 0.4, floor: float = 0.03) -> float:
+    """Learning-rate factor in (0, 1]: linear warm-up by steps, constant until `hold` of the run, cosine to `floor`."""
+    warm = min(1.0, (step + 1) / warmup_steps)
+    fall = max(0.0, (progress - hold) / (1 - hold))
+    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0))))
+
+
 def run(config: Config, out: Path) -> None:
     """Train for `config.steps`, writing the weights every 400 steps and a line of log every 50."""
     torch.manual_seed(config.seed)
@@ -62,7 +70,8 @@ def run(config: Config, out: Path) -> None:
     transformer = new_transformer()
     editor = TinyEditor(transformer, codec)
     transformer.train()
-    optimizers = build_optimizers(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
+    optimizer = muon_adamw(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine_after_hold((done + 1) / config.steps, done + 1))
     out.mkdir(parents=True, exist_ok=True)
     log = (out / "training_log.jsonl").open("w")
     start, losses = time.monotonic(), []
@@ -72,14 +81,11 @@ def run(config: Config, out: Path) -> None:
         sigma = torch.rand(config.batch)
         x = (1 - sigma[:, None, None]) * target + sigma[:, None, None] * noise
         loss = (predict_velocity(transformer, x, sigma, source, words) - (noise - target)).square().mean()
-        for optimizer, base in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = base * cosine_after_hold(step / config.steps, step)
-            optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        for optimizer, _ in optimizers:
-            optimizer.step()
+        optimizer.step()
+        schedule.step()
         losses.append(loss.item())
         if step % 50 == 0:
             row = {"step": step, "minutes": round((time.monotonic() - start) / 60, 2), "loss": round(float(np.mean(losses[-50:])), 5)}

@@ -1,6 +1,6 @@
 """How much of a judge's reward an editor can learn from, for several ways to make advantages of the same edits.
 
-    python benchmarks/reward_signal.py --run runs/demo --groups 120
+    python -m research.reward_signal --run runs/demo --groups 120
 
 The shipped editor draws groups with the recipe's noise; the SFT-RRM and the RL-RRM of the run score them, with sampled and with expected
 scores, as means of one to four traces. Printed is the correlation, over all edits, of the advantage with the oracle's score (and
@@ -20,7 +20,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from editor_evidence import NAMES, ORACLE, REWARDS, judge_options
 from PIL import Image
 
 from editr1.config import create, fill_in, load_recipe, section
@@ -35,6 +34,7 @@ from editr1.objectives.advantages import AdvantageStd, group_advantages
 from editr1.schema import Trace
 from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run
+from research.editor_evidence import NAMES, ORACLE, REWARDS, judge_options
 
 JUDGES = ("rl", "sft")
 NUM_TRACES = (1, 2, 4)
@@ -74,10 +74,10 @@ def draw_groups(config: Config, tasks: Sequence[Context], num_groups: int) -> li
     return edits
 
 
-def judge(model: RewardModel, edits: Sequence[Edit]) -> list[list[Trace]]:
+def judge(model: RewardModel, edits: Sequence[Edit]) -> list[Sequence[Trace]]:
     """The traces of every edit."""
     items = [RewardItem(c.source(), image, c.task.instruction, c.principles, f"{c.id}-{i}") for i, (c, image) in enumerate(edits)]
-    return [traces for begin in range(0, len(items), BATCH) for traces in model.traces(items[begin : begin + BATCH], seed=0)]
+    return [reward.traces for begin in range(0, len(items), BATCH) for reward in model.score(items[begin : begin + BATCH], seed=0)]
 
 
 def correlation(advantage_CG: torch.Tensor, truth_CG: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""A matrix as a command: what a recipe may say, in which order cells run, and that a second call has nothing left to do."""
+"""A study as a command: what a recipe may say, in which order cells run, and that a second call has nothing left to do."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def recipe(tmp_path: Path) -> Path:
     machine = {"micro_batch": 2, "activation_checkpointing": False, "trackers": [], "progress": False}
     data["sft"] = {"model": str(verifier), "steps": 1, "batch_size": 2, "held_out_share": 0.25, "machine": machine}
     data["gcpo"] = {"steps": 1, "pairs_per_step": 1, "num_traces": 2, "generation": {"max_tokens": 6}, "machine": machine}
-    data["bench"] = {
+    data["study"] = {
         "seeds": [0, 1],
         "per_seed": ["tasks.source.options.seed=3{seed}"],
         "judging": {"num_pairs": 4, "num_traces": 2, "max_tokens": 6},
@@ -133,9 +133,9 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_matrix_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "runs"
-    arguments = ["bench", str(recipe), "--run", str(run), "--jobs", "1", "--seeds", "0"]
+    arguments = ["study", str(recipe), "--run", str(run), "--jobs", "1", "--seeds", "0"]
     assert main([*arguments, "--dry-run"]) == 0
     assert "3 cells left" in capsys.readouterr().out
     assert main([*arguments, "--cells", "direct"]) == 0
@@ -160,9 +160,9 @@ def test_a_matrix_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path,
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_matrix_that_was_killed_goes_on_and_ends_with_the_same_answers(tmp_path: Path, recipe: Path) -> None:
+def test_a_study_that_was_killed_goes_on_and_ends_with_the_same_answers(tmp_path: Path, recipe: Path) -> None:
     """SIGKILL after the first cell's training; then two processes share what is left."""
-    arguments = ["bench", str(recipe), "--seeds", "1"]
+    arguments = ["study", str(recipe), "--seeds", "1"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-m", "editr1.cli", *arguments, "--run", str(killed), "--jobs", "1"], env=environment)

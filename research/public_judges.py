@@ -2,7 +2,7 @@
 
     git clone https://github.com/TIGER-AI-Lab/VIEScore PUBLIC/VIEScore
     git clone https://github.com/TIGER-AI-Lab/GenAI-Bench PUBLIC/GenAI-Bench
-    python benchmarks/public_judges.py PUBLIC --out docs/results/public_judges.md
+    python -m research.public_judges PUBLIC --out docs/results/public_judges.md
 
 Takes every folder `_answers/<results>` (or `answers/<results>`) of VIEScore's layout and every GenAI-Bench `pairwise.json` of image
 editing below the folder. The last line is one JSON object: how many published figures the raw files give to every printed digit.
@@ -43,7 +43,7 @@ GENAI_PUBLISHED = {
 GENAI_FOLDERS = ("image_edition", "genai_bench")
 HEAD = """# Judges whose raw answers are public
 
-Made by `python benchmarks/public_judges.py PUBLIC --out docs/results/public_judges.md` from the public VIEScore raw files
+Made by `python -m research.public_judges PUBLIC --out docs/results/public_judges.md` from the public VIEScore raw files
 (TIGER-AI-Lab/VIEScore) and GenAI-Bench raw files (TIGER-AI-Lab/GenAI-Bench). No model is asked. All figures in percent, brackets are
 95 % intervals; protocols are explained in [Benchmarks and judges](../benchmarks.md).
 """

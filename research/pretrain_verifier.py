@@ -1,9 +1,9 @@
-"""Pretrains the embedded verifier on the lessons of `lessons.py`, the stand-in for a pretrained Qwen2.5-VL.
+"""Pretrains the embedded verifier on lessons of looking and verifying, the stand-in for a pretrained Qwen2.5-VL.
 
 First looking alone, then looking and verifying mixed. A share of the pictures comes from the embedded editor while it
 was itself still learning: a judge that has only ever seen clean drawings fails on real outputs.
 
-Command: `editr1 pretrain-world verifier`; with `--size small` a shallower verifier (the "3B" beside the "7B"), which
+Command: `python -m research.pretrain_world verifier`; with `--size small` a shallower verifier (the "3B" beside the "7B"), which
 inherits layers of the whole one and is then trained on: what a fresh one learns in an hour, a pruned one has after minutes
 (Muralidharan et al., arXiv 2407.14679).
 """
@@ -22,11 +22,13 @@ import torch
 from PIL import Image
 
 from editr1.editors.base import EditRequest
-from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair, verify
-from editr1.world.optim import build_optimizers, cosine_after_hold
+from editr1.training.optimizers import LOOKUPS, muon_adamw
+from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
 from editr1.world.render import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor
 from editr1.world.tiny_vlm import NUM_IMAGE_TOKENS, new_model, new_processor, new_tokenizer
+from research.lessons import verify
+from research.pretrain_editor import cosine_after_hold
 
 _PICTURE = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>"
 _MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)  # the processor's own constants
@@ -190,7 +192,8 @@ def run(config: Config, out: Path, editor_path: Path | None, init: Path | None =
     processor, batcher, editor = new_processor(), Batcher(), EditorPictures(editor_path)
     for layer in model.model.language_model.layers:
         layer.compile(dynamic=True)  # with bfloat16 products a third faster on a CPU
-    optimizers = build_optimizers(model, config.lr_matrices, config.lr_rest, r"embed_tokens|lm_head|patch_embed")
+    optimizer = muon_adamw(model, config.lr_matrices, config.lr_rest, LOOKUPS)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine_after_hold((done + 1) / config.steps, done + 1))
     out.mkdir(parents=True, exist_ok=True)
     log = (out / "training_log.jsonl").open("a")
     start, losses = time.monotonic(), []
@@ -200,14 +203,11 @@ def run(config: Config, out: Path, editor_path: Path | None, init: Path | None =
             editor.refresh(rng)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**batcher(_lessons(rng, config, progress, editor))).loss
-        for optimizer, base in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = base * cosine_after_hold(progress, step)
-            optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, _ in optimizers:
-            optimizer.step()
+        optimizer.step()
+        schedule.step()
         losses.append(loss.item())
         if step % 50 == 0:
             row = {"step": step, "minutes": round((time.monotonic() - start) / 60, 2), "loss": round(float(np.mean(losses[-50:])), 5)}

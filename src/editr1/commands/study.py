@@ -1,4 +1,9 @@
-"""`editr1 bench RECIPE.yaml`: a matrix of reward models, trained, judged and compared."""
+"""Train several reward models that differ in one thing each, judge them on the same pairs, and say which claims hold.
+
+    editr1 study recipes/evidence.yaml --run runs/evidence --cells tv,tv_gcpo --seeds 0
+
+The recipe's section `study` names cells and claims. A stopped study continues; `--table only` shows what is finished.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +23,21 @@ from editr1.study.schedule import Task, estimate, run_all, tasks_left
 from editr1.study.table import build
 
 
-def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
-    """What only a matrix takes."""
-    group = parser.add_argument_group("matrix", "when NAME is a recipe with a section `bench`")
-    group.add_argument("--cells", default="", metavar="A,B", help="only these cells, with those that they start from")
-    group.add_argument("--seeds", default="", metavar="0,1", help="only these seeds")
-    group.add_argument("--jobs", type=int, metavar="N", help="cells at once (default: the recipe's); 1 runs them in this process")
-    group.add_argument("--out", type=Path, metavar="STEM", help="where STEM.json and STEM.md go (default: in the run directory)")
-    group.add_argument("--table", choices=("also", "only", "none"), default="also", help="only: train nothing, show what is finished")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file with a section `study`")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="where the cells live, made when missing")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as sft.steps=100; repeatable")
+    parser.add_argument("--cells", default="", metavar="A,B", help="only these cells, with those that they start from")
+    parser.add_argument("--seeds", default="", metavar="0,1", help="only these seeds")
+    parser.add_argument("--jobs", type=int, metavar="N", help="cells at once (default: the recipe's); 1 runs them in this process")
+    parser.add_argument("--out", type=Path, metavar="STEM", help="where STEM.json and STEM.md go (default: in the run directory)")
+    parser.add_argument("--table", choices=("also", "only", "none"), default="also", help="only: train nothing, show what is finished")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
 
 
-def run_matrix(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     """Trains and judges what is left, writes the table, and prints one JSON line a claim and a last one for all."""
-    if args.run is None:
-        raise ConfigError("give --run DIR: the cells of a matrix live there")
-    place = Place(Path(args.name), tuple(args.set), args.run)
+    place = Place(args.recipe, tuple(args.set), args.run)
     config = place.config()
     cells = config.chosen([name for name in args.cells.split(",") if name and name != DATA])
     seeds = _seeds(args.seeds, config)
@@ -60,7 +65,7 @@ def _do(place: Place, config: Config, tasks: list[Task], jobs: int) -> None:
 def _command(place: Place, task: Task) -> list[str]:
     """This command for one task alone."""
     overrides = [argument for text in place.overrides for argument in ("--set", text)]
-    head = [sys.executable, "-m", "editr1.cli", "bench", str(place.recipe), "--run", str(place.root), "--jobs", "1"]
+    head = [sys.executable, "-m", "editr1.cli", "study", str(place.recipe), "--run", str(place.root), "--jobs", "1"]
     return [*head, "--seeds", str(task.seed), "--cells", task.cell, *overrides, "--table", "none"]
 
 

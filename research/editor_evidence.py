@@ -1,7 +1,7 @@
 """Does the better verifier make the better editor? Editor RL on the embedded world with three rewards and several seeds.
 
     editr1 demo --run runs/demo                                     # or the stages up to gcpo: 02_principles, 06_rrm_sft, 08_rrm_gcpo
-    python benchmarks/editor_evidence.py --run runs/demo --workers 2
+    python -m research.editor_evidence --run runs/demo --workers 2
 
 A cell is one (reward, seed): `edit-rl` from the shipped editor with the settings of the embedded recipe, and then the oracle's
 score and success of its edits on held-out tasks, the same tasks and noise for every cell and for the editor before training.
@@ -198,7 +198,8 @@ def run_all(cells: Sequence[Cell], args: argparse.Namespace) -> None:
 def command(cell: Cell, args: argparse.Namespace, core: int) -> list[str]:
     """This file again, for one cell."""
     seed = "" if cell.seed is None else str(cell.seed)
-    parts = [sys.executable, __file__, "--run", str(args.run), "--cells", str(args.cells), "--config", str(args.config)]
+    parts = [sys.executable, "-m", "research.editor_evidence"]
+    parts += ["--run", str(args.run), "--cells", str(args.cells), "--config", str(args.config)]
     parts += ["--tasks", str(args.tasks), "--iterations", str(args.iterations), "--cell", cell.reward, seed, str(core)]
     return parts + [part for override in args.set for part in ("--set", override)]
 

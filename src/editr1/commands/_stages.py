@@ -1,8 +1,12 @@
-"""What all stage commands share: the recipe, the run directory, overrides, the dry run and the closing line."""
+"""A command of every stage: the recipe, the run directory, overrides, the dry run and the closing line.
+
+A stage's docstring is the command's help; it is read from the file, since importing some stages loads model libraries.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import sys
@@ -16,15 +20,38 @@ from editr1.config import available, fill_in, load_recipe, section, to_plain
 ENGINES = ("local", "ray")
 
 
-def add_stage_arguments(parser: argparse.ArgumentParser, engine: bool = False) -> None:
-    """The options of every stage; `engine` adds the choice of where a data stage runs."""
+class StageCommand:
+    """What the command line shows and runs of one stage, as a file of `commands/` would say it."""
+
+    def __init__(self, name: str, tree: ast.Module) -> None:
+        self.name = name
+        self.__doc__ = ast.get_docstring(tree)
+        own = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
+        self.has_engine = any(isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "engine" for c in own for node in c.body)
+        """Whether its settings choose where it runs, as those of all data stages do."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_stage_arguments(parser, self.has_engine)
+
+    def main(self, args: argparse.Namespace) -> int:
+        return run_stage(self.name, args)
+
+
+def stage_commands() -> list[StageCommand]:
+    """One command a file of `stages/`; none is imported."""
+    folder = Path(editr1.__file__).parent / "stages"
+    return [StageCommand(name, ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) for name in available("stages")]
+
+
+def add_stage_arguments(parser: argparse.ArgumentParser, has_engine: bool) -> None:
+    """The options of every stage, and the choice of where a data stage runs."""
     parser.add_argument("--config", type=Path, required=True, metavar="RECIPE", help="YAML file; its section of this name is read")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory, made when missing")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
-    if engine:
+    if has_engine:
         parser.add_argument("--engine", choices=ENGINES, help="where the stage runs (default: the recipe's, local)")
 
 

@@ -1,0 +1,141 @@
+"""Where a computation runs and in which numbers: attention kernels, TF32, processes, devices, sharding, compilation.
+
+Everything that trains or generates with weights of its own asks here: edit-rl, sft, gcpo, local scoring, the served judge.
+
+    prepare(placement)              before the first forward
+    make_accelerator(placement)     before any model: it decides this process' device
+    local_device()                  where a judge or an editor of this process lives
+    shard(...), compile_blocks(...) for models that are too large, or too slow
+
+No torch at import: recipes are checked before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from editr1.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+ATTENTION = ("flash", "efficient", "math", "cudnn")
+"""Kernels of torch's scaled_dot_product_attention."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a computation is laid out on its machines. Nothing here changes what is computed, but for rounding."""
+
+    attention: tuple[str, ...] = ("flash", "efficient", "math")
+    """Attention kernels that torch may choose from. ours: without `cudnn`, torch's first choice on Hopper and later: its backward dies on
+    an H100 ("mha_graph.execute(...).is_good()", pytorch#190321), and on a B200 it silently corrupts what is generated (pytorch#193893)."""
+    tf32: bool = True
+    """Products of float32 matrices in TF32 on a GPU: 10 bits of mantissa, more than the bfloat16 around them. Step arithmetic,
+    log-densities and losses hold no matrix product and stay float32."""
+    compile: bool = False
+    """torch.compile of the repeated blocks, one graph for all of them, static shapes: minutes at the first batch of each shape."""
+    timeout_minutes: float = 120.0
+    """How long a process waits for the others. ours: torch gives up after 10 minutes, a busy judge can keep one process longer."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.attention) - set(ATTENTION)):
+            raise ValueError(f"unknown attention kernel {unknown[0]!r}; expected some of {', '.join(ATTENTION)}")
+        if not self.attention:
+            raise ValueError(f"attention names no kernel; expected some of {', '.join(ATTENTION)}")
+        if self.timeout_minutes <= 0:
+            raise ValueError(f"timeout_minutes is {self.timeout_minutes}, expected a positive number")
+
+
+def prepare(placement: Placement) -> None:
+    """Sets torch's attention kernels and matrix precision for this process."""
+    import torch
+
+    kernels = torch.backends.cuda
+    kernels.enable_flash_sdp("flash" in placement.attention)
+    kernels.enable_mem_efficient_sdp("efficient" in placement.attention)
+    kernels.enable_math_sdp("math" in placement.attention)
+    kernels.enable_cudnn_sdp("cudnn" in placement.attention)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high" if placement.tf32 else "highest")
+
+
+def make_accelerator(placement: Placement, **options: Any) -> Any:
+    """accelerate's Accelerator with a process group that waits as long as `placement` says. Prepares this process too.
+
+    Raises ConfigError when the launcher started more processes than have found each other: each would train alone.
+    """
+    import torch
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    prepare(placement)
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=placement.timeout_minutes))
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience], **options)
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise ConfigError(
+            f"the launcher set WORLD_SIZE={expected} but {accelerator.num_processes} process(es) joined: start with `torchrun "
+            "--nproc_per_node N -m -- editr1.cli ...`, and unset ACCELERATE_USE_CPU on machines with GPUs"
+        )
+    return accelerator
+
+
+def local_device() -> torch.device:
+    """This process' own device: the accelerator's once there is one, else the one that the launcher's LOCAL_RANK names.
+
+    Never makes a process group, so that it can be asked before `make_accelerator` as well.
+    """
+    import torch
+    from accelerate.state import PartialState
+
+    if PartialState._shared_state:
+        return torch.device(PartialState().device)
+    if not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return torch.device("cpu")
+    kind = torch.accelerator.current_accelerator()
+    assert kind is not None
+    return torch.device(kind.type, int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count())
+
+
+def shard(model: Any, blocks: Iterable[Any], device: torch.device, num_processes: int, ignored: Iterable[Any] = ()) -> None:
+    """FSDP2: each process keeps a part of every weight, gathered block by block when it is used; nothing to do for one process.
+
+    `ignored` parameters stay whole on each process, on `device`. All processes must then make the same forwards. Weights may still lie
+    on the CPU: a block reaches the device only once it has been cut. Source: torch.distributed.fsdp.fully_shard.
+    """
+    if num_processes == 1:
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh, kept = init_device_mesh(device.type, (num_processes,)), set(ignored)
+    for parameter in kept:
+        parameter.data = parameter.data.to(device)
+    for module in [*blocks, model]:
+        fully_shard(module, mesh=mesh, ignored_params=kept)
+
+
+def repeated_blocks(model: Any) -> list[Any]:
+    """The blocks that a diffusers or transformers model repeats, by the class names that it must not split."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def compile_blocks(model: Any) -> None:
+    """torch.compile of the repeated blocks in place: one graph a class, compiled anew for every shape.
+
+    Raises ConfigError for a model that names no repeated block.
+    """
+    import torch
+
+    blocks = repeated_blocks(model)
+    if not blocks:
+        raise ConfigError(f"{type(model).__name__} names no repeated blocks (_no_split_modules), so there is nothing to compile by parts")
+    # with and without gradient, with and without LoRA, a row or a group: more variants than torch's limit of 8
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for block in blocks:
+        block.compile(dynamic=False)

@@ -1,0 +1,107 @@
+"""One room for attention kernels, precision, processes and devices."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from editr1 import placement
+from editr1.placement import Placement, local_device, make_accelerator, prepare, repeated_blocks
+
+
+@pytest.fixture
+def kernels():
+    """Puts torch's process-wide switches back."""
+    names = ("flash", "mem_efficient", "math", "cudnn")
+    before = {name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in names}
+    precision = torch.get_float32_matmul_precision()
+    yield lambda: {name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in names}
+    for name, value in before.items():
+        getattr(torch.backends.cuda, f"enable_{name}_sdp")(value)
+    torch.set_float32_matmul_precision(precision)
+
+
+def test_cudnns_attention_is_off_unless_it_is_asked_for(kernels):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    prepare(Placement())
+    assert kernels() == {"flash": True, "mem_efficient": True, "math": True, "cudnn": False}
+    prepare(Placement(attention=("cudnn", "math")))
+    assert kernels() == {"flash": False, "mem_efficient": False, "math": True, "cudnn": True}
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.parametrize(("tf32", "precision"), [(True, "high"), (False, "highest")])
+def test_tf32_is_for_gpus_alone(kernels, monkeypatch, cuda, tf32, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    torch.set_float32_matmul_precision("medium")
+    prepare(Placement(tf32=tf32))
+    assert torch.get_float32_matmul_precision() == (precision if cuda else "medium")
+
+
+@pytest.mark.parametrize("settings", [{"attention": ("fast",)}, {"attention": ()}, {"timeout_minutes": 0}])
+def test_impossible_placements_are_refused(settings):
+    with pytest.raises(ValueError, match=r"attention|timeout_minutes"):
+        Placement(**settings)
+
+
+def test_the_process_group_outlasts_a_slow_judge(kernels, monkeypatch):
+    seen = {}
+
+    class Fake:
+        num_processes = 1
+
+        def __init__(self, **options):
+            seen.update(options)
+
+    monkeypatch.setattr("accelerate.Accelerator", Fake)
+    make_accelerator(Placement(timeout_minutes=45.0), project_dir="x")
+    (handler,) = seen["kwargs_handlers"]
+    assert handler.timeout.total_seconds() == 45 * 60
+    assert seen["project_dir"] == "x"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(placement.ConfigError, match="joined"):
+        make_accelerator(Placement())
+
+
+def ask_device(**environment):
+    """local_device() of a fresh process that believes in 4 GPUs."""
+    code = (
+        "import os, torch\n"
+        "torch.accelerator.is_available = lambda: True\n"
+        "torch.accelerator.current_accelerator = lambda *a, **k: torch.device('cuda')\n"
+        "torch.accelerator.device_count = lambda: 4\n"
+        "from editr1.placement import local_device\n"
+        "print(local_device(), torch.distributed.is_initialized())"
+    )
+    import os
+
+    env = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "ACCELERATE_USE_CPU")} | environment
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_each_process_has_a_device_of_its_own_before_and_after_the_process_group(monkeypatch):
+    assert ask_device(LOCAL_RANK="3") == ["cuda:3", "False"]
+    assert ask_device() == ["cuda:0", "False"]
+    assert ask_device(LOCAL_RANK="1", ACCELERATE_USE_CPU="true") == ["cpu", "False"]
+    monkeypatch.setattr("accelerate.state.PartialState._shared_state", {"device": torch.device("cuda:2")})
+    monkeypatch.setattr("accelerate.state.PartialState.__init__", lambda self: self.__dict__.update(device=torch.device("cuda:2")))
+    assert str(local_device()) == "cuda:2"
+
+
+def test_compiling_by_blocks_needs_blocks():
+    with pytest.raises(placement.ConfigError, match="repeated blocks"):
+        placement.compile_blocks(torch.nn.Linear(2, 2))
+
+
+def test_every_block_is_compiled_alone(monkeypatch):
+    class Block(torch.nn.Linear):
+        pass
+
+    model = torch.nn.Sequential(Block(2, 2), torch.nn.ReLU(), Block(2, 2))
+    model._no_split_modules = ["Block"]
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append((self, options)))
+    placement.compile_blocks(model)
+    assert repeated_blocks(model) == [model[0], model[2]]
+    assert asked == [(model[0], {"dynamic": False}), (model[2], {"dynamic": False})]

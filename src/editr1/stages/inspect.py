@@ -99,7 +99,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     if config.second is not None:
         settings |= store.inputs(SECOND_TABLE)
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
-    accuracies = annotator_accuracies(store, config.second is not None, config.seed)
+    accuracies = annotator_accuracies(store, config.second is not None)
     store.write_json(f"{TABLE}/annotators.json", json.loads(to_json(accuracies)))
     if config.second is not None:
         store.write_json(f"{TABLE}/agreement.json", inspector_agreement(accuracies))
@@ -192,7 +192,7 @@ def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection
     return inspection
 
 
-def annotator_accuracies(store: Run, with_second: bool, seed: int) -> AnnotatorAccuracies:
+def annotator_accuracies(store: Run, with_second: bool) -> AnnotatorAccuracies:
     """Every annotator of the pool, and the second inspector, against the inspector's gold; one pass over the tables."""
     count = AnnotatorCount()
     inspections = store.read(TABLE)
@@ -205,7 +205,7 @@ def annotator_accuracies(store: Run, with_second: bool, seed: int) -> AnnotatorA
         count.add_traces(quadruple.task.id, quadruple.principles, gold_here, case.traces)
         if case.second is not None:
             count.add(SECOND_NAME, quadruple.task.id, quadruple.principles, gold_here, case.second)
-    return count.result(seed)
+    return count.result()
 
 
 def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
+from editr1.generation import template_settings
 from editr1.pictures import encode_picture
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
 
@@ -42,6 +43,7 @@ def build(
     token_limit_field: str = "max_tokens",
     omit: Sequence[str] = (),
     extra_body: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
 ) -> VLM:
     """A VLM behind an endpoint. Nothing is sent yet. Raises ConfigError for options that cannot work.
 
@@ -55,7 +57,8 @@ def build(
         image_format: `png` (exact) or `jpeg` (smaller).
         token_limit_field: `max_tokens`, or `max_completion_tokens` for models that insist.
         omit: fields that this endpoint refuses, among temperature, top_p, seed, max_tokens.
-        extra_body: further fields, such as vLLM's `chat_template_kwargs`.
+        extra_body: further fields.
+        thinking: `enable_thinking` of the chat template, where the server has vLLM's field `chat_template_kwargs`. None = its default.
     """
     if image_format not in ("png", "jpeg"):
         raise ConfigError(f"image_format {image_format!r} is unknown; expected png or jpeg")
@@ -64,7 +67,10 @@ def build(
     if max_concurrency < 1:
         raise ConfigError("max_concurrency must be at least 1")
     endpoint = connect(model, base_url, api_key, timeout, max_attempts)
-    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), dict(extra_body or {}))
+    extra = dict(extra_body or {})
+    if thinking is not None:
+        extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template_settings(thinking)}
+    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra)
 
 
 class OpenAIVLM:

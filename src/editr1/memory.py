@@ -1,11 +1,11 @@
 """How much memory of a card training takes, by part, and how long it takes: arithmetic on a model's sizes, before any weight is loaded.
 
 A stage with `memory(config, run_dir) -> Memory | None` has its dry run print it, and `--gpu-memory 80GiB` refuse what does not fit.
-Checked against measured peaks (FLUX.1-Kontext 47.5 and 61.9 GiB, Qwen-Image-Edit 49.2 GiB: within 15 %) and against the tensors of tiny models.
+Checked against measured peaks (FLUX.1-Kontext 47.5 and 61.9 GiB, Qwen-Image-Edit 49.2 GiB: within 15 %) and tensors of tiny models.
 
-Sources: AdamW keeps two moments in float32 beside float32 weights and gradients, 16 bytes a trained parameter (arXiv 1910.02054, section 3);
-a block keeps about 34 bytes a token and unit of width in 16-bit numbers, and its input alone, 2 bytes, when it is recomputed in the backward
-pass (arXiv 2205.05198, section 4, without the attention map, which no kernel of today stores).
+Sources: AdamW keeps two moments in float32 beside float32 weights and gradients, 16 bytes a trained parameter (arXiv 1910.02054,
+section 3); a block keeps about 34 bytes a token and unit of width in 16-bit numbers, and its input alone, 2 bytes, when it is recomputed
+in the backward pass (arXiv 2205.05198, section 4, without the attention map, which no kernel of today stores).
 """
 
 from __future__ import annotations
@@ -73,10 +73,8 @@ class Memory:
         return sum(dataclasses.astuple(self))
 
     def __str__(self) -> str:
-        parts = [
-            f"{field.name.replace('_', ' ')} {value:.1f}" for field in dataclasses.fields(self) if (value := getattr(self, field.name))
-        ]
-        return f"{' + '.join(parts)} = {self.total:.1f} GiB a card"
+        sizes = {field.name.replace("_", " "): getattr(self, field.name) for field in dataclasses.fields(self)}
+        return f"{' + '.join(f'{name} {size:.1f}' for name, size in sizes.items() if size)} = {self.total:.1f} GiB a card"
 
 
 def this_launch() -> Layout:
@@ -132,6 +130,6 @@ def check(memory: Memory, card: float) -> None:
     if memory.total > 0.95 * card:
         largest = max(dataclasses.fields(memory), key=lambda field: float(getattr(memory, field.name))).name
         raise ConfigError(
-            f"this takes {memory}, more than {card:.0f} GiB hold; the largest part is {largest.replace('_', ' ')}. Shard it over more cards "
-            "(recipes/accelerate), train adapters (trained.lora_rank), or lower machine.micro_batch"
+            f"this takes {memory}, more than {card:.0f} GiB hold; the largest part is {largest.replace('_', ' ')}. Shard it over more "
+            "cards (recipes/accelerate), train adapters (trained.lora_rank), or lower machine.micro_batch"
         )

@@ -80,6 +80,12 @@ def inspect_image(data: bytes, where: str = "image") -> tuple[Image.Image, str]:
     return _upright_rgb(opened, turn, where), kind
 
 
+def announced_pixels(data: bytes, where: str = "image") -> int:
+    """How many pixels a file's header says it has, before any is decoded. Raises DataError where it has no readable header."""
+    width, height = _open(data, kind_of(data), where)[0].size
+    return width * height
+
+
 def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
     try:

@@ -28,6 +28,7 @@ from PIL import Image
 
 from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
+from editr1.generation import template_settings
 from editr1.pictures import encode_picture
 from editr1.vlm._trace_check import TraceCheck
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
@@ -51,6 +52,7 @@ def build(
     token_limit_field: str = "max_tokens",
     omit: Sequence[str] = (),
     extra_body: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
     sampler: Literal["auto", "vllm", "plain"] = "auto",
     check_traces: bool = True,
 ) -> VLM:
@@ -66,7 +68,8 @@ def build(
         image_format: `png` (exact) or `jpeg` (smaller).
         token_limit_field: `max_tokens`, or `max_completion_tokens` for models that insist.
         omit: fields that this endpoint refuses, among temperature, top_p, seed, max_tokens.
-        extra_body: further fields, such as vLLM's `chat_template_kwargs`.
+        extra_body: further fields.
+        thinking: `enable_thinking` of the chat template, where the server has vLLM's field `chat_template_kwargs`. None = its default.
         sampler: `vllm` says in every request that nothing but temperature and top_p cuts the distribution (top_k -1, repetition_penalty
             1), which vLLM and SGLang would otherwise take from the checkpoint's generation_config.json; `plain` leaves both fields out,
             for vendors that refuse them; `auto` asks the server's list of models, once, whether it is vLLM or SGLang.
@@ -81,7 +84,10 @@ def build(
     if sampler not in ("auto", "vllm", "plain"):
         raise ConfigError(f"sampler {sampler!r} is unknown; expected auto, vllm or plain")
     endpoint = connect(model, base_url, api_key, timeout, max_attempts)
-    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), dict(extra_body or {}), sampler, check_traces)
+    extra = dict(extra_body or {})
+    if thinking is not None:
+        extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template_settings(thinking)}
+    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra, sampler, check_traces)
 
 
 class OpenAIVLM:

@@ -154,8 +154,8 @@ class Judgement:
         return sum(self.verdicts) / len(self.verdicts) if self.verdicts else math.nan
 
 
-FailureCode = Literal["NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED"]
-FAILURE_CODES: tuple[FailureCode, ...] = ("NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED")
+FailureCode = Literal["NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED", "AMBIGUOUS", "WITHDRAWN", "CONTRADICTORY"]
+FAILURE_CODES: tuple[FailureCode, ...] = typing.get_args(FailureCode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HOW_TO = ROOT / "docs" / "how_to"
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / name / "README.md" for name in ("benchmarks", "research")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 SHELL = ("", "bash", "sh")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 _FILE = re.compile(r"# (\w+\.(?:py|yaml))\n")

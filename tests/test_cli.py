@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from editr1.cli import main
+from editr1.cli import command_names, main
+from editr1.config import available
 
 RECIPE = Path(__file__).parent / "stages" / "data_loop.yaml"
 
@@ -72,7 +76,7 @@ def test_a_run_of_another_version_and_a_missing_recipe_are_named(capsys: pytest.
     (run_dir / "env.json").write_text(json.dumps({"schema": 0}))
     code, _, err = run(capsys, "decompose", "--config", RECIPE, "--run", run_dir)
     assert (code, err.count("\n")) == (2, 1)
-    assert "schema version 0, this program reads 1" in err
+    assert "schema version 0, this program reads 2" in err
     code, _, err = run(capsys, "tasks", "--config", tmp_path / "none.yaml", "--run", run_dir)
     assert (code, err.count("\n")) == (2, 1)
 
@@ -84,3 +88,37 @@ def test_an_unfinished_stage_is_not_mistaken_for_a_small_one(capsys: pytest.Capt
     code, _, err = run(capsys, "decompose", "--config", RECIPE, "--run", run_dir)
     assert code == 2
     assert "unfinished; run (again): editr1 tasks" in err
+
+
+def test_help_lists_every_command_once_in_the_order_of_the_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^  ([a-z][a-z-]*)  +\S", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(listed) == command_names()
+    loop = ["tasks", "decompose", "generate", "score", "inspect", "sft", "pairs", "gcpo", "edit-rl", "evaluate", "report"]
+    assert [name for name in listed if name in loop] == loop
+
+
+def test_every_stage_is_a_command_whose_help_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in available("stages"):
+        with pytest.raises(SystemExit):
+            main([name.replace("_", "-"), "--help"])
+        shown = capsys.readouterr().out
+        stage = importlib.import_module(f"editr1.stages.{name}")
+        assert stage.__doc__.strip() in shown
+        assert ("--engine" in shown) == ("engine" in {field.name for field in dataclasses.fields(stage.Config)})
+
+
+def test_bench_trains_nothing_and_names_the_command_that_does(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "bench", "recipes/evidence.yaml", "--run", tmp_path / "run")
+    assert code == 2
+    assert "editr1 study recipes/evidence.yaml" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_old_section_of_a_study_is_not_silently_ignored(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "old.yaml"
+    recipe.write_text("bench: {cells: {}}\n")
+    code, _, err = run(capsys, "study", recipe, "--run", tmp_path / "run")
+    assert code == 2
+    assert "unknown section 'bench'" in err

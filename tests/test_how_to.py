@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from editr1 import commands as command_folder
-from editr1.cli import build_parser, main
-from editr1.commands._stage import check_recipe, places
+from editr1.cli import build_parser, command_names, main
+from editr1.commands._stages import check_recipe, places
 from editr1.config import available, fill_in, load_recipe, section
 from editr1.judge import prompts
 from editr1.judge.parse import parse, render
@@ -54,7 +54,7 @@ def test_torchrun_takes_its_lines(page: Path) -> None:
 
 @every_page
 def test_every_command_named_in_the_text_exists(page: Path) -> None:
-    known = {name.replace("_", "-") for name in available("commands")}
+    known = set(command_names())
     own = {Path(name).stem.replace("_", "-") for name in files(page)}  # commands that the page itself teaches to write
     named = set(re.findall(r"`editr1 ([a-z][a-z-]*)", page.read_text(encoding="utf-8")))
     assert named <= known | own

@@ -153,8 +153,8 @@ def test_cells_are_named_in_reading_order():
 
 
 def test_the_small_verifier_is_made_of_layers_of_the_whole_one():
-    from editr1.world.pretrain_verifier import KEPT, pruned
     from editr1.world.tiny_vlm import WEIGHTS, Qwen2_5_VLForConditionalGeneration
+    from research.pretrain_verifier import KEPT, pruned
 
     whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS).state_dict()
     small = pruned(WEIGHTS).state_dict()
@@ -173,7 +173,15 @@ def test_the_shipped_checkpoints_are_small():
 
 
 def test_only_the_verifier_has_sizes(capsys):
-    from editr1.cli import main
+    from research.pretrain_world import main
 
-    assert main(["pretrain-world", "editor", "--size", "small"]) == 2
+    with pytest.raises(SystemExit):
+        main(["editor", "--size", "small"])
     assert "the editor has one size" in capsys.readouterr().err
+
+
+def test_the_editor_can_be_pretrained_from_the_checkout(tmp_path):
+    from research.pretrain_world import main
+
+    assert main(["editor", "--steps", "2", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").exists()

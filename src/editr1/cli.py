@@ -1,4 +1,4 @@
-"""The command `editr1`: finds the files of `commands/` and hands over to the one that was named. No logic here."""
+"""The command `editr1`: finds the files of `commands/` and the stages, and hands over to the one that was named. No logic here."""
 
 from __future__ import annotations
 
@@ -7,33 +7,60 @@ import importlib
 import pkgutil
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from editr1 import __version__, commands
+from editr1.commands._stages import stage_commands
 from editr1.errors import EditR1Error
 
 EXIT_USER_ERROR = 2  # the same as argparse uses for a wrong command line
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """One sub-command a public file of `commands/`: its docstring is the help, `edit_rl.py` is called `edit-rl`."""
-    parser = argparse.ArgumentParser(prog="editr1", description="Edit-R1 (arXiv 2604.27505): the loop, its parts and its reports.")
+    """One sub-command a stage and a public file of `commands/`: its docstring is the help, `edit_rl.py` is called `edit-rl`."""
+    found = _commands()
+    parser = argparse.ArgumentParser(
+        prog="editr1",
+        usage="editr1 [-h] [--version] COMMAND ...",
+        description="Edit-R1 (arXiv 2604.27505): the loop, its parts and its reports.",
+        epilog=_overview({name: _summary(command) for name, command in found.items()}),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"editr1 {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for info in sorted(pkgutil.iter_modules(commands.__path__), key=lambda info: info.name):
-        if info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{commands.__name__}.{info.name}")
-        summary = (module.__doc__ or "").strip()
-        subparser = subparsers.add_parser(
-            info.name.replace("_", "-"),
-            help=summary.split("\n")[0].replace("%", "%%"),
-            description=summary,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(subparser)
-        subparser.set_defaults(main=module.main)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="editr1", help=argparse.SUPPRESS)
+    for name, command in found.items():
+        subparser = subparsers.add_parser(name, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command.add_arguments(subparser)
+        subparser.set_defaults(main=command.main)
     return parser
+
+
+def command_names() -> list[str]:
+    """What may stand after `editr1`."""
+    return sorted(_commands())
+
+
+def _commands() -> dict[str, Any]:
+    """By name, each with a docstring, `add_arguments` and `main`."""
+    stages = {stage.name.replace("_", "-"): stage for stage in stage_commands()}
+    names = (info.name for info in pkgutil.iter_modules(commands.__path__) if not info.name.startswith("_"))
+    return stages | {name.replace("_", "-"): importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+
+
+def _summary(command: Any) -> str:
+    return (command.__doc__ or "").strip().split("\n")[0].split(" (paper")[0].rstrip(".")
+
+
+def _overview(summaries: Mapping[str, str]) -> str:
+    """The commands in the groups and the order of `commands.GROUPS`, one a line."""
+    listed = {name for names in commands.GROUPS.values() for name in names}
+    groups = {**commands.GROUPS, "others": tuple(sorted(summaries.keys() - listed))}
+    width = max(map(len, summaries))
+    parts = [
+        "\n".join([f"{title}:", *(f"  {name:<{width}}  {summaries[name]}" for name in names)]) for title, names in groups.items() if names
+    ]
+    return "\n\n".join([*parts, "editr1 COMMAND --help says what a command takes."])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

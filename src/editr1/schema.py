@@ -1,8 +1,7 @@
 """The nouns of Edit-R1: frozen records that travel between stages and files.
 
-No torch, no input or output here. Every record turns into one JSON object (`to_json`) and back
-(`from_json`), and carries the schema version. Images never sit inside a record: an `ImageRef` names the
-bytes by their content hash, and `store.py` knows where they lie.
+No torch, no input or output here. Every record turns into one JSON object (`to_json`) and back (`from_json`). Images never sit
+inside a record: an `ImageRef` names the bytes by their content hash, and the store knows where they lie.
 
     EditTask --principles--> Quadruple --RRM--> Trace --inspector--> Inspection
        \\--editor--> Candidate --two of them, one human--> PreferencePair
@@ -12,16 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import statistics
-import types
-import typing
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, cast
 
-SCHEMA_VERSION = 1
+from editr1.records import SCHEMA_VERSION, from_json, to_json  # noqa: F401  # records and their lines of JSON: one import
 
 Category = Literal["follow", "keep", "quality"]
 CATEGORIES: tuple[Category, ...] = ("follow", "keep", "quality")
@@ -314,6 +309,8 @@ class Metric:
     goal: str = ""
     """What the number was meant to reach, fixed before the run; empty when nothing was promised."""
     holds: bool | None = None
+    num_clusters: int = 0
+    """Sources (images or tasks) that the interval rests on; 0 = not stated."""
 
 
 def stable_id(*parts: str) -> str:
@@ -337,65 +334,3 @@ def category_from(text: str) -> Category:
     if key not in CATEGORIES:
         raise ValueError(f"unknown principle category {text!r}, expected one of {', '.join(CATEGORIES)}")
     return cast(Category, key)
-
-
-# --- JSON -------------------------------------------------------------------------------------------
-
-T = TypeVar("T")
-
-
-def to_json(record: Any) -> str:
-    """One line of JSON with the schema version. Keys keep the field order, so equal records give equal bytes."""
-    return json.dumps({"schema": SCHEMA_VERSION, **dataclasses.asdict(record)}, ensure_ascii=False, allow_nan=False)
-
-
-def from_json(cls: type[T], line: str) -> T:
-    """The record that `to_json` wrote. Raises ValueError for another version, a missing or an unknown field."""
-    raw = json.loads(line)
-    if not isinstance(raw, dict):
-        raise ValueError(f"a {cls.__name__} row must be a JSON object, found {type(raw).__name__}")
-    version = raw.pop("schema", None)
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"row of schema version {version}, this program reads version {SCHEMA_VERSION}")
-    return cast(T, _decode(cls, raw))
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _decode(hint: Any, value: Any) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _decode_union(typing.get_args(hint), value)
-    if origin is tuple:
-        return tuple(_decode(typing.get_args(hint)[0], item) for item in value)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = _hints(hint)
-        unknown = value.keys() - hints.keys()
-        if unknown:
-            raise ValueError(f"{hint.__name__} has no field {sorted(unknown)[0]!r}")
-        try:
-            return hint(**{key: _decode(hints[key], item) for key, item in value.items()})
-        except TypeError as error:
-            raise ValueError(f"incomplete {hint.__name__}: {error}") from error
-    return _number(value) if hint is float else value
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:  # JSON has integers of any length
-        raise ValueError("a whole number larger than any float") from error
-
-
-def _decode_union(options: tuple[Any, ...], value: Any) -> Any:
-    if value is None:
-        return None
-    records = [option for option in options if dataclasses.is_dataclass(option)]
-    for record in records:  # tell records apart by their fields: Judgement has `score`, ParseFailure has `code`
-        if isinstance(value, dict) and value.keys() <= _hints(cast(type, record)).keys():
-            return _decode(record, value)
-    plain = [option for option in options if option is not type(None) and option not in records]
-    return _decode(plain[0], value) if plain else value

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import two_ranks
-from editr1.commands._stage import leave_processes
+from editr1.commands._stages import leave_processes
 from tiny_run import build_tiny_run, build_tiny_verifier
 
 SCRIPT = Path(two_ranks.__file__)

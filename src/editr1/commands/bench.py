@@ -3,9 +3,7 @@
     editr1 bench editreward_editscore --root DATA --run RUN --judge editscore --model Qwen/Qwen2.5-VL-7B-Instruct --base-url URL
     editr1 bench pairs --run RUN --judge rrm --checkpoint RUN/08_rrm_gcpo
     editr1 bench gedit --root DATA --edits OUT/kontext --set language=cn --run RUN --judge viescore --model gpt-4.1 --repeats 3
-    editr1 bench recipes/evidence.yaml --run runs/evidence --cells tv,tv_gcpo --seeds 0
 
-The last line trains a matrix of reward models, judges them on the same pairs and compares them; it continues where it was stopped.
 A benchmark whose data is absent says what to download and where to put it.
 """
 
@@ -17,24 +15,23 @@ from pathlib import Path
 
 from editr1.commands._judge import options
 from editr1.commands._judged_table import add_judging_arguments, judge_and_show
-from editr1.commands._matrix import add_matrix_arguments, run_matrix
 from editr1.commands._metrics import add_output_arguments
 from editr1.config import Component, available, create, load
+from editr1.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help=f"benchmark ({', '.join(available('bench'))}), or a recipe with a matrix (*.yaml)")
+    parser.add_argument("name", metavar="NAME", help=f"benchmark ({', '.join(available('bench'))}))")
     parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
     parser.add_argument("--edits", type=Path, metavar="DIR", help="folder of one editor's images, where the benchmark judges edits")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark; repeatable")
     add_judging_arguments(parser)
     add_output_arguments(parser)
-    add_matrix_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     if args.name.endswith((".yaml", ".yml")):
-        return run_matrix(args)
+        raise ConfigError(f"{args.name} is a recipe: reward models are trained and compared by: editr1 study {args.name} --run DIR")
     given = {"root": args.root, "edits": args.edits, **options(args.set)}
     takes = inspect.signature(load("bench", args.name)).parameters
     # An absent folder is left to the benchmark, which says what to download.

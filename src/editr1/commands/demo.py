@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from editr1.commands._stage import check_recipe, places
+from editr1.commands._stages import check_recipe, places
 from editr1.config import fill_in, load_recipe, section, to_plain
 from editr1.schema import Metric
 from editr1.store import Run

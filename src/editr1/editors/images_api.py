@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from PIL import Image
 from editr1.editors.base import Editor, EditRequest
 from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import ConfigError, DataError
-from editr1.store import decode_image
+from editr1.pictures import decode_image, encode_picture
 
 _SIZE = re.compile(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
 
@@ -88,15 +87,14 @@ class ImagesAPI:
             return list(pool.map(self._edit, requests))
 
     def _edit(self, request: EditRequest) -> Image.Image:
-        source = io.BytesIO()
-        request.source.convert("RGB").save(source, "PNG")
+        source = encode_picture(request.source)
         size = f"{request.source.width}x{request.source.height}" if self._size == "source" else self._size
         seed = {"seed": request.seed} if self._send_seed else {}
 
         def once() -> Image.Image:
             reply = self._endpoint.client.images.edit(
                 model=self._endpoint.model,
-                image=("source.png", source.getvalue(), "image/png"),
+                image=("source.png", source, "image/png"),
                 prompt=request.instruction,
                 n=1,
                 size=size,

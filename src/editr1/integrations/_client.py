@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import numpy as np
 from PIL import Image
 
 from editr1.errors import BackendError, ConfigError, UnscoredError
+from editr1.pictures import encode_picture, read_picture
 from editr1.schema import CATEGORIES, Category, Principle
-from editr1.store import decode_image
 
 MAX_BATCH = 256  # edits that the service takes in one request
 MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
@@ -130,28 +128,12 @@ def _message(edit: Edit) -> dict[str, Any]:
 
 
 def _base64(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(encode_picture(image)).decode()
 
 
 def to_picture(value: Any) -> Image.Image:
-    """A picture from what trainers hold: PIL, encoded bytes, or an array or tensor, CHW or HWC, uint8 or floats in [0, 1].
-
-    Raises TypeError for anything else: a guess would be scored. Raises DataError for bytes that are no picture, or a bomb.
-    """
-    if isinstance(value, Image.Image):
-        return value.convert("RGB")
-    if isinstance(value, bytes):
-        return decode_image(value, "the picture").convert("RGB")
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if array.ndim != 3 or 3 not in (array.shape[0], array.shape[-1]):
-        raise TypeError(f"expected an image of shape [3, H, W] or [H, W, 3], found {array.shape}")
-    if array.shape[0] == 3:
-        array = array.transpose(1, 2, 0)
-    if array.dtype != np.uint8:
-        array = np.round(np.clip(array.astype(np.float64), 0.0, 1.0) * 255).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(array))
+    """A picture from what trainers hold; see `read_picture`, which raises DataError for what would have to be guessed at."""
+    return read_picture(value)
 
 
 def to_principles(rows: Any) -> tuple[Principle, ...] | None:

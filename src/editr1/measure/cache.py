@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from editr1.errors import DataError
+from editr1.pictures import to_rgb
 from editr1.schema import from_json, stable_id, to_json
 from editr1.store._files import read_whole_lines
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
@@ -92,7 +93,7 @@ def request_key(model: str, request: ChatRequest) -> str:
     sampling = dataclasses.asdict(request.sampling)
     digest.update(json.dumps([model, request.system, sampling, request.seed, request.want_logprobs], sort_keys=True).encode())
     for part in request.parts:
-        kind, data = ("text", part.encode()) if isinstance(part, str) else (_shape(part), part.convert("RGB").tobytes())
+        kind, data = ("text", part.encode()) if isinstance(part, str) else (_shape(part), to_rgb(part).tobytes())
         digest.update(f"\x1f{kind} {len(data)}\x1f".encode())
         digest.update(data)
     return digest.hexdigest()

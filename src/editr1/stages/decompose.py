@@ -1,4 +1,4 @@
-"""Decompose: `01_tasks` -> `02_principles`, about ten yes/no questions a task (paper, section 3.1).
+"""Write principles, about ten yes/no questions a task, into 02_principles (paper, section 3.1).
 
 The answer is validated (JSON, quotas, duplicates, questions that are no yes/no questions). A bad one is shown to the model
 with its fault at most `max_repairs` times; then the task is dropped with that fault as the reason.

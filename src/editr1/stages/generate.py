@@ -1,4 +1,4 @@
-"""Generate: `02_principles` -> `03_candidates`, several editors and seeds a task (paper, section 3.1).
+"""Let several editors make candidates, several seeds a task, into 03_candidates (paper, section 3.1).
 
 A candidate's id is made of (task, editor, seed), so that a retry makes the same candidate again. The candidates of a task
 are adjacent in the table; images are stored once by content.

@@ -1,4 +1,4 @@
-"""Pairs: `03_candidates` + people (or a file of their answers) -> `07_pairs` (paper, section 3.2).
+"""Collect preferences between candidates, from people or a file of their answers, into 07_pairs (paper, section 3.2).
 
 People see x_ref, q and two edits and answer a, b or same. Which edit is shown as `a` is drawn by seed. A task is in the
 training or in the held-out split as a whole (`store.preference_pairs(run, split)`); "same" pairs are kept and counted, and

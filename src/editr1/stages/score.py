@@ -1,4 +1,4 @@
-"""Score: `03_candidates` -> `04_traces`, several traces a quadruple from a pool of VLMs (paper, section 3.1).
+"""Let a pool of VLMs verify and score every candidate, several traces each, into 04_traces (paper, section 3.1).
 
 The pool varies model, prompt and temperature. Traces of a quadruple are adjacent, in the pool's order; quadruples of a task
 are adjacent too, and the prompt begins with what they share, so that a server's prefix cache serves all edits of a task.

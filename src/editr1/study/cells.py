@@ -44,8 +44,8 @@ class Place:
     root: Path
 
     def config(self) -> Config:
-        """The matrix. Raises ConfigError for a recipe without one."""
-        return section(load_recipe(self.recipe, self.overrides), "bench", Config)
+        """The study. Raises ConfigError for a recipe without one."""
+        return section(load_recipe(self.recipe, self.overrides), "study", Config)
 
     def seed_dir(self, seed: int) -> Path:
         return self.root / f"seed{seed}"

@@ -1,4 +1,4 @@
-"""What a matrix is: the section `bench` of a recipe.
+"""What a study is: the section `study` of a recipe.
 
 A cell is one reward model: a training stage (`sft` or `gcpo`), with the settings in which it differs from the recipe's section of
 that stage. All cells of a seed share a run directory and so its data and its held-out pairs.
@@ -64,15 +64,15 @@ class Claim:
     stricter: bool = False
     """Also: the mean score of b is lower."""
     one_trace: bool = False
-    """Gain and p are those of one trace an edit, averaged over the K traces, with the p of the task bootstrap: McNemar wants one answer a
-    pair, and K of them say more. False = of the mean of the K traces."""
+    """Gain and p are those of one trace an edit, averaged over the K traces, with the p of the sign-flip test by task: McNemar wants
+    one answer a pair, and K of them say more. False = of the mean of the K traces."""
     max_data_share: float | None = None
     """Also: b trains on at most this share of the rows that a trains on."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The matrix."""
+    """The study."""
 
     cells: dict[str, Cell]
     claims: tuple[Claim, ...] = ()
@@ -91,7 +91,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.cells or not self.seeds or self.jobs < 1:
-            raise ValueError("a matrix needs at least one cell, one seed and one job")
+            raise ValueError("a study needs at least one cell, one seed and one job")
         if DATA in self.cells:
             raise ValueError(f"{DATA!r} cannot be the name of a cell")
         used = {cell.after for cell in self.cells.values() if cell.after} | {name for step in self.comparisons for name in step}

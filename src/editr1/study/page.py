@@ -1,4 +1,4 @@
-"""The table of a matrix as people and programs read it: Markdown and JSON, with what it ran on."""
+"""The table of a study as people and programs read it: Markdown and JSON, with what it ran on."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def as_markdown(name: str, config: Config, table: Table, environment: Mapping[st
 def _intro(name: str, config: Config, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
     how, commit = config.judging, environment["commit"][:10] or "unknown"
     return (
-        f"Made by `editr1 bench` from `recipes/{name}.yaml` at commit `{commit}`, torch {environment['packages']['torch']}, "
+        f"Made by `editr1 study` from `recipes/{name}.yaml` at commit `{commit}`, torch {environment['packages']['torch']}, "
         f"seeds {', '.join(map(str, seeds))}. Every cell scores the same held-out edits one by one, as the mean of {how.num_traces} "
         "traces; seeds have tasks of their own and are pooled. Intervals (95 %) resample whole tasks."
     )

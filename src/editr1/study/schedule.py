@@ -1,4 +1,4 @@
-"""All cells of a matrix, several at once, each in a process of its own: what is left to do, how long it takes, and doing it.
+"""All cells of a study, several at once, each in a process of its own: what is left to do, how long it takes, and doing it.
 
 A process is the same command with one seed and one cell. The processes share the cores evenly and nothing else, so a cell's
 numbers do not depend on what ran beside it.

@@ -46,10 +46,10 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
 
-def muon_adamw(model: nn.Module, lr_matrices: float, lr_rest: float) -> MuonAdamW:
-    """Every trainable parameter of the model once: matrices inside the blocks to Muon, the rest to AdamW."""
+def muon_adamw(model: nn.Module, lr_matrices: float, lr_rest: float, lookups: str = LOOKUPS) -> MuonAdamW:
+    """Every trainable parameter of the model once: matrices to Muon, the rest and what `lookups` (a pattern of names) finds to AdamW."""
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    is_matrix = [parameter.ndim == 2 and not re.search(LOOKUPS, name) for name, parameter in trainable]
+    is_matrix = [parameter.ndim == 2 and not re.search(lookups, name) for name, parameter in trainable]
     matrices = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if yes]
     rest = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if not yes]
     return MuonAdamW(matrices, rest, lr_matrices, lr_rest)

@@ -13,18 +13,20 @@ data: it comes back as a text that says so, and stays unscored.
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
+from editr1.generation import template_settings
+from editr1.pictures import encode_picture
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
 
+ImageFormat = Literal["png", "jpeg"]
 NUM_ALTERNATIVES = 20  # what the OpenAI API and vLLM return at most
 
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
@@ -37,10 +39,11 @@ def build(
     max_concurrency: int = 8,
     timeout: float = 300.0,
     max_attempts: int = 6,
-    image_format: str = "png",
+    image_format: ImageFormat = "png",
     token_limit_field: str = "max_tokens",
     omit: Sequence[str] = (),
     extra_body: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
 ) -> VLM:
     """A VLM behind an endpoint. Nothing is sent yet. Raises ConfigError for options that cannot work.
 
@@ -54,7 +57,8 @@ def build(
         image_format: `png` (exact) or `jpeg` (smaller).
         token_limit_field: `max_tokens`, or `max_completion_tokens` for models that insist.
         omit: fields that this endpoint refuses, among temperature, top_p, seed, max_tokens.
-        extra_body: further fields, such as vLLM's `chat_template_kwargs`.
+        extra_body: further fields.
+        thinking: `enable_thinking` of the chat template, where the server has vLLM's field `chat_template_kwargs`. None = its default.
     """
     if image_format not in ("png", "jpeg"):
         raise ConfigError(f"image_format {image_format!r} is unknown; expected png or jpeg")
@@ -63,7 +67,10 @@ def build(
     if max_concurrency < 1:
         raise ConfigError("max_concurrency must be at least 1")
     endpoint = connect(model, base_url, api_key, timeout, max_attempts)
-    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), dict(extra_body or {}))
+    extra = dict(extra_body or {})
+    if thinking is not None:
+        extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template_settings(thinking)}
+    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra)
 
 
 class OpenAIVLM:
@@ -73,7 +80,7 @@ class OpenAIVLM:
         self,
         endpoint: Endpoint,
         max_concurrency: int,
-        image_format: str,
+        image_format: ImageFormat,
         token_limit_field: str,
         omit: tuple[str, ...],
         extra_body: dict[str, Any],
@@ -138,11 +145,9 @@ class OpenAIVLM:
         return {"model": self._endpoint.model, "messages": messages, **kept, "extra_body": self._extra_body}
 
 
-def data_url(image: Image.Image, image_format: str = "png") -> str:
+def data_url(image: Image.Image, image_format: ImageFormat = "png") -> str:
     """The image inside a URL, as chat endpoints take it."""
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, image_format.upper(), **({"quality": 95} if image_format == "jpeg" else {}))
-    return f"data:image/{image_format};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return f"data:image/{image_format};base64,{base64.b64encode(encode_picture(image, image_format)).decode('ascii')}"
 
 
 def _reply(completion: Any, model: str, seconds: float) -> ChatReply:

@@ -111,7 +111,7 @@ _REJECTED = re.compile(
     re.IGNORECASE,
 )
 _REJECTED_BEHIND = re.compile(
-    r"^[\s*_)`\"']*(?:\?\s*no\b|,?\s*(?:if|had|unless)\b|(?:is|was|would\s+be|seems?|looks?)\s+(?:far\s+|much\s+|way\s+|clearly\s+)?"
+    r"^[\s*_)`\"']*(?:\?\s*no\b|,?\s*(?-i:if|had|unless)\b|(?:is|was|would\s+be|seems?|looks?)\s+(?:far\s+|much\s+|way\s+|clearly\s+)?"
     r"(?:wrong|too\s+\w+|not\b|a\s+mistake|undeserved|unjustified|excessive|out\s+of\s+the\s+question))",
     re.IGNORECASE,
 )

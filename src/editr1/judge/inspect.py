@@ -45,9 +45,10 @@ def parse_gold(text: str, num_principles: int, *, labels: Sequence[str] | None =
     found = last_verdicts(answer, own_blocks(answer), num_principles, labels) if answer is not None else "NO_VERDICTS"
     if not isinstance(found, str):
         tail = answer[found.end :] if answer is not None else ""
-        if tail.rfind("{") <= tail.rfind("}") and not is_taken_back(tail):
+        cut = tail.rfind("{") > tail.rfind("}")
+        if not cut and not is_taken_back(tail):
             return Gold(found.values, tuple(_reason(entry.source) for entry in found.entries))
-        found = "WITHDRAWN" if is_taken_back(tail) else "TRUNCATED"
+        found = "TRUNCATED" if cut else "WITHDRAWN"
     return ParseFailure("TRUNCATED" if truncated and found in ("NO_VERDICTS", "WRONG_COUNT") else found, text[-160:])
 
 

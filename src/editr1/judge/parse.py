@@ -180,10 +180,10 @@ def _score(answer: str, kept: str, verdicts: tuple[bool, ...], start: int, promp
         if value is None:
             return "AMBIGUOUS"
         tail = blanked(kept, reversed(ignored))[end:]
-        if value in rejected or is_taken_back(tail):
-            return "WITHDRAWN"
         if _OPEN_BRACKET_AT_END.search(tail) or tail.rfind("{") > tail.rfind("}"):
             return "TRUNCATED"  # it was about to say more
+        if value in rejected or is_taken_back(tail):
+            return "WITHDRAWN"
         if any(other != value for other in restated(tail)):
             return "CONTRADICTORY"
         return _Stated(Judgement(verdicts, value), tag.start()) if 0.0 <= value <= MAX_SCORE else "OUT_OF_RANGE"

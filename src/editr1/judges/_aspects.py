@@ -162,7 +162,7 @@ def _last_stated(answer: str) -> tuple[Any, int] | None:
     covered = [span[:2] for span in whole if span[1] > begin]
     loose = [match for match in _KEY.finditer(answer, begin) if "{" in answer[begin : match.start(1)]]
     loose = [match for match in loose if not any(start <= match.start(1) < end for start, end in covered)]
-    loose = [match for match in loose if not is_quoted(answer, answer.rfind("{", 0, match.start(1)), match.end())]
+    loose = [match for match in loose if not is_quoted(answer, answer.find("{", begin), match.end())]
     if not loose:
         return (stated[-1][2], begin) if stated else None
     last = loose[-1]
@@ -186,6 +186,6 @@ def _numbers(raw: Any, top: float, may_be_one: bool) -> tuple[float, ...] | Fail
         read_number(str(item), top) if isinstance(item, str | int | float) and not isinstance(item, bool) else None for item in items
     ]
     if len(numbers) not in ((1, NUM_SUB_SCORES) if may_be_one else (NUM_SUB_SCORES,)) or None in numbers:
-        return "AMBIGUOUS" if numbers else "NO_SCORE"
+        return "AMBIGUOUS"
     known = [number for number in numbers if number is not None]
     return tuple(known) if all(0 <= number <= top for number in known) else "OUT_OF_RANGE"

@@ -46,6 +46,11 @@ def token_mask(token_ids: Sequence[int], size: int, like: Tensor) -> Tensor:
     return mask_V
 
 
+def template_settings(thinking: bool | None) -> dict[str, bool]:
+    """Arguments of a chat template, the same for the judge, its trainer and a server (`chat_template_kwargs`)."""
+    return {} if thinking is None else {"enable_thinking": thinking}
+
+
 def plain_generation(model: Any) -> Any:
     """A GenerationConfig that says when a reply ends and shows no taste in sampling: what every checkpoint of ours is saved with.
 

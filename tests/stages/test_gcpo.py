@@ -223,3 +223,8 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Pat
     assert not (tmp_path / "killed" / "08_rrm_gcpo" / "done.json").exists()
     resumed = gcpo.run(config(schooled, steps=5), tmp_path / "killed")
     assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()
+
+
+def test_thinking_reaches_the_trainers_template(verifier: Path) -> None:
+    assert gcpo._objective(config(verifier, thinking=False))["chat_template_kwargs"] == {"enable_thinking": False}
+    assert gcpo._objective(config(verifier))["chat_template_kwargs"] == {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from editr1.errors import ConfigError
+from editr1.generation import template_settings
 from editr1.schema import derive_seed
 from editr1.store import Run
 from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
@@ -81,6 +82,8 @@ class Config:
     """ours: 1e-6, usual for RL of a 3B-8B model with all weights."""
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
+    thinking: bool | None = None
+    """`enable_thinking` of the chat template, as SFT had it; None = its default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
     seed: int = 0
@@ -182,7 +185,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
 
         watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
         folder = store.dir / config.output
-        trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder))
+        trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder, config.thinking))
     return trainer, processor
 
 
@@ -192,7 +195,7 @@ def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling)
     from editr1.training.rollout import shared_rollout
 
     seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
-    draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed) for seed in seeds]
+    draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed, config.thinking) for seed in seeds]
     if len(draws) == 1:
         return draws[0]
     return resampled(
@@ -212,6 +215,7 @@ def _objective(config: Config) -> dict[str, Any]:
         "loss_type": "grpo",  # mean over the tokens of a trace, then over traces
         "importance_sampling_level": "token",
         "epsilon": config.clip,
+        "chat_template_kwargs": template_settings(config.thinking),
     }
 
 

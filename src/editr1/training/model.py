@@ -13,6 +13,7 @@ from editr1.generation import plain_generation
 from editr1.training.options import Picture, Trained
 
 _VISION_PARTS = r"(^|\.)(visual|vision_tower|vision_model)\."
+_VISION_LAYERS = ("qkv", "proj", "linear_fc1", "linear_fc2", "fc1", "fc2")
 
 
 def load_processor(path: str | Path, picture: Picture | None = None) -> Any:
@@ -70,12 +71,14 @@ def lora_config(trained: Trained) -> Any:
         return None
     from peft import LoraConfig
 
-    where = r"" if not trained.freeze_vision else r"(?!.*(visual|vision_tower|vision_model)\.)"
+    where, names = r"(?!.*(visual|vision_tower|vision_model)\.)", trained.lora_layers
+    if not trained.freeze_vision:
+        where, names = r"", (*names, *_VISION_LAYERS)
     return LoraConfig(
         r=trained.lora_rank,
         lora_alpha=trained.lora_alpha,
         lora_dropout=trained.lora_dropout,
-        target_modules=rf"{where}.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj)",
+        target_modules=rf"{where}.*\.({'|'.join(names)})",
         task_type="CAUSAL_LM",
     )
 

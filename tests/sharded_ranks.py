@@ -1,4 +1,4 @@
-"""Run by torchrun in `test_sharded.py`: one GCPO step with shared prompts on this rank's rows, then held-out scoring; rank 0 writes the result.
+"""Run by torchrun in `test_sharded.py`: one GCPO step with shared prompts on this rank's rows, then held-out scoring. Rank 0 writes it.
 
 With several processes every weight is sharded by torch's own `fully_shard`, wrapped as accelerate wraps a model on GPUs (its CPU path
 falls back to DDP without a word).

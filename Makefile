@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
 
-.PHONY: demo evidence test check clean
+.PHONY: demo evidence test check bounds clean
 
 demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo
@@ -26,5 +26,16 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(READY)
 
+# The lowest version of everything that pyproject.toml names, in an environment of its own, and a quick part of the tests. torch and
+# torchvision are what the installer picks: their lowest builds are gigabytes of CUDA on a machine without a GPU.
+bounds:
+	test -x $(VENV)-bounds/bin/python || $(PYTHON) -m venv $(VENV)-bounds
+	$(VENV)-bounds/bin/python -m pip install --quiet uv
+	$(VENV)-bounds/bin/uv pip compile --quiet --no-deps --resolution lowest-direct --no-emit-package torch --no-emit-package torchvision \
+		--extra serve --output-file $(VENV)-bounds/lowest.txt pyproject.toml
+	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis
+	$(VENV)-bounds/bin/python -m pytest -q tests/test_cli.py tests/test_config.py tests/judge tests/store tests/vlm/test_local.py \
+		tests/stages/test_sft.py tests/stages/test_gcpo.py tests/training tests/editors/test_adapters.py tests/flow/test_training.py
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-bounds runs

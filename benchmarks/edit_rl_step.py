@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 from editr1.config import Component, load_recipe, section
-from editr1.flow.clock import Clock
-from editr1.flow.conditioning import select_rows
 from editr1.flow.config import Config, Limits, Sampling, Training
 from editr1.flow.contexts import Context
 from editr1.flow.plan import Evaluations, count_evaluations
 from editr1.flow.rewarding import reward_table
+from editr1.flow.rollout import select_rows
 from editr1.flow.trainer import Trainer, iteration_window
+from editr1.flow.watch import Clock
 from editr1.objectives.advantages import group_advantages
 from editr1.schema import EditTask, Reward
 from editr1.stages.edit_rl import make_trainer
@@ -63,7 +63,7 @@ def iteration(trainer: Trainer, contexts: list[Context], number: int) -> None:
     clock = Clock()
     trajectories = []
     for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
-        trajectories.append(trainer.sample(batch, plan, iteration_window(trainer.config, number), number, clock))
+        trajectories.append(trainer.sample(batch, plan, iteration_window(trainer.config, trainer.algorithm.needs, number), number, clock))
         trainer.submit(trajectories[-1], batch, number, clock)
     table = trainer.gather(reward_table(trainer.collectors[0].collect(), trainer.config.group_size))
     trainer.update(trajectories, group_advantages(table), ~table.isnan(), number, check=False)

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from editr1.generation import forbidden_tokens
 from editr1.schema import Candidate, EditTask, PreferencePair, Principle
 from editr1.stages import gcpo
 from editr1.store import Run
 from editr1.store.engine import Engine, Work
-from editr1.training.model import forbidden_tokens
 from editr1.training.options import Machine, Schedule
 from editr1.world.tiny_vlm import new_model, new_processor
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
 from editr1.schema import derive_seed
-from editr1.stats import Difference, paired_difference, sign_flip_p
+from editr1.stats import Difference, paired_difference
 from editr1.store import Run
 
 REWARDS = {"rl": "08_rrm_gcpo", "sft": "06_rrm_sft", "oracle": ""}
@@ -234,7 +234,7 @@ def compare(first_ST: np.ndarray, second_ST: np.ndarray) -> dict[str, Any]:
     low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
     return {
         "value": tasks.estimate.value, "low": tasks.estimate.low, "high": tasks.estimate.high, "p_value": tasks.p_value,
-        "sign_flip_p": sign_flip_p(by_task_T, rng=np.random.default_rng(2)), "low_seeds": low, "high_seeds": high,
+        "low_seeds": low, "high_seeds": high,
         "by_seed": [float(v) for v in gain_ST.mean(axis=1)], "num_tasks": num_tasks, "num_seeds": num_seeds,
     }  # fmt: skip
 

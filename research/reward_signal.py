@@ -23,11 +23,11 @@ import torch
 from PIL import Image
 
 from editr1.config import create, fill_in, load_recipe, section
-from editr1.flow.clock import Clock
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
 from editr1.flow.rewarding import reward_table, signal_share
 from editr1.flow.trainer import iteration_window
+from editr1.flow.watch import Clock
 from editr1.judge.item import RewardItem
 from editr1.judge.rrm import RewardModel, build, mean_reward
 from editr1.objectives.advantages import AdvantageStd, group_advantages
@@ -66,7 +66,7 @@ def draw_groups(config: Config, tasks: Sequence[Context], num_groups: int) -> li
         for number, begin in enumerate(range(0, num_groups, config.contexts)):
             chosen = tasks[begin : min(begin + config.contexts, num_groups)]
             for plan, batch in trainer.batches(chosen, config.contexts_per_batch):
-                drawn = trainer.sample(batch, plan, iteration_window(config, number), number, Clock())
+                drawn = trainer.sample(batch, plan, iteration_window(config, trainer.algorithm.needs, number), number, Clock())
                 with torch.no_grad():
                     images = trainer.editor.decode(drawn.final, drawn.plan)
                 edits += zip([context for context in batch for _ in range(config.group_size)], images, strict=True)

@@ -89,6 +89,17 @@ def test_each_process_has_a_device_of_its_own_before_and_after_the_process_group
     assert str(local_device()) == "cuda:2"
 
 
+def test_a_new_thread_works_on_this_process_device(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cuda:3"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    placement.adopt_device()
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cpu"))
+    placement.adopt_device()
+    assert chosen == [3]
+
+
 def test_compiling_by_blocks_needs_blocks():
     with pytest.raises(placement.ConfigError, match="repeated blocks"):
         placement.compile_blocks(torch.nn.Linear(2, 2))

@@ -101,6 +101,15 @@ def local_device() -> torch.device:
     return torch.device(kind.type, int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count())
 
 
+def adopt_device() -> None:
+    """Makes `local_device()` the current one of a new thread, where it would be the machine's first: judges score in threads."""
+    import torch
+
+    device = local_device()
+    if device.index is not None and torch.accelerator.is_available():
+        torch.accelerator.set_device_index(device.index)
+
+
 def shard(model: Any, blocks: Iterable[Any], device: torch.device, num_processes: int, ignored: Iterable[Any] = ()) -> None:
     """FSDP2: each process keeps a part of every weight, gathered block by block when it is used; nothing to do for one process.
 

@@ -309,6 +309,8 @@ class Metric:
     goal: str = ""
     """What the number was meant to reach, fixed before the run; empty when nothing was promised."""
     holds: bool | None = None
+    num_clusters: int = 0
+    """Sources (images or tasks) that the interval rests on; 0 = not stated."""
 
 
 def stable_id(*parts: str) -> str:

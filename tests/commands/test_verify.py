@@ -139,7 +139,7 @@ def test_a_judge_that_answers_is_scored(photos, principles, capsys):
     ("change", "message"),
     [
         ({0: "missing.png"}, "cannot read missing.png: No such file"),
-        ({0: __file__}, "is not a readable PNG, JPEG or WebP image"),
+        ({0: __file__}, "is not a readable image: expected PNG, JPEG, WebP, AVIF or GIF"),
         ({2: " "}, "the instruction is empty"),
         ({4: "http://127.0.0.1:9/v1"}, "m at http://127.0.0.1:9/v1: cannot connect, 3 times"),
         ({4: "localhost:9"}, "'localhost:9' is no address"),

@@ -11,7 +11,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwen
 from PIL import Image
 
 from editr1.editors import flux2_klein, kontext, qwen_edit, qwen_edit_plus
-from editr1.errors import ConfigError
+from editr1.errors import BackendError, ConfigError
 from editr1.flow.rollout import denoise
 from editr1.objectives.schedule import Schedule
 
@@ -114,6 +114,17 @@ def test_decoded_pictures_are_those_of_the_pipeline(name):
     (image,) = editor.decode(x, plan)
     assert image.size == (plan.width, plan.height)
     assert np.abs(np.asarray(image, int) - np.asarray(theirs, int)).max() <= 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_overflow_in_the_vae_stops_and_is_no_black_picture(name, value, monkeypatch):
+    editor, pipe, _ = make(name, False)
+    plan = editor.plan(tiny.SIDE, tiny.SIDE)
+    good = pipe.vae.decode
+    monkeypatch.setattr(pipe.vae, "decode", lambda *args, **kwargs: [pixels.fill_(value) for pixels in good(*args, **kwargs)])
+    with pytest.raises(BackendError, match=f"{name}: the edit holds NaN or infinite pixels"):
+        editor.decode(editor.noise(plan, [0]), plan)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,8 +9,7 @@ import torch
 
 from editr1.editors import kontext
 from editr1.flow.config import Training
-from editr1.flow.export import export
-from editr1.flow.policy import Policy
+from editr1.flow.policy import Policy, export
 from editr1.flow.rollout import denoise
 from editr1.objectives.schedule import Schedule
 

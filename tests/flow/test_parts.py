@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import toy
-from editr1.config import Component
+from editr1.config import Component, create
 from editr1.errors import BackendError, ConfigError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import choose_contexts, read_contexts, share_of_process
@@ -16,7 +16,7 @@ from editr1.flow.evaluate import held_out_images
 from editr1.flow.policy import Policy, follow
 from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table, signal_share
 from editr1.flow.rollout import rollout
-from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches
+from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss
 from editr1.schema import Reward
 from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run
@@ -163,8 +163,10 @@ def test_one_forward_for_a_shared_start_gives_the_loss_and_gradient_of_one_a_mem
         path = dataclasses.replace(path, shared_start=shared)
         editor.events.clear()
         advantages, losses = torch.tensor([1.0, -1.0, 0.5, 2.0, -1.0, 0.0]), 0.0
-        for rows in micro_batches(torch.ones(6, dtype=torch.bool), 2, size):
-            loss = grpo_loss(editor, policy, path, advantages, rows, settings, UpdateLogs()).sum()
+        algorithm = create("algorithms", settings.training.algorithm)
+        learner, scored = Learner(settings, algorithm, editor, policy), torch.ones(6, dtype=torch.bool)
+        for rows in micro_batches(scored.view(2, 3), 2, size, algorithm.needs):
+            loss = rows_loss(learner, path, advantages, scored, rows, 0, UpdateLogs()).sum()
             loss.backward()
             losses += loss.item()
         results.append((losses, torch.cat([p.grad.flatten() for p in policy.params.values()]), sum(r for _, r in editor.events)))
@@ -249,12 +251,14 @@ def test_without_several_traces_nothing_is_said_about_noise():
         {"group_size": 1},
         {"contexts": 3, "training": Training(updates_per_rollout=2)},
         {"sampling": Sampling(level=0.0)},
-        {"training": Training(guard=True), "sampling": Sampling(log_prob="squared_error")},
-        {"training": Training(algorithm="nft"), "sampling": Sampling(same_start=True)},
+        {"training": Training(algorithm=Component("guard")), "sampling": Sampling(log_prob="squared_error")},
+        {"training": Training(algorithm=Component("nft")), "sampling": Sampling(same_start=True)},
+        {"training": Training(algorithm=Component("awm"), updates_per_rollout=2), "contexts": 4},
+        {"training": Training(algorithm=Component("grpo", {"clip_lo": 1e-4}))},
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings):
-    with pytest.raises(ValueError, match=r"group_size|multiple|noise level|guard|same_start"):
+    with pytest.raises(ValueError, match=r"group_size|multiple|noise level|guard|same_start|one update|clip_low"):
         Config(TOY, JUDGE, **settings)
 
 

@@ -91,7 +91,7 @@ def test_a_short_window_costs_half_of_training_all_steps():
     assert counts.rollout / samples == pytest.approx(10 - 2.5 * 23 / 24)
     assert counts.trained / samples == counts.reference / samples == pytest.approx(2 - 23 / 24)
     assert counts.forward_equivalents <= samples * (6 + 3 * 5 + 5) / 2  # half of the loop that trains all of 6 steps with a reference pass
-    nft = Config(KONTEXT, JUDGE, training=Training(algorithm="nft", beta=0.0))
+    nft = Config(KONTEXT, JUDGE, training=Training(algorithm=Component("nft"), beta=0.0))
     assert count_evaluations(nft).reference == 1152 * 2  # the old policy's pass
 
 

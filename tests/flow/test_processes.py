@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import toy
+from editr1.config import Component
 from editr1.errors import ConfigError
-from editr1.flow.sharding import check_launcher, repeated_blocks
+from editr1.flow.config import Config
+from editr1.placement import repeated_blocks
+from editr1.stages import edit_rl
 from editr1.store import Run
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
@@ -50,10 +54,14 @@ def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
 
 
 @pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])
-def test_a_launcher_that_would_shard_nothing_is_refused(launcher):
+def test_a_launcher_that_would_shard_nothing_is_refused(launcher, monkeypatch, tmp_path):
+    accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value=launcher))
+    monkeypatch.setattr(edit_rl, "make_accelerator", lambda *_, **__: accelerator)
+    config = Config(Component("toy:build"), Component("toy:RednessJudge"))
     with pytest.raises(ConfigError, match=r"training\.shard"):
-        check_launcher(launcher)
-    check_launcher("MULTI_GPU")
+        edit_rl.start(config, tmp_path)
+    accelerator.distributed_type.value = "MULTI_GPU"
+    assert edit_rl.start(config, tmp_path) is accelerator
 
 
 def test_every_block_of_the_transformer_is_spread_by_itself():

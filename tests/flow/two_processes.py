@@ -20,7 +20,7 @@ from editr1.store import Run
 def settings(std, algorithm):
     shard = algorithm == "sharded"  # grpo with the frozen weights spread over the processes
     algorithm = "grpo" if shard else algorithm
-    training = Training(weights="lora", rank=4, alpha=8, lr=1e-2, beta=0.01, std=std, algorithm=algorithm, shard=shard)
+    training = Training(weights="lora", rank=4, alpha=8, lr=1e-2, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard)
     return Config(
         Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=3, save_every=0,
         contexts_per_batch=1 if shard else 2,

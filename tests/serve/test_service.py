@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import http.client
-import io
 import json
 import os
 import pickle
 import socket
-import threading
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -22,55 +18,19 @@ import httpx
 import jsonschema
 import pytest
 import uvicorn
-from PIL import Image
 from starlette.testclient import TestClient
 
 from editr1.cli import main
 from editr1.config import Component
-from editr1.errors import BackendError, ConfigError, DataError
-from editr1.judge.decomposer import Decomposer, Rules
-from editr1.judge.rrm import RewardModel
+from editr1.errors import ConfigError, DataError
 from editr1.serve import pickled
 from editr1.serve.app import Access, Config, build_app
 from editr1.serve.guard import Limits
-from editr1.serve.listen import PatientProtocol, protocol
+from editr1.serve.listen import PatientProtocol
 from editr1.serve.messages import published_schema
 from editr1.serve.worker import Load
-from editr1.vlm.base import ChatReply, ChatRequest, Sampling
-
-PRINCIPLES = [{"question": "Is it red?", "category": "follow"}, {"question": "Is the rest kept?", "category": "keep"}]
-GOOD = "F1 red, want red -> yes\nK1 kept, want kept -> no\n<score>6.5</score>"
-LOCAL = "http://127.0.0.1:8090"
-
-
-class ScriptedVLM:
-    """Answers what the instruction says it should; `fail` breaks the backend, `nonsense` is no judgement."""
-
-    name = "scripted"
-
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
-        self.batches: list[int] = []
-
-    def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        self.batches.append(len(requests))
-        time.sleep(self.delay)
-        texts = [request.context.instruction for request in requests if request.context]
-        if "fail" in texts:
-            raise BackendError("the endpoint is down")
-        return [ChatReply(self._text(request), "scripted", num_tokens=7) for request in requests]
-
-    def _text(self, request: ChatRequest) -> str:
-        assert request.context is not None
-        if request.context.role == "decompose":
-            return json.dumps(PRINCIPLES)
-        return "I like it." if request.context.instruction == "nonsense" else GOOD
-
-
-def png(size: tuple[int, int] = (24, 24), color: str = "red") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, "PNG")
-    return buffer.getvalue()
+from editr1.vlm.base import ChatReply, ChatRequest
+from serve_tools import Live, ScriptedVLM, b64, client, edit, judge, png
 
 
 def bomb() -> bytes:
@@ -81,25 +41,6 @@ def bomb() -> bytes:
 
     header = (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def edit(instruction: str = "make it red", **more: Any) -> dict[str, Any]:
-    pictures = {"source": {"base64": b64(png(color="blue"))}, "edited": {"base64": b64(png())}}
-    return pictures | {"instruction": instruction, "principles": PRINCIPLES} | more
-
-
-def judge(vlm: ScriptedVLM | None = None, decompose: bool = False) -> RewardModel:
-    vlm = vlm or ScriptedVLM()
-    return RewardModel(vlm, "compact", 1, Sampling(0.0), Decomposer(vlm, Rules(quotas=None)) if decompose else None)
-
-
-def client(access: Access | None = None, vlm: ScriptedVLM | None = None, decompose: bool = False, **config: Any) -> TestClient:
-    app = build_app(judge(vlm, decompose), Config(Component("scripted"), "compact", **config), access or Access())
-    return TestClient(app, base_url=LOCAL, raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -237,7 +178,7 @@ def test_the_exploit_works_where_nothing_refuses_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(11))
 def test_a_hostile_pickle_is_refused_before_it_is_loaded(number: int, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        pickled.to_items(hostile_pickles(tmp_path / "owned")[number])
+        pickled.to_drafts(pickled.loads(hostile_pickles(tmp_path / "owned")[number]))[0].item()
     assert not (tmp_path / "owned").exists()
 
 
@@ -322,7 +263,9 @@ def test_misspelt_keys_and_impossible_batches_are_refused(service: TestClient) -
         {"items": [edit()] * 300},
         {"items": [edit("")]},
     ):
-        assert service.post("/edit-reward", json=body).status_code == 422
+        answer = service.post("/edit-reward", json=body)
+        assert answer.status_code == 422
+        assert list(answer.json()) == ["error"]
 
 
 def test_a_dead_backend_fails_its_own_request_only() -> None:
@@ -365,28 +308,6 @@ def test_an_answer_does_not_depend_on_its_batch() -> None:
 
 
 # --- over a real socket
-
-
-class Live:
-    """The service behind uvicorn on loopback, in a thread."""
-
-    def __init__(self, header_seconds: float = 10.0, **config: Any) -> None:
-        self.vlm = ScriptedVLM()
-        app = build_app(judge(self.vlm), Config(Component("scripted"), "compact", **config), Access())
-        quiet = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", http=protocol(header_seconds), backlog=4096)
-        self.server = uvicorn.Server(quiet)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-
-    def __enter__(self) -> Live:
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(timeout=20)
 
 
 def test_a_thousand_concurrent_requests_lose_none() -> None:

@@ -55,6 +55,9 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     assert {f"clip_ratio/{side}" for side in ("low_mean", "high_mean", "region_mean")} <= curve[-1].keys()
     saved = AutoModelForImageTextToText.from_pretrained(result.path)
     assert saved.get_output_embeddings().bias is None
+    served = saved.generation_config  # what a server applies to requests that do not say otherwise
+    assert (served.top_k, served.top_p, served.temperature, served.repetition_penalty, served.do_sample) == (0, 1.0, 1.0, 1.0, True)
+    assert served.eos_token_id is not None
 
 
 def test_shared_prompts_change_nothing_but_the_cost(tmp_path: Path, verifier: Path) -> None:
@@ -144,6 +147,7 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     """Advantages and loss of a real step against `objectives/gcpo.py`, on hand-set scores."""
     import torch
 
+    from editr1.generation import forbidden_tokens, token_mask
     from editr1.objectives import gcpo as equations
     from editr1.training import pair_reward
 
@@ -173,30 +177,10 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     mask = torch.cat([scored["prompt_mask"], scored["completion_mask"]], 1)
     pictures = {name: scored[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
     logits = trainer.model(input_ids=ids, attention_mask=mask, **pictures).logits[:, scored["prompt_ids"].shape[1] - 1 : -1]
+    logits = logits + token_mask(forbidden_tokens(trainer.model, trainer.processing_class), logits.shape[-1], logits)
     logp = logits.log_softmax(-1).gather(2, scored["completion_ids"][:, :, None])[:, :, 0]
     reference = equations.gcpo_loss(logp, scored["old_per_token_logps"], expected, scored["completion_mask"].float(), settings.clip)
     torch.testing.assert_close(loss, reference)
-
-
-def test_what_cannot_be_sampled_has_no_probability_in_the_policy_either(verifier: Path) -> None:
-    import torch
-
-    from editr1.training.model import allow_tokens, forbid_tokens, forbidden_tokens, load_model, load_processor
-    from editr1.training.options import Trained
-
-    model, processor = load_model(verifier, Trained()), load_processor(verifier)
-    forbidden = forbidden_tokens(model, processor)
-    assert {model.config.image_token_id, model.config.video_token_id, processor.tokenizer.pad_token_id} <= set(forbidden)
-    assert processor.tokenizer.eos_token_id not in forbidden
-    ids = torch.tensor([processor.tokenizer("edit: add").input_ids])
-    free = model(input_ids=ids).logits
-    forbid_tokens(model, forbidden)
-    bound = model(input_ids=ids).logits
-    assert (bound.softmax(-1)[..., forbidden] == 0).all()
-    assert not any("bias" in name and "lm_head" in name for name in model.state_dict())
-    allow_tokens(model)
-    assert torch.equal(model(input_ids=ids).logits, free)
-    assert not any(p.requires_grad for name, p in model.named_parameters() if "visual" in name)
 
 
 def test_training_can_be_kept_to_the_last_blocks(verifier: Path) -> None:
@@ -239,3 +223,8 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Pat
     assert not (tmp_path / "killed" / "08_rrm_gcpo" / "done.json").exists()
     resumed = gcpo.run(config(schooled, steps=5), tmp_path / "killed")
     assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()
+
+
+def test_thinking_reaches_the_trainers_template(verifier: Path) -> None:
+    assert gcpo._objective(config(verifier, thinking=False))["chat_template_kwargs"] == {"enable_thinking": False}
+    assert gcpo._objective(config(verifier))["chat_template_kwargs"] == {}

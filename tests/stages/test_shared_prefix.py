@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tiny_qwen import build_tiny_qwen
 from tiny_run import build_tiny_verifier
+from tiny_vlms import tiny_qwen35
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +21,8 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_verifier(tmp_path_factory.mktemp("verifier"))
 
 
-def inputs(path: Path) -> dict[str, Any]:
+def inputs(processor: Any) -> dict[str, Any]:
     """Two prompts of different lengths and one of equal text with another picture, three traces each, shuffled."""
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(path)
     rng = random.Random(1)
     pictures = [Image.frombytes("RGB", (72, 72), rng.randbytes(3 * 72 * 72)) for _ in range(4)]
     asked = [("edit: add a red circle\n", 1), ("edit: add a red circle\n", 2), ("edit: redraw the scene in flat style and add a A\n", 3)]
@@ -44,16 +44,34 @@ def inputs(path: Path) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "mm_token_type_ids": types, **rest}
 
 
-def test_shared_prompts_give_the_same_numbers_and_gradients(verifier: Path) -> None:
-    from transformers import AutoModelForImageTextToText
+def of_the_verifier(path: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
+
+
+def of_qwen35(path: Path) -> tuple[Any, Any]:
+    """Three layers of linear attention: what they keep of a prompt is a state, and it is copied."""
+    pytest.importorskip("transformers.models.qwen3_5")
+    from transformers import AutoProcessor
+
+    return tiny_qwen35(AutoProcessor.from_pretrained(path).tokenizer)
+
+
+# Linear attention is computed in float32 whatever the weights are.
+@pytest.mark.parametrize(("make", "tiny", "close"), [(of_the_verifier, False, 1e-6), (of_qwen35, True, 3e-4)])
+def test_shared_prompts_give_the_same_numbers_and_gradients(
+    verifier: Path, tmp_path: Path, make: Callable[[Path], tuple[Any, Any]], tiny: bool, close: float
+) -> None:
     from trl.trainer.utils import add_fused_lm_head
 
     from editr1.training.shared_prefix import share_prefixes
 
-    batch = inputs(verifier)
+    path = build_tiny_qwen(tmp_path / "tokens") if tiny else verifier
+    batch = inputs(make(path)[1])
     results = []
     for shared in (False, True):
-        model = AutoModelForImageTextToText.from_pretrained(verifier, dtype=torch.float64).train()
+        model = make(path)[0].double().train()
         add_fused_lm_head(model, outputs=("log_probs", "entropy"))
         if shared:
             assert share_prefixes(model)
@@ -64,7 +82,9 @@ def test_shared_prompts_give_the_same_numbers_and_gradients(verifier: Path) -> N
         results.append((out, {name: p.grad for name, p in model.named_parameters()}, seen))
     (plain, plain_grads, _), (shared_out, shared_grads, seen) = results
     assert seen[0][0] == 3  # three distinct prompts were read, not nine
-    torch.testing.assert_close(shared_out.log_probs, plain.log_probs)
-    torch.testing.assert_close(shared_out.entropy, plain.entropy)
+    torch.testing.assert_close(shared_out.log_probs, plain.log_probs, rtol=close, atol=close)
+    torch.testing.assert_close(shared_out.entropy, plain.entropy, rtol=close, atol=close)
     for name, gradient in plain_grads.items():
-        torch.testing.assert_close(shared_grads[name], gradient, rtol=1e-5, atol=1e-6)
+        if gradient is not None:
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(shared_grads[name], gradient, rtol=10 * close, atol=close * max(scale, 1.0), msg=name)

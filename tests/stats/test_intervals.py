@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
 
-from editr1.stats import bootstrap_mean, bootstrap_share, bootstrap_statistic, clustered_standard_error, wilson
-from editr1.stats.intervals import clustered
+from editr1.stats import clustered_standard_error, mean_estimate, paired_difference, share_estimate, share_of_sums, wilson
+from editr1.stats.intervals import clustered, score_bounds
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -31,102 +30,138 @@ def test_wilson_is_symmetric_and_refuses_nonsense() -> None:
             wilson(right, n)
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_bootstrap_of_independent_items_agrees_with_the_normal_interval(method: str) -> None:
+def test_our_wilson_bounds_are_scipys_where_both_exist() -> None:
+    z = 1.959963984540054
+    for right, n in [(0, 1), (1, 1), (7, 9), (81, 263), (399, 400), (20, 20)]:
+        exact = wilson(right, n)
+        assert score_bounds(right / n, n, z) == pytest.approx((exact.low, exact.high), abs=1e-15)
+        answers = [1.0] * right + [0.0] * (n - right)
+        assert share_estimate(answers).low == pytest.approx(exact.low, abs=1e-12)
+        assert share_estimate(answers).high == pytest.approx(exact.high, abs=1e-12)
+
+
+def test_independent_items_agree_with_the_normal_interval() -> None:
     values = rng(1).normal(3.0, 2.0, size=400)
-    estimate = bootstrap_mean(values, rng=rng(), method=method)
+    estimate = mean_estimate(values, rng=rng())
     half = 1.96 * values.std() / math.sqrt(400)
     assert estimate.value == pytest.approx(values.mean())
     assert estimate.low == pytest.approx(values.mean() - half, abs=0.02)
     assert estimate.high == pytest.approx(values.mean() + half, abs=0.02)
 
 
-def test_whole_clusters_are_drawn() -> None:
-    """Ten copies of an item carry the information of one: the clustered error ignores the copies, the naive one shrinks by sqrt(10)."""
+def test_the_interval_of_a_mean_holds_what_the_sign_flip_test_keeps() -> None:
+    """8 clusters: hypotheses just inside have p > .05 and just outside p <= .05, each by its own enumeration of 256 patterns."""
+    values, clusters = rng(5).normal(1.0, 1.0, size=20), [0, 0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 6, 6, 7, 7]
+    sizes = np.bincount(clusters)
+    estimate = mean_estimate(values, clusters, rng=rng())
+
+    def p_of(hypothesis: float) -> float:
+        sums = np.bincount(clusters, weights=values) - hypothesis * sizes
+        signs = 1 - 2 * (np.arange(256)[:, None] >> np.arange(8) & 1)
+        return float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12))
+
+    for bound, outward in ((estimate.low, -1e-6), (estimate.high, 1e-6)):
+        assert p_of(bound + outward) <= 0.05 < p_of(bound - outward)
+
+
+def test_copies_in_a_cluster_say_nothing_new() -> None:
     values = rng(2).integers(0, 2, size=100).astype(float)
-    once = bootstrap_mean(values, rng=rng())
-    copied = bootstrap_mean(np.repeat(values, 10), np.repeat(np.arange(100), 10).tolist(), rng=rng())
-    naive = bootstrap_mean(np.repeat(values, 10), rng=rng())
-    assert copied.standard_error == pytest.approx(once.standard_error, rel=0.05)
-    assert naive.standard_error == pytest.approx(once.standard_error / math.sqrt(10), rel=0.05)
+    copies, sources = np.repeat(values, 10), np.repeat(np.arange(100), 10).tolist()
+    once, copied, naive = mean_estimate(values, rng=rng()), mean_estimate(copies, sources, rng=rng()), mean_estimate(copies, rng=rng())
+    assert copied.standard_error == pytest.approx(once.standard_error)
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
+    assert naive.standard_error == pytest.approx(once.standard_error / math.sqrt(10), rel=0.01)
     assert (copied.n, copied.num_clusters) == (1000, 100)
+    share = share_estimate(copies, sources)
+    assert (share.low, share.high) == pytest.approx((share_estimate(values).low, share_estimate(values).high), abs=0.005)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_share_of_all_or_nothing_has_wilsons_interval_on_its_clusters(value: float) -> None:
-    sources = [i % 20 for i in range(200)]
-    assert bootstrap_mean([value] * 200, sources, rng=rng()).low == bootstrap_mean([value] * 200, sources, rng=rng()).high == value
-    estimate = bootstrap_share([value] * 200, sources, rng=rng())
-    assert (estimate.low, estimate.high) == (wilson(20 * int(value), 20).low, wilson(20 * int(value), 20).high)
-    assert (estimate.value, estimate.n, estimate.method) == (value, 200, "wilson")
+    """Each source counts as one answer, and the interval is a little wider than Wilson's: how alike its answers are is not known."""
+    estimate = share_estimate([value] * 200, [i % 20 for i in range(200)])
+    exact = wilson(20 * int(value), 20)
+    assert abs(estimate.high - estimate.low - (exact.high - exact.low)) < 0.02
+    assert (estimate.value, estimate.n, estimate.num_clusters) == (value, 200, 20)
     few = [i < 3 for i in range(200)]  # three decided pairs are three, however many were asked
-    assert bootstrap_share([value] * 200, sources, rng=rng(), counts=few).high == wilson(3 * int(value), 3).high
-    other = [1.0 - value, *[value] * 199]
-    assert bootstrap_share(other, sources, rng=rng()) == bootstrap_mean(other, sources, rng=rng())
+    assert share_estimate([value] * 200, counts=few).high == pytest.approx(wilson(3 * int(value), 3).high)
 
 
-def test_the_sandwich_is_what_endless_resampling_gives() -> None:
+def test_equal_values_claim_no_certainty() -> None:
+    estimate = mean_estimate([7.0] * 200, [i % 20 for i in range(200)], rng=rng())
+    assert (estimate.value, estimate.low, estimate.high) == (7.0, None, None)
+
+
+def test_the_standard_error_is_nearly_that_of_leaving_each_cluster_out() -> None:
     clusters = rng(3).integers(0, 60, size=500).tolist()
-    values = [0.1 * (cluster % 7) + x for cluster, x in zip(clusters, rng(4).normal(size=500), strict=True)]
-    exact = clustered_standard_error(values, clusters)
-    drawn = bootstrap_mean(values, clusters, rng=rng(), num_resamples=40_000).standard_error
-    assert exact == pytest.approx(drawn, rel=0.02)
+    values = np.array([0.1 * (cluster % 7) + x for cluster, x in zip(clusters, rng(4).normal(size=500), strict=True)])
+    without = [values[[c != left for c in clusters]].mean() for left in range(60)]
+    jackknife = math.sqrt(59 / 60 * sum((mean - values.mean()) ** 2 for mean in without))
+    assert clustered_standard_error(values, clusters) == pytest.approx(jackknife, rel=0.01)
     # own clusters: the textbook standard deviation / sqrt(n)
     assert clustered_standard_error(values) == pytest.approx(np.std(values, ddof=1) / math.sqrt(500))
     assert clustered_standard_error([1.0, 2.0], ["x", "x"]) is None
 
 
-def test_macro_mean_weighs_tasks_equally_and_resamples_inside_each() -> None:
-    # task x: 10 items of mean .2, task y: 1000 items of mean .8 -> macro .5; the error comes almost wholly from x: .5*sqrt(.16/10) = .063
+def test_macro_mean_weighs_tasks_equally() -> None:
+    # task x: 10 items of mean .2, task y: 1000 items of mean .8 -> macro .5; the error comes almost wholly from x: .5*sqrt(.16/9) = .067
     values = [1.0] * 2 + [0.0] * 8 + [1.0] * 800 + [0.0] * 200
     strata = ["x"] * 10 + ["y"] * 1000
-    estimate = bootstrap_mean(values, strata=strata, rng=rng())
-    assert estimate.value == pytest.approx(0.5)
-    assert estimate.standard_error == pytest.approx(0.063, abs=0.003)
+    for estimate in (mean_estimate(values, strata=strata, rng=rng()), share_estimate(values, strata=strata)):
+        assert estimate.value == pytest.approx(0.5)
+        assert estimate.standard_error == pytest.approx(0.067, abs=0.001)
+        assert 0.2 < estimate.high - estimate.low < 0.28
 
 
-def test_bca_follows_skew_and_percentile_does_not() -> None:
-    values = rng(3).exponential(size=60)
-    plain, corrected = (bootstrap_mean(values, rng=rng(), method=method) for method in ("percentile", "bca"))
-    assert corrected.low > plain.low
-    assert corrected.high > plain.high
+def test_a_task_of_one_source_leaves_the_macro_mean_without_an_interval() -> None:
+    estimate = mean_estimate([1.0, 2.0, 3.0], strata=["x", "x", "y"], rng=rng())
+    assert (estimate.value, estimate.low) == (2.25, None)
 
 
-def test_bca_agrees_with_scipy() -> None:
-    from scipy.stats import bootstrap
+@pytest.mark.parametrize(("low", "high", "num_sources"), [(5.5, 6.5, 8), (0.93, 0.97, 12)])
+def test_coverage_from_eight_sources_on(low: float, high: float, num_sources: int) -> None:
+    """400 data sets of unequal sources: the 95 % interval covers the truth in 92 to 98.5 %; `benchmarks/coverage.py` is exact."""
+    generator, hits = rng(7), 0
+    for _ in range(400):
+        truth, sizes = generator.uniform(low, high), generator.integers(1, 9, size=num_sources)
+        sources = np.repeat(np.arange(num_sources), sizes)
+        if truth > 1:
+            values = truth + generator.normal(size=num_sources)[sources] + generator.normal(size=len(sources))
+            estimate = mean_estimate(values, sources.tolist(), rng=generator)
+        else:
+            values = generator.random(len(sources)) < generator.beta(9 * truth, 9 * (1 - truth), size=num_sources)[sources]
+            estimate = share_estimate(values, sources.tolist())
+        hits += not estimate.excludes(truth)
+    assert 0.92 <= hits / 400 <= 0.985
 
-    values = rng(4).exponential(size=80)
-    theirs = bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", rng=rng(5)).confidence_interval
-    ours = bootstrap_mean(values, rng=rng(6), method="bca", num_resamples=40_000)
-    assert ours.low == pytest.approx(theirs.low, abs=0.01)
-    assert ours.high == pytest.approx(theirs.high, abs=0.01)
+
+def test_below_six_sources_there_is_an_interval_and_no_p() -> None:
+    found = paired_difference([0.0] * 5, [1.0, 2.0, 1.0, 2.0, 1.0], rng=rng())
+    assert found.p_value is None
+    assert found.estimate.excludes(0.0)
+    assert paired_difference([0.0] * 6, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0], rng=rng()).p_value == 2 / 64
 
 
-def test_coverage_of_clustered_shares_is_near_nominal() -> None:
-    """60 clusters of 5 items whose chance of being right is the cluster's own: the 95 % interval covers .6 in 90 to 99 % of 200 draws."""
-    generator = rng(7)
-    hits = 0
-    for _ in range(200):
-        chance = generator.beta(1.2, 0.8, size=60)
-        values = (generator.random((60, 5)) < chance[:, None]).astype(float).ravel()
-        estimate = bootstrap_mean(values, np.repeat(np.arange(60), 5).tolist(), rng=generator, num_resamples=1000)
-        hits += not estimate.excludes(0.6)
-    assert 180 <= hits <= 198
+def test_sums_by_cluster_give_what_the_items_give() -> None:
+    values, clusters = rng(8).integers(0, 2, size=60).astype(float), np.arange(60) % 7
+    tops, bottoms = np.bincount(clusters, weights=values), np.bincount(clusters)
+    found, expected = share_of_sums(tops, bottoms), share_estimate(values, clusters.tolist())
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
 
 
 def test_same_seed_same_bounds() -> None:
     values = rng(8).random(50)
-    assert bootstrap_mean(values, rng=rng(9)) == bootstrap_mean(values, rng=rng(9))
+    assert mean_estimate(values, rng=rng(9)) == mean_estimate(values, rng=rng(9))
 
 
 def test_one_cluster_has_a_value_and_no_interval() -> None:
-    estimate = bootstrap_mean([1.0, 0.0, 1.0, 1.0], ["s"] * 4, rng=rng())
+    estimate = mean_estimate([1.0, 0.0, 1.0, 1.0], ["s"] * 4, rng=rng())
     assert (estimate.value, estimate.low, estimate.high) == (0.75, None, None)
     assert not estimate.excludes(0.0)
 
 
 def test_items_that_do_not_count_leave_the_denominator() -> None:
-    estimate = bootstrap_mean([1.0, math.nan, 0.0], counts=[True, False, True], rng=rng())
+    estimate = mean_estimate([1.0, math.nan, 0.0], counts=[True, False, True], rng=rng())
     assert (estimate.value, estimate.n) == (0.5, 2)
 
 
@@ -134,16 +169,3 @@ def test_items_that_do_not_count_leave_the_denominator() -> None:
 def test_bad_input_is_refused(values: list[float], clusters: list[str] | None) -> None:
     with pytest.raises(ValueError, match=r"no items|clusters|not finite"):
         clustered(values, clusters)
-
-
-def test_ten_thousand_resamples_of_five_thousand_pairs_take_under_two_seconds() -> None:
-    values = rng(10).random(5000)
-    start = time.process_time()
-    bootstrap_mean(values, rng=rng(), num_resamples=10_000)
-    assert time.process_time() - start < 2.0
-
-
-def test_any_statistic_can_be_bootstrapped() -> None:
-    values = rng(11).normal(size=200)
-    estimate = bootstrap_statistic(lambda index: float(np.median(values[index])), 200, rng=rng(), num_resamples=500)
-    assert estimate.low < estimate.value < estimate.high

@@ -99,7 +99,7 @@ def test_one_trace_is_the_mean_accuracy_of_the_traces_and_not_that_of_their_mean
     assert test.one_trace is not None
     assert test.one_trace.estimate.value == pytest.approx(12 / 20 - 1 / 3)
     assert [verdict.value for verdict in table.verdicts] == [pytest.approx(0.2), pytest.approx(12 / 20 - 1 / 3)]
-    assert [verdict.goal.rpartition(", ")[2] for verdict in table.verdicts] == ["each McNemar p < 0.05", "each bootstrap p < 0.05"]
+    assert [verdict.goal.rpartition(", ")[2] for verdict in table.verdicts] == ["each McNemar p < 0.05", "each sign-flip p < 0.05"]
     assert table.verdicts[1].holds
 
 

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
+from editr1.generation import forbidden_tokens
 from editr1.vlm.base import ChatRequest, Sampling, request_images, to_messages
 from editr1.vlm.local import LocalVLM, build
 from tiny_qwen import build_tiny_qwen
-from tiny_vlms import tiny_llava, tiny_qwen3_vl
+from tiny_vlms import tiny_gemma4, tiny_glm46v, tiny_internvl, tiny_llava, tiny_qwen3_vl, tiny_qwen35
 
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 
@@ -37,7 +38,7 @@ def ask(text: str, *images: int, seed: int = 0, sampling: Sampling = GREEDY, **o
 def _by_transformers(vlm: LocalVLM, request: ChatRequest) -> str:
     text = vlm.processor.apply_chat_template(to_messages(request), add_generation_prompt=True, tokenize=False)
     inputs = vlm.processor(text=[text], images=request_images(request), return_tensors="pt")
-    out = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=vlm.suppressed_tokens())
+    out = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=forbidden_tokens(vlm.model, vlm.processor))
     return vlm.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
@@ -50,24 +51,43 @@ def test_greedy_replies_equal_transformers_generate_whatever_the_batch(vlm):
     assert [vlm.chat([request])[0].text for request in requests] == expected
 
 
-@pytest.mark.parametrize(("build_tiny", "shares_prompts"), [(tiny_qwen3_vl, True), (tiny_llava, False)])
-def test_other_families_say_what_transformers_says_and_keep_their_seeds(vlm, build_tiny, shares_prompts):
-    model, processor = build_tiny(copy.deepcopy(vlm.processor.tokenizer))
-    other = LocalVLM(model, processor, "other", batch_size=4)
-    assert other._tells_positions() == shares_prompts
+FAMILIES = {
+    tiny_qwen3_vl: "side_by_side",
+    tiny_glm46v: "side_by_side",
+    tiny_qwen35: "copied",
+    tiny_llava: "none",
+    tiny_internvl: "none",
+    tiny_gemma4: "none",
+}
+
+
+@pytest.mark.parametrize(("build_tiny", "how"), FAMILIES.items(), ids=[build_tiny.__name__ for build_tiny in FAMILIES])
+def test_other_families_say_what_transformers_says_and_keep_their_seeds(vlm, build_tiny, how):
+    try:
+        model, processor = build_tiny(copy.deepcopy(vlm.processor.tokenizer))
+    except ImportError as error:
+        pytest.skip(f"this transformers is older than the family: {error}")
+    other = LocalVLM(model, processor, "other", batch_size=16)
+    assert other._sharing() == how
     requests = [ask("a", 1, 2), ask("a longer question than the other", 3, 1), ask("a", 2, 1)]
     assert [reply.text for reply in other.chat(requests)] == [_by_transformers(other, request) for request in requests]
-    warm = [ask("a", 1, 2, seed=seed, sampling=Sampling(1.0, 0.9, 8)) for seed in range(6)]
+    # prompts and replies of several lengths in one batch, so that some end long before others
+    warm = [
+        ask(text, 1, 2, seed=seed, sampling=Sampling(1.0, 0.9, tokens))
+        for seed in range(4)
+        for text, tokens in (("a", 3), ("a longer question", 12), ("b", 9))
+    ]
     together = [reply.text for reply in other.chat(warm)]
     assert together == [other.chat([request])[0].text for request in warm]
-    assert len(set(together)) > 3
+    assert len(set(together)) > 6
 
 
-def test_the_generic_path_says_the_same_as_the_shared_one(vlm, monkeypatch):
-    requests = [ask("a", 1, 2, seed=seed, sampling=Sampling(1.0, 1.0, 10)) for seed in range(3)] + [ask("other", 2, 1)]
-    shared = [reply.text for reply in vlm.chat(requests)]
-    monkeypatch.setattr(vlm, "_tells_positions", lambda: False)
-    assert [reply.text for reply in vlm.chat(requests)] == shared
+@pytest.mark.parametrize("how", ["copied", "none"])
+def test_every_way_of_sharing_says_the_same(vlm, monkeypatch, how):
+    requests = [ask("a", 1, 2, seed=seed, sampling=Sampling(1.0, 1.0, 4 + 2 * seed)) for seed in range(4)] + [ask("other", 2, 1)]
+    aside = [reply.text for reply in vlm.chat(requests)]
+    monkeypatch.setattr(vlm, "_sharing", lambda: how)
+    assert [reply.text for reply in vlm.chat(requests)] == aside
 
 
 def test_a_reply_depends_on_its_own_seed_and_not_on_its_neighbours(vlm):
@@ -88,7 +108,7 @@ def test_no_global_generator_is_touched(vlm):
 
 
 def test_picture_tokens_are_never_generated(vlm):
-    suppressed = {vlm.processor.tokenizer.decode([token]) for token in vlm.suppressed_tokens()}
+    suppressed = {vlm.processor.tokenizer.decode([token]) for token in forbidden_tokens(vlm.model, vlm.processor)}
     assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>"} <= suppressed
     assert "<|im_end|>" not in suppressed
     hot = Sampling(temperature=50.0, max_tokens=200)  # nearly uniform over the vocabulary
@@ -148,3 +168,15 @@ def test_each_distinct_picture_is_processed_once(vlm, monkeypatch):
 def test_what_cannot_be_loaded_is_one_clear_error(options, message):
     with pytest.raises(ConfigError, match=message):
         build(**options)
+
+
+def test_thinking_is_a_setting_of_the_chat_template(vlm):
+    processor = copy.deepcopy(vlm.processor)
+    processor.chat_template = (
+        processor.chat_template + "{% if enable_thinking is defined %}{{ 'on' if enable_thinking else 'off' }}{% endif %}"
+    )
+    length = {}
+    for thinking in (None, True, False):
+        asked = LocalVLM(vlm.model, processor, "thinker", thinking=thinking)
+        length[thinking] = asked.chat([ask("a", 1, 2)])[0].num_prompt_tokens
+    assert length == {None: length[None], True: length[None] + 2, False: length[None] + 3}

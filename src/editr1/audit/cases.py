@@ -14,8 +14,9 @@ from PIL import Image
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.item import RewardItem
+from editr1.pictures import decode_image
 from editr1.schema import Principle, Quadruple, derive_seed
-from editr1.store import Run, decode_image, held_out_share, is_held_out, quadruples, read_inside, read_table
+from editr1.store import Run, held_out_share, is_held_out, quadruples, read_inside, read_table
 
 
 @dataclass(frozen=True, slots=True)

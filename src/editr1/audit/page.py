@@ -18,7 +18,7 @@ FIGURES = {
 HEAD = """# Audit of the judges of `{run}`
 
 Probes do something to an edit whose effect on a sound score is known; error propagation damages the principles and judges again with the
-same seeds. Shares have Wilson's 95 % interval, changes a bootstrap that resamples whole tasks. An unscored edit keeps no
+same seeds. Shares have Wilson's 95 % interval, changes the interval of whole tasks. An unscored edit keeps no
 law and counts in no change. What each probe and each damage does: `editr1 audit --help` and the page on judging.
 """
 

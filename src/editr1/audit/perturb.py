@@ -17,7 +17,7 @@ from tqdm import tqdm
 from editr1.judge.item import RewardItem
 from editr1.judges.base import Judge
 from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed
-from editr1.stats import Difference, Estimate, bootstrap_mean, bootstrap_share, half_credit, paired_difference, to_margins
+from editr1.stats import Difference, Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
 
 Damage = Literal["drop", "duplicate", "negate", "swap_category", "replace"]
 CHUNK = 128  # ours: edits a call
@@ -191,7 +191,7 @@ def _compare(
         num_edits=len(scored),
         num_unscored=len(cases) - len(scored),
         score_change=_difference(old, new, tasks, rng),
-        score_movement=bootstrap_mean(moved, tasks, rng=rng) if moved else None,
+        score_movement=mean_estimate(moved, tasks, rng=rng) if moved else None,
         pair_change=_pair_change(cases, pairs, before, after, rng),
         verdict_change=_difference(
             [row.before == row.gold for row in with_gold],
@@ -199,7 +199,7 @@ def _compare(
             [row.task_id for row in with_gold],
             rng,
         ),
-        verdict_flips=_share([row.before != row.after for row in verdicts], [row.task_id for row in verdicts], rng),
+        verdict_flips=_share([row.before != row.after for row in verdicts], [row.task_id for row in verdicts]),
     )
 
 
@@ -250,12 +250,22 @@ def _difference(
     return paired_difference(np.array(old, float), np.array(new, float), tasks, rng=rng) if old else None
 
 
-def _share(values: Sequence[bool], tasks: Sequence[str], rng: np.random.Generator) -> Estimate | None:
-    return bootstrap_share(np.array(values, float), tasks, rng=rng) if values else None
+def _share(values: Sequence[bool], tasks: Sequence[str]) -> Estimate | None:
+    return share_estimate(np.array(values, float), tasks) if values else None
 
 
 def _metric(name: str, figure: Difference | Estimate, num_unscored: int) -> Metric:
     estimate = figure.estimate if isinstance(figure, Difference) else figure
     p_value = figure.p_value if isinstance(figure, Difference) else None
     protocol = "propagation/paired" if isinstance(figure, Difference) else "propagation/mean"
-    return Metric(name, estimate.value, estimate.low, estimate.high, estimate.n, num_unscored, protocol=protocol, p_value=p_value)
+    return Metric(
+        name,
+        estimate.value,
+        estimate.low,
+        estimate.high,
+        estimate.n,
+        num_unscored,
+        protocol=protocol,
+        p_value=p_value,
+        num_clusters=estimate.num_clusters,
+    )

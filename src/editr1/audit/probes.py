@@ -9,7 +9,6 @@ any judge was audited.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 
 from editr1.audit.cases import Case
 from editr1.judge.item import RewardItem
+from editr1.pictures import decode_image, encode_picture, to_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def black(case: Case) -> RewardItem:
 
 def other_edit(case: Case) -> RewardItem:
     """Another task's edit, at this one's size."""
-    return replace(case.item, edited=case.other.edited.convert("RGB").resize(case.item.edited.size))
+    return replace(case.item, edited=to_rgb(case.other.edited).resize(case.item.edited.size))
 
 
 def wrong_instruction(case: Case) -> RewardItem:
@@ -70,7 +70,7 @@ def wrong_instruction(case: Case) -> RewardItem:
 
 def white_border(case: Case, share: float = 1 / 12) -> RewardItem:
     """The edit scaled down inside a white frame of `share` of the shorter side, at the same size."""
-    image = case.item.edited.convert("RGB")
+    image = to_rgb(case.item.edited)
     width = max(1, round(min(image.size) * share))
     inner = image.resize((image.width - 2 * width, image.height - 2 * width))
     return replace(case.item, edited=ImageOps.expand(inner, width, "white"))
@@ -78,22 +78,20 @@ def white_border(case: Case, share: float = 1 / 12) -> RewardItem:
 
 def blend(case: Case, alpha: float) -> RewardItem:
     """Source (alpha 0) to edit (alpha 1)."""
-    edited = case.item.edited.convert("RGB")
-    return replace(case.item, edited=Image.blend(case.item.source.convert("RGB").resize(edited.size), edited, alpha))
+    edited = to_rgb(case.item.edited)
+    return replace(case.item, edited=Image.blend(to_rgb(case.item.source).resize(edited.size), edited, alpha))
 
 
 def resized(case: Case, factor: float = 1.25) -> RewardItem:
     """The edit enlarged and brought back to its size: a change of pixels that nobody sees."""
-    image = case.item.edited.convert("RGB")
+    image = to_rgb(case.item.edited)
     large = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
     return replace(case.item, edited=large.resize(image.size, Image.Resampling.LANCZOS))
 
 
 def recompressed(case: Case, quality: int = 92) -> RewardItem:
     """The edit through JPEG at a quality at which nobody sees a difference."""
-    buffer = io.BytesIO()
-    case.item.edited.convert("RGB").save(buffer, "JPEG", quality=quality, subsampling=0)
-    return replace(case.item, edited=Image.open(buffer).convert("RGB"))
+    return replace(case.item, edited=decode_image(encode_picture(case.item.edited, "jpeg", quality)))
 
 
 def injected(item: RewardItem, words: str) -> RewardItem:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from editr1.errors import DataError
 from editr1.schema import Label, Metric, Principle, Reward, derive_seed
-from editr1.stats import Credit, Estimate, accuracy, bootstrap_share, half_credit, pairwise_report, strict_credit
+from editr1.stats import Credit, Estimate, accuracy, half_credit, pairwise_report, share_estimate, strict_credit
 from editr1.stats.intervals import Floats
 from editr1.stats.ties import three_class
 
@@ -156,11 +156,10 @@ def accuracy_metrics(
     clusters: Sequence[Hashable],
     protocol: str,
     *,
-    seed: int = 0,
     kinds: Sequence[str] | None = None,
     macro: bool = False,
 ) -> list[Metric]:
-    """Half-credit, strict and non-tied pair accuracy as metrics with cluster bootstrap intervals.
+    """Half-credit, strict and non-tied pair accuracy as metrics with intervals by cluster.
 
     margins: `[N]` preferred minus other, nan = unscored. kinds: N task names, for `by_category` and, with `macro`, for the
     mean of task accuracies. `name/x` names the half-credit number, `name_strict/x` and `name_non_tied/x` stand beside it.
@@ -170,8 +169,7 @@ def accuracy_metrics(
     values = {"half": half_credit(margins), "strict": strict_credit(margins)}
     metrics = []
     for credit in CREDITS:
-        rng = np.random.default_rng(derive_seed(seed, name, protocol, credit))
-        estimate = accuracy(margins, clusters, credit=credit, rng=rng, strata=kinds if macro else None)
+        estimate = accuracy(margins, clusters, credit=credit, strata=kinds if macro else None)
         metrics.append(
             to_metric(
                 with_suffix(name, "" if credit == "half" else f"_{credit}"),
@@ -199,7 +197,7 @@ def three_class_metrics(
         num_unscored = int(np.isnan(gaps).sum())
         return [Metric(n, None, n=len(gaps), num_unscored=num_unscored, protocol=f"{protocol}/{kind}") for kind, n in kinds.items()]
     classes = three_class(gaps, signs, clusters, rng=np.random.default_rng(derive_seed(seed, protocol)))
-    estimate = bootstrap_share(classes.credit, clusters, rng=np.random.default_rng(derive_seed(seed, protocol, "interval")))
+    estimate = share_estimate(classes.credit, clusters)
     n, num_unscored = classes.n, classes.num_unscored
     return [
         to_metric(kinds["cross-fitted"], estimate, f"{protocol}/cross-fitted", n=n, num_unscored=num_unscored),
@@ -221,7 +219,8 @@ def to_metric(
 ) -> Metric:
     """An estimate (None = nothing that counts) as a metric."""
     value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-    return Metric(name, value, low, high, n, num_unscored, tie_rate, dict(by_category or {}), protocol, p_value)
+    num_clusters = estimate.num_clusters if estimate else 0
+    return Metric(name, value, low, high, n, num_unscored, tie_rate, dict(by_category or {}), protocol, p_value, num_clusters=num_clusters)
 
 
 def by_kind(values: Floats, kinds: Sequence[str] | None) -> dict[str, float]:

@@ -18,13 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
 from editr1.errors import DataError
 from editr1.measure.rows import expect_count, load_pair, read_rows, to_bytes
-from editr1.schema import Metric, derive_seed, stable_id
+from editr1.schema import Metric, stable_id
 from editr1.stats import accuracy, pairwise_report, to_margins
 from editr1.stats.intervals import Floats
 
@@ -97,7 +96,7 @@ class EditScoreBench:
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         rows = list(self.rows())
-        return [m for dimension in DIMENSIONS for m in dimension_metrics([r for r in rows if r.dimension == dimension], judged, seed)]
+        return [m for dimension in DIMENSIONS for m in dimension_metrics([r for r in rows if r.dimension == dimension], judged)]
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         rows = list(self.rows())
@@ -141,7 +140,7 @@ def open_table(folder: Path, table: Any) -> EditScoreBench:
     return EditScoreBench(folder, table)
 
 
-def dimension_metrics(rows: Sequence[Row], judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+def dimension_metrics(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> list[Metric]:
     """All numbers of one dimension: the macro mean over tasks in three credits, and the strict mean of each group of tasks."""
     if not rows:
         return []
@@ -149,13 +148,12 @@ def dimension_metrics(rows: Sequence[Row], judged: Mapping[str, JudgedEdit], see
     margins = _margins(rows, judged)
     protocol = f"editscore-erb/{dimension}"
     sources, tasks = [row.source for row in rows], [row.task for row in rows]
-    found = accuracy_metrics(f"editscore_erb/{dimension}", margins, sources, protocol, seed=seed, kinds=tasks, macro=True)
+    found = accuracy_metrics(f"editscore_erb/{dimension}", margins, sources, protocol, kinds=tasks, macro=True)
     for group, members in GROUPS.items():
         inside = [i for i, task in enumerate(tasks) if task in members]
         if inside:
-            rng = np.random.default_rng(derive_seed(seed, protocol, group))
             strata = [tasks[i] for i in inside]
-            estimate = accuracy(margins[inside], [sources[i] for i in inside], credit="strict", rng=rng, strata=strata)
+            estimate = accuracy(margins[inside], [sources[i] for i in inside], credit="strict", strata=strata)
             report = pairwise_report(margins[inside])
             found.append(
                 to_metric(

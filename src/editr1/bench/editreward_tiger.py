@@ -40,7 +40,7 @@ from editr1.errors import DataError
 from editr1.measure.kway_pairs import AnsweredGroup, kway_pair_metrics
 from editr1.measure.rows import load_pair, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed, stable_id
-from editr1.stats import bootstrap_mean, bootstrap_share
+from editr1.stats import mean_estimate, share_estimate
 from editr1.stats.kway import argsort_right, chance, group_tau
 
 SIZES = (2, 3, 4)
@@ -169,7 +169,7 @@ class TigerBench:
             mine = [(i, row) for i, row in rows if row.k == k]
             groups, num_broken = complete_groups([row for _, row in mine])
             answered = [_answered(k, [(i, row) for i, row in mine if row.group == group.name], judged) for group in groups]
-            found += kway_pair_metrics(answered, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken, seed)
+            found += kway_pair_metrics(answered, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken)
         return found
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
@@ -207,7 +207,7 @@ def build(root: Path | str | None = None) -> TigerBench:
 def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
     """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
     twos = [row for row in rows if row.k == 2]
-    found = [*(_two(twos, scores, seed) if twos else []), *_decisive(rows, scores, seed)]
+    found = [*(_two(twos, scores, seed) if twos else []), *_decisive(rows, scores)]
     for k in SIZES[1:]:
         groups, num_broken = complete_groups([row for row in rows if row.k == k])
         if groups:
@@ -224,12 +224,12 @@ def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> 
     return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
 
 
-def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
+def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[Metric]:
     """Every comparison in which people chose a side, whatever the size of its group: comparisons of a group share their edits."""
     chosen = [row for row in rows if row.sign]
     margins = np.array([row.sign * _gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in chosen])
     groups, sizes = [row.group for row in chosen], [f"k{row.k}" for row in chosen]
-    return accuracy_metrics("tiger_decisive", margins, groups, "tiger-erb/decisive", seed=seed, kinds=sizes)
+    return accuracy_metrics("tiger_decisive", margins, groups, "tiger-erb/decisive", kinds=sizes)
 
 
 def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str, float | None], seed: int) -> list[Metric]:
@@ -240,8 +240,8 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
     num_unscored = sum(any(score is None for score in value) for value in values)
     protocol = f"tiger-erb/k{k}/argsort"
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = bootstrap_share(right, rng=rng)
-    mean_tau = bootstrap_mean(taus, rng=rng) if taus else None
+    estimate = share_estimate(right)
+    mean_tau = mean_estimate(taus, rng=rng) if taus else None
     return [
         to_metric(
             f"tiger_k{k}",

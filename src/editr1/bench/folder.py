@@ -3,7 +3,7 @@
     {"source": "a.png", "edited": "a_edit.png", "instruction": "Make the sky purple", "category": "color_alter"}
 
 Paths are relative to the folder and must stay inside it; `category` and `id` are optional.
-Protocol: `folder/mean`, the mean score on 0 to 10 with a cluster bootstrap interval by source image.
+Protocol: `folder/mean`, the mean score on 0 to 10 with its interval by source image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_dou
 from editr1.errors import DataError
 from editr1.measure.rows import load_pair, read_inside
 from editr1.schema import Metric, derive_seed, stable_id
-from editr1.stats import bootstrap_mean
+from editr1.stats import mean_estimate
 
 LIST = "edits.jsonl"
 COLUMNS = ("source", "edited", "instruction")
@@ -54,7 +54,7 @@ class FolderBench:
         scored = [(row, value) for row in self.rows if (value := _value(judged, row.key)) is not None]
         values = np.array([value for _, value in scored])
         rng = np.random.default_rng(derive_seed(seed, "folder"))
-        estimate = bootstrap_mean(values, [row.source for row, _ in scored], rng=rng) if scored else None
+        estimate = mean_estimate(values, [row.source for row, _ in scored], rng=rng) if scored else None
         kinds = by_kind(values, [row.category for row, _ in scored])
         return [to_metric("folder", estimate, "folder/mean", n=len(scored), num_unscored=len(self.rows) - len(scored), by_category=kinds)]
 

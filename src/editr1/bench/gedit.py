@@ -29,7 +29,7 @@ from editr1.errors import DataError
 from editr1.measure.raw_scores import geometric_mean, in_range
 from editr1.measure.rows import load_pair, read_csv, read_inside, read_rows
 from editr1.schema import Metric, derive_seed
-from editr1.stats import bootstrap_mean
+from editr1.stats import mean_estimate
 
 # Samples a task; the same for English and Chinese. Alphabetical, which is also the order of the columns in the paper's table.
 TASK_COUNTS = {
@@ -173,7 +173,7 @@ def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing
     found = []
     for kind, strata in [("micro", None), (f"macro{len(set(tasks))}", tasks)]:
         rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = bootstrap_mean(values, clusters, rng=rng, strata=strata) if len(values) else None
+        estimate = mean_estimate(values, clusters, rng=rng, strata=strata) if len(values) else None
         by_task = by_kind(values, tasks)
         name = f"gedit_{aspect}/{kind.rstrip('0123456789')}"
         found.append(to_metric(name, estimate, f"{protocol}/{kind}", n=len(scored), num_unscored=num_unscored, by_category=by_task))

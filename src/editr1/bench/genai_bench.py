@@ -42,8 +42,8 @@ from editr1.bench.base import (
 )
 from editr1.errors import DataError
 from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
-from editr1.schema import Label, Metric, derive_seed
-from editr1.stats import bootstrap_share, to_margins
+from editr1.schema import Label, Metric
+from editr1.stats import share_estimate, to_margins
 from editr1.stats.intervals import Floats
 
 Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
@@ -136,41 +136,39 @@ def read_label(response: str, rule: Literal["first", "last", "unambiguous"] = "f
     return found[-1] if rule == "last" else found[0]
 
 
-def metrics(answers: Sequence[Answer], seed: int = 0, rules: Sequence[Rule] = RULES) -> list[Metric]:
+def metrics(answers: Sequence[Answer], rules: Sequence[Rule] = RULES) -> list[Metric]:
     """All protocols of a pairwise judge's answers, clustered by source."""
-    found = [four_label(answers, rule, seed) for rule in rules]
-    found += decisive(answers, lambda answer: _sign(read_label(answer.response)), seed)
-    found.append(three_class_labels(answers, seed))
+    found = [four_label(answers, rule) for rule in rules]
+    found += decisive(answers, lambda answer: _sign(read_label(answer.response)))
+    found.append(three_class_labels(answers))
     return [*found, *position_metrics(answers)]
 
 
-def four_label(answers: Sequence[Answer], rule: Rule, seed: int = 0) -> Metric:
+def four_label(answers: Sequence[Answer], rule: Rule) -> Metric:
     """Share of answers whose label is the vote, of four; no label counts as wrong and is counted."""
     votes = [read_votes(answer.response, rule) for answer in answers]
     right = np.array([answer.vote in read for read, answer in zip(votes, answers, strict=True)], dtype=np.float64)
-    rng = np.random.default_rng(derive_seed(seed, "genai-bench", "4-label", rule))
-    estimate = bootstrap_share(right, [answer.source for answer in answers], rng=rng)
+    estimate = share_estimate(right, [answer.source for answer in answers])
     by_vote = by_kind(right, [answer.vote for answer in answers])
     num_unscored = sum(not read for read in votes)
     protocol = f"genai-bench/4-label/{rule}"
     return to_metric("genai_4_label", estimate, protocol, n=len(answers), num_unscored=num_unscored, by_category=by_vote)
 
 
-def three_class_labels(answers: Sequence[Answer], seed: int = 0) -> Metric:
+def three_class_labels(answers: Sequence[Answer]) -> Metric:
     """As `four_label` with both kinds of tie in one class; no epsilon exists for a judge that names labels."""
     signs = [_sign(read_label(answer.response)) for answer in answers]
     right = np.array([sign == SIGNS[answer.vote] for sign, answer in zip(signs, answers, strict=True)], dtype=np.float64)
-    rng = np.random.default_rng(derive_seed(seed, "genai-bench", "three-class"))
-    estimate = bootstrap_share(right, [answer.source for answer in answers], rng=rng)
+    estimate = share_estimate(right, [answer.source for answer in answers])
     num_unscored = sum(math.isnan(sign) for sign in signs)
     return to_metric("genai_three_class", estimate, "genai-bench/three-class/labels", n=len(answers), num_unscored=num_unscored)
 
 
-def decisive(answers: Sequence[Answer], gap: Callable[[Answer], float], seed: int = 0) -> list[Metric]:
+def decisive(answers: Sequence[Answer], gap: Callable[[Answer], float]) -> list[Metric]:
     """Accuracy on pairs where people chose a side. gap: > 0 for the left, < 0 for the right, nan = unscored."""
     chosen = [answer for answer in answers if SIGNS[answer.vote] != 0]
     margins = np.array([gap(answer) * SIGNS[answer.vote] for answer in chosen])
-    return accuracy_metrics("genai_decisive", margins, [answer.source for answer in chosen], "genai-bench/decisive", seed=seed)
+    return accuracy_metrics("genai_decisive", margins, [answer.source for answer in chosen], "genai-bench/decisive")
 
 
 def position_metrics(answers: Sequence[Answer]) -> list[Metric]:
@@ -218,7 +216,7 @@ class GenAIBench:
         gaps = self._gaps(judged)
         decided = signs != 0
         clusters = [source for source, is_decided in zip(self.sources, decided, strict=True) if is_decided]
-        found = accuracy_metrics("genai_decisive", (gaps * signs)[decided], clusters, "genai-bench/decisive", seed=seed)
+        found = accuracy_metrics("genai_decisive", (gaps * signs)[decided], clusters, "genai-bench/decisive")
         return found + three_class_metrics("genai", gaps, signs.tolist(), self.sources, "genai-bench/three-class", seed)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:

@@ -28,7 +28,7 @@ from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_co
 from editr1.errors import DataError
 from editr1.measure.rows import expect_count, load_pair, read_inside, read_json
 from editr1.schema import MAX_SCORE, Metric, derive_seed
-from editr1.stats import bootstrap_mean
+from editr1.stats import mean_estimate
 
 TYPE_COUNTS = {
     "add": 95,
@@ -132,7 +132,7 @@ def overall(means: Mapping[str, float], tasks: Mapping[str, Task], protocol: str
     kinds, pictures = [tasks[key].kind for key in keys], [tasks[key].picture for key in keys]
     values = np.array([means[key] for key in keys])
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = bootstrap_mean(values, pictures, rng=rng, strata=kinds) if keys else None
+    estimate = mean_estimate(values, pictures, rng=rng, strata=kinds) if keys else None
     by_type = {kind: round(mean, 2) for kind, mean in by_kind(values, kinds).items()}
     protocol = f"{protocol}/macro{len(by_type)}"
     return to_metric("imgedit", estimate, protocol, n=len(keys), num_unscored=len(tasks) - len(keys), by_category=by_type)

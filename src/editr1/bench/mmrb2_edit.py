@@ -97,10 +97,10 @@ class MMRB2Edit:
             yield ComparisonItem(row.id, row.instruction, partial(self._load_both, row), row.label, row.prompt, row.kind)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        found = _accuracy("mmrb2_edit", self.rows, judged, "mmrb2-edit/pointwise", seed)
+        found = _accuracy("mmrb2_edit", self.rows, judged, "mmrb2-edit/pointwise")
         single = [row for row in self.rows if row.kind == SINGLE]
         if len(single) < len(self.rows):
-            found += _accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise", seed)
+            found += _accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise")
         return [*found, *human_ceiling(self.rows)]
 
     def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
@@ -233,9 +233,9 @@ def _prompt(source: Any, metadata: Any, text: str) -> str:
     return f"{source}/{number}" if number is not None else text
 
 
-def _accuracy(name: str, rows: Sequence[Row], judged: Mapping[str, JudgedEdit], protocol: str, seed: int) -> list[Metric]:
+def _accuracy(name: str, rows: Sequence[Row], judged: Mapping[str, JudgedEdit], protocol: str) -> list[Metric]:
     prompts, kinds = [row.prompt for row in rows], [row.kind for row in rows]
-    return accuracy_metrics(name, _margins(rows, judged), prompts, protocol, seed=seed, kinds=kinds)
+    return accuracy_metrics(name, _margins(rows, judged), prompts, protocol, kinds=kinds)
 
 
 def _margins(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> Floats:

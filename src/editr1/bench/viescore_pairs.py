@@ -161,7 +161,7 @@ def metrics(data: VIEScoreData, seed: int = 0) -> list[Metric]:
     decided = labels != 0
     decided_uids = [uid for uid, is_decided in zip(uids, decided, strict=True) if is_decided]
     photos = [photo_of(uid) for uid in decided_uids]
-    found = accuracy_metrics("viescore_pairs", (judge * labels)[decided], photos, "viescore-pairs/decisive", seed=seed)
+    found = accuracy_metrics("viescore_pairs", (judge * labels)[decided], photos, "viescore-pairs/decisive")
     found += _standard_errors((judge * labels)[decided], decided_uids)
     found += three_class_metrics("viescore", judge, labels.tolist(), [photo_of(uid) for uid in uids], "viescore-pairs/three-class", seed)
     found += _correlations(data)

@@ -115,7 +115,7 @@ class _Ask:
         silent = ["NO_CHOICE" for pair in judged.values() if pair.forward is None or pair.reverse is None]
         check_unscored(silent, counts, "pairs", self.args.max_unscored)
         items = list(self.benchmark.comparisons())
-        found = pairwise_metrics(self.benchmark.name, items, judged, self.args.seed)
+        found = pairwise_metrics(self.benchmark.name, items, judged)
         if isinstance(self.benchmark, HasPairMetrics):
             found += self.benchmark.pair_metrics(judged, self.args.seed)
         return found, pairwise_outcomes(items, judged)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editr1.schema import Metric, to_json
+from editr1.stats import FEW_CLUSTERS, MIN_CLUSTERS
 from editr1.store import Run
 
-_HEADINGS = ("protocol", "value", "95 % interval", "n", "unscored", "ties", "p")
+_HEADINGS = ("protocol", "value", "95 % interval", "n", "sources", "unscored", "ties", "p")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +27,19 @@ def show(metrics: Sequence[Metric], args: argparse.Namespace) -> None:
         run = Run.open(args.run)
         for metric in metrics:
             run.add_metric(metric)
-    lines = [to_json(metric) for metric in metrics] if args.json else table(metrics, args.details)
-    say(*lines)
+    if args.json:
+        say(*map(to_json, metrics))
+    else:
+        say(*table(metrics, args.details), *few_sources(metrics))
+
+
+def few_sources(metrics: Sequence[Metric]) -> list[str]:
+    """A warning where an interval rests on too few sources to be taken at its word; nothing otherwise."""
+    counts = [metric.num_clusters for metric in metrics if metric.num_clusters]
+    if not counts or min(counts) >= FEW_CLUSTERS:
+        return []
+    no_p = f"; below {MIN_CLUSTERS} there is no p" if min(counts) < MIN_CLUSTERS else ""
+    return [f"few sources: some intervals rest on {min(counts)}, fewer than {FEW_CLUSTERS}, and say little about other data{no_p}"]
 
 
 def say(*lines: str) -> None:
@@ -58,6 +70,7 @@ def _cells(metric: Metric) -> tuple[str, ...]:
         _number(metric.value),
         interval,
         str(metric.n),
+        str(metric.num_clusters or "-"),
         str(metric.num_unscored),
         _number(metric.tie_rate, 3),
         _number(metric.p_value, 4),

@@ -2,8 +2,8 @@
 
     editr1 compare RUN_A/bench_gedit_viescore.outcomes.jsonl RUN_B/bench_gedit_viescore.outcomes.jsonl
 
-Intervals resample whole clusters (source images); p values of categories are adjusted by Holm. A change of a mean score
-below the spread between two runs of one judge (about .1, or --noise-floor) is marked, over all samples and by category.
+Intervals are of whole clusters (source images); p values of categories are adjusted by Holm, and fewer than 6 clusters give none.
+A change of a mean score below the spread between two runs of one judge (about .1, or --noise-floor) is marked.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from editr1.config import load_recipe, section
+from editr1.config import load_recipe, section, with_overrides
 from editr1.errors import ConfigError
 
 
@@ -47,20 +47,23 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The section `serve`: the recipe's, with the command line's judge over it."""
-    settings = dict(load_recipe(args.config, args.set).get("serve") or {}) if args.config else {}
+    """The section `serve`: the recipe's, the command line's judge over it, and `--set` over both."""
+    settings = dict(load_recipe(args.config).get("serve") or {}) if args.config else {}
     if args.checkpoint and args.model:
         raise ConfigError("name one judge: --model ID (with --base-url for a server of your own), or --checkpoint DIR")
     if args.checkpoint:
         settings["vlm"] = {"id": "local", "options": {"path": args.checkpoint}}
     if args.model:
         settings["vlm"] = {"id": "openai_api", "options": {"model": args.model, "base_url": args.base_url}}
-    if "vlm" not in settings:
+    if "vlm" not in settings and not any(text.startswith("serve.vlm") for text in args.set):
         raise ConfigError("name a judge: --model ID with --base-url URL, --checkpoint DIR, or --config RECIPE with a section `serve`")
     if args.prompt:
         settings["prompt_id"] = args.prompt
     if args.traces:
         settings |= {"num_traces": args.traces} | ({} if args.traces == 1 or "temperature" in settings else {"temperature": 0.7})
     if args.decompose:
-        settings["decomposer"] = settings["vlm"]
-    return settings
+        settings["decomposer"] = settings.get("vlm")
+    recipe = with_overrides({"serve": settings}, args.set)
+    if stray := recipe.keys() - {"serve"}:
+        raise ConfigError(f"--set {min(stray)}...: this command reads the section `serve` only, such as serve.num_traces=4")
+    return dict(recipe["serve"])

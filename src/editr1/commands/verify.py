@@ -13,15 +13,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.prompts import labels
 from editr1.judge.rrm import RewardItem
+from editr1.pictures import read_picture
 from editr1.schema import Judgement, ParseFailure, Principle, Reward
-from editr1.store import decode_image
 
 EXIT_UNSCORED = 1
 
@@ -56,14 +54,6 @@ def main(args: argparse.Namespace) -> int:
     told = json.dumps(as_json(reward, model.vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else as_text(reward)
     print(told)  # noqa: T201
     return 0 if reward.scored else EXIT_UNSCORED
-
-
-def read_picture(path: Path) -> Image.Image:
-    """The picture in RGB. Raises DataError for a file that is missing or no picture."""
-    try:
-        return decode_image(path.read_bytes(), str(path))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read_principles(path: Path) -> tuple[Principle, ...]:

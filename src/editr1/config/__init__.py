@@ -11,7 +11,19 @@ the run before anything starts: a typo that silently becomes a default costs a G
 """
 
 from editr1.config.components import Component, available, create, load
-from editr1.config.recipe import fill_in, load_recipe, parse_yaml
+from editr1.config.recipe import fill_in, load_recipe, parse_yaml, with_overrides
 from editr1.config.typed import SPEED_KEYS, section, to_plain
 
-__all__ = ["SPEED_KEYS", "Component", "available", "create", "fill_in", "load", "load_recipe", "parse_yaml", "section", "to_plain"]
+__all__ = [
+    "SPEED_KEYS",
+    "Component",
+    "available",
+    "create",
+    "fill_in",
+    "load",
+    "load_recipe",
+    "parse_yaml",
+    "section",
+    "to_plain",
+    "with_overrides",
+]

@@ -30,12 +30,18 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, An
         recipe = {}
     if not isinstance(recipe, dict):
         raise ConfigError(f"recipe {str(path)!r} must be a mapping of sections, found {type(recipe).__name__}")
-    for override in overrides:
-        _apply(recipe, override)
+    with_overrides(recipe, overrides)
     known = {"seed", *available("stages"), *_COMMAND_SECTIONS}
     for name in recipe:
         if name not in known and not str(name).startswith(_ANCHOR_PREFIX):
             raise ConfigError(f"recipe {str(path)!r}: unknown section {name!r}; {nearest(str(name), known)}")
+    return recipe
+
+
+def with_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The recipe itself, after `section.key=value` texts, the last one winning. Raises ConfigError for a malformed one."""
+    for override in overrides:
+        _apply(recipe, override)
     return recipe
 
 

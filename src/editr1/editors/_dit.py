@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.nn.functional import pad
 
 from editr1.editors.base import Conditioning, Plan
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import exponential_schedule, flux_mu, static_schedule
+from editr1.pictures import from_decoder
+from editr1.placement import local_device
 
 PIXELS_PER_TOKEN = 16  # 8 x VAE compression times 2 x 2 packing, the same in FLUX and Qwen-Image
 
@@ -60,6 +63,10 @@ class WithEncoders:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def place(self, device: torch.device) -> None:
+        """Moves what is not there yet; sharded weights stay where they were cut."""
+        self.pipe.to(device)
+
     def check_encoders(self) -> None:
         """Raises ConfigError when there is nothing to encode with."""
         if not self.encoders:
@@ -71,14 +78,16 @@ class WithEncoders:
 
 def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
     """Freezes every part and moves it to its device."""
-    if device is None:
-        from accelerate import PartialState
-
-        device = str(PartialState().device)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
-    return pipe.to(device)
+    return pipe.to(device or str(local_device()))
+
+
+def to_pictures(pixels_BCHW: torch.Tensor, editor: str) -> list[Image.Image]:
+    """What a VAE decoded, in [-1, 1], as pictures, the same as diffusers' own. Raises BackendError where it holds NaN or infinity."""
+    pixels_BHWC = (pixels_BCHW * 0.5 + 0.5).permute(0, 2, 3, 1).float().cpu().numpy()  # not clamped yet: that would hide an infinity
+    return [from_decoder(pixels_HWC, editor) for pixels_HWC in pixels_BHWC]
 
 
 def make_plan(height: int, width: int, channels: int, multiple: int) -> Plan:

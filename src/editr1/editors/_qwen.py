@@ -24,6 +24,7 @@ from editr1.editors._dit import (
     scheduler_mu,
     scheduler_sigmas,
     seeded_noise,
+    to_pictures,
 )
 from editr1.editors.base import Conditioning, Footprint, Plan, sigma_rows
 from editr1.errors import ConfigError
@@ -150,7 +151,7 @@ class QwenFlow(WithEncoders, ABC):
         vae = self.pipe.vae
         mean, std = (torch.tensor(v, device=x_BLD.device).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
         pixels = vae.decode((latents * std + mean).to(vae.dtype), return_dict=False)[0][:, :, 0]
-        return self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return to_pictures(pixels, self.name)
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.multiple, width // self.multiple

@@ -23,6 +23,7 @@ from editr1.editors._dit import (
     prepare_pipeline,
     scheduler_sigmas,
     seeded_noise,
+    to_pictures,
 )
 from editr1.editors.base import Conditioning, Footprint, Plan, sigma_rows
 from editr1.errors import ConfigError
@@ -139,7 +140,7 @@ class KleinEditor(WithEncoders):
     @torch.no_grad()
     def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
         pixels = self.pipe.vae.decode(self.vae_latents(x_BLD, plan).to(self.pipe.vae.dtype), return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return to_pictures(pixels, self.name)
 
     def _grid(self, plan: Plan) -> tuple[int, int]:
         return plan.height // self.multiple, plan.width // self.multiple

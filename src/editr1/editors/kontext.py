@@ -24,6 +24,7 @@ from editr1.editors._dit import (
     scheduler_mu,
     scheduler_sigmas,
     seeded_noise,
+    to_pictures,
 )
 from editr1.editors.base import Conditioning, Footprint, Plan, sigma_rows
 from editr1.objectives.schedule import flux_schedule
@@ -130,7 +131,7 @@ class KontextEditor(WithEncoders):
         latents = latents.reshape(-1, channels, rows * 2, columns * 2).to(self.pipe.vae.dtype)
         vae = self.pipe.vae
         pixels = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return to_pictures(pixels, self.name)
 
     def _grid(self, plan: Plan) -> tuple[int, int]:
         return plan.height // self.multiple, plan.width // self.multiple

@@ -19,7 +19,8 @@ from PIL import Image
 
 from editr1.editors._dit import PIXELS_PER_TOKEN, load_pipeline
 from editr1.editors.base import Editor, EditRequest
-from editr1.errors import BackendError, ConfigError, nearest
+from editr1.errors import ConfigError, nearest
+from editr1.pictures import from_decoder, to_rgb
 
 _SET_HERE = ("image", "prompt", "generator", "output_type", "num_images_per_prompt", "return_dict")
 
@@ -80,12 +81,10 @@ class PipelineEditor:
         # A generator on the CPU gives the same noise on every device, and edits that do not depend on their neighbours.
         generator = torch.Generator("cpu").manual_seed(request.seed)
         size = self._size(request.source) if self._area is not None else {}
-        arguments = {"image": request.source.convert("RGB"), "prompt": request.instruction, "generator": generator, "output_type": "np"}
+        arguments = {"image": to_rgb(request.source), "prompt": request.instruction, "generator": generator, "output_type": "np"}
         with torch.inference_mode():
             pixels_HWC = np.asarray(self._pipe(**size, **self._call, **arguments).images[0])
-        if not np.isfinite(pixels_HWC).all():
-            raise BackendError(f"{self.name}: the edit holds NaN or infinite pixels; try dtype bfloat16 or float32, and more than one step")
-        return Image.fromarray((pixels_HWC.clip(0, 1) * 255).round().astype(np.uint8))
+        return from_decoder(pixels_HWC, self.name)
 
     def _size(self, source: Image.Image) -> dict[str, Any]:
         assert self._area is not None

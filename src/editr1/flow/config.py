@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from editr1.config import Component
+from editr1.config import Component, create
 from editr1.objectives.advantages import AdvantageStd
 from editr1.objectives.kl import KLKind
 from editr1.objectives.sde import LogProbKind, StepKind
 from editr1.objectives.window import WindowKind
+from editr1.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Sampling:
 class Training:
     """What is trained, and how far one rollout may move it."""
 
-    algorithm: Literal["grpo", "nft"] = "grpo"
-    """paper: grpo. nft = DiffusionNFT, the same plumbing without SDE and ratio."""
+    algorithm: Component = field(default_factory=lambda: Component("grpo"))
+    """A file of `algorithms`. paper: grpo."""
     weights: Literal["lora", "full"] = "lora"
     rank: int = 64
     alpha: int = 128
@@ -55,11 +56,6 @@ class Training:
     """Iterations of linear warm-up. Adam's first steps move every weight by the full rate whatever the gradient's noise."""
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
-    clip_low: float = 1e-4
-    clip_high: float = 1e-4
-    """Range of the ratio per latent ELEMENT: 1e-4 is 6.6 nats at 512 pixels, 26 at 1024 (the plan prints it)."""
-    guard: bool = False
-    """GRPO-Guard's centred ratio; use clip ranges near 2e-6."""
     kl: KLKind = "latent_dtfree"
     beta: float = 0.04
     """paper, section 4. A beta means nothing without its convention: see `kl`."""
@@ -70,18 +66,13 @@ class Training:
     updates_per_rollout: int = 1
     """Optimiser steps a rollout, each on its share of the groups. At 1 the ratio is exactly 1 and needs no replay."""
     micro_batch: int = 0
-    """Rows (sample x step) of one forward and backward; 0 = all at once."""
+    """Rows of one forward and backward; 0 = as many as a forward of the rollout had, so that kernels round alike in both."""
     gradient_checkpointing: bool = False
     shard: bool = False
     """FSDP2: the frozen weights are spread over the processes instead of lying on each. ours: off, 20 billion parameters in bf16 fit 80 GB,
     and gathering them costs time; smaller cards need it."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
-    nft_beta: float = 1.0
-    nft_times: int = 2
-    """Noise levels drawn a sample (nft)."""
-    nft_max_old_decay: float = 0.5
-    """The sampling policy follows by decay min(.001 n, this) (nft)."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +90,8 @@ class Evaluation:
     """Which weights are exported: those at the end, or those of the best evaluation."""
     patience: int = 0
     """Stop after this many evaluations without a new best; 0 = never."""
+    hacking: int = 0
+    """Stop when the held-out reward fell in this many evaluations in a row while the training reward rose; 0 = only warn (after 2)."""
     held_out: float = 0.1
     """Share of tasks, by a hash of their id, that training never sees."""
 
@@ -112,7 +105,7 @@ class Limits:
     max_constant: int = 10
     """Iterations in a row in which no group has two different rewards."""
     max_ratio_error: float | None = None
-    """Largest |ratio - 1| of the first replay; None = clip / 10, negative = do not check."""
+    """Largest |ratio - 1| of the first replay; None = what rounding of the editor's dtype can explain, negative = do not stop."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +150,7 @@ class Config:
     keep_checkpoints: int = 2
     gallery_every: int = 25
     """Iterations between galleries of edits with their verdicts; 0 = none."""
+    placement: Placement = field(default_factory=Placement)
     trackers: tuple[str, ...] = ()
     """accelerate trackers beside metrics.jsonl, such as tensorboard or wandb."""
 
@@ -165,11 +159,15 @@ class Config:
             raise ValueError(f"group_size must be at least 2 (an advantage compares edits of one task), found {self.group_size}")
         if self.contexts % self.training.updates_per_rollout:
             raise ValueError(f"contexts = {self.contexts} must be a multiple of updates_per_rollout = {self.training.updates_per_rollout}")
-        if self.training.algorithm == "grpo" and self.sampling.level <= 0.0:
-            raise ValueError("grpo needs a noise level above 0: without noise the policy has no density (use algorithm: nft)")
+        needs = create("algorithms", self.training.algorithm).needs
+        name = self.training.algorithm.id
+        if needs.noisy and self.sampling.level <= 0.0:
+            raise ValueError(f"{name} needs a noise level above 0: without noise the policy has no density (nft needs none)")
         if self.training.shard and (self.training.weights != "lora" or self.contexts_per_batch != 1):
             raise ValueError("shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 to keep processes in step")
-        if self.training.algorithm == "nft" and self.sampling.same_start:
-            raise ValueError("nft samples without noise, so same_start would make all edits of a group equal")
-        if self.training.guard and self.sampling.log_prob != "normal":
-            raise ValueError("guard centres the normal density: set sampling.log_prob to normal")
+        if not needs.noisy and self.sampling.same_start:
+            raise ValueError(f"{name} samples without noise, so same_start would make all edits of a group equal")
+        if needs.means and self.sampling.log_prob != "normal":
+            raise ValueError(f"{name} compares normal densities: set sampling.log_prob to normal")
+        if needs.single_update and self.training.updates_per_rollout > 1:
+            raise ValueError(f"{name} takes one update a rollout, found updates_per_rollout = {self.training.updates_per_rollout}")

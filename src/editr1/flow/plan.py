@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
-from editr1.config import load
+from editr1.algorithms.base import Needs
+from editr1.config import create, load
 from editr1.editors.base import Footprint
 from editr1.flow.config import Config
 from editr1.flow.trainer import iteration_window
+from editr1.flow.update import rows_per_sample
 from editr1.objectives.kl import kl_weight
 from editr1.objectives.schedule import Schedule
 from editr1.objectives.sde import make_step
@@ -29,6 +31,7 @@ class Evaluations:
     trained: int
     """Forwards with a backward."""
     reference: int
+    """Passes of others: the policy at the start, the slow policy, a teacher."""
 
     @property
     def forward_equivalents(self) -> float:
@@ -40,6 +43,12 @@ class Evaluations:
         return (self.rollout + self.trained + self.reference) / num_samples
 
 
+def needs_of(config: Config) -> Needs:
+    """What the run's algorithm asks for."""
+    needs: Needs = create("algorithms", config.training.algorithm).needs
+    return needs
+
+
 def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
     """Upper bound: zero-advantage samples are skipped when beta = 0. With a shared start, the mean over the places of the window.
 
@@ -47,16 +56,17 @@ def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
     >>> count_evaluations(Config(Component("kontext"), Component("rrm")))
     Evaluations(rollout=11520, trained=2304, reference=2304)
     """
+    needs = needs_of(config)
     groups, sampling, training = config.contexts * forwards, config.sampling, config.training
     samples = groups * config.group_size
-    rows = samples * (training.nft_times if training.algorithm == "nft" else sampling.window)
+    rows = groups * (needs.samples_per_group or config.group_size) * rows_per_sample(config, needs)
     rollout = samples * sampling.steps
     if sampling.same_start:
         last_start = sampling.first if sampling.window_kind == "fixed" else sampling.last - sampling.window
         once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point
         rollout -= round((samples - groups) * once)
         rows -= samples - groups
-    return Evaluations(rollout, rows, rows * ((training.beta > 0) + (training.algorithm == "nft")))
+    return Evaluations(rollout, rows, rows * needs.passes(training.beta > 0))
 
 
 def describe_plan(config: Config) -> list[str]:
@@ -72,7 +82,7 @@ def describe_plan(config: Config) -> list[str]:
         _evaluations_line(config, footprint.forwards_per_velocity),
         _cost_line(config, footprint),
     ]
-    if config.training.algorithm == "grpo":
+    if needs_of(config).clip is not None:
         lines.append(_clip_line(config, elements))
     return [*lines, *_kl_lines(config, footprint.sigmas)]
 
@@ -88,10 +98,10 @@ def _algorithm_line(config: Config) -> str:
     t, s = config.training, config.sampling
     what = f"LoRA r={t.rank} alpha={t.alpha}" if t.weights == "lora" else "all weights"
     window = f"{s.window} noisy steps in [{s.first}, {s.last}) of {s.steps}, {s.kind} a={s.level:g}"
-    if t.algorithm == "nft":
+    if not needs_of(config).noisy:
         window = f"{s.steps} ODE steps"
     return (
-        f"{t.algorithm}: {config.iterations} iterations of {config.contexts} groups x {config.group_size} edits; {window}; {what}, "
+        f"{t.algorithm.id}: {config.iterations} iterations of {config.contexts} groups x {config.group_size} edits; {window}; {what}, "
         f"lr {t.lr:g}, {t.updates_per_rollout} update(s) a rollout"
     )
 
@@ -129,10 +139,11 @@ def _cost_line(config: Config, f: Footprint) -> str:
 
 
 def _clip_line(config: Config, elements: int) -> str:
-    clip = f"clip: -{config.training.clip_low:g} / +{config.training.clip_high:g} per element"
+    algorithm = create("algorithms", config.training.algorithm)
+    clip = f"clip: -{algorithm.clip_low:g} / +{algorithm.clip_high:g} per element"
     if config.sampling.log_prob == "squared_error":
         return f"{clip} of the squared error, which is no density: not comparable with clip ranges in nats"
-    low, high = (clip_in_nats(c, elements) for c in (config.training.clip_low, config.training.clip_high))
+    low, high = (clip_in_nats(c, elements) for c in (algorithm.clip_low, algorithm.clip_high))
     return f"{clip} = {low:.3g} / {high:.3g} nats a step"
 
 
@@ -141,11 +152,11 @@ def _kl_lines(config: Config, sigmas: tuple[float, ...]) -> list[str]:
     t, s = config.training, config.sampling
     if t.beta == 0:
         return ["KL: off (beta = 0)"]
-    if t.algorithm == "nft":
+    if not needs_of(config).noisy:
         return [f"KL: beta = {t.beta:g} on the velocity"]
     schedule = Schedule(sigmas)
     lines = [f"KL: beta = {t.beta:g} in the convention {t.kl}; weight of mean||dv||^2 at each step of the window:"]
-    for index in iteration_window(config, 0):
+    for index in iteration_window(config, needs_of(config), 0):
         step = make_step(s.kind, *schedule.pair(index), s.level, schedule.sigmas[1])
         weights = ", ".join(f"{kind} {kl_weight(kind, step):.3g}" for kind in ("latent_dtfree", "latent_true", "velocity"))
         lines.append(f"KL: step {index} (sigma {schedule.sigmas[index]:.3f}): {weights}")

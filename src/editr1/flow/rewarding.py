@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from editr1.errors import BackendError, UnscoredError
-from editr1.flow.checks import HELP
 from editr1.flow.contexts import Context
+from editr1.flow.watch import HELP
+from editr1.placement import adopt_device
 from editr1.schema import CATEGORIES, Reward
 
 Score = Callable[[Sequence[tuple[Context, Image.Image]], int], Sequence[Reward]]
@@ -29,7 +30,7 @@ class RewardCollector:
     """
 
     score: Score
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="rewards"))
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "rewards", initializer=adopt_device))
     _waiting: list[tuple[Future[Sequence[Reward]], int]] = field(default_factory=list)
 
     def submit(self, edits: Sequence[tuple[Context, Image.Image]], seed: int) -> None:

@@ -38,13 +38,20 @@ class Trajectory:
     final: torch.Tensor
     """x at sigma 0, [B, L, D] float32."""
     means: torch.Tensor | None = None
-    """Mean of each step, [S, B, L, D]; kept only where GRPO-Guard meets several updates a rollout."""
+    """Mean of each step, [S, B, L, D]; kept only where an algorithm that asks for them meets several updates a rollout."""
+    teacher_cond: Conditioning | None = None
+    """The same contexts as a teacher reads them, one row a context."""
     shared_start: bool = False
     """The members of a group are equal at the window's first step: one forward serves them all."""
 
     @property
     def num_samples(self) -> int:
         return self.final.shape[0]
+
+
+def select_rows(cond: Conditioning, index_B: torch.Tensor) -> Conditioning:
+    """The conditioning of the given rows, in that order; an index may repeat. Plain values are shared."""
+    return {name: value[index_B.to(value.device)] if isinstance(value, torch.Tensor) else value for name, value in cond.items()}
 
 
 def start_seeds(seed: int, iteration: int, context_ids: Sequence[str], num_starts: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +11,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
-from editr1.flow.checks import check_finite, check_first_ratio
-from editr1.flow.clock import Clock
 from editr1.flow.config import Config, Training
 from editr1.flow.contexts import Context, choose_contexts, share_of_process, size_of
 from editr1.flow.encodings import EncodingCache
@@ -19,12 +20,15 @@ from editr1.flow.policy import follow
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
 from editr1.flow.state import State
-from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches, nft_rows_loss, rows_per_sample
+from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, rows_per_sample
+from editr1.flow.watch import Clock, check_finite
 from editr1.objectives.advantages import MAX_ADVANTAGE, combine_rewards, group_advantages
 from editr1.objectives.window import window_steps
 from editr1.schema import derive_seed
 
 Edit = tuple[Context, Image.Image]
+
+logger = logging.getLogger(__name__)
 
 MAX_EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
 
@@ -34,6 +38,7 @@ class Trainer:
     """What stays the same over iterations, and the `State` that does not."""
 
     config: Config
+    algorithm: Algorithm
     editor: FlowEditor
     state: State
     collectors: tuple[RewardCollector, ...]
@@ -41,6 +46,8 @@ class Trainer:
     accelerator: Any
     """accelerate.Accelerator: processes, device, reductions."""
     encodings: EncodingCache | None = None
+    teacher: FlowEditor | None = None
+    """The editor that a distilling algorithm learns from."""
 
     def contexts(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
         """This process' whole groups of the iteration."""
@@ -71,12 +78,16 @@ class Trainer:
         config, state = self.config, self.state
         with clock.phase("encode"), torch.no_grad():
             cond = self.encode(contexts, plan)
-        keep_means = config.training.guard and config.training.updates_per_rollout > 1
+            taught = None
+            if self.teacher is not None:
+                taught = self.teacher.encode([c.source() for c in contexts], [c.task.instruction for c in contexts], plan)
+        keep_means = self.algorithm.needs.means and config.training.updates_per_rollout > 1
         with clock.phase("sample"), state.policy.using(state.old):
-            return rollout(
+            path = rollout(
                 self.editor, cond, plan, [c.id for c in contexts], window, config.sampling,
                 group_size=config.group_size, seed=config.seed, iteration=iteration, keep_means=keep_means,
             )  # fmt: skip
+        return dataclasses.replace(path, teacher_cond=taught)
 
     def submit(self, trajectory: Trajectory, contexts: Sequence[Context], iteration: int, clock: Clock) -> list[Edit]:
         """Decodes the edits and asks for their rewards; scoring goes on while the next batch is sampled."""
@@ -113,42 +124,50 @@ class Trainer:
         self, trajectories: Sequence[Trajectory], advantages: torch.Tensor, scored: torch.Tensor, iteration: int, *, check: bool
     ) -> dict[str, float]:
         """All optimiser steps of this rollout, each on its share of the groups. `advantages`, `scored`: [C, G] of all processes."""
-        config, logs = self.config, UpdateLogs()
+        config, logs, needs = self.config, UpdateLogs(), self.algorithm.needs
         grad_norm = 0.0
         for number in range(config.training.updates_per_rollout):
             share_C = torch.arange(advantages.shape[0]) % config.training.updates_per_rollout == number
-            weighs_CG = weighing(advantages, scored, config) & share_C[:, None]
+            weighs_CG = self.weighing(advantages, scored) & share_C[:, None]
             if not bool(weighs_CG.any()):
                 continue  # nothing to learn anywhere: momentum alone must not move the weights
-            self._backward(trajectories, self.own_rows(advantages), self.own_rows(weighs_CG), int(share_C.sum()), iteration, logs)
-            if check and number == 0 and logs.ratio_error:
-                check_first_ratio(float(torch.cat(logs.ratio_error).max()), config)
+            own = [self.own_rows(table) for table in (advantages, scored, weighs_CG)]
+            self._backward(trajectories, own[0], own[1], own[2], int(share_C.sum()), iteration, logs)
+            if check and number == 0 and logs.replay.log_ratios:
+                warning = logs.replay.check(config.limits.max_ratio_error, needs.clip)
+                if warning and self.accelerator.is_main_process:
+                    logger.warning(warning)
             grad_norm = self._step(iteration)
         self._follow(iteration)
         return logs.figures() | {"train/grad_norm": grad_norm}
 
+    def weighing(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
+        """Samples that need a forward: those that the algorithm chooses, and with a KL term every scored one that it may train on."""
+        chosen = self.algorithm.choose(advantages_CG, scored_CG)
+        everyone = self.config.training.beta > 0 and self.algorithm.needs.samples_per_group is None
+        return chosen | scored_CG if everyone else chosen
+
     def _backward(
-        self, trajectories: Sequence[Trajectory], advantages: torch.Tensor, weighs: torch.Tensor, num_groups: int, iteration: int,
-        logs: UpdateLogs,
+        self, trajectories: Sequence[Trajectory], advantages: torch.Tensor, scored: torch.Tensor, weighs: torch.Tensor, num_groups: int,
+        iteration: int, logs: UpdateLogs,
     ) -> None:  # fmt: skip
         """Adds up gradients over micro-batches; the denominator counts the rows of all processes, trained on or not."""
-        config, state = self.config, self.state
-        denominator = num_groups * config.group_size * rows_per_sample(config)
+        config, state, needs = self.config, self.state, self.algorithm.needs
+        learner = Learner(config, self.algorithm, self.editor, state.policy, state.old, self.teacher)
+        per_sample = rows_per_sample(config, needs)
+        denominator = num_groups * (needs.samples_per_group or config.group_size) * per_sample
         groups = 0
         for trajectory in trajectories:
             size = trajectory.num_samples // trajectory.group_size
-            advantages_B = advantages[groups : groups + size].flatten()
-            weighs_B = weighs[groups : groups + size].flatten()
+            part = slice(groups, groups + size)
             groups += size
+            advantages_B, scored_B, weighs_B = (table[part].flatten() for table in (advantages, scored, weighs))
             # sharded weights are gathered from all processes: none may skip a forward that another makes
-            asked_B = torch.ones_like(weighs_B) if config.training.shard else weighs_B
-            for rows in micro_batches(asked_B, rows_per_sample(config), config.training.micro_batch):
-                if state.old is not None:
-                    loss = nft_rows_loss(self.editor, state.policy, state.old, trajectory, advantages_B, rows, config, iteration, logs)
-                else:
-                    loss = grpo_loss(self.editor, state.policy, trajectory, advantages_B, rows, config, logs)
-                weight_R = weighs_B[rows.sample].to(loss.device, loss.dtype)  # all 1 but for forwards made for company
-                ((loss * weight_R).sum() / denominator).backward()
+            company = config.training.shard
+            for place in micro_batches(weighs[part], per_sample, config.training.micro_batch, needs, company=company):
+                loss = rows_loss(learner, trajectory, advantages_B, scored_B, place, iteration, logs)
+                weight = weighs_B[place.sample].to(loss.device)
+                (loss.masked_fill(~weight, 0.0).sum() / denominator).backward()
 
     def _step(self, iteration: int) -> float:
         """Sums gradients over processes, clips, steps. Returns the gradient's norm before clipping."""
@@ -160,29 +179,26 @@ class Trainer:
             group["lr"] = learning_rate(self.config.training, iteration)
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
+        self.state.policy.refresh()
         return grad_norm
 
     def _follow(self, iteration: int) -> None:
         training, state = self.config.training, self.state
         if state.ema is not None:
             follow(state.ema, state.policy, min((1.0 + iteration) / (MAX_EMA_WARMUP + iteration), training.ema_decay))
-        if state.old is not None:
-            follow(state.old, state.policy, min(0.001 * iteration, training.nft_max_old_decay))
+        decay = self.algorithm.needs.old_decay
+        if state.old is not None and decay is not None:
+            follow(state.old, state.policy, min(0.001 * iteration, decay))
 
 
-def iteration_window(config: Config, iteration: int) -> tuple[int, ...]:
+def iteration_window(config: Config, needs: Needs, iteration: int) -> tuple[int, ...]:
     """Steps that are noisy and trained in this iteration; none for algorithms of the forward process."""
-    if config.training.algorithm == "nft":
+    if not needs.noisy:
         return ()
     s = config.sampling
     return window_steps(
         s.window_kind, s.window, s.first, s.last, seed=config.seed, iteration=iteration, num_steps=s.steps, hold=s.hold
     )  # fmt: skip
-
-
-def weighing(advantages_CG: torch.Tensor, scored_CG: torch.Tensor, config: Config) -> torch.Tensor:
-    """Samples that need a forward: with a KL term every scored one, else only those with an advantage."""
-    return scored_CG & ((advantages_CG != 0) | (config.training.beta > 0))
 
 
 def sum_gradients(accelerator: Any, params: Sequence[torch.nn.Parameter]) -> None:

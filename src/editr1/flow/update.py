@@ -1,8 +1,8 @@
-"""From trajectories and advantages to one optimiser step: Flow-GRPO's clipped surrogate, or DiffusionNFT's loss.
+"""From trajectories and advantages to gradients: rows of one forward, the algorithm's loss on them, the KL to the reference.
 
-A row is one (step of the window, sample); rows of several steps share a forward. Every loss is a SUM over rows divided by the
-fixed number of rows of all processes, so gradients add up over micro-batches and processes, and unscored or tied samples
-weigh nothing without making the others weigh more.
+A row is one (step of the window, sample), or one (drawn noise level, sample) for algorithms of the forward process. Every loss is a SUM
+over rows divided by the fixed number of rows of all processes, so gradients add up over micro-batches and processes, and unscored or tied
+samples weigh nothing without making the others weigh more.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from editr1.editors.base import Conditioning, FlowEditor
-from editr1.flow.conditioning import select_rows
+from editr1.algorithms.base import Algorithm, Needs, Rows
+from editr1.editors.base import FlowEditor
 from editr1.flow.config import Config
 from editr1.flow.policy import Policy, Weights
-from editr1.flow.rollout import Trajectory
+from editr1.flow.rollout import Trajectory, select_rows
+from editr1.flow.watch import Replay, rounding_bound
 from editr1.objectives.kl import kl_divergence, kl_weight
-from editr1.objectives.nft import nft_loss, optimality
 from editr1.objectives.sde import StepRows, log_prob, mean_of
-from editr1.objectives.surrogate import clipped_surrogate, guard_log_ratio
 from editr1.schema import derive_seed
 
 
@@ -28,135 +27,174 @@ from editr1.schema import derive_seed
 class UpdateLogs:
     """Per-row figures of one update, kept as tensors so that no step waits for the device."""
 
-    ratio_error: list[torch.Tensor] = field(default_factory=list)
-    """|ratio - 1| against the densities of the rollout."""
-    clipped: list[torch.Tensor] = field(default_factory=list)
-    kl: list[torch.Tensor] = field(default_factory=list)
-    loss: list[torch.Tensor] = field(default_factory=list)
+    replay: Replay = field(default_factory=Replay)
+    rows: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
         """Means (and the largest ratio error) over the rows that were trained on."""
-        found = {"train/ratio_error_max": self.ratio_error, "train/clipped": self.clipped, "train/kl": self.kl, "train/loss_row": self.loss}
-        rows = {name: torch.cat(values).float() for name, values in found.items() if values}
-        return {name: float(value.max() if name.endswith("_max") else value.mean()) for name, value in rows.items()}
+        found = {f"train/{name}": float(torch.cat(values).float().mean()) for name, values in self.rows.items() if values}
+        if self.replay.log_ratios:
+            found["train/ratio_error_max"] = float(torch.cat(self.replay.log_ratios).expm1().abs().max())
+        return found
 
 
 @dataclass(frozen=True)
-class Rows:
+class Learner:
+    """What a loss is computed with; the same for all rows of an update."""
+
+    config: Config
+    algorithm: Algorithm
+    editor: FlowEditor
+    policy: Policy
+    old: Weights | None = None
+    teacher: FlowEditor | None = None
+
+
+@dataclass(frozen=True)
+class Place:
     """Which rows of a trajectory one forward takes."""
 
     step: torch.Tensor
-    """Place inside the window (grpo) or number of the drawn noise level (nft), [R] int64."""
+    """Place inside the window, or number of the drawn noise level, [R] int64."""
     sample: torch.Tensor
     """[R] int64."""
 
 
-def rows_per_sample(config: Config) -> int:
+def rows_per_sample(config: Config, needs: Needs) -> int:
     """Rows that one sample contributes to the denominator."""
-    return config.training.nft_times if config.training.algorithm == "nft" else config.sampling.window
+    return config.sampling.window if needs.noisy else needs.levels
 
 
-def micro_batches(weighs_B: torch.Tensor, num_steps: int, size: int) -> Iterator[Rows]:
-    """All (step, sample) of the samples that weigh something, `size` rows at a time (0 = all at once)."""
-    useful = weighs_B.nonzero().flatten()
-    step = torch.arange(num_steps).repeat_interleave(len(useful))
-    sample = useful.repeat(num_steps)
-    size = size or max(1, len(sample))
-    for begin in range(0, len(sample), size):
-        yield Rows(step[begin : begin + size], sample[begin : begin + size])
+def micro_batches(weighs_CG: torch.Tensor, num_steps: int, size: int, needs: Needs, *, company: bool = False) -> Iterator[Place]:
+    """The rows to train on, one step at a time, at most `size` together (0 = as many as a forward of the rollout had).
+
+    Noisy rollouts are replayed in the shapes of the rollout, for kernels round by shape: rows that weigh nothing are masked by the caller,
+    and only forwards without a single weighing row are left out (none, where others count on their `company`). Algorithms of the forward
+    process have no ratio that could be off: their rows that weigh nothing are dropped, whole groups staying together where they must.
+    """
+    group_size = weighs_CG.shape[1]
+    weighs_B = weighs_CG.flatten()
+    for step in range(num_steps):
+        if needs.noisy or company:
+            chunks = torch.arange(len(weighs_B)).split(size or len(weighs_B))
+        elif needs.groups:
+            together = max(1, (size or len(weighs_B)) // (needs.samples_per_group or group_size))
+            useful = weighs_CG.any(1).nonzero().flatten()
+            members = [torch.arange(g * group_size, (g + 1) * group_size)[weighs_CG[g]] for g in useful.tolist()]
+            chunks = tuple(torch.cat(members[i : i + together]) for i in range(0, len(members), together))
+        else:
+            useful = weighs_B.nonzero().flatten()
+            chunks = useful.split(size or max(1, len(useful))) if len(useful) else ()
+        for sample in chunks:
+            if company or bool(weighs_B[sample].any()):
+                yield Place(torch.full_like(sample, step), sample)
 
 
-def grpo_loss(
-    editor: FlowEditor, policy: Policy, trajectory: Trajectory, advantages_B: torch.Tensor, rows: Rows, config: Config, logs: UpdateLogs
-) -> torch.Tensor:
-    """Clipped surrogate + beta * KL (paper, section 4) of each row, [R]; their sum is not yet divided."""
-    training = config.training
-    x_next = trajectory.latents[rows.step + 1, rows.sample].float()
-    asked, copies = distinct_rows(rows, trajectory)
-    x_U = trajectory.latents[asked.step, asked.sample].float()
-    cond = select_rows(trajectory.cond, asked.sample // trajectory.group_size)
-    sigma_U = torch.tensor([trajectory.sigmas[i] for i in asked.step.tolist()], device=x_U.device)
-
-    v_U = editor.velocity(x_U, sigma_U, cond).float()
-    x, v = x_U[copies], v_U[copies]
-    affine = StepRows.of([trajectory.steps[i] for i in rows.step.tolist()], x)
-    mean = mean_of(affine, x, v)
-    density = log_prob(affine, x_next, mean, config.sampling.log_prob)
-    stored = trajectory.log_probs[rows.step, rows.sample]
-    logs.ratio_error.append((density.detach() - stored).expm1().abs())
-    # one update a rollout: the old policy IS the current one, so its density is the detached one, exactly and for free
-    single = training.updates_per_rollout == 1
-    log_ratio = density - (density.detach() if single else stored)
-    if training.guard:
-        mean_old = mean.detach() if single else _kept_means(trajectory)[rows.step, rows.sample]
-        log_ratio = guard_log_ratio(log_ratio, mean, mean_old, affine.std)
-    surrogate = clipped_surrogate(log_ratio, advantages_B[rows.sample].to(x.device), training.clip_low, training.clip_high)
-    logs.clipped.append(surrogate.clipped)
-    weights = [kl_weight(training.kl, trajectory.steps[i]) for i in asked.step.tolist()] if training.beta > 0 else []
-    loss = surrogate.loss + _kl_term(editor, policy, v_U, x_U, sigma_U, cond, weights, training.beta, logs, copies)
-    logs.loss.append(loss.detach())
+def rows_loss(
+    learner: Learner, trajectory: Trajectory, advantages_B: torch.Tensor, scored_B: torch.Tensor, place: Place, iteration: int,
+    logs: UpdateLogs,
+) -> torch.Tensor:  # fmt: skip
+    """The algorithm's loss + beta * KL of each row, [R]; their sum is not yet masked and divided."""
+    training = learner.config.training
+    needs = learner.algorithm.needs
+    rows, weights = _noisy_rows(learner, trajectory, place, logs) if needs.noisy else _noised_rows(learner, trajectory, place, iteration)
+    rows.advantages = advantages_B[place.sample].to(rows.v.device)
+    rows.scored = scored_B[place.sample].to(rows.v.device)
+    rows.logs = logs.rows
+    loss = learner.algorithm.loss(rows)
+    if training.beta > 0:
+        divergence = kl_divergence(rows.v, rows.reference(), torch.tensor(weights, device=rows.v.device))
+        rows.log("kl", divergence)
+        loss = loss + training.beta * divergence
+    rows.log("loss_row", loss)
     return loss
 
 
-def distinct_rows(rows: Rows, trajectory: Trajectory) -> tuple[Rows, torch.Tensor | slice]:
+def _noisy_rows(learner: Learner, trajectory: Trajectory, place: Place, logs: UpdateLogs) -> tuple[Rows, list[float]]:
+    """Rows of the noisy window with their densities, and the KL's weight of each."""
+    config = learner.config
+    asked, copies = distinct_rows(place, trajectory)
+    x_U = trajectory.latents[asked.step, asked.sample].float()
+    sigma_U = torch.tensor([trajectory.sigmas[i] for i in asked.step.tolist()], device=x_U.device)
+    rows = _forward(learner, trajectory, asked, x_U, sigma_U, copies)
+    rows.group = place.step * len(trajectory.context_ids) + place.sample // trajectory.group_size
+    steps = [trajectory.steps[i] for i in place.step.tolist()]
+    affine = StepRows.of(steps, rows.x)
+    rows.mean, rows.std = mean_of(affine, rows.x, rows.v), affine.std.flatten()
+    rows.step_weight = rows.std / (sum(step.std for step in trajectory.steps) / len(trajectory.steps))
+    density = log_prob(affine, trajectory.latents[place.step + 1, place.sample].float(), rows.mean, config.sampling.log_prob)
+    stored = trajectory.log_probs[place.step, place.sample]
+    dtype = next(learner.policy.transformer.parameters()).dtype
+    bound = rounding_bound(rows.v, affine.v_weight.flatten(), rows.std, dtype, density=config.sampling.log_prob == "normal")
+    logs.replay.add(density - stored, bound)
+    # one update a rollout: the old policy IS the current one, so its density is the detached one, exactly and for free
+    single = config.training.updates_per_rollout == 1
+    rows.log_ratio = density - (density.detach() if single else stored)
+    if learner.algorithm.needs.means:
+        rows.mean_old = rows.mean.detach() if single else _kept_means(trajectory)[place.step, place.sample]
+    beta, kind = config.training.beta, config.training.kl
+    return rows, [kl_weight(kind, step) for step in steps] if beta > 0 else []
+
+
+def distinct_rows(place: Place, trajectory: Trajectory) -> tuple[Place, torch.Tensor | slice]:
     """(rows that need a forward, where each row finds its own among them).
 
     A group that shares its start is one point at the window's first step: its gradient is that of one forward, its velocity all members'.
     """
     if not trajectory.shared_start:
-        return rows, slice(None)
-    leader = torch.where(rows.step == 0, rows.sample // trajectory.group_size * trajectory.group_size, rows.sample)
-    key, copies = torch.unique(rows.step * trajectory.num_samples + leader, return_inverse=True)
-    return Rows(key // trajectory.num_samples, key % trajectory.num_samples), copies
+        return place, slice(None)
+    leader = torch.where(place.step == 0, place.sample // trajectory.group_size * trajectory.group_size, place.sample)
+    key, copies = torch.unique(place.step * trajectory.num_samples + leader, return_inverse=True)
+    return Place(key // trajectory.num_samples, key % trajectory.num_samples), copies
 
 
-def nft_rows_loss(
-    editor: FlowEditor, policy: Policy, old: Weights, trajectory: Trajectory, advantages_B: torch.Tensor, rows: Rows, config: Config,
-    iteration: int, logs: UpdateLogs,
-) -> torch.Tensor:  # fmt: skip
-    """DiffusionNFT's loss + beta * KL on the velocity of each row, [R]; their sum is not yet divided."""
-    training = config.training
-    x0 = trajectory.final[rows.sample]
-    t, noise = _forward_noise(editor, trajectory, rows, config.seed, iteration)
-    t, noise = t.to(x0.device), noise.to(x0.device)
-    x = (1.0 - t.view(-1, 1, 1)) * x0 + t.view(-1, 1, 1) * noise
-    cond = select_rows(trajectory.cond, rows.sample // trajectory.group_size)
-    with policy.using(old), torch.no_grad():
-        v_old = editor.velocity(x, t, cond).float()
-    v = editor.velocity(x, t, cond).float()
-    wanted = optimality(advantages_B[rows.sample].to(x.device))
-    weights = [1.0] * len(rows.sample) if training.beta > 0 else []
-    loss = nft_loss(v, v_old, x, x0, t, wanted, training.nft_beta)
-    loss = loss + _kl_term(editor, policy, v, x, t, cond, weights, training.beta, logs)
-    logs.loss.append(loss.detach())
-    return loss
-
-
-def _kl_term(
-    editor: FlowEditor, policy: Policy, v: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, cond: Conditioning, weights: list[float],
-    beta: float, logs: UpdateLogs, copies: torch.Tensor | slice = slice(None),
-) -> torch.Tensor | float:  # fmt: skip
-    """beta * KL to the reference, one a row of `copies`; nothing is computed at beta = 0."""
-    if beta == 0:
-        return 0.0
-    with policy.reference():
-        v_ref = editor.velocity(x, sigma, cond)
-    divergence = kl_divergence(v, v_ref, torch.tensor(weights, device=x.device))[copies]
-    logs.kl.append(divergence.detach())
-    return beta * divergence
-
-
-def _forward_noise(editor: FlowEditor, trajectory: Trajectory, rows: Rows, seed: int, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(t [R], noise [R, L, D]) of each row, from its own seed. ours: t uniform in (0, 1), so every level is trained."""
-    seeds = []
-    for draw, sample in zip(rows.step.tolist(), rows.sample.tolist(), strict=True):
+def _noised_rows(learner: Learner, trajectory: Trajectory, place: Place, iteration: int) -> tuple[Rows, list[float]]:
+    """Finished edits noised again, each row from its own seed (or its group's). ours: t uniform in (0, 1), so every level is trained."""
+    needs, seeds = learner.algorithm.needs, []
+    for draw, sample in zip(place.step.tolist(), place.sample.tolist(), strict=True):
+        member = 0 if needs.shared_level else sample % trajectory.group_size
         context = trajectory.context_ids[sample // trajectory.group_size]
-        seeds.append(derive_seed(seed, "nft", iteration, context, sample % trajectory.group_size, draw))
-    t = torch.cat([torch.rand(1, generator=torch.Generator().manual_seed(s)) for s in seeds])
-    noise = editor.noise(trajectory.plan, [derive_seed(s, "noise") for s in seeds])
-    return t.clamp(1e-3, 1.0 - 1e-3), noise
+        seeds.append(derive_seed(learner.config.seed, "level", iteration, context, member, draw))
+    x0 = trajectory.final[place.sample]
+    t = torch.cat([torch.rand(1, generator=torch.Generator().manual_seed(s)) for s in seeds]).clamp(1e-3, 1.0 - 1e-3).to(x0.device)
+    noise = learner.editor.noise(trajectory.plan, [derive_seed(s, "noise") for s in seeds]).to(x0.device)
+    x = (1.0 - t.view(-1, 1, 1)) * x0 + t.view(-1, 1, 1) * noise
+    rows = _forward(learner, trajectory, place, x, t, slice(None))
+    rows.group = place.step * len(trajectory.context_ids) + place.sample // trajectory.group_size
+    rows.x0, rows.noise = x0, noise
+    return rows, [1.0] * len(x)
+
+
+def _forward(
+    learner: Learner, trajectory: Trajectory, asked: Place, x: torch.Tensor, sigma: torch.Tensor, copies: torch.Tensor | slice
+) -> Rows:
+    """The policy's velocity at the asked points, handed out to all rows, and how to ask others for theirs."""
+    editor, policy = learner.editor, learner.policy
+    context = asked.sample // trajectory.group_size
+    cond = select_rows(trajectory.cond, context)
+    kept: dict[str, torch.Tensor] = {}
+
+    def reference() -> torch.Tensor:
+        if "reference" not in kept:
+            with policy.reference():
+                kept["reference"] = editor.velocity(x, sigma, cond).float()[copies]
+        return kept["reference"]
+
+    def old() -> torch.Tensor:
+        with policy.using(learner.old), torch.no_grad():
+            return editor.velocity(x, sigma, cond).float()[copies]
+
+    def teacher() -> torch.Tensor:
+        assert learner.teacher is not None
+        assert trajectory.teacher_cond is not None
+        with torch.no_grad():
+            return learner.teacher.velocity(x, sigma, select_rows(trajectory.teacher_cond, context)).float()[copies]
+
+    empty = torch.empty(0)
+    v = editor.velocity(x, sigma, cond).float()
+    return Rows(v[copies], x[copies], sigma[copies], empty, empty, empty, reference, old, teacher)
 
 
 def _kept_means(trajectory: Trajectory) -> torch.Tensor:
-    assert trajectory.means is not None, "the rollout keeps means whenever guard meets several updates"
+    assert trajectory.means is not None, "the rollout keeps means whenever an algorithm that asks for them meets several updates"
     return trajectory.means

@@ -105,7 +105,8 @@ def attach_sources(table_in: Path, table_out: Path, image_column: str = "images"
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from editr1.store import decode_image, read_inside
+    from editr1.pictures import decode_image
+    from editr1.store import read_inside
 
     rows = pq.read_table(table_in).to_pylist()
     for number, row in enumerate(rows):

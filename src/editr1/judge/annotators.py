@@ -10,13 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import numpy as np
-
 from editr1.schema import CATEGORIES, Category, Judgement, Principle, Trace
 from editr1.stats.agreement import VerdictAgreement
-from editr1.stats.intervals import Estimate, bootstrap_sums
-
-NUM_RESAMPLES = 1000  # ours: enough for three digits, and a minute for 200,000 tasks
+from editr1.stats.intervals import Estimate, share_of_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +79,9 @@ class AnnotatorCount:
         """What one annotator said about one quadruple; no verdicts = an unparsed trace."""
         self._sums[name].add(task_id, principles, gold, verdicts)
 
-    def result(self, seed: int = 0) -> AnnotatorAccuracies:
+    def result(self) -> AnnotatorAccuracies:
         """The accuracies, in the order in which the annotators appeared."""
-        return AnnotatorAccuracies(tuple(sums.accuracy(name, seed) for name, sums in self._sums.items()))
+        return AnnotatorAccuracies(tuple(sums.accuracy(name) for name, sums in self._sums.items()))
 
 
 class _Sums:
@@ -112,10 +108,10 @@ class _Sums:
             self._right[-1] += said == true
         self._total[-1] += len(gold)
 
-    def accuracy(self, name: str, seed: int) -> AnnotatorAccuracy:
+    def accuracy(self, name: str) -> AnnotatorAccuracy:
         found: Estimate | None = None
         if self._total:
-            found = bootstrap_sums(self._right, self._total, rng=np.random.default_rng(seed), num_resamples=NUM_RESAMPLES)
+            found = share_of_sums(self._right, self._total)
         categories = (CategoryVerdicts(category, VerdictAgreement(*counts)) for category, counts in self._counts.items())
         return AnnotatorAccuracy(
             name,

@@ -15,7 +15,7 @@ import numpy as np
 from editr1.bench.base import to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed
-from editr1.stats import bootstrap_mean, paired_difference
+from editr1.stats import mean_estimate, paired_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def picked(group: Sequence[Choice]) -> list[Choice]:
 
 
 def best_of_n(groups: Sequence[Sequence[Choice]], seed: int = 0) -> list[Metric]:
-    """The judge's picks and the baselines, each with a bootstrap interval over tasks. groups: one a task, at least one edit each.
+    """The judge's picks and the baselines, each with its interval over tasks. groups: one a task, at least one edit each.
 
     The best single editor is the one of the highest mean among those that serve every task; it is chosen on the same tasks, which
     flatters it. Raises DataError for no task or an empty one.
@@ -67,7 +67,7 @@ def best_of_n(groups: Sequence[Sequence[Choice]], seed: int = 0) -> list[Metric]
     num_unscored = sum(choice.score is None for group in groups for choice in group)
     found = []
     for name, value in values.items():
-        estimate = bootstrap_mean(value, rng=np.random.default_rng(derive_seed(seed, "best-of-n", name)))
+        estimate = mean_estimate(value, rng=np.random.default_rng(derive_seed(seed, "best-of-n", name)))
         metric_name = "best_of_n/" + name.replace("-", "_")
         found.append(to_metric(metric_name, estimate, f"best-of-n/{name}", n=len(groups), num_unscored=num_unscored))
     rng = np.random.default_rng(derive_seed(seed, "best-of-n", "gain"))

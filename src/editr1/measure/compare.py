@@ -1,8 +1,10 @@
 """Two judges, or two editors under one judge, on the same samples: the difference with its interval, and where they differ.
 
 Works on outcome rows (`bench.base.Outcome`), which every judged benchmark leaves behind. Credits of pairs are compared by their
-half credit and by exact McNemar on strict right and wrong; scores of edits by their mean, sample by sample.
-Protocols: `compare/<unit>/<micro|macroN>`, `compare/credit/mcnemar`, `compare/<unit>/agreement`, `compare/<unit>/category/<name>`.
+half credit and by exact McNemar on strict right and wrong; scores of edits by their mean and by GSB, sample by sample. Every p but
+McNemar's is that of the sign-flip test of whole sources; on answers that are right or wrong, one a source, it is McNemar's.
+Protocols: `compare/<unit>/<micro|macroN>`, `compare/<unit>/category/<name>`, `compare/credit/{mcnemar,agreement,kappa}`,
+`compare/score/gsb`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from editr1.bench.base import Outcome, refuse_doubles, to_metric
 from editr1.errors import DataError
 from editr1.schema import Metric, derive_seed, from_json
-from editr1.stats import GSB, holm, mcnemar, paired_difference, sign_flip_p
+from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
 from editr1.stats.intervals import Floats
 
@@ -72,10 +74,13 @@ def _credits(common: Sequence[tuple[Outcome, Outcome]], seed: int) -> list[Metri
     test = mcnemar(*right)
     agreement = float(np.mean(right[0] == right[1]))
     discordant = test.only_a + test.only_b
+    clusters = {first.cluster for first, _ in common}
+    # Exact for any number of independent samples; samples of a few sources are not independent.
+    p_value = test.p_value if len(clusters) >= min(MIN_CLUSTERS, len(common)) else None
     share = test.only_b / discordant if discordant else None
     return [
         *_differences([first for first, _ in common], half[0], half[1], "credit", num_unscored, seed),
-        Metric("compare_only_b_right", share, n=discordant, protocol="compare/credit/mcnemar", p_value=test.p_value),
+        Metric("compare_only_b_right", share, n=discordant, protocol="compare/credit/mcnemar", p_value=p_value),
         Metric("compare_agreement", agreement, n=len(common), num_unscored=num_unscored, protocol="compare/credit/agreement"),
         Metric("compare_kappa", cohen_kappa(right[0].tolist(), right[1].tolist()), n=len(common), protocol="compare/credit/kappa"),
     ]
@@ -88,16 +93,8 @@ def _scores(common: Sequence[tuple[Outcome, Outcome]], seed: int) -> list[Metric
         return [Metric("compare_micro", None, num_unscored=num_unscored, protocol="compare/score/micro")]
     rows = [row for row, _, _ in scored]
     first, second = np.array([value for _, value, _ in scored]), np.array([value for _, _, value in scored])
-    found = _differences(rows, first, second, "score", num_unscored, seed)
-    votes = GSB(int((second > first).sum()), int((second == first).sum()), int((second < first).sum()))
-    low, high = votes.interval()
-    rng = np.random.default_rng(derive_seed(seed, "compare", "sign-flip"))
-    flip = sign_flip_p(second - first, [row.cluster for row in rows], rng=rng)
-    return [
-        *found,
-        Metric("compare_gsb", votes.value, low, high, n=votes.n, protocol="compare/score/gsb", p_value=votes.p_value),
-        Metric("compare_sign_flip", float((second - first).mean()), n=len(rows), protocol="compare/score/sign-flip", p_value=flip),
-    ]
+    gsb = _difference(rows, np.zeros(len(rows)), np.sign(second - first), "score", "gsb", None, num_unscored, seed)
+    return [*_differences(rows, first, second, "score", num_unscored, seed), gsb]
 
 
 def _differences(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, num_unscored: int, seed: int) -> list[Metric]:

@@ -8,7 +8,6 @@ and is tried again by the next run.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
 from editr1.measure.edit_sets import EditOrder, EditSet
 from editr1.measure.rows import batches
+from editr1.pictures import encode_picture
 from editr1.schema import derive_seed
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import FailureBudget
@@ -131,7 +131,5 @@ def _make(batch: Sequence[EditOrder], editor: Editor, out: Path, seed: int, budg
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, encode_picture(image))

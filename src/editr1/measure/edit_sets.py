@@ -22,8 +22,8 @@ from editr1.bench.base import require_folder
 from editr1.bench.folder import LIST, read_list
 from editr1.errors import DataError
 from editr1.measure.rows import read_inside, read_rows, to_bytes
+from editr1.pictures import decode_image
 from editr1.schema import stable_id
-from editr1.store import decode_image
 
 NAMES = ("folder", "gedit", "imgedit")
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from editr1.bench.base import JudgedPair, to_metric
-from editr1.schema import Label, Metric, derive_seed
-from editr1.stats import bootstrap_share
+from editr1.schema import Label, Metric
+from editr1.stats import share_estimate
 from editr1.stats.kway import chance, pairs_right
 
 
@@ -42,13 +40,12 @@ class AnsweredGroup:
         return pairs_right([answer == label for answer, label in zip(said, self.labels, strict=True)], self.k)
 
 
-def kway_pair_metrics(groups: Sequence[AnsweredGroup], name: str, protocol: str, num_left_out: int = 0, seed: int = 0) -> list[Metric]:
+def kway_pair_metrics(groups: Sequence[AnsweredGroup], name: str, protocol: str, num_left_out: int = 0) -> list[Metric]:
     """Share of right groups of one size, beside the chance of a coin and of a die that may also say "same"; nothing for no group."""
     if not groups:
         return []
     k = groups[0].k
-    rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = bootstrap_share([group.credit for group in groups], rng=rng)
+    estimate = share_estimate([group.credit for group in groups])
     return [
         to_metric(
             name,

@@ -40,7 +40,7 @@ def pair_margins(pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Sc
 def pair_metrics(
     name: str, pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Scores, protocol: str, seed: int = 0
 ) -> list[Metric]:
-    """Half-credit, strict and non-tied accuracy with cluster bootstrap intervals by task.
+    """Half-credit, strict and non-tied accuracy with intervals by task.
 
     `name` such as `pair_accuracy/sft` names the half-credit number; `pair_accuracy_strict/sft` and
     `pair_accuracy_non_tied/sft` stand beside it. Each carries n (decisive pairs), unscored pairs and the tie rate;
@@ -48,7 +48,7 @@ def pair_metrics(
     """
     margin_D = pair_margins(pairs, scores_a, scores_b)
     tasks = [pairs[i].task for i in decisive(pairs)]
-    return accuracy_metrics(name, margin_D, [task.id for task in tasks], protocol, seed=seed, kinds=[task.kind for task in tasks])
+    return accuracy_metrics(name, margin_D, [task.id for task in tasks], protocol, kinds=[task.kind for task in tasks])
 
 
 def paired_gain(
@@ -83,4 +83,5 @@ def paired_gain(
         protocol=f"{protocol}/half/paired",
         p_value=result.p_value,
         goal=goal,
+        num_clusters=estimate.num_clusters,
     )

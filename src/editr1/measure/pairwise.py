@@ -14,8 +14,8 @@ import numpy as np
 from editr1.bench.base import ComparisonItem, JudgedPair, Outcome, by_kind, to_metric
 from editr1.errors import DataError
 from editr1.judges.pairwise import PairItem
-from editr1.schema import Metric, derive_seed
-from editr1.stats import bootstrap_share
+from editr1.schema import Metric
+from editr1.stats import share_estimate
 from editr1.stats.position import order_report, pair_credit
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 
@@ -81,11 +81,11 @@ def judge_pairs(
     """The judge's answers by key, continuing what an earlier process left."""
     work = Work(make=lambda: PairAsker(judge, seed, say), lanes={"": lane or Lane()}, timed=True)
     items = ((item.key, item) for item in benchmark.comparisons())
-    counts = run.process(table, items, work, settings={**settings, "seed": seed}, engine=Engine(shard_size=256))
+    counts = run.process(table, items, work, settings={**settings, "seed": seed}, record=JudgedPair, engine=Engine(shard_size=256))
     return dict(run.keyed(table, JudgedPair)), counts
 
 
-def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
+def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair]) -> list[Metric]:
     """Accuracy in three credits with intervals by cluster, consistency and position bias; a pair without answers is unscored."""
     rows = [(item, *_answers(judged, item.key)) for item in items if item.label != "same"]
     report = order_report([item.label for item, _, _ in rows], [f for _, f, _ in rows], [r for _, _, r in rows])
@@ -98,8 +98,7 @@ def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping
     clusters, kinds = [item.cluster for item, _, _ in rows], [item.category for item, _, _ in rows]
     found = []
     for kind, value in values.items():
-        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = bootstrap_share(value, clusters, rng=rng) if rows else None
+        estimate = share_estimate(value, clusters) if rows else None
         by_category = by_kind(np.array(value), kinds) if rows else {}
         metric = to_metric(
             f"{name}_{kind.replace('-', '_')}",

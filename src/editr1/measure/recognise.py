@@ -66,7 +66,7 @@ def _is_combined(path: Path) -> bool:
 def _json(path: Path, basic_edit: Path | None, seed: int) -> list[Metric]:
     value = read_json(path)
     if isinstance(value, list):
-        return genai_bench.metrics(genai_bench.read_answers(path), seed)
+        return genai_bench.metrics(genai_bench.read_answers(path))
     if not isinstance(value, dict):
         raise DataError(f"{path}: unknown content; expected {KNOWN}")
     if any(isinstance(row, dict) and "score" in row for row in value.values()):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from editr1.bench.base import require_columns
 from editr1.errors import DataError
-from editr1.store import decode_image
+from editr1.pictures import decode_image
 
 logger = logging.getLogger(__name__)
 

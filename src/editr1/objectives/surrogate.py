@@ -1,4 +1,4 @@
-"""The clipped surrogate of PPO and the centred log-ratio of GRPO-Guard.
+"""The clipped surrogate of PPO.
 
 Log-ratios are per ELEMENT (see sde.log_prob), so a clip range epsilon allows epsilon * L * D nats of trajectory
 likelihood: the same epsilon is four times looser when width and height double. `clip_in_nats` says it in words.
@@ -28,20 +28,6 @@ def clipped_surrogate(log_ratio_B: torch.Tensor, advantages_B: torch.Tensor, cli
     plain = -advantages_B * ratio
     bounded = -advantages_B * ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     return Surrogate(torch.maximum(plain, bounded), ratio, bounded > plain)
-
-
-def guard_log_ratio(
-    log_ratio_B: torch.Tensor, mean_BLD: torch.Tensor, mean_old_BLD: torch.Tensor, std: torch.Tensor | float
-) -> torch.Tensor:
-    """(log r + mean||mean - mean_old||^2 / (2 std^2)) * std  =  mean(e * (mean - mean_old)), [B].
-
-    GRPO-Guard's centring (arXiv 2510.22319): the plain log-ratio has expectation -||mean - mean_old||^2 / (2 std^2 L D) under the old
-    policy, so its upper clip hardly ever acts; this one has expectation 0, and late steps do not blow up with 1 / std.
-    Its unit differs from the plain ratio's: use clip ranges near 2e-6 to 4e-6. Valid for normal log-densities only.
-    """
-    std_B = torch.as_tensor(std, dtype=torch.float32, device=log_ratio_B.device).reshape(-1)
-    shift_B = (mean_BLD - mean_old_BLD).square().flatten(1).mean(1)
-    return (log_ratio_B + shift_B / (2.0 * std_B.square())) * std_B
 
 
 def clip_in_nats(clip: float, num_elements: int) -> float:

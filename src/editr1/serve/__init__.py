@@ -1,8 +1,9 @@
 """The RRM as a service: JSON in, a value or "unscored" with its reason out, and the dialects of other trainers.
 
-guard      host, token, size and pace of every request
+guard      host, origin, token, size, pace and room of every request
+wire       strict JSON in, `{"error": one line}` out
 messages   the JSON contract (`schema.json` is its published form)
-pictures   base64, or files under a root that the operator allows
+pictures   base64, or files under a root that the operator allows; encoded until they are judged
 worker     one bounded queue in front of the judge
 unirl, flow_factory   other trainers' JSON
 pickled    other trainers' pickle, behind --allow-pickle on loopback only

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from editr1.config import Component, create
-from editr1.errors import BackendError, ConfigError, DataError
+from editr1.errors import ConfigError, DataError
+from editr1.judge.again import Again, PersistentJudge
 from editr1.judge.decomposer import Decomposer
-from editr1.judge.item import RewardItem
+from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
 from editr1.serve import flow_factory, pickled, unirl
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
 from editr1.serve.messages import RewardRequest, RewardResponse, published_schema, to_result
-from editr1.serve.pictures import open_picture
-from editr1.serve.worker import Load, QueueFullError, Worker
+from editr1.serve.pictures import Draft, check_pixels, from_message
+from editr1.serve.wire import FORMS, M, answer_errors, content_type, parse, read_body
+from editr1.serve.worker import Load, Worker
 from editr1.vlm.base import Sampling
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Config:
     """Makes principles for edits that come without; None = such edits are refused where the prompt shows principles."""
     load: Load = field(default_factory=Load)
     limits: Limits = field(default_factory=Limits)
+    again: Again = field(default_factory=Again)
+    """How an unscored edit is asked about again before any client, in any dialect, hears of it."""
     request_seconds: float = 300.0
     """Seconds until a request that is still waiting or being judged is answered with 504."""
 
@@ -76,31 +83,40 @@ class Service:
 
     def __init__(self, judge: RewardModel, config: Config, access: Access) -> None:
         self.judge, self.config, self.access = judge, config, access
-        self.worker = Worker(judge, config.load)
+        self.worker = Worker(PersistentJudge(judge, config.again), config.load)
+        self._reading = ThreadPoolExecutor(1, "reading")  # one: each body in work costs about three times its bytes
 
-    async def score(self, make_items: Callable[[], list[RewardItem]], seed: int = 0) -> list[Reward]:
-        """Decodes beside the event loop, then judges. Items get ids from their content, so that an answer does not depend on its batch."""
-        items = [replace(item, id=content_id(item)) for item in await asyncio.to_thread(make_items)]
-        self._check_principles(items)
-        return await self.worker.score(items, seed, self.config.request_seconds)
+    async def read(self, request: Request, model: type[M], make: Callable[[M], list[Draft]]) -> tuple[M, list[Draft]]:
+        """A JSON request and its edits, read beside the event loop. Raises DataError and WrongShapeError."""
+        if (kind := content_type(request)) not in ("", "application/json"):
+            raise HTTPException(415, f"the body is {kind[:60]}, expected application/json")
+        return await self.beside(request, lambda body: parse(model, body), make)
 
-    def _check_principles(self, items: Sequence[RewardItem]) -> None:
-        if self.judge.decomposer is None:
-            missing = [number for number, item in enumerate(items) if self.judge.lacks_principles(item)]
+    async def beside(self, request: Request, parse_: Callable[[bytes], T], make: Callable[[T], list[Draft]]) -> tuple[T, list[Draft]]:
+        """What `parse_` makes of the body and `make` of that, in the reading thread; the body is freed on the way."""
+        holder = [await read_body(request)]
+
+        def work() -> tuple[T, list[Draft]]:
+            asked = parse_(holder.pop())
+            drafts = make(asked)
+            check_pixels(drafts, self.config.limits)
+            self._check_principles(drafts)
+            return asked, drafts
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+
+    async def score(self, drafts: Sequence[Draft], seed: int = 0) -> list[Reward]:
+        """One result an edit, in their order."""
+        return await self.worker.score(drafts, seed, self.config.request_seconds)
+
+    def _check_principles(self, drafts: Sequence[Draft]) -> None:
+        if self.judge.decomposer is None and score_traits(self.judge.prompt_id).shows_principles:
+            missing = [number for number, draft in enumerate(drafts) if not draft.principles]
             if missing:
                 raise DataError(
                     f"item {missing[0]} has no principles, and this service cannot make them; send some, start it with a decomposer, "
                     "or with a prompt that needs none (--prompt direct)"
                 )
-
-
-def content_id(item: RewardItem) -> str:
-    """An id that depends on pixels, instruction and principles."""
-    digest = hashlib.sha256()
-    for image in (item.source, item.edited):
-        digest.update(repr(image.size).encode() + image.tobytes())
-    digest.update(repr((item.instruction, item.principles)).encode())
-    return digest.hexdigest()[:16]
 
 
 def build_app(judge: RewardModel, config: Config, access: Access) -> Guard:
@@ -114,8 +130,8 @@ def build_app(judge: RewardModel, config: Config, access: Access) -> Guard:
         yield
         task.cancel()
 
-    app = FastAPI(title="Edit-R1 reward service", lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_errors(app)
+    app = FastAPI(title="Edit-R1 reward service", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    answer_errors(app)
     _add_json_routes(app, service)
     if access.allow_pickle:
         _add_pickle_routes(app, service)
@@ -143,55 +159,46 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
         return published_schema()
 
     @app.post("/edit-reward")
-    async def edit_reward(request: RewardRequest) -> RewardResponse:
-        rewards = await service.score(lambda: _own_items(request, service.access.root), request.seed)
-        return RewardResponse(
-            results=[to_result(reward) for reward in rewards], model=service.judge.vlm.name, prompt=service.judge.prompt_id
-        )
+    async def edit_reward(request: Request) -> RewardResponse:
+        asked, drafts = await service.read(request, RewardRequest, lambda asked: _own_drafts(asked, service.access.root))
+        seed = asked.seed
+        del asked  # its base64 would live until the answer
+        results = [to_result(reward) for reward in await service.score(drafts, seed)]
+        return RewardResponse(results=results, model=service.judge.vlm.name, prompt=service.judge.prompt_id)
 
     @app.post("/score")
-    async def score(request: unirl.ScoreRequest) -> dict[str, Any]:
-        return unirl.to_answer(request, await service.score(lambda: unirl.to_items(request)))
+    async def score(request: Request) -> dict[str, Any]:
+        asked, drafts = await service.read(request, unirl.ScoreRequest, unirl.to_drafts)
+        identities = unirl.identities(asked)
+        del asked
+        return unirl.to_answer(identities, await service.score(drafts))
 
     @app.post("/compute")
-    async def compute(request: flow_factory.ComputeRequest) -> dict[str, Any]:
-        return flow_factory.to_answer(await service.score(lambda: flow_factory.to_items(request)))
+    async def compute(request: Request) -> dict[str, Any]:
+        drafts = (await service.read(request, flow_factory.ComputeRequest, flow_factory.to_drafts))[1]
+        return flow_factory.to_answer(await service.score(drafts))
 
 
 def _add_pickle_routes(app: FastAPI, service: Service) -> None:
     @app.post("/")
     @app.post("/mode/{name}")
     async def pickle_route(request: Request) -> Response:
-        body = await request.body()
+        if (kind := content_type(request)) in FORMS or "json" in kind:
+            raise HTTPException(415, f"the body is {kind[:60]}, expected application/octet-stream")
         try:
-            rewards = await service.score(lambda: pickled.to_items(body))
-            return Response(pickled.to_answer(rewards), media_type="application/octet-stream")
+            drafts = (await service.beside(request, pickled.loads, pickled.to_drafts))[1]
+            return Response(pickled.to_answer(await service.score(drafts)), media_type="application/octet-stream")
         except DataError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
 
 
-def _own_items(request: RewardRequest, root: Path | None) -> list[RewardItem]:
+def _own_drafts(request: RewardRequest, root: Path | None) -> list[Draft]:
     return [
-        RewardItem(
-            open_picture(edit.source, root, f"items[{number}].source"),
-            open_picture(edit.edited, root, f"items[{number}].edited"),
+        Draft(
+            from_message(edit.source, root, f"items[{number}].source"),
+            from_message(edit.edited, root, f"items[{number}].edited"),
             edit.instruction,
             tuple(question.principle() for question in edit.principles) if edit.principles else None,
         )
         for number, edit in enumerate(request.items)
     ]
-
-
-def _add_errors(app: FastAPI) -> None:
-    """What goes wrong as a status and one line."""
-    statuses: dict[type[Exception], int] = {DataError: 400, QueueFullError: 429, BackendError: 503, TimeoutError: 504}
-
-    def handler_of(status: int) -> Callable[[Request, Exception], Response]:
-        def handle(_: Request, error: Exception) -> Response:
-            headers = {"Retry-After": "1"} if status in (429, 503) else None
-            return JSONResponse({"error": str(error) or "the judge took too long; send smaller batches"}, status, headers)
-
-        return handle
-
-    for kind, status in statuses.items():
-        app.add_exception_handler(kind, handler_of(status))

@@ -7,29 +7,28 @@ The class in `integrations/flow_factory.py` speaks `/edit-reward` instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from editr1.errors import DataError
-from editr1.judge.item import RewardItem
 from editr1.schema import Reward
-from editr1.serve.messages import MAX_ITEMS
-from editr1.serve.pictures import from_base64
+from editr1.serve.messages import MAX_ITEMS, MAX_TEXT
+from editr1.serve.pictures import Draft, from_base64
 
 
 class ComputeRequest(BaseModel):
     """What their remote client posts; video fields are taken and must be empty."""
 
-    prompt: list[str] = Field(max_length=MAX_ITEMS)
-    image: list[str] | None = None
-    condition_images: list[list[str]] | None = None
+    prompt: list[Annotated[str, Field(max_length=MAX_TEXT)]] = Field(max_length=MAX_ITEMS)
+    image: list[str] | None = Field(None, max_length=MAX_ITEMS)
+    condition_images: list[list[str]] | None = Field(None, max_length=MAX_ITEMS)
     video: list[list[str]] | None = None
     condition_videos: list[list[list[str]]] | None = None
     kwargs: dict[str, Any] | None = None
 
 
-def to_items(request: ComputeRequest) -> list[RewardItem]:
+def to_drafts(request: ComputeRequest) -> list[Draft]:
     """The edits of the batch. Raises DataError for lists that do not fit, and where the sources are missing."""
     if request.video or request.condition_videos:
         raise DataError("videos are not judged here; send image and condition_images")
@@ -42,10 +41,10 @@ def to_items(request: ComputeRequest) -> list[RewardItem]:
     return [_item(number, *sample) for number, sample in enumerate(zip(request.prompt, edits, sources, strict=True))]
 
 
-def _item(number: int, prompt: str, edited: str, sources: list[str]) -> RewardItem:
+def _item(number: int, prompt: str, edited: str, sources: list[str]) -> Draft:
     if len(sources) != 1:
         raise DataError(f"condition_images[{number}] holds {len(sources)} images, expected the one source")
-    return RewardItem(from_base64(sources[0], f"condition_images[{number}]"), from_base64(edited, f"image[{number}]"), prompt)
+    return Draft(from_base64(sources[0], f"condition_images[{number}]"), from_base64(edited, f"image[{number}]"), prompt)
 
 
 def to_answer(rewards: Sequence[Reward]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every page and service of this package checks before it reads a request: host, token, size, pace.
+"""What every page and service of this package checks before it reads a request: host, origin, token, size, pace, room.
 
 One ASGI layer around any app, so that a route cannot forget it.
 """
@@ -9,11 +9,12 @@ import asyncio
 import hmac
 import ipaddress
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from editr1.errors import ConfigError
 
@@ -24,6 +25,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "editr1_token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+SMALL_BODY = (
+    4_000_000  # ours: bytes; two pictures of a megapixel. Small bodies have room of their own, so that large ones cannot crowd them out
+)
+MIN_RATE = 200_000  # ours: bytes a second below which a body is sent away, but only while others wait for its room
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,16 @@ class Limits:
     """Bytes. ours: a batch of sixteen edits of one megapixel as base64 PNG fits."""
     body_seconds: float = 30.0
     """Seconds until a request's body must have arrived; a slower client is sent away."""
+    max_held: int = 256_000_000
+    """Bytes of bodies held at once, from the first byte to the answer; half of it for small bodies. More wait their turn, unread."""
+    room_seconds: float = 120.0
+    """Seconds until a request that waits for that room is answered with 429."""
+    max_marks: int = 500_000
+    """ours: quotes, commas and brackets of a JSON body. 256 edits with 64 principles have 200,000, a million unknown keys more."""
+    max_picture_pixels: int = 25_000_000
+    """ours: more than any editor makes; a flat picture of 49 megapixels is a file of 200 kB and 150 MB in memory."""
+    max_request_pixels: int = 200_000_000
+    """Pixels of all pictures of one request."""
 
 
 def is_loopback(host: str) -> bool:
@@ -56,10 +71,50 @@ def check_exposure(host: str, token: str | None) -> None:
         raise ConfigError(f"--host {host} can be reached from other machines; set --token SECRET, or bind 127.0.0.1")
 
 
-class Guard:
-    """Wraps an ASGI app. Refuses with 400 (foreign host), 401 (token), 408 (slow body) and 413 (large body), as JSON with `error`.
+class Room:
+    """Bytes that may be held at once, given out first come first served."""
 
-    On loopback the Host header must name this machine: a page of another site that resolves its own name to 127.0.0.1 is refused.
+    def __init__(self, size: int) -> None:
+        self.size = self.free = size
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def contended(self) -> bool:
+        return bool(self._queue)
+
+    async def take(self, count: int) -> None:
+        """Returns once `count` bytes, at most `size`, are the caller's."""
+        if not self._queue and count <= self.free:
+            self.free -= count
+            return
+        entry = (count, asyncio.get_running_loop().create_future())
+        self._queue.append(entry)
+        try:
+            await entry[1]
+        except asyncio.CancelledError:
+            if entry in self._queue:
+                self._queue.remove(entry)
+                self.give(0)
+            else:  # granted in the moment of giving up
+                self.give(count)
+            raise
+
+    def give(self, count: int) -> None:
+        """Takes bytes back, and hands them to those who wait."""
+        self.free += count
+        while self._queue and self._queue[0][0] <= self.free:
+            wanted, future = self._queue.popleft()
+            self.free -= wanted
+            if not future.done():
+                future.set_result(None)
+
+
+class Guard:
+    """Wraps an ASGI app. Refuses as JSON with `error`: 400 (foreign host), 401 (token), 403 (foreign page), 408 (slow body), 413 (large
+    body), 429 (no room). A client that leaves cancels its request.
+
+    On loopback the Host header must name this machine, and an Origin header the same: a page of another site neither resolves its own
+    name to 127.0.0.1 nor sends requests across. Elsewhere the token is what a foreign page lacks.
     """
 
     def __init__(self, app: App, *, token: str | None, loopback: bool, limits: Limits | None = None) -> None:
@@ -67,6 +122,7 @@ class Guard:
         self.token = token
         self.loopback = loopback
         self.limits = limits or Limits()
+        self._small, self._large = (Room(max(self.limits.max_held // 2, self.limits.max_body)) for _ in range(2))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,63 +130,119 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if self.loopback and not _names_loopback(headers.get("host", "")):
-            await refuse(send, 400, "this service answers on this machine only; use http://127.0.0.1")
+        if problem := self._problem(scope, headers):
+            await refuse(send, *problem)
             return
+        # A body of unknown length takes the room of the largest.
+        length = int(headers["content-length"]) if "content-length" in headers else _unannounced(scope, self.limits.max_body)
+        room = self._small if length <= SMALL_BODY else self._large
+        try:
+            await asyncio.wait_for(room.take(length), self.limits.room_seconds)
+        except TimeoutError:
+            await refuse(send, 429, "too many bytes of other requests are held; try again in a second")
+            return
+        try:
+            await self._with_whole_body(scope, receive, send, room, "json" in headers.get("content-type", ""))
+        finally:
+            room.give(length)
+
+    def _problem(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
+        if self.loopback:
+            if not _names_loopback(headers.get("host", "")):
+                return 400, "this service answers on this machine only; use http://127.0.0.1"
+            if "origin" in headers and urlsplit(headers["origin"]).netloc != headers["host"]:
+                return 403, "a page of another site may not use this service"
+            if scope["path"] != "/" and headers.get("sec-fetch-site") == "cross-site":
+                return 403, "a page of another site may not use this service"
         if self.token is not None and not self._knows_token(scope, headers):
-            await refuse(send, 401, "wrong or missing token; send the header 'Authorization: Bearer TOKEN'")
-            return
+            return 401, "wrong or missing token; send the header 'Authorization: Bearer TOKEN'"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.limits.max_body:
-            await refuse(send, 413, f"the body has {length} bytes, the limit is {self.limits.max_body}; send smaller batches")
-            return
-        await self._with_whole_body(scope, receive, send)
+        if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > self.limits.max_body:
+            return 413, f"the body has {length[:20]} bytes, the limit is {self.limits.max_body}; send smaller batches"
+        return None
 
     def _knows_token(self, scope: Scope, headers: MutableMapping[str, str]) -> bool:
         given = [headers.get("authorization", "").removeprefix("Bearer ")]
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        given += [cookie.value] if cookie else []
+        cookie = read_cookie(headers.get("cookie", ""), COOKIE)
+        given += [cookie] if cookie else []
         if scope["method"] == "GET" and scope["path"] == "/":  # a link for a person; the page trades it for a cookie
             given += parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
         assert self.token is not None
         return any(hmac.compare_digest(token.encode(), self.token.encode()) for token in given)
 
-    async def _with_whole_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            body = await asyncio.wait_for(self._read(receive), self.limits.body_seconds)
-        except TimeoutError:
-            await refuse(send, 408, f"the body did not arrive within {self.limits.body_seconds:g} seconds")
+    async def _with_whole_body(self, scope: Scope, receive: Receive, send: Send, room: Room, is_json: bool) -> None:
+        body = await self._read(receive, room, is_json)
+        if not isinstance(body, list):
+            await refuse(send, *body)
             return
-        if body is None:
-            await refuse(send, 413, f"the body is longer than the limit of {self.limits.max_body} bytes; send smaller batches")
-            return
-        handed_over = False
+        gone = asyncio.Event()
 
         async def replay() -> MutableMapping[str, Any]:
-            nonlocal handed_over
-            if handed_over:
-                return await receive()
-            handed_over = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            if body:
+                whole = b"".join(body)
+                body.clear()  # the app has it now; a second copy would live until the answer
+                return {"type": "http.request", "body": whole, "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
 
-        await self.app(scope, replay, send)
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body; None when it grows past the limit (a chunked body announces no length)."""
-        chunks: list[bytes] = []
-        size = 0
+        work, watcher = asyncio.ensure_future(self.app(scope, replay, send)), asyncio.ensure_future(watch())
+        try:
+            await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watcher.cancel()
+            if not work.done():
+                work.cancel()
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not gone.is_set():  # the server stops
+                raise
+
+    async def _read(self, receive: Receive, room: Room, is_json: bool) -> list[bytes] | tuple[int, str]:
+        """The parts of the body; or the status and message of a refusal."""
+        chunks: list[bytes] = [b""]
+        size = marks = 0
+        start = asyncio.get_running_loop().time()
         while True:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), min(1.0, self.limits.body_seconds))
+            except TimeoutError:
+                message = {"body": b"", "more_body": True}
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self.limits.max_body:
-                return None
+                return 413, f"the body is longer than the limit of {self.limits.max_body} bytes; send smaller batches"
+            marks += sum(map(chunk.count, (b'"', b",", b"[", b"{"))) if is_json else 0
+            if marks > self.limits.max_marks:
+                return 413, f"the body holds more than {self.limits.max_marks} JSON values; no batch needs as many"
             chunks.append(chunk)
             if not message.get("more_body", False):
-                return b"".join(chunks)
+                return chunks
+            seconds = asyncio.get_running_loop().time() - start
+            if seconds > self.limits.body_seconds:
+                return 408, f"the body did not arrive within {self.limits.body_seconds:g} seconds"
+            if room.contended and seconds > 1 and size < MIN_RATE * seconds:
+                return 408, "the body arrives too slowly while others wait"
+
+
+def read_cookie(header: str, name: str) -> str | None:
+    """The value of one cookie of a Cookie header; None where there is none, or the header is broken."""
+    try:
+        found = SimpleCookie(header).get(name)
+    except CookieError:
+        return None
+    return found.value if found else None
+
+
+def _unannounced(scope: Scope, max_body: int) -> int:
+    """Bytes to set aside for a body without Content-Length: none for requests that have no body."""
+    chunked = any(name.lower() == b"transfer-encoding" for name, _ in scope["headers"])
+    return max_body if chunked else 0
 
 
 def _names_loopback(host: str) -> bool:
@@ -142,5 +254,7 @@ async def refuse(send: Send, status: int, message: str) -> None:
     """An answer of the form {"error": message}; the connection is closed, for unread bytes may be on it."""
     body = json.dumps({"error": message}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

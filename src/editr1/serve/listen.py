@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import resource
+import time
 from typing import Any
 
 import uvicorn
@@ -16,20 +19,29 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from editr1.serve.guard import App
 
 HEADER_SECONDS = 10.0  # ours: a phone on a bad line sends its kilobyte of headers in one or two
+SPARE_FILES = 100  # ours: of the open-file limit, for everything that is no connection
+MAX_CONNECTIONS = 4000
+MIN_CONNECTIONS = 16
 
 
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 with a limit on the time from a connection, or from a later request's first byte, to the end of its headers.
 
-    On h11 in place of whatever is installed: it also bounds the headers' size (64 kB), and it is there on every machine.
+    On h11 in place of whatever is installed: it also bounds the headers' size (64 kB), and it is there on every machine. Where more
+    than `max_connections` are open, the one that has been silent longest makes room: the process never runs out of files.
     """
 
     header_seconds = HEADER_SECONDS
+    max_connections = MAX_CONNECTIONS
+    silent: dict[PatientProtocol, None]
+    """Connections without a request in work, longest first; one dict for all of a server."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_headers()
+        if len(self.connections) > self.max_connections:
+            next(iter(self.silent)).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -44,8 +56,10 @@ class PatientProtocol(H11Protocol):
 
     def _wait_for_headers(self) -> None:
         self._deadline = self.loop.call_later(self.header_seconds, self._cut_off)
+        self.silent[self] = None
 
     def _stop_waiting(self) -> None:
+        self.silent.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -59,11 +73,36 @@ class PatientProtocol(H11Protocol):
         self.transport.close()
 
 
-def protocol(header_seconds: float = HEADER_SECONDS) -> type[asyncio.Protocol]:
-    """The protocol class with its limit, for `uvicorn.Config(http=...)`."""
-    return type("Patient", (PatientProtocol,), {"header_seconds": header_seconds})
+def protocol(header_seconds: float = HEADER_SECONDS, max_connections: int | None = None) -> type[asyncio.Protocol]:
+    """The protocol class with its limits, for `uvicorn.Config(http=...)`; as many connections as the process may open files."""
+    limits = {"header_seconds": header_seconds, "max_connections": max_connections or _room_for_connections(), "silent": {}}
+    return type("Patient", (PatientProtocol,), limits)
+
+
+def _room_for_connections() -> int:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, files - SPARE_FILES))
+
+
+class _OnceAMinute(logging.Filter):
+    """Lets one line a minute pass about files that have run out: asyncio writes a traceback for every connection that it cannot take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "out of system resource" not in record.getMessage():
+            return True
+        record.exc_info = None
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + 60
+        return True
 
 
 def listen(app: App, host: str, port: int, **options: Any) -> None:
     """Serves the app until Ctrl-C. `options` go to uvicorn."""
+    logging.getLogger("asyncio").addFilter(_OnceAMinute())
     uvicorn.run(app, host=host, port=port, log_level="warning", http=protocol(), ws="none", **options)  # type: ignore[arg-type]

@@ -18,6 +18,15 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        """One error however many keys are unknown, and none of them repeated: a body may hold a million."""
+        unknown = len(value.keys() - cls.model_fields.keys()) if isinstance(value, dict) else 0
+        if unknown:
+            raise ValueError(f"{unknown} unknown key{'s' * (unknown > 1)}; known are {', '.join(cls.model_fields)}")
+        return value
+
 
 class Picture(Message):
     """Exactly one of the two."""

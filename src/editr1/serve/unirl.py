@@ -12,10 +12,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from editr1.errors import DataError
-from editr1.judge.item import RewardItem
 from editr1.schema import Reward
-from editr1.serve.messages import MAX_ITEMS
-from editr1.serve.pictures import from_base64
+from editr1.serve.messages import MAX_ITEMS, MAX_TEXT
+from editr1.serve.pictures import Draft, from_base64
 
 REWARD = "editrrm"
 IDENTITY = ("request_id", "sample_id", "group_id", "source_rank", "policy_version", "scorer_version", "idempotency_key")
@@ -24,14 +23,14 @@ IDENTITY = ("request_id", "sample_id", "group_id", "source_rank", "policy_versio
 class Turn(BaseModel):
     """One step of a sample's history."""
 
-    text: str = ""
+    text: str = Field("", max_length=MAX_TEXT)
     image_b64: str | None = None
 
 
 class ScoreItem(BaseModel):
     """One sample. Their newer clients add who they are; it is echoed."""
 
-    history: list[Turn]
+    history: list[Turn] = Field(max_length=16)
     required_rewards: list[str] = Field(default_factory=lambda: [REWARD])
     metadata: dict[str, Any] | None = None
     request_id: str | None = None
@@ -50,29 +49,34 @@ class ScoreRequest(BaseModel):
     protocol_version: str = "1"
 
 
-def to_items(request: ScoreRequest) -> list[RewardItem]:
+def to_drafts(request: ScoreRequest) -> list[Draft]:
     """The edits of the batch. Raises DataError for a reward that is not served here, and for a sample without both pictures."""
     return [_item(number, item) for number, item in enumerate(request.requests)]
 
 
-def _item(number: int, item: ScoreItem) -> RewardItem:
+def _item(number: int, item: ScoreItem) -> Draft:
     unknown = sorted(set(item.required_rewards) - {REWARD})
     if unknown:
-        raise DataError(f"requests[{number}]: reward {unknown[0]!r} is not served here; this service serves {REWARD!r}")
+        raise DataError(f"requests[{number}]: reward {unknown[0][:40]!r} is not served here; this service serves {REWARD!r}")
     pictures = [turn.image_b64 for turn in item.history]
     if len(pictures) != 2 or None in pictures:
         raise DataError(f"requests[{number}]: an edit needs two turns with an image each, source and edit; found {len(pictures)} turns")
     source, edited = (from_base64(str(text), f"requests[{number}].history[{turn}]") for turn, text in enumerate(pictures))
-    return RewardItem(source, edited, item.history[1].text or item.history[0].text)
+    return Draft(source, edited, item.history[1].text or item.history[0].text)
 
 
-def to_answer(request: ScoreRequest, rewards: Sequence[Reward]) -> dict[str, Any]:
+def identities(request: ScoreRequest) -> list[dict[str, Any]]:
+    """Who the samples say they are."""
+    return [{name: getattr(item, name) for name in IDENTITY} for item in request.requests]
+
+
+def to_answer(who: Sequence[dict[str, Any]], rewards: Sequence[Reward]) -> dict[str, Any]:
     """Their response: results, errors and identities, one entry a sample."""
     return {
         "protocol_version": "1",
         "results": [{REWARD: sub_metrics(reward)} if reward.scored else {} for reward in rewards],
         "errors": [{} if reward.scored else {REWARD: f"unscored: {reward.reason}"} for reward in rewards],
-        "identities": [{name: getattr(item, name) for name in IDENTITY} for item in request.requests],
+        "identities": list(who),
     }
 
 

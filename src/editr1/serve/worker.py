@@ -1,26 +1,27 @@
-"""One bounded queue in front of the judge: small requests share a batch, and a full queue says so at once."""
+"""One bounded queue in front of the judge: small requests share a batch, a full queue says so at once, and who left is not judged."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from editr1.errors import BackendError, EditR1Error
+from editr1.errors import EditR1Error
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward
+from editr1.serve.pictures import Draft
+from editr1.serve.wire import BusyError
+
+SLICE_PIXELS = 50_000_000  # ours: decoded at once, 150 MB; an edit of two larger pictures is a slice of its own
 
 
 class Judge(Protocol):
-    """What the service needs of an `RewardModel`."""
+    """What the service needs of a `RewardModel`."""
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
-
-
-class QueueFullError(EditR1Error):
-    """Too many edits wait; the client should come back."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,22 @@ class Load:
     """How much the service takes on."""
 
     batch_size: int = 16
-    """ours: edits a call of the judge, unless one request brings more."""
+    """ours: edits a call of the judge."""
     max_waiting: int = 4096
-    """ours: edits in the queue; above it a request is refused with 429."""
+    """ours: edits in the queue; above it a request is refused with 429. Their bytes are bounded by `limits.max_held`."""
     concurrency: int = 1
     """Calls of the judge at once: 1 for a local model; an endpoint's client has its own concurrency inside a call."""
 
 
-@dataclass(frozen=True)
+class _NobodyWaitsError(EditR1Error):
+    """Every client of a batch has left."""
+
+
+@dataclass(frozen=True, eq=False)
 class Job:
     """One request's edits and where its answer goes."""
 
-    items: Sequence[RewardItem]
+    drafts: Sequence[Draft]
     seed: int
     future: asyncio.Future[list[Reward]]
 
@@ -53,21 +58,27 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
+        self._threads = ThreadPoolExecutor(self.load.concurrency, "judge")
 
     @property
     def waiting(self) -> int:
         """Edits in the queue."""
         return self._waiting
 
-    async def score(self, items: Sequence[RewardItem], seed: int, seconds: float) -> list[Reward]:
-        """The rewards of a request. Raises QueueFullError, TimeoutError, and what the judge raises."""
-        if self._waiting + len(items) > self.load.max_waiting:
-            raise QueueFullError(f"{self._waiting} edits are waiting, the limit is {self.load.max_waiting}; try again in a second")
-        job = Job(items, seed, asyncio.get_running_loop().create_future())
+    async def score(self, drafts: Sequence[Draft], seed: int, seconds: float) -> list[Reward]:
+        """The rewards of a request. Raises BusyError, TimeoutError, DataError for a broken picture, and what the judge raises."""
+        if self._waiting + len(drafts) > self.load.max_waiting:
+            raise BusyError(f"{self._waiting} edits are waiting, the limit is {self.load.max_waiting}; try again in a second")
+        job = Job(drafts, seed, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
-        self._waiting += len(items)
+        self._waiting += len(drafts)
         self._arrived.set()
-        return await asyncio.wait_for(job.future, seconds)
+        try:
+            return await asyncio.wait_for(job.future, seconds)
+        finally:
+            if job in self._jobs:  # the client left, or waited too long: its pictures go with it
+                self._jobs.remove(job)
+                self._waiting -= len(drafts)
 
     async def run(self) -> None:
         """Serves the queue until cancelled."""
@@ -83,40 +94,60 @@ class Worker:
             await self._answer(self._take())
 
     def _take(self) -> list[Job]:
-        """Jobs of one seed until the batch is full, first come first served; a job whose client has gone is dropped."""
-        batch: list[Job] = []
-        size = 0
-        while self._jobs and (
-            not batch or (size + len(self._jobs[0].items) <= self.load.batch_size and self._jobs[0].seed == batch[0].seed)
-        ):
-            job = self._jobs.popleft()
-            self._waiting -= len(job.items)
-            if not job.future.cancelled():
-                batch.append(job)
-                size += len(job.items)
+        """Jobs of one seed until the batch is full, first come first served."""
+        batch = [self._jobs.popleft()]
+        size = len(batch[0].drafts)
+        while self._jobs and size + len(self._jobs[0].drafts) <= self.load.batch_size and self._jobs[0].seed == batch[0].seed:
+            batch.append(self._jobs.popleft())
+            size += len(batch[-1].drafts)
+        self._waiting -= size
         return batch
 
     async def _answer(self, batch: list[Job]) -> None:
-        if not batch:
-            return
         try:
-            rewards = await asyncio.to_thread(self.judge.score, [item for job in batch for item in job.items], batch[0].seed)
-        except BackendError as error:
-            if len(batch) > 1:  # one request that breaks the backend must not fail its neighbours
+            scored = await self._judge([draft for job in batch for draft in job.drafts], batch[0].seed, batch)
+        except EditR1Error as error:
+            if len(batch) > 1:  # one request that breaks the backend, or a broken picture, must not fail its neighbours
                 for job in batch:
                     await self._answer([job])
-                return
-            _settle(batch[0], error)
+            else:
+                _settle(batch[0], error)
             return
         except Exception as error:  # noqa: BLE001 - our own bug: its traceback reaches the request that met it, and the queue lives on
             for job in batch:
                 _settle(job, error)
             return
-        rest = iter(rewards)
+        rest = iter(scored)
         for job in batch:
-            answer = [next(rest) for _ in job.items]
+            answer = [next(rest) for _ in job.drafts]
             if not job.future.done():
                 job.future.set_result(answer)
+
+    async def _judge(self, drafts: Sequence[Draft], seed: int, batch: Sequence[Job]) -> list[Reward]:
+        """Slice by slice: one request may bring more than is decoded at once. Stops when nobody waits for the answer any more."""
+        scored: list[Reward] = []
+        loop = asyncio.get_running_loop()
+        for piece in slices(drafts, self.load.batch_size):
+            if all(job.future.done() for job in batch):
+                raise _NobodyWaitsError
+            scored += await loop.run_in_executor(self._threads, self._score, piece, seed)
+        return scored
+
+    def _score(self, drafts: Sequence[Draft], seed: int) -> list[Reward]:
+        return self.judge.score([draft.item() for draft in drafts], seed)
+
+
+def slices(drafts: Sequence[Draft], size: int) -> list[list[Draft]]:
+    """The edits in their order, in pieces of at most `size` edits and SLICE_PIXELS pixels, or of one edit."""
+    pieces: list[list[Draft]] = []
+    room = 0
+    for draft in drafts:
+        room -= draft.pixels
+        if not pieces or len(pieces[-1]) == size or room < 0:
+            pieces.append([])
+            room = SLICE_PIXELS - draft.pixels
+        pieces[-1].append(draft)
+    return pieces
 
 
 def _settle(job: Job, error: Exception) -> None:

@@ -6,6 +6,8 @@ steps live in `editr1.flow`, its equations in `editr1.objectives`.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import logging
 import math
@@ -18,22 +20,21 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from editr1.config import Component, create, to_plain
-from editr1.flow.checks import check_constant, check_world
-from editr1.flow.clock import Clock
+from editr1.algorithms.base import Needs
+from editr1.config import Component, create, load, to_plain
+from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
 from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
-from editr1.flow.export import export
 from editr1.flow.plan import describe_plan
-from editr1.flow.policy import Policy
+from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
-from editr1.flow.sharding import check_launcher, shard_frozen
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
-from editr1.flow.symptoms import symptoms, warning_of
 from editr1.flow.trainer import Trainer, iteration_window
+from editr1.flow.watch import Clock, check_constant, hacked, symptoms, warning_of
 from editr1.judge.item import RewardItem
+from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward
 from editr1.store import Run
 
@@ -69,21 +70,46 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     """
     run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
-    scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
     folder = run_.dir / FOLDER
+    accelerator = start(config, folder)  # before editor and judges: it decides this process' device
+    scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
+    judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]
     encodings = EncodingCache(folder / "encodings", config) if config.cache_encodings else None
     needed = [*tasks, *held_out[: config.evaluation.tasks]]
-    trainer = make_trainer(config, load_editor(config, encodings, needed), scores, folder, encodings)
+    trainer = make_trainer(config, load_editor(config, encodings, needed), scores, folder, encodings, accelerator)
     if encodings is not None:
         encode_ahead(trainer, encodings, needed)
-    if done := checkpoints(folder / "checkpoints"):
-        load_state(trainer.state, done[-1])
-    judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]
+    resume(trainer, folder / "checkpoints")
     try:
         train(trainer, tasks, held_out[: config.evaluation.tasks], judge, run_)
     finally:
         trainer.close()
-    return finish(trainer, folder)
+    result = finish(trainer, folder)
+    accelerator.end_training()
+    return result
+
+
+def start(config: Config, folder: Path) -> Any:
+    """The processes of the run. Raises ConfigError for launchers that would shard a model which nobody hands them."""
+    accelerator = make_accelerator(config.placement, log_with=list(config.trackers) or None, project_dir=folder)
+    kind = str(accelerator.distributed_type.value)
+    if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        raise ConfigError(
+            f"accelerate was started for {kind}, which editor RL does not use: launch with recipes/accelerate/8_gpus.yaml, and set "
+            "edit_rl.training.shard to spread the frozen weights over the processes (FSDP2)"
+        )
+    if config.trackers:
+        accelerator.init_trackers("edit_rl")
+    return accelerator
+
+
+def resume(trainer: Trainer, checkpoints_: Path) -> None:
+    """Continues from the newest checkpoint, all processes from the same. Raises ConfigError where they see different ones."""
+    if done := checkpoints(checkpoints_):
+        load_state(trainer.state, done[-1])
+    seen = trainer.gather(torch.tensor([trainer.state.iteration])).tolist()
+    if len(set(seen)) > 1:
+        raise ConfigError(f"processes see checkpoints of iterations {seen}: put the run directory on a file system that all share")
 
 
 def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context], judge: Score, run_: Run) -> None:
@@ -95,7 +121,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()
-        window = iteration_window(config, iteration)
+        window = iteration_window(config, trainer.algorithm.needs, iteration)
         contexts = trainer.contexts(tasks, iteration)
 
         trajectories, edits = [], []
@@ -120,20 +146,31 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
                 logs |= evaluate(trainer, held_out, judge, run_)
             if note_best(trainer, logs["evaluation/reward"]) and main:
                 save_weights(state, run_.dir / FOLDER / "best.safetensors")
+        signs.add(logs)
         if main:
             record(trainer, run_, iteration, logs, clock, edits, rewards[0])
-            signs.tell(logs)
+            signs.tell()
         if due(config.save_every, state.iteration) and main:
             save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)
-        check_constant(state.num_constant, config)
+        check_constant(state.num_constant, config.limits.max_constant)
+        if config.evaluation.hacking and hacked(signs.points, config.evaluation.hacking):
+            logger.warning(warning_of("stopped", f"held-out rewards fell {config.evaluation.hacking} times while the training reward rose"))
+            break
 
 
 def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequence[Context]) -> Any:
-    """The editor; without its text encoders when every task that is needed has been encoded before."""
-    if encodings is None:
-        return create("editors", config.editor)
-    bare = without_encoders(config.editor)
-    return create("editors", config.editor if encodings.missing(needed) else bare)
+    """The editor; without its text encoders when every task that is needed has been encoded before.
+
+    What will be sharded is loaded on the CPU, so that no card ever holds all of it.
+    """
+    component = config.editor
+    if encodings is not None and not encodings.missing(needed):
+        component = without_encoders(component)
+    elif encodings is not None:
+        without_encoders(component)  # refuses editors that cannot release them, before an hour of encoding
+    if config.training.shard and "device" in inspect.signature(load("editors", component.id)).parameters:
+        component = dataclasses.replace(component, options={**component.options, "device": "cpu"})
+    return create("editors", component)
 
 
 def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Context]) -> None:
@@ -144,27 +181,42 @@ def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Co
     cast(Any, trainer.editor).release_encoders()  # editors that `without_encoders` accepts have it
 
 
-def make_trainer(config: Config, editor: Any, scores: Sequence[Score], folder: Path, encodings: EncodingCache | None = None) -> Trainer:
+def make_trainer(
+    config: Config, editor: Any, scores: Sequence[Score], folder: Path, encodings: EncodingCache | None = None, accelerator: Any = None
+) -> Trainer:
     """Policy, optimiser and averages at iteration 0; `scores`: the main judge and further ones; trackers write into `folder`."""
-    from accelerate import Accelerator
-
     training = config.training
-    policy = Policy(editor, training, config.seed)
+    accelerator = accelerator or start(config, folder)
+    algorithm = create("algorithms", training.algorithm)
+    needs: Needs = algorithm.needs
+    policy = Policy(editor, training, config.seed, keep_initial=needs.reference or training.beta > 0)
+    if training.shard:
+        spread(policy, editor, accelerator)
+    if config.placement.compile:
+        compile_blocks(policy.transformer)
     optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
     state = State(
         policy,
         optimizer,
         ema=policy.snapshot() if training.ema_decay > 0 else None,
-        old=policy.snapshot() if training.algorithm == "nft" else None,
+        old=policy.snapshot() if needs.old_decay is not None else None,
     )
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), log_with=list(config.trackers) or None, project_dir=folder)
-    check_world(accelerator.num_processes)
-    check_launcher(str(accelerator.distributed_type.value))
-    if training.shard:
-        shard_frozen(policy, accelerator.device, accelerator.num_processes)
-    if config.trackers:
-        accelerator.init_trackers("edit_rl")
-    return Trainer(config, editor, state, tuple(RewardCollector(score) for score in scores), accelerator, encodings)
+    collectors = tuple(RewardCollector(score) for score in scores)
+    teacher = create("editors", needs.teacher) if needs.teacher is not None else None
+    return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher)
+
+
+def spread(policy: Policy, editor: Any, accelerator: Any) -> None:
+    """FSDP2 of the frozen weights: every process keeps a part of the base model, the trained LoRA layers stay whole on each.
+
+    Gradients, averages, checkpoints and exports therefore know nothing of it. What it asks for is that all processes make the same
+    number of forwards, since each gathers the weights from all: no row is skipped, groups are sampled one at a time.
+    """
+    transformer = policy.transformer
+    shard(transformer, repeated_blocks(transformer), accelerator.device, accelerator.num_processes, ignored=policy.working.values())
+    if hasattr(editor, "place"):
+        editor.place(accelerator.device)  # what was loaded on the CPU and is not sharded: encoders, VAE
+    policy.move(accelerator.device)
 
 
 def judge_function(component: Component) -> Score:
@@ -181,16 +233,19 @@ def judge_function(component: Component) -> Score:
 
 
 class Symptoms:
-    """Warns once of each sign of collapse, those of the iterations before a resume included."""
+    """The curves so far, those before a resume included; warns once of each sign of collapse."""
 
     def __init__(self, run_: Run) -> None:
-        self._points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
-        self._told = set(symptoms(self._points))
+        self.points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
+        self._told = set(symptoms(self.points))
 
-    def tell(self, logs: dict[str, float]) -> None:
-        """Adds an iteration and logs what is new."""
-        self._points.append(logs)
-        for symptom, advice in symptoms(self._points).items():
+    def add(self, logs: dict[str, float]) -> None:
+        """Adds an iteration."""
+        self.points.append(logs)
+
+    def tell(self) -> None:
+        """Logs what is new."""
+        for symptom, advice in symptoms(self.points).items():
             if symptom not in self._told:
                 self._told.add(symptom)
                 logger.warning(warning_of(symptom, advice))

@@ -25,7 +25,7 @@ from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
 from editr1.stages._judge_traces import write_judge_traces
-from editr1.stats import Estimate, bootstrap_mean, bootstrap_share, paired_difference
+from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
 from editr1.store import Run, preference_pairs
 from editr1.vlm.base import Sampling
 
@@ -227,7 +227,7 @@ def _add_verdict_metrics(config: Config, run: Run, name: str, pairs: Sequence[Pr
         if not values:
             run.add_metric(Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol=protocol))
             continue
-        estimate = bootstrap_share(values, tasks, rng=np.random.default_rng(config.seed))
+        estimate = share_estimate(values, tasks)
         run.add_metric(_metric(f"{metric}/{name}", estimate, protocol, num_unscored=num_unscored))
 
 
@@ -247,9 +247,9 @@ def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None) -> int:
     scores = [np.array([truth.utility for truth in truth_of]) for truth_of in truths]
     successes = [np.array([float(truth.success) for truth in truth_of]) for truth_of in truths]
     kinds = [task.kind for task in tasks]
-    for name, values, estimated in (("oracle_score", scores, bootstrap_mean), ("oracle_success", successes, bootstrap_share)):
+    for name, values in (("oracle_score", scores), ("oracle_success", successes)):
         for when, value in zip(("before", "after"), values, strict=True):
-            estimate = estimated(value, rng=np.random.default_rng(config.seed))
+            estimate = share_estimate(value) if name == "oracle_success" else mean_estimate(value, rng=np.random.default_rng(config.seed))
             by_kind = {kind: float(value[[k == kind for k in kinds]].mean()) for kind in sorted(set(kinds))}
             run.add_metric(_metric(f"{name}/{when}", estimate, "editor/ode/oracle", by_category=by_kind))
         _add_editor_gain(config, run, name, values)
@@ -297,4 +297,6 @@ def _write_gallery(
 
 
 def _metric(name: str, estimate: Estimate, protocol: str, **more: Any) -> Metric:
-    return Metric(name, estimate.value, estimate.low, estimate.high, estimate.n, protocol=protocol, **more)
+    return Metric(
+        name, estimate.value, estimate.low, estimate.high, estimate.n, protocol=protocol, num_clusters=estimate.num_clusters, **more
+    )

@@ -5,7 +5,8 @@
 For both images of a pair the model samples N traces. A trace of the preferred edit earns the share of the other edit's traces
 that it outscores, a trace of the other one the share of the preferred edit's traces that it stays below; within the traces of
 one image the ratios become advantages. The trainer is TRL's GRPOTrainer as it is: rows of a pair lie side by side, a group is
-one image's traces, and the coupling of the two groups sits in the reward function alone.
+one image's traces, and the coupling of the two groups sits in the reward function alone (what is added to it watches, see
+`training.engines`, and masks tokens, see `training.masked_head`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from editr1.errors import ConfigError
+from editr1.generation import template_settings
 from editr1.schema import derive_seed
 from editr1.store import Run
 from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
@@ -36,7 +38,14 @@ class Generation:
     vllm_memory: float = 0.3
     """Share of a GPU's memory that a colocated vLLM takes."""
     vllm_url: str = ""
-    """Base URL of a server started with `trl vllm-serve`."""
+    """Base URL of a vLLM server; docs/how_to/train_a_verifier.md has its command."""
+    importance_correction: bool = False
+    """Weigh every trace by its probability under the trainer over that under vLLM (TRL's correction). paper: no such weight. The ratio is
+    logged as `engine_ratio` in any case, and a mean outside .5 to 2 stops the run."""
+
+    def __post_init__(self) -> None:
+        if self.engine == "vllm_server" and not self.vllm_url.startswith(("http://", "https://")):
+            raise ValueError(f"engine vllm_server needs vllm_url, such as http://127.0.0.1:8000; found {self.vllm_url!r}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class Config:
     """ours: 1e-6, usual for RL of a 3B-8B model with all weights."""
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
+    thinking: bool | None = None
+    """`enable_thinking` of the chat template, as SFT had it; None = its default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
     seed: int = 0
@@ -131,9 +142,12 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 
 def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
     """TRL's trainer over the adjacent rows of the pairs, and the processor."""
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig
 
-    from editr1.training.model import forbid_tokens, forbidden_tokens, load_model, load_processor, lora_config
+    from editr1.generation import forbidden_tokens
+    from editr1.training.engines import EngineAlarm, WatchedTrainer, check_served_pictures, picture_budget, send_pictures_once
+    from editr1.training.masked_head import mask_scores
+    from editr1.training.model import load_model, load_processor, lora_config
     from editr1.training.pair_reward import PairReward
     from editr1.training.shared_prefix import share_prefixes
     from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
@@ -143,21 +157,27 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     processor.tokenizer.padding_side = "left"  # the trainer pads prompts on the left, and the processor's token types must agree
     model = load_model(weights_to_load(path, resume), config.trained)
     forbidden = forbidden_tokens(model, processor)
-    forbid_tokens(model, forbidden)
     accumulation = accumulation_steps(config.traces_per_step, config.machine)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
     how = config.generation
     sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
-    trainer = GRPOTrainer(
-        model=model,
-        reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens),
-        args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
-        train_dataset=as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step),
-        processing_class=processor,
-        peft_config=lora_config(config.trained),
-        optimizers=optimizers(model, config.schedule),
-        rollout_func=_rollout(config, rows, processor, sampling) if config.share_prompts else None,
-    )
+    with picture_budget(config.picture):
+        trainer = WatchedTrainer(
+            model=model,
+            reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens),
+            args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
+            train_dataset=as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step),
+            processing_class=processor,
+            peft_config=lora_config(config.trained),
+            optimizers=optimizers(model, config.schedule),
+            rollout_func=_rollout(config, rows, processor, sampling) if config.share_prompts else None,
+        )
+    if how.engine == "vllm_colocate":
+        send_pictures_once(trainer.vllm_generation, processor.image_token_id)
+    elif how.engine == "vllm_server":
+        check_served_pictures(trainer.vllm_generation, processor.image_token_id)
+    trainer.add_callback(EngineAlarm())
+    mask_scores(model, forbidden)
     if config.share_prompts and not share_prefixes(model):
         raise ConfigError(f"gcpo.share_prompts: {type(model).__name__} does not tell its positions; set it to false")
     if config.held_out.every:
@@ -165,7 +185,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
 
         watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
         folder = store.dir / config.output
-        trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder))
+        trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder, config.thinking))
     return trainer, processor
 
 
@@ -175,7 +195,7 @@ def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling)
     from editr1.training.rollout import shared_rollout
 
     seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
-    draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed) for seed in seeds]
+    draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed, config.thinking) for seed in seeds]
     if len(draws) == 1:
         return draws[0]
     return resampled(
@@ -195,6 +215,7 @@ def _objective(config: Config) -> dict[str, Any]:
         "loss_type": "grpo",  # mean over the tokens of a trace, then over traces
         "importance_sampling_level": "token",
         "epsilon": config.clip,
+        "chat_template_kwargs": template_settings(config.thinking),
     }
 
 
@@ -202,11 +223,12 @@ def _generation(config: Config, forbidden: list[int]) -> dict[str, Any]:
     how = config.generation
     settings: dict[str, Any] = {"temperature": how.temperature, "top_p": how.top_p, "max_completion_length": how.max_tokens}
     if how.engine == "transformers":
-        # the output layer already forbids these; naming them again keeps the trainer's own list from replacing the intent
+        # the trainer forbids the picture token alone
         settings["generation_kwargs"] = {"suppress_tokens": forbidden}
         return settings
     settings["generation_kwargs"] = {"logit_bias": dict.fromkeys(forbidden, -100.0)}
     settings |= {"use_vllm": True, "vllm_mode": how.engine.removeprefix("vllm_")}
+    settings["vllm_importance_sampling_correction"] = how.importance_correction
     if how.engine == "vllm_colocate":
         return {**settings, "vllm_gpu_memory_utilization": how.vllm_memory}
     return {**settings, "vllm_server_base_url": how.vllm_url}

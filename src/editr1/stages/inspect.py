@@ -92,14 +92,14 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         lane = Lane(config.second.batch_size, config.second.concurrency)
         work = Work(partial(_make_second, config, store.dir), {"": lane})
         items = ((case.quadruple.id, case) for case in cases(store, with_second=False) if _readable(case))
-        store.process(SECOND_TABLE, items, work, settings=settings, engine=config.engine, total=total)
+        store.process(SECOND_TABLE, items, work, settings=settings, record=SecondOpinion, engine=config.engine, total=total)
     lane = Lane(config.inspector.batch_size, config.inspector.concurrency)
     work = Work(partial(_make, config, store.dir), {"": lane})
     items = ((case.quadruple.id, case) for case in cases(store, with_second=config.second is not None))
     if config.second is not None:
         settings |= store.inputs(SECOND_TABLE)
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
-    accuracies = annotator_accuracies(store, config.second is not None, config.seed)
+    accuracies = annotator_accuracies(store, config.second is not None)
     store.write_json(f"{TABLE}/annotators.json", json.loads(to_json(accuracies)))
     if config.second is not None:
         store.write_json(f"{TABLE}/agreement.json", inspector_agreement(accuracies))
@@ -192,7 +192,7 @@ def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection
     return inspection
 
 
-def annotator_accuracies(store: Run, with_second: bool, seed: int) -> AnnotatorAccuracies:
+def annotator_accuracies(store: Run, with_second: bool) -> AnnotatorAccuracies:
     """Every annotator of the pool, and the second inspector, against the inspector's gold; one pass over the tables."""
     count = AnnotatorCount()
     inspections = store.read(TABLE)
@@ -205,7 +205,7 @@ def annotator_accuracies(store: Run, with_second: bool, seed: int) -> AnnotatorA
         count.add_traces(quadruple.task.id, quadruple.principles, gold_here, case.traces)
         if case.second is not None:
             count.add(SECOND_NAME, quadruple.task.id, quadruple.principles, gold_here, case.second)
-    return count.result(seed)
+    return count.result()
 
 
 def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:

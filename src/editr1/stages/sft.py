@@ -58,6 +58,8 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
+    thinking: bool | None = None
+    """`enable_thinking` of the chat template; None = its default. Ask the trained model with the same."""
     machine: Machine = field(default_factory=Machine)
     replay: Component | None = None
     """Further lessons, so that what the model knew is not unlearnt: a factory (`package.module:name`) of a function
@@ -113,6 +115,7 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
     """TRL's trainer over the lessons in their order, and the processor."""
     from trl import SFTConfig, SFTTrainer
 
+    from editr1.generation import template_settings
     from editr1.training.model import load_model, load_processor, lora_config
     from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
 
@@ -125,7 +128,7 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**arguments, max_length=None, train_sampling_strategy="sequential"),
-        train_dataset=as_dataset(len(order), lambda index: lesson_row(order[index])),
+        train_dataset=as_dataset(len(order), lambda index: lesson_row(order[index], template_settings(config.thinking))),
         processing_class=processor,
         peft_config=lora_config(config.trained),
         optimizers=optimizers(model, config.schedule),

@@ -21,9 +21,10 @@ from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
 from editr1.judge.prompts import render_hard_filter
+from editr1.pictures import read_picture
 from editr1.schema import EditTask, ParseFailure, derive_seed, stable_id
 from editr1.sources.base import BadRow, SourceRow
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, decode_image
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 from editr1.vlm.base import Sampling
 
 TABLE, FILTER_TABLE = "01_tasks", "00_filter"
@@ -113,7 +114,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         settings |= store.inputs(FILTER_TABLE)
     rows = mark_repeats(chosen_rows(config, source, hard))
     items = ((f"row-{row.index:08d}", row) for row in rows)
-    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)})
+    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)}, choices=frozenset({"duplicate"}))
     return store.process(TABLE, items, work, settings=settings, engine=config.engine)
 
 
@@ -202,7 +203,7 @@ def _filter(config: Config, hard: HardFilter, store: Run, source: Iterable[Any],
     rows = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
     items = ((f"row-{row.index:08d}", row) for row in itertools.islice(rows, hard.num_filtered))
     work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)})
-    return store.process(FILTER_TABLE, items, work, settings=settings, engine=config.engine, total=hard.num_filtered)
+    return store.process(FILTER_TABLE, items, work, settings=settings, record=FilterVerdict, engine=config.engine, total=hard.num_filtered)
 
 
 def _make_filter(config: Config) -> Callable[[Sequence[IndexedRow]], list[FilterVerdict | Drop]]:
@@ -222,7 +223,7 @@ def judge_hardness(rows: Sequence[IndexedRow], vlm: Any, sampling: Sampling, see
             results.append(Drop(good.reason))
             continue
         try:
-            image = decode_image(good.image) if isinstance(good.image, bytes) else good.image.convert("RGB")
+            image = read_picture(good.image, "image")
         except DataError as error:
             results.append(Drop(f"bad_image: {error}"))
             continue

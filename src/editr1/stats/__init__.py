@@ -4,18 +4,17 @@
 modules `correlation`, `agreement`, `calibration`, three-class `ties` and `kway` rankings.
 """
 
-from editr1.stats.intervals import Estimate, bootstrap_mean, bootstrap_share, bootstrap_statistic, clustered_standard_error, wilson
-from editr1.stats.paired import (
-    Difference,
-    McNemar,
-    SignTest,
-    binomial_p,
-    holm,
-    mcnemar,
-    paired_difference,
-    sign_flip_p,
-    sign_test,
+from editr1.stats.intervals import (
+    FEW_CLUSTERS,
+    MIN_CLUSTERS,
+    Estimate,
+    clustered_standard_error,
+    mean_estimate,
+    share_estimate,
+    share_of_sums,
+    wilson,
 )
+from editr1.stats.paired import Difference, McNemar, binomial_p, holm, mcnemar, paired_difference
 from editr1.stats.pairwise import (
     TIE_TOLERANCE,
     Credit,
@@ -32,30 +31,29 @@ from editr1.stats.pairwise import (
 from editr1.stats.preference import GSB
 
 __all__ = [
+    "FEW_CLUSTERS",
     "GSB",
+    "MIN_CLUSTERS",
     "TIE_TOLERANCE",
     "Credit",
     "Difference",
     "Estimate",
     "McNemar",
     "PairwiseReport",
-    "SignTest",
     "accuracy",
     "as_margins",
     "binomial_p",
-    "bootstrap_mean",
-    "bootstrap_share",
-    "bootstrap_statistic",
     "clustered_standard_error",
     "half_credit",
     "holm",
     "is_decided",
     "is_tied",
     "mcnemar",
+    "mean_estimate",
     "paired_difference",
     "pairwise_report",
-    "sign_flip_p",
-    "sign_test",
+    "share_estimate",
+    "share_of_sums",
     "strict_credit",
     "to_margins",
     "wilson",

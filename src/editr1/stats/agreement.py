@@ -5,12 +5,12 @@ Sources: Cohen 1960; Krippendorff 2011, "Computing Krippendorff's Alpha-Reliabil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from editr1.stats.intervals import Floats, index_of
 
@@ -20,15 +20,18 @@ Scale = Literal["nominal", "ordinal", "interval"]
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
     """Agreement of two raters on the same items beyond chance, at most 1; None where chance agreement is complete.
 
-    Raises ValueError for lengths that differ or no item.
+    An item with None or nan is missing. Raises ValueError for lengths that differ or no item.
 
     >>> cohen_kappa("yyyn", "yynn")
     0.5
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} and {len(second)} ratings: kappa needs two ratings an item and at least one item")
-    codes = np.array(index_of([*first, *second]))
-    a, b = codes[: len(first)], codes[len(first) :]
+    rated = [pair for pair in zip(first, second, strict=True) if not any(map(_is_missing, pair))]
+    if not rated:
+        return None
+    codes = np.array(index_of([rating for pair in rated for rating in pair])).reshape(-1, 2)
+    a, b = codes[:, 0], codes[:, 1]
     size = int(codes.max()) + 1
     observed = float(np.mean(a == b))
     expected = float(np.bincount(a, minlength=size) @ np.bincount(b, minlength=size)) / len(a) ** 2
@@ -36,11 +39,11 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
 
 
 def krippendorff_alpha(ratings: Sequence[Sequence[float | None]], scale: Scale = "nominal") -> float | None:
-    """Krippendorff's alpha of `[units][raters]` values (None = not rated), at most 1.
+    """Krippendorff's alpha of `[units][raters]` values (None or nan = not rated), at most 1.
 
     Units with fewer than two ratings say nothing and are left out. None where nothing is pairable or all values are equal.
     """
-    units = [[value for value in unit if value is not None] for unit in ratings]
+    units = [[value for value in unit if value is not None and not _is_missing(value)] for unit in ratings]
     units = [unit for unit in units if len(unit) >= 2]
     if not units:
         return None
@@ -54,6 +57,10 @@ def krippendorff_alpha(ratings: Sequence[Sequence[float | None]], scale: Scale =
     observed = float((coincidence_VV * distance_VV).sum())
     expected = float((np.outer(total_V, total_V) * distance_VV).sum()) / (total_V.sum() - 1)
     return None if expected == 0 else 1 - observed / expected
+
+
+def _is_missing(rating: Hashable) -> bool:
+    return rating is None or (isinstance(rating, float) and math.isnan(rating))
 
 
 def _distance(values: Floats, total_V: Floats, scale: Scale) -> Floats:
@@ -107,17 +114,3 @@ class VerdictAgreement:
         expected = (judge_yes * human_yes + (self.n - judge_yes) * (self.n - human_yes)) / self.n**2
         observed = (self.both_yes + self.both_no) / self.n
         return None if expected == 1.0 else (observed - expected) / (1 - expected)
-
-
-def verdict_agreement(judge: Sequence[bool] | NDArray[np.bool_], human: Sequence[bool] | NDArray[np.bool_]) -> VerdictAgreement:
-    """The four counts. Raises ValueError for lengths that differ.
-
-    >>> verdict_agreement([True, False, True], [True, False, False]).violated_recall
-    0.5
-    """
-    if len(judge) != len(human):
-        raise ValueError(f"{len(judge)} verdicts of the judge and {len(human)} of people: expected one each")
-    judge_N, human_N = np.asarray(judge, dtype=bool), np.asarray(human, dtype=bool)
-    return VerdictAgreement(
-        int((judge_N & human_N).sum()), int((judge_N & ~human_N).sum()), int((~judge_N & human_N).sum()), int((~judge_N & ~human_N).sum())
-    )

@@ -6,15 +6,12 @@ on other clusters than those it is tested on. Legend: N pairs, F folds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from editr1.stats.correlation import ranks
 from editr1.stats.intervals import Floats, index_of
 from editr1.stats.pairwise import as_margins, half_credit
 
@@ -79,7 +76,9 @@ def reliability(p_N: Floats, y_N: Floats, num_bins: int = NUM_BINS) -> tuple[Bin
 
     Equal forecasts share a bin (their mean rank decides), or the order of the file would change the figure.
     """
-    bin_N = np.minimum(((ranks(p_N) - 0.5) / len(p_N) * num_bins).astype(int), num_bins - 1)
+    from scipy.stats import rankdata
+
+    bin_N = np.minimum(((rankdata(p_N) - 0.5) / len(p_N) * num_bins).astype(int), num_bins - 1)
     parts = [np.flatnonzero(bin_N == index) for index in range(num_bins)]
     return tuple(Bin(float(p_N[part].mean()), float(y_N[part].mean()), len(part)) for part in parts if len(part))
 
@@ -126,17 +125,6 @@ def calibrate(
     found = calibration_of(forecast_N, half_credit(gap_N), num_bins)
     slope = fit_slope(gap_N)
     return Calibration(found.n, found.log_loss, found.brier, found.ece, found.bins, slope, len(margin_N) - len(scored))
-
-
-def thurstone_probability(mu_a: float, sigma_a: float, mu_b: float, sigma_b: float) -> float:
-    """P(a is better) = Phi((mu_a - mu_b) / sqrt(sigma_a^2 + sigma_b^2)) for two normal scores (EditReward's heads).
-
-    Raises ValueError unless a sigma is positive.
-    """
-    spread = math.hypot(sigma_a, sigma_b)
-    if not spread > 0:
-        raise ValueError(f"standard deviations {sigma_a} and {sigma_b}: at least one must be positive")
-    return NormalDist().cdf((mu_a - mu_b) / spread)
 
 
 def folds(keys: Sequence[Hashable], num_folds: int, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -18,42 +18,54 @@ from editr1.stats.intervals import Floats
 from editr1.stats.pairwise import TIE_TOLERANCE
 
 
-def ranks(values: ArrayLike) -> Floats:
-    """`[N]` ranks from 1; values that are equal up to rounding share their mean rank.
+def merge_ties(values: ArrayLike) -> Floats:
+    """`[N]` values in which those that are equal up to rounding are equal.
 
     Exact equality would let the last bit rank: the mean of three raters' (1, .7, 0) depends on the order of the raters.
 
-    >>> ranks([0.1 + 0.2, 20.0, 0.3]).tolist()
-    [1.5, 3.0, 1.5]
+    >>> merge_ties([0.1 + 0.2, 20.0, 0.3]).tolist()
+    [0.3, 20.0, 0.3]
     """
     value_N = np.asarray(values, dtype=np.float64)
     order = np.argsort(value_N, kind="stable")
-    group_N = np.empty(len(value_N), dtype=np.intp)
-    group_N[order] = np.cumsum(np.diff(value_N[order], prepend=-np.inf) > TIE_TOLERANCE) - 1
-    count_G = np.bincount(group_N)
-    return np.asarray((np.cumsum(count_G) - (count_G - 1) / 2)[group_N], dtype=np.float64)
+    sorted_N = value_N[order]
+    starts_N = np.diff(sorted_N, prepend=-np.inf) > TIE_TOLERANCE
+    merged_N = np.empty_like(value_N)
+    merged_N[order] = sorted_N[starts_N][np.cumsum(starts_N) - 1] if len(value_N) else sorted_N
+    return merged_N
 
 
-def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Spearman's rho in [-1, 1]; None where a side is constant or has fewer than two values. Raises ValueError for other lengths."""
-    x_N, y_N = _same_length(x, y)
-    rank_x, rank_y = ranks(x_N), ranks(y_N)
-    if len(x_N) < 2 or np.ptp(rank_x) == 0 or np.ptp(rank_y) == 0:
-        return None
-    return float(np.clip(np.corrcoef(rank_x, rank_y)[0, 1], -1.0, 1.0))
+def spearman(x: ArrayLike, y: ArrayLike, exact: bool = False) -> float | None:
+    """Spearman's rho in [-1, 1]; None where a side is constant or has fewer than two values. Pairs with a nan are missing.
+
+    exact: values that differ in the last bit have different ranks, as in published notebooks. Raises ValueError for other lengths.
+    """
+    from scipy.stats import spearmanr
+
+    sides = _known(x, y, exact)
+    return None if sides is None else float(spearmanr(*sides).statistic)
 
 
 def kendall_tau_b(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Kendall's tau-b in [-1, 1], which accounts for ties on either side; None where a side is constant. O(N^2) memory.
+    """Kendall's tau-b in [-1, 1], which accounts for ties on either side; None where a side is constant. Pairs with a nan are missing.
 
     >>> kendall_tau_b([1, 2, 3], [1, 2, 3])
     1.0
     """
-    x_N, y_N = _same_length(x, y)
-    upper = np.triu_indices(len(x_N), k=1)
-    dx, dy = (np.sign(rank_N[:, None] - rank_N)[upper] for rank_N in (ranks(x_N), ranks(y_N)))
-    scale = math.sqrt(float((dx != 0).sum()) * float((dy != 0).sum()))
-    return float((dx * dy).sum()) / scale if scale else None
+    from scipy.stats import kendalltau
+
+    sides = _known(x, y, exact=False)
+    return None if sides is None else float(kendalltau(*sides).statistic)
+
+
+def _known(x: ArrayLike, y: ArrayLike, exact: bool) -> tuple[Floats, Floats] | None:
+    """Both sides of the pairs without a nan; None where a side has no two different values."""
+    x_N, y_N = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x_N.shape != y_N.shape:
+        raise ValueError(f"{len(x_N)} and {len(y_N)} values: a correlation needs pairs")
+    known = ~(np.isnan(x_N) | np.isnan(y_N))
+    sides = [side[known] if exact else merge_ties(side[known]) for side in (x_N, y_N)]
+    return None if any(len(side) < 2 or np.ptp(side) == 0 for side in sides) else (sides[0], sides[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +88,15 @@ class MeanCorrelation:
 
 
 def mean_correlation(rhos: Sequence[float | None]) -> MeanCorrelation:
-    """Plain and Fisher mean of the groups' correlations (None = a constant group, counted and left out).
+    """Plain and Fisher mean of the groups' correlations (None or nan = a constant group, counted and left out).
 
     >>> mean_correlation([0.5, 0.5, None]).num_dropped
     1
     """
-    known = np.array([rho for rho in rhos if rho is not None], dtype=np.float64)
+    known = np.array([rho for rho in rhos if rho is not None and not math.isnan(rho)], dtype=np.float64)
     num_dropped = len(rhos) - len(known)
     if not len(known):
         return MeanCorrelation(None, None, 0, num_dropped)
     perfect = bool((np.abs(known) >= 1).any())
     fisher = None if perfect else float(np.tanh(np.arctanh(known).mean()))
     return MeanCorrelation(float(known.mean()), fisher, len(known), num_dropped)
-
-
-def _same_length(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    x_N, y_N = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if x_N.shape != y_N.shape:
-        raise ValueError(f"{len(x_N)} and {len(y_N)} values: a correlation needs pairs")
-    return x_N, y_N

@@ -1,32 +1,35 @@
 """Intervals for means and shares whose items are not independent.
 
-Pairs of one source image share their difficulty, so a naive standard error is about half as wide as it should be
-(VIEScore's pairs: .0088 naive, .0175 clustered by photo). The default everywhere is therefore a bootstrap that draws whole
-clusters; `wilson` serves single independent proportions.
+Items of one source image share their difficulty, so a naive standard error is about half as wide as it should be (VIEScore's pairs:
+.0088 naive, .0175 clustered by photo). Two methods, chosen by how often they cover the truth from 8 sources on
+(`benchmarks/coverage.py`); neither assumes clusters of equal size, and neither claims certainty where all values are equal:
 
-Legend: N items, C clusters, B resamples, T strata (the tasks of a macro mean).
-Sources: Wilson 1927; Efron 1987 (BCa); Davison and Hinkley 1997, section 5.3 (several samples); Cameron and Miller 2015 (clusters).
+- **means and differences**: the values that a sign-flip test of whole clusters does not reject (Hartigan 1969). The interval and the
+  test's p cannot contradict each other, and on single right / wrong answers the p is exact McNemar's. Below MIN_CLUSTERS no pattern of
+  signs is rarer than 5 %: then Student's t gives the interval and there is no p.
+- **shares** in [0, 1]: Wilson's interval for the sample size that independent answers would need for the clustered standard error, with
+  a quantile of Student's t for what is not known about that error. One answer a cluster is Wilson's own interval.
+
+Legend: N items, C clusters, S sign patterns, T strata (the tasks of a macro mean).
+Sources: Wilson 1927; Hartigan 1969, "Using subsample values as typical values"; Kish 1965 (design effect); Cameron and Miller 2015.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
-from statistics import NormalDist
-from typing import Literal
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-IntervalMethod = Literal["percentile", "bca"]
 
 LEVEL = 0.95
-NUM_RESAMPLES = 10_000  # ours: the Monte Carlo error of a 95 % bound is then about 2 % of its width
-CHUNK = 2_000_000  # ours: indices drawn at once, so that memory stays under 50 MB for any C and B
-
-_NORMAL = NormalDist()
+MIN_CLUSTERS = 6  # 2 / 2^6 = .031 is the first sign pattern under 5 %: no p below this number of sources
+FEW_CLUSTERS = 30  # ours: below it intervals are printed with a warning
+NUM_FLIPS = 10_000  # ours: the Monte Carlo error of a 95 % bound is then about 2 % of its width
+CHUNK = 2_000_000  # ours: signs drawn at once, so that memory stays under 50 MB for any C and S
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,61 +42,69 @@ class Estimate:
 
     value: float
     low: float | None
-    """Lower end; None where the data cannot say (a single cluster)."""
+    """Lower end of the 95 % interval; None where the data cannot say: a single cluster (in a stratum), or a mean of equal values."""
     high: float | None
     n: int
     """Items that entered the value."""
     num_clusters: int
+    """Sources with an item that counts: what the interval rests on."""
     standard_error: float | None = None
-    """Standard deviation over the resamples."""
-    method: str = ""
-    """`percentile`, `bca` or `wilson`."""
 
     def excludes(self, reference: float) -> bool:
         """Whether the interval exists and leaves `reference` outside."""
         return self.low is not None and self.high is not None and not self.low <= reference <= self.high
 
 
-def wilson(num_right: int, n: int, level: float = LEVEL) -> Estimate:
+def wilson(num_right: int, n: int) -> Estimate:
     """Wilson's interval of one independent proportion. Raises ValueError for n < 1 or a count outside [0, n].
 
     >>> estimate = wilson(8, 10)
     >>> round(estimate.low, 4), round(estimate.high, 4)
     (0.4902, 0.9433)
     """
+    from scipy.stats import binomtest
+
     if n < 1 or not 0 <= num_right <= n:
         raise ValueError(f"wilson needs 0 <= num_right <= n with n >= 1, got {num_right} of {n}")
-    z = _NORMAL.inv_cdf(0.5 + level / 2)
-    share = num_right / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # Rounding may push a bound past a share of exactly 0 or 1.
-    return Estimate(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)), n, n, method="wilson")
+    bounds = binomtest(num_right, n).proportion_ci(LEVEL, method="wilson")
+    return Estimate(num_right / n, float(bounds.low), float(bounds.high), n, n)
+
+
+# --- clusters ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Clustered:
-    """Sums over clusters, the only thing that resampling needs: the value is mean over strata of sum(top) / sum(bottom)."""
+    """What an interval needs of N values: for each cluster its weight in the value and its residual, in units of the value.
 
-    tops: tuple[Floats, ...]
-    """One `[C_t]` a stratum: sum of the values that count."""
-    bottoms: tuple[Floats, ...]
-    """One `[C_t]` a stratum: number of the values that count."""
+    The value is the mean over strata of sum(top) / sum(bottom).
+    """
+
+    value: float
+    n: int
+    weight_C: Floats
+    """Shares of the value that clusters have; they add up to 1."""
+    residual_C: Floats
+    """What each cluster adds to the value beyond its stratum's mean; they add up to 0."""
+    stratum_C: NDArray[np.intp]
+    is_single: bool
+    """No cluster has two items that count."""
 
     @property
     def num_clusters(self) -> int:
-        return sum(len(top) for top in self.tops)
+        return len(self.weight_C)
 
     @property
-    def n(self) -> int:
-        return int(sum(bottom.sum() for bottom in self.bottoms))
+    def standard_error(self) -> float | None:
+        """The sandwich with its small-sample factor, sqrt(C/(C-1) sum r_c^2) in each stratum; None where one has a single cluster."""
+        size_T, square_T = np.bincount(self.stratum_C), np.bincount(self.stratum_C, weights=self.residual_C**2)
+        return None if size_T.min() < 2 else math.sqrt(float((size_T / (size_T - 1) * square_T).sum()))
 
     @property
-    def value(self) -> float:
-        """The plain value. Raises ValueError when a stratum has nothing that counts."""
-        if any(bottom.sum() == 0 for bottom in self.bottoms) or not self.tops:
-            raise ValueError("nothing to average: a stratum has no item that counts")
-        return float(np.mean([top.sum() / bottom.sum() for top, bottom in zip(self.tops, self.bottoms, strict=True)]))
+    def degrees_of_freedom(self) -> float:
+        """Clusters that the standard error rests on, less one: fewer where some are much larger than others (Kish)."""
+        share = float((self.weight_C**2).sum())
+        return max(1.0, min(self.num_clusters - int(self.stratum_C.max()) - 1.0, 1 / share))
 
 
 def clustered(
@@ -103,12 +114,11 @@ def clustered(
     strata: Sequence[Hashable] | None = None,
     counts: ArrayLike | None = None,
 ) -> Clustered:
-    """Sums of `values` over clusters inside strata.
+    """The clusters of `values`.
 
-    values: `[N]` floats. clusters: N keys, None = every item its own cluster. strata: N keys, None = one stratum; clusters
-    of the same key in two strata are two clusters, for a macro mean resamples every task by itself. counts: `[N]` bool,
-    which items count (None = all), for shares such as accuracy on non-tied pairs.
-    Raises ValueError for lengths that differ, for a value that counts and is not finite, and for no item at all.
+    values: `[N]` floats. clusters: N keys, None = every item its own cluster. strata: N keys, None = one stratum; clusters of the same
+    key in two strata are two clusters. counts: `[N]` bool, which items count (None = all), for shares such as accuracy on non-tied pairs.
+    Raises ValueError for lengths that differ, for a value that counts and is not finite, and for a stratum without an item that counts.
     """
     value_N = np.asarray(values, dtype=np.float64)
     count_N = np.ones(len(value_N), dtype=bool) if counts is None else np.asarray(counts, dtype=bool)
@@ -116,15 +126,27 @@ def clustered(
     if not np.isfinite(value_N[count_N]).all():
         raise ValueError("a value that counts is not finite: unscored items must be left out or given their stated credit first")
     keys = list(range(len(value_N))) if clusters is None else list(clusters)
-    stratum_N = np.array(index_of([0] * len(value_N) if strata is None else list(strata)))
-    tops: list[Floats] = []
-    bottoms: list[Floats] = []
-    for stratum in range(int(stratum_N.max()) + 1):
-        inside = np.flatnonzero(stratum_N == stratum)
-        cluster = np.array(index_of([keys[i] for i in inside]))
-        tops.append(np.bincount(cluster, weights=np.where(count_N[inside], value_N[inside], 0.0)).astype(np.float64))
-        bottoms.append(np.bincount(cluster, weights=count_N[inside]).astype(np.float64))
-    return Clustered(tuple(tops), tuple(bottoms))
+    groups = [0] * len(value_N) if strata is None else list(strata)
+    if len(set(groups)) > len({group for group, counted in zip(groups, count_N.tolist(), strict=True) if counted}):
+        raise ValueError("nothing to average: a stratum has no item that counts")
+    counted = np.flatnonzero(count_N).tolist()
+    cluster_M = np.array(index_of([(groups[i], keys[i]) for i in counted]), dtype=np.intp)
+    top_C = np.bincount(cluster_M, weights=value_N[counted]).astype(np.float64)
+    bottom_C = np.bincount(cluster_M).astype(np.float64)
+    stratum_C = np.zeros(len(bottom_C), dtype=np.intp)
+    stratum_C[cluster_M] = index_of([groups[i] for i in counted])
+    return _from_sums(top_C, bottom_C, stratum_C)
+
+
+def _from_sums(top_C: Floats, bottom_C: Floats, stratum_C: NDArray[np.intp]) -> Clustered:
+    top_T, bottom_T = np.bincount(stratum_C, weights=top_C), np.bincount(stratum_C, weights=bottom_C)
+    mean_T = top_T / bottom_T
+    scale_C = 1 / (bottom_T * len(bottom_T))[stratum_C]
+    residual_C = (top_C - mean_T[stratum_C] * bottom_C) * scale_C
+    # Rounding leaves a trace of 1e-17 where every value is the mean.
+    residual_C[np.abs(residual_C) < 1e-12 * (1 + np.abs(mean_T[stratum_C])) * bottom_C * scale_C] = 0.0
+    single = bool(bottom_C.max() <= 1)
+    return Clustered(float(mean_T.mean()), int(bottom_C.sum()), bottom_C * scale_C, residual_C, stratum_C, single)
 
 
 def index_of(keys: Sequence[Hashable]) -> list[int]:
@@ -137,175 +159,151 @@ def index_of(keys: Sequence[Hashable]) -> list[int]:
     return [seen.setdefault(key, len(seen)) for key in keys]
 
 
-def bootstrap_mean(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    rng: np.random.Generator,
-    strata: Sequence[Hashable] | None = None,
-    counts: ArrayLike | None = None,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = LEVEL,
-    method: IntervalMethod = "percentile",
-) -> Estimate:
-    """Mean of `values` (macro mean over `strata` if given) with a cluster bootstrap interval.
-
-    Arguments as in `clustered`. One cluster says nothing about its fellows: then the bounds are None.
-
-    >>> estimate = bootstrap_mean([0.0, 1.0] * 50, rng=np.random.default_rng(0))
-    >>> estimate.value, estimate.low < 0.5 < estimate.high
-    (0.5, True)
-    """
-    return _bootstrap(clustered(values, clusters, strata=strata, counts=counts), rng, num_resamples, level, method)
-
-
-def bootstrap_share(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    rng: np.random.Generator,
-    strata: Sequence[Hashable] | None = None,
-    counts: ArrayLike | None = None,
-    num_resamples: int = NUM_RESAMPLES,
-    method: IntervalMethod = "percentile",
-) -> Estimate:
-    """As `bootstrap_mean` for credits in [0, 1], with Wilson's interval where all of them are 0 or all are 1.
-
-    ours: resampling equal values gives an interval without width, which claims certainty. Wilson's n is the number of clusters with
-    an item that counts.
-
-    >>> estimate = bootstrap_share([1.0] * 60, [0, 1, 2] * 20, rng=np.random.default_rng(0))
-    >>> estimate.value, round(estimate.low, 4), estimate.high, estimate.method  # 3 of 3
-    (1.0, 0.4385, 1.0, 'wilson')
-    """
-    data = clustered(values, clusters, strata=strata, counts=counts)
-    estimate = _bootstrap(data, rng, num_resamples, LEVEL, method)
-    if estimate.value not in (0.0, 1.0):
-        return estimate
-    num_counting = sum(int((bottom > 0).sum()) for bottom in data.bottoms)
-    bounds = wilson(round(estimate.value) * num_counting, num_counting)
-    return replace(estimate, low=bounds.low, high=bounds.high, method="wilson")
-
-
-def bootstrap_sums(
-    tops: ArrayLike, bottoms: ArrayLike, *, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES, level: float = LEVEL
-) -> Estimate:
-    """As `bootstrap_mean`, from what was added up a cluster: `[C]` sums of values and `[C]` numbers of values.
-
-    For tables too large to hold all values of. Raises ValueError for lengths that differ and for no cluster.
-
-    >>> bootstrap_sums([1.0, 2.0], [2, 2], rng=np.random.default_rng(0)).value
-    0.75
-    """
-    top_C, bottom_C = np.asarray(tops, dtype=np.float64), np.asarray(bottoms, dtype=np.float64)
-    _check_lengths(len(top_C), bottoms=bottom_C)
-    return _bootstrap(Clustered((top_C,), (bottom_C,)), rng, num_resamples, level, "percentile")
-
-
-def _bootstrap(data: Clustered, rng: np.random.Generator, num_resamples: int, level: float, method: IntervalMethod) -> Estimate:
-    if data.num_clusters <= len(data.tops):
-        return Estimate(data.value, None, None, data.n, data.num_clusters, method=method)
-    resampled_B = resample(data, rng, num_resamples)
-    low, high = bounds(data, resampled_B, level, method)
-    return Estimate(data.value, low, high, data.n, data.num_clusters, float(resampled_B.std(ddof=1)), method)
-
-
 def clustered_standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float | None:
-    """Standard error of a mean of clustered values, without resampling; None for a single cluster.
-
-    sqrt(C/(C-1) * sum_c (sum_{i in c} (x_i - mean))^2) / N, the sandwich with its small-sample factor. Has no Monte Carlo noise,
-    so that its last digit can be compared. Arguments as in `clustered`.
+    """Standard error of a mean of clustered values; None for a single cluster. Arguments as in `clustered`.
 
     >>> round(clustered_standard_error([0.0, 1.0] * 50), 4)  # sqrt(.25 / 99)
     0.0503
     """
-    data = clustered(values, clusters)
-    (top_C,), (bottom_C,) = data.tops, data.bottoms
-    if data.num_clusters < 2:
-        return None
-    residual_C = top_C - data.value * bottom_C
-    return math.sqrt(data.num_clusters / (data.num_clusters - 1) * float((residual_C**2).sum())) / data.n
+    return clustered(values, clusters).standard_error
 
 
-def resample(data: Clustered, rng: np.random.Generator, num_resamples: int) -> Floats:
-    """`[B]` values of resampled clusters, each stratum by itself. Resamples in which a stratum has nothing that counts are left out."""
-    value_B = np.zeros(num_resamples)
-    for top_C, bottom_C in zip(data.tops, data.bottoms, strict=True):
-        num_clusters = len(top_C)
-        rows = max(1, CHUNK // num_clusters)
-        for start in range(0, num_resamples, rows):
-            stop = min(start + rows, num_resamples)
-            index = rng.integers(0, num_clusters, size=(stop - start, num_clusters), dtype=np.int32)
-            bottom = _summed(bottom_C, index)
-            with np.errstate(invalid="ignore"):
-                value_B[start:stop] += _summed(top_C, index) / np.where(bottom > 0, bottom, np.nan)
-    return value_B[np.isfinite(value_B)] / len(data.tops)
+# --- means ------------------------------------------------------------------------------------------
 
 
-def _summed(sum_C: Floats, index: NDArray[np.int32]) -> Floats:
-    """Row sums of `sum_C[index]`; equal entries need no gathering, which is the common case of one item a cluster."""
-    if (sum_C == sum_C[0]).all():
-        return np.full(len(index), sum_C[0] * index.shape[1])
-    return np.asarray(sum_C.take(index).sum(axis=1))
-
-
-def bounds(data: Clustered, resampled_B: Floats, level: float, method: IntervalMethod) -> tuple[float, float]:
-    """The interval's ends from the resamples."""
-    tails = np.array([0.5 - level / 2, 0.5 + level / 2])
-    if method == "bca":
-        tails = _bca_tails(data, resampled_B, tails)
-    low, high = np.quantile(resampled_B, tails)
-    return float(low), float(high)
-
-
-def _bca_tails(data: Clustered, resampled_B: Floats, tails: Floats) -> Floats:
-    """Percentile ranks corrected for bias and skew (Efron 1987, equation 2.3)."""
-    value = data.value
-    # Ties of a discrete statistic count half, or the bias of a share would be overstated.
-    below = float(np.mean(resampled_B < value) + 0.5 * np.mean(resampled_B == value))
-    if not 0.0 < below < 1.0:
-        return tails  # all resamples on one side: there is no bias estimate to correct with
-    bias, skew = _NORMAL.inv_cdf(below), _acceleration(data)
-    z = np.array([bias + _NORMAL.inv_cdf(float(tail)) for tail in tails])
-    return np.array([_NORMAL.cdf(float(rank)) for rank in bias + z / (1 - skew * z)])
-
-
-def _acceleration(data: Clustered) -> float:
-    """The BCa acceleration from leave-one-cluster-out values, over strata as in Davison and Hinkley, equation 5.29."""
-    cubes, squares = 0.0, 0.0
-    for top_C, bottom_C in zip(data.tops, data.bottoms, strict=True):
-        rest = bottom_C.sum() - bottom_C
-        if (rest <= 0).any():
-            return 0.0  # one cluster holds everything that counts: skew cannot be estimated
-        left_out = (top_C.sum() - top_C) / rest
-        influence = (len(top_C) - 1) * (left_out.mean() - left_out) / len(top_C)
-        cubes += float((influence**3).sum())
-        squares += float((influence**2).sum())
-    return cubes / (6 * squares**1.5) if squares > 0 else 0.0
-
-
-def bootstrap_statistic(
-    statistic: Callable[[NDArray[np.intp]], float | None],
-    num_clusters: int,
+def mean_estimate(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
     *,
     rng: np.random.Generator,
-    num_resamples: int = 2_000,
-    level: float = LEVEL,
+    strata: Sequence[Hashable] | None = None,
+    counts: ArrayLike | None = None,
 ) -> Estimate:
-    """Any statistic of cluster indices with a percentile interval; for what is no mean (correlations, best-of-N, epsilon).
+    """Mean of `values` (macro mean over `strata` if given) with its 95 % interval by cluster. Arguments as in `clustered`.
 
-    statistic: takes `[C]` indices with repetitions, gives a float or None (undefined on that resample, left out).
-    Raises ValueError when the statistic is undefined on the data itself.
+    >>> estimate = mean_estimate([0.0, 1.0] * 50, rng=np.random.default_rng(0))
+    >>> estimate.value, estimate.low < 0.5 < estimate.high
+    (0.5, True)
     """
-    value = statistic(np.arange(num_clusters))
-    if value is None:
-        raise ValueError("the statistic is undefined on the data itself")
-    if num_clusters < 2:
-        return Estimate(value, None, None, num_clusters, num_clusters, method="percentile")
-    drawn = (statistic(rng.integers(0, num_clusters, size=num_clusters)) for _ in range(num_resamples))
-    resampled_B = np.array([item for item in drawn if item is not None])
-    low, high = np.quantile(resampled_B, [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(value, float(low), float(high), num_clusters, num_clusters, float(resampled_B.std(ddof=1)), "percentile")
+    return estimate_and_p(clustered(values, clusters, strata=strata, counts=counts), rng)[0]
+
+
+def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate, float | None]:
+    """The mean with its interval, and the two-sided p of a mean of 0; None for fewer than MIN_CLUSTERS clusters."""
+    value, n, num_clusters, error = data.value, data.n, data.num_clusters, data.standard_error
+    if not error:  # a stratum of one cluster, or no two values that differ
+        one_way = 1.0 if value == 0 else 2.0 ** (1 - num_clusters)
+        return Estimate(value, None, None, n, num_clusters, error), one_way if error == 0 and num_clusters >= MIN_CLUSTERS else None
+    if num_clusters < MIN_CLUSTERS:
+        half = _t_quantile(data.degrees_of_freedom) * error
+        return Estimate(value, value - half, value + half, n, num_clusters, error), None
+    above_S, below_S = _reach(data, rng)
+    low, high = value - _kept(above_S), value + _kept(below_S)
+    beyond_S = above_S if value > 0 else below_S
+    p_value = float(np.mean(beyond_S >= abs(value) * (1 - 1e-9)))
+    return Estimate(value, low, high, n, num_clusters, error), p_value
+
+
+def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """`[S]` twice: how far below and above the value a hypothesis may lie for each sign pattern to be at least as extreme as the data.
+
+    With a hypothesis at distance x the clusters' sums are r_c + x w_c, and flipping them by s gives |sum s r + x sum s w| against |x|.
+    """
+    above, below = [], []
+    for sign_SC in _signs(data.num_clusters, rng):
+        moved_S, balance_S = sign_SC @ data.residual_C, sign_SC @ data.weight_C
+        # The data's own pattern is as extreme as itself under every hypothesis.
+        is_own_S = np.abs(balance_S) > 1 - 1e-12
+        tilt_S = np.where(is_own_S, 0.0, np.sign(moved_S) * balance_S)
+        moved_S = np.where(is_own_S, np.inf, np.abs(moved_S))
+        above.append(moved_S / (1 - tilt_S))
+        below.append(moved_S / (1 + tilt_S))
+    return np.concatenate(above), np.concatenate(below)
+
+
+def _signs(num_clusters: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """All patterns of signs up to a common one where there are few, else the data's own and random ones."""
+    if 2 ** (num_clusters - 1) <= NUM_FLIPS:
+        index_S = np.arange(2 ** (num_clusters - 1))[:, None]
+        yield np.asarray(1 - 2 * (index_S >> np.arange(num_clusters) & 1), dtype=np.float64)
+        return
+    yield np.ones((1, num_clusters))
+    rows = max(1, CHUNK // num_clusters)
+    for start in range(0, NUM_FLIPS - 1, rows):
+        shape = (min(rows, NUM_FLIPS - 1 - start), num_clusters)
+        yield np.asarray(2 * rng.integers(0, 2, size=shape, dtype=np.int8) - 1, dtype=np.float64)
+
+
+def _kept(reach_S: Floats) -> float:
+    """The distance up to which more than 5 % of the patterns are as extreme as the data."""
+    rank = math.floor((1 - LEVEL) * len(reach_S) + 1e-9) + 1
+    return float(np.partition(reach_S, len(reach_S) - rank)[len(reach_S) - rank])
+
+
+# --- shares -----------------------------------------------------------------------------------------
+
+
+def share_estimate(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    strata: Sequence[Hashable] | None = None,
+    counts: ArrayLike | None = None,
+) -> Estimate:
+    """Mean of credits in [0, 1] with its 95 % interval by cluster. Arguments as in `clustered`.
+
+    Where all credits are 0 or all are 1 nothing is known about the clusters' likeness, and each cluster counts as one answer.
+
+    >>> estimate = share_estimate([1.0] * 60, [0, 1, 2] * 20)
+    >>> estimate.value, round(estimate.low, 2), estimate.high  # 3 of 3
+    (1.0, 0.31, 1.0)
+    """
+    return _share(clustered(values, clusters, strata=strata, counts=counts))
+
+
+def share_of_sums(tops: ArrayLike, bottoms: ArrayLike) -> Estimate:
+    """As `share_estimate`, from what was added up a cluster: `[C]` sums of credits and `[C]` numbers of items, none of them 0.
+
+    For tables too large to hold all values of. Raises ValueError for lengths that differ and for no cluster.
+
+    >>> share_of_sums([1.0, 2.0], [2, 2]).value
+    0.75
+    """
+    top_C, bottom_C = np.asarray(tops, dtype=np.float64), np.asarray(bottoms, dtype=np.float64)
+    _check_lengths(len(top_C), bottoms=bottom_C)
+    return _share(_from_sums(top_C, bottom_C, np.zeros(len(top_C), dtype=np.intp)))
+
+
+def _share(data: Clustered) -> Estimate:
+    value, num_clusters, error = data.value, data.num_clusters, data.standard_error
+    if (error is None and num_clusters > 1) or (num_clusters == 1 and not data.is_single):
+        return Estimate(value, None, None, data.n, num_clusters)
+    spread = value * (1 - value)
+    size = spread / error**2 if error else float(num_clusters)
+    if data.is_single:  # independent answers: Wilson's own interval
+        quantile = _t_quantile(math.inf)
+        size *= num_clusters / (num_clusters - 1) if error else 1.0
+    else:
+        # ours: twice the degrees of freedom, for only the design effect is unknown; the spread of a share follows from its value
+        quantile = _t_quantile(2 * data.degrees_of_freedom)
+    low, high = score_bounds(value, size, quantile)
+    return Estimate(value, low, high, data.n, num_clusters, error)
+
+
+def score_bounds(share: float, size: float, quantile: float) -> tuple[float, float]:
+    """Wilson's bounds for a sample size that need not be whole: the p with |share - p| <= quantile sqrt(p (1 - p) / size)."""
+    square = quantile**2 / size
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    # Rounding may push a bound past a share of exactly 0 or 1.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def _t_quantile(degrees_of_freedom: float) -> float:
+    from scipy.special import ndtri, stdtrit
+
+    tail = 0.5 + LEVEL / 2
+    return float(ndtri(tail) if math.isinf(degrees_of_freedom) else stdtrit(degrees_of_freedom, tail))
 
 
 def _check_lengths(n: int, **others: Sequence[Hashable] | NDArray[np.bool_] | Floats | None) -> None:

@@ -39,7 +39,7 @@ def argsort_right(scores: Sequence[float | None], places: Sequence[int]) -> bool
     """
     if len(scores) != len(places):
         raise ValueError(f"{len(scores)} scores for {len(places)} places")
-    if any(score is None for score in scores):
+    if any(score is None or math.isnan(score) for score in scores):
         return False
     known = [float(score) for score in scores if score is not None]
     pairs = [(i, j) for i in range(len(places)) for j in range(len(places)) if places[i] < places[j]]
@@ -58,6 +58,6 @@ def group_tau(scores: Sequence[float | None], places: Sequence[int]) -> float | 
 
     Beside exact match, which is very noisy at K = 4.
     """
-    if any(score is None for score in scores):
+    if any(score is None or math.isnan(score) for score in scores):
         return None
     return kendall_tau_b([float(score) for score in scores if score is not None], [-place for place in places])

@@ -1,7 +1,7 @@
 """Two judges or two editors on the same items: is the difference more than chance?
 
-Sources: McNemar 1947 (exact form); Holm 1979. The cluster bootstrap and the sign-flip test respect that items of one source
-image go together; McNemar and the sign test do not, and are reported beside them.
+Sources: McNemar 1947 (exact form); Holm 1979. The sign-flip test respects that items of one source image go together; McNemar does
+not, and is reported beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editr1.stats.intervals import CHUNK, LEVEL, NUM_RESAMPLES, Estimate, IntervalMethod, bounds, clustered, resample
+from editr1.stats.intervals import Estimate, clustered, estimate_and_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Difference:
     estimate: Estimate
     """Difference with its interval, in the unit of the values."""
     p_value: float | None
-    """Two-sided, from the same resamples as the interval; None with a single cluster."""
+    """Two-sided, of the sign-flip test whose inversion the interval is; None for fewer than MIN_CLUSTERS clusters."""
 
 
 def paired_difference(
@@ -32,28 +32,15 @@ def paired_difference(
     *,
     rng: np.random.Generator,
     strata: Sequence[Hashable] | None = None,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = LEVEL,
-    method: IntervalMethod = "percentile",
 ) -> Difference:
-    """Mean of `values_b - values_a` (macro over `strata`), cluster bootstrap interval and p.
+    """Mean of `values_b - values_a` (macro over `strata`) with its interval by cluster and p, which cannot contradict each other.
 
-    p = 2 min(share of resamples <= 0, share >= 0), at least 1 / (B + 1): the smallest level at which the percentile interval
-    still covers 0, so interval and p cannot contradict each other.
     Raises ValueError for lengths that differ, no items, or values that are not finite.
     """
     a_N, b_N = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a_N.shape != b_N.shape:
         raise ValueError(f"{len(a_N)} values of a but {len(b_N)} of b: a paired comparison needs the same items")
-    data = clustered(b_N - a_N, clusters, strata=strata)
-    if data.num_clusters <= len(data.tops):
-        return Difference(Estimate(data.value, None, None, data.n, data.num_clusters, method=method), None)
-    resampled_B = resample(data, rng, num_resamples)
-    low, high = bounds(data, resampled_B, level, method)
-    tail = min(int((resampled_B <= 0).sum()), int((resampled_B >= 0).sum()))
-    p_value = min(1.0, 2 * (tail + 1) / (len(resampled_B) + 1))
-    spread = float(resampled_B.std(ddof=1))
-    return Difference(Estimate(data.value, low, high, data.n, data.num_clusters, spread, method), p_value)
+    return Difference(*estimate_and_p(clustered(b_N - a_N, clusters, strata=strata), rng))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,53 +63,14 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
 
 
 def binomial_p(first: int, second: int) -> float:
-    """Two-sided p of `first` against `second` fair coin flips: 2 * BinomCDF(min; sum, .5), at most 1.
+    """Exact two-sided p of `first` against `second` fair coin flips; 1 for none.
 
     >>> round(binomial_p(139, 161), 3)
     0.225
     """
-    total = first + second
-    ways = tail = 1  # ways of k heads, and of at most k heads
-    for k in range(min(first, second)):
-        ways = ways * (total - k) // (k + 1)
-        tail += ways
-    return min(1.0, 2 * tail / 2**total)  # whole numbers to the last step: no underflow at any size
+    from scipy.stats import binomtest
 
-
-@dataclass(frozen=True, slots=True)
-class SignTest:
-    """How many differences point each way."""
-
-    positive: int
-    negative: int
-    zero: int
-    p_value: float
-
-
-def sign_test(differences: ArrayLike) -> SignTest:
-    """Exact two-sided sign test; zeros say nothing and are counted apart.
-
-    >>> sign_test([1.0, 2.0, 0.0, 3.0]).p_value
-    0.25
-    """
-    difference_N = np.asarray(differences, dtype=np.float64)
-    positive, negative = int((difference_N > 0).sum()), int((difference_N < 0).sum())
-    return SignTest(positive, negative, int((difference_N == 0).sum()), binomial_p(positive, negative))
-
-
-def sign_flip_p(
-    differences: ArrayLike, clusters: Sequence[Hashable] | None = None, *, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES
-) -> float:
-    """Two-sided p of a paired permutation test: all differences of a cluster change sign together, mean difference as statistic."""
-    sum_C = clustered(differences, clusters).tops[0]
-    rows = max(1, CHUNK // len(sum_C))
-    # Sums of the same numbers with other signs agree only up to rounding.
-    threshold = abs(float(sum_C.sum())) - 1e-9 * float(np.abs(sum_C).sum())
-    as_large = 0
-    for start in range(0, num_resamples, rows):
-        flips = rng.integers(0, 2, size=(min(rows, num_resamples - start), len(sum_C)), dtype=np.int8)
-        as_large += int((np.abs((2.0 * flips - 1.0) @ sum_C) >= threshold).sum())
-    return (1 + as_large) / (1 + num_resamples)
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

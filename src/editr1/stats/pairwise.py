@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from editr1.stats.intervals import NUM_RESAMPLES, Estimate, Floats, IntervalMethod, bootstrap_share, index_of
+from editr1.stats.intervals import Estimate, Floats, index_of, share_estimate
 
 # ours: two means of the same numbers in another order differ by rounding; scores are read to one decimal or coarser.
 TIE_TOLERANCE = 1e-9
@@ -61,10 +61,6 @@ class PairwiseReport:
         """Share of score ties among the scored pairs; None when none is scored."""
         scored = self.n - self.num_unscored
         return self.num_tied / scored if scored else None
-
-    @property
-    def unscored_rate(self) -> float | None:
-        return self.num_unscored / self.n if self.n else None
 
 
 def to_margins(preferred: Sequence[float | None], other: Sequence[float | None]) -> Floats:
@@ -118,12 +114,9 @@ def accuracy(
     clusters: Sequence[Hashable] | None = None,
     *,
     credit: Credit,
-    rng: np.random.Generator,
     strata: Sequence[Hashable] | None = None,
-    num_resamples: int = NUM_RESAMPLES,
-    method: IntervalMethod = "percentile",
 ) -> Estimate | None:
-    """Pair accuracy of one kind, in [0, 1], with a cluster bootstrap interval; None where nothing counts.
+    """Pair accuracy of one kind, in [0, 1], with its interval by cluster; None where nothing counts.
 
     margins: `[N]`, preferred minus other, None or nan = unscored. clusters: N keys of what pairs share, the source image or
     task. strata: N task names for a macro mean; None where any task has no pair that counts.
@@ -134,4 +127,4 @@ def accuracy(
     if not len(margin_N) or set(groups) != set(np.array(groups)[counts].tolist()):
         return None
     value_N = half_credit(margin_N) if credit == "half" else strict_credit(margin_N)
-    return bootstrap_share(value_N, clusters, rng=rng, strata=strata, counts=counts, num_resamples=num_resamples, method=method)
+    return share_estimate(value_N, clusters, strata=strata, counts=counts)

@@ -41,7 +41,7 @@ class GSB:
         return ((self.good + self.bad) / self.n - self.value**2) / self.n
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Normal interval, cut at [-1, 1]. Votes that share sources need `bootstrap_mean` on +1 / 0 / -1 instead."""
+        """Normal interval, cut at [-1, 1]. Votes that share sources need `mean_estimate` of +1 / 0 / -1 instead."""
         half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(self.variance)
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 

@@ -6,7 +6,6 @@ at chance reaches it by calling everything a tie. The honest number tunes on som
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -104,8 +103,3 @@ def three_class(
         epsilon=epsilon,
         num_unscored=int(np.isnan(gap_N).sum()),
     )
-
-
-def always_tie_floor(labels: ThreeClass) -> float:
-    """Share of human ties: what a judge reaches that calls everything a tie; nan without labels."""
-    return sum(label == 0 for label in labels) / len(labels) if len(labels) else math.nan

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from editr1.errors import DataError
-from editr1.store.images import MAX_BYTES
+from editr1.pictures import MAX_BYTES
 
 
 def read_table(path: Path) -> Iterator[dict[str, Any] | str]:
@@ -60,15 +62,25 @@ def read_inside(root: Path, name: str) -> bytes:
     """
     if "\x00" in name:
         raise DataError(f"file name {name!r} holds a zero byte")
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a name that no file can have
+        raise DataError(f"cannot read {name[:200]!r}: its links lead nowhere") from error
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"path {name!r} lies outside its root {root}")
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{name} has {size:,} bytes, the limit is {MAX_BYTES:,}")
-        data = path.read_bytes()
-    except OSError as error:  # missing, a folder, no permission, name too long
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a named pipe would wait for its writer for ever
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{name!r} is no regular file")
+            if found.st_size > MAX_BYTES:
+                raise DataError(f"{name} has {found.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(handle)
+    except OSError as error:  # missing, no permission, name too long, a device without a driver
         raise DataError(f"cannot read {name!r}: {error.strerror}") from error
     if not data:
         raise DataError(f"{name} is empty (zero bytes)")

@@ -64,8 +64,8 @@ class Claim:
     stricter: bool = False
     """Also: the mean score of b is lower."""
     one_trace: bool = False
-    """Gain and p are those of one trace an edit, averaged over the K traces, with the p of the task bootstrap: McNemar wants one answer a
-    pair, and K of them say more. False = of the mean of the K traces."""
+    """Gain and p are those of one trace an edit, averaged over the K traces, with the p of the sign-flip test by task: McNemar wants
+    one answer a pair, and K of them say more. False = of the mean of the K traces."""
     max_data_share: float | None = None
     """Also: b trains on at most this share of the rows that a trains on."""
 

@@ -1,6 +1,6 @@
 """From the cells' scores to the table: accuracies with intervals, paired tests, and whether each claim holds.
 
-Seeds are pooled: every seed has tasks of its own, so a resample draws whole tasks of all seeds (cluster bootstrap), and the exact
+Seeds are pooled: every seed has tasks of its own, so an interval takes whole tasks of all seeds, and the exact
 McNemar test counts the discordant pairs of all seeds. Its p values stand in the table as they are and adjusted by Holm over all
 comparisons. A claim reads the former: it holds only if every one of its steps does (an intersection-union test), so what else the table
 compares cannot change it.
@@ -20,10 +20,10 @@ from editr1.stats import (
     Difference,
     Estimate,
     accuracy,
-    bootstrap_mean,
     half_credit,
     holm,
     mcnemar,
+    mean_estimate,
     paired_difference,
     pairwise_report,
     strict_credit,
@@ -198,15 +198,15 @@ def _credit_of_one_trace(answers: Answers) -> Floats:
 def _row(name: str, about: str, answers: Answers) -> Row:
     report = pairwise_report(answers.margins)
     half, strict = (
-        accuracy(answers.margins, answers.tasks, credit=credit, rng=_rng(name, credit))  # type: ignore[arg-type]
+        accuracy(answers.margins, answers.tasks, credit=credit)  # type: ignore[arg-type]
         for credit in ("half", "strict")
     )
     assert half is not None
     assert strict is not None
     known = {key: value for key, value in answers.scores.items() if value is not None}
     tasks = [answers.task_of[key] for key in known]
-    score = bootstrap_mean(list(known.values()), tasks, rng=_rng(name, "score")) if known else None
-    one_trace = bootstrap_mean(_credit_of_one_trace(answers), answers.tasks, rng=_rng(name, "one")) if len(answers.one_trace_KD) else None
+    score = mean_estimate(list(known.values()), tasks, rng=_rng(name, "score")) if known else None
+    one_trace = mean_estimate(_credit_of_one_trace(answers), answers.tasks, rng=_rng(name, "one")) if len(answers.one_trace_KD) else None
     return Row(
         name, about, half, strict, one_trace, report.tie_rate, report.num_unscored, score, answers.num_rows, answers.steps, answers.by_seed
     )
@@ -270,7 +270,7 @@ def _gain(claim: Claim, test: Test) -> tuple[Estimate | None, float | None]:
 def _goal(claim: Claim) -> str:
     parts = [f"every gain at least {claim.min_gain:g}" if claim.min_gain else "every gain above 0"]
     if claim.p_below is not None:
-        parts.append(f"each {'bootstrap' if claim.one_trace else 'McNemar'} p < {claim.p_below:g}")
+        parts.append(f"each {'sign-flip' if claim.one_trace else 'McNemar'} p < {claim.p_below:g}")
     if claim.stricter:
         parts.append("mean score lower")
     if claim.max_data_share is not None:

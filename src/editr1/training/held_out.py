@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import TrainerCallback
 
 from editr1.config import load
@@ -33,8 +32,17 @@ class HeldOutAccuracy(TrainerCallback):
     """Every `options.every` steps: mean of K traces a side, one point on the curve `gcpo/held_out`."""
 
     def __init__(
-        self, run: Run, rows: PairRows, processor: Any, sampling: Sampling, batch_size: int, options: HeldOut, folder: Path
+        self,
+        run: Run,
+        rows: PairRows,
+        processor: Any,
+        sampling: Sampling,
+        batch_size: int,
+        options: HeldOut,
+        folder: Path,
+        thinking: bool | None = None,
     ) -> None:
+        self.thinking = thinking
         self.run, self.rows, self.processor = run, rows, processor
         self.sampling, self.batch_size, self.options, self.folder = sampling, batch_size, options, folder / BEST
 
@@ -50,7 +58,7 @@ class HeldOutAccuracy(TrainerCallback):
 
     def measure(self, model: Any) -> dict[str, float]:
         """Accuracy (ties and unscored pairs at half) with its 95 % interval, tie rate and parse rate, all in [0, 1]."""
-        vlm = load("vlm", "editr1.vlm.local:LocalVLM")(model, self.processor, "policy", self.batch_size)
+        vlm = load("vlm", "editr1.vlm.local:LocalVLM")(model, self.processor, "policy", self.batch_size, self.thinking)
         rows = [self.rows[index] for index in range(len(self.rows))]
         seeds = [derive_seed(0, "held_out", row, trace) for row in range(len(rows)) for trace in range(self.options.num_traces)]
         prompts = [(_with_pictures(row), row) for row in rows for _ in range(self.options.num_traces)]
@@ -60,7 +68,7 @@ class HeldOutAccuracy(TrainerCallback):
         margins = to_margins(means[0::2], means[1::2])
         report = pairwise_report(margins)
         tasks = [self.rows.pairs[index].task.id for index in self.rows.order]
-        found = accuracy(margins, tasks, credit="half", rng=np.random.default_rng(0))
+        found = accuracy(margins, tasks, credit="half")
         assert found is not None, "there are held-out pairs"
         values = {"pair_accuracy": found.value, "low": found.low, "high": found.high, "tie_rate": report.tie_rate}
         parsed = sum(score is not None for score in scores) / len(scores)

@@ -1,4 +1,4 @@
-"""The reward model as trainers see it: a checkpoint with its processor, what of it is trained, and what it may never emit."""
+"""The reward model as trainers see it: a checkpoint with its processor, and what of it is trained."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from typing import Any
 import torch
 
 from editr1.errors import ConfigError
+from editr1.generation import plain_generation
 from editr1.training.options import Picture, Trained
 
-# Tokens that stand for pictures. A policy that samples one dies in the next forward pass: features and tokens no longer match.
-_VISION_IDS = ("image_token_id", "video_token_id", "image_token_index", "vision_start_token_id", "vision_end_token_id")
-
-_NEVER = -1e4
-"""Logit of a token that cannot occur: exp is 0 in every float type, and unlike -inf it leaves the entropy finite."""
-
 _VISION_PARTS = r"(^|\.)(visual|vision_tower|vision_model)\."
+_VISION_LAYERS = ("qkv", "proj", "linear_fc1", "linear_fc2", "fc1", "fc2")
 
 
 def load_processor(path: str | Path, picture: Picture | None = None) -> Any:
@@ -49,6 +45,7 @@ def load_model(path: str | Path, trained: Trained) -> Any:
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise _unusable("model", path, error) from error
+    model.generation_config = plain_generation(model)
     if trained.freeze_vision:
         for name, parameter in model.named_parameters():
             if re.search(_VISION_PARTS, name):
@@ -74,48 +71,16 @@ def lora_config(trained: Trained) -> Any:
         return None
     from peft import LoraConfig
 
-    where = r"" if not trained.freeze_vision else r"(?!.*(visual|vision_tower|vision_model)\.)"
+    where, names = r"(?!.*(visual|vision_tower|vision_model)\.)", trained.lora_layers
+    if not trained.freeze_vision:
+        where, names = r"", (*names, *_VISION_LAYERS)
     return LoraConfig(
         r=trained.lora_rank,
         lora_alpha=trained.lora_alpha,
         lora_dropout=trained.lora_dropout,
-        target_modules=rf"{where}.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj)",
+        target_modules=rf"{where}.*\.({'|'.join(names)})",
         task_type="CAUSAL_LM",
     )
-
-
-def forbidden_tokens(model: Any, processor: Any) -> list[int]:
-    """Ids that no trace may contain: stand-ins for pictures and every other control token that does not end a reply.
-
-    The same set that `vlm/local.py` keeps out of replies.
-    """
-    config, tokenizer = model.config, processor.tokenizer
-    vision = {getattr(config, name, None) for name in _VISION_IDS}
-    ends = model.generation_config.eos_token_id
-    allowed = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
-    size = model.get_output_embeddings().weight.shape[0]
-    return sorted(token for token in {*tokenizer.all_special_ids, *vision} - allowed if token is not None and 0 <= token < size)
-
-
-def forbid_tokens(model: Any, token_ids: list[int]) -> None:
-    """Makes the tokens impossible for the model itself: in sampling and in the log-probabilities alike.
-
-    A suppression list of `generate` masks the sampler only; the policy whose ratio is clipped would still put mass there. A
-    constant bias of the output layer is one mask for both. It is no parameter and is not saved.
-    """
-    head = model.get_output_embeddings()
-    assert head.bias is None, "the output layer of a reward model has no bias of its own"
-    del head.bias  # a registered None would shadow the buffer
-    bias = torch.zeros(head.weight.shape[0], dtype=head.weight.dtype, device=head.weight.device)
-    bias[token_ids] = _NEVER
-    head.register_buffer("bias", bias, persistent=False)
-
-
-def allow_tokens(model: Any) -> None:
-    """Undoes `forbid_tokens`."""
-    head = model.get_output_embeddings()
-    del head.bias
-    head.register_parameter("bias", None)
 
 
 def save_checkpoint(model: Any, processor: Any, folder: Path, merge: bool = True) -> None:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
+LINEAR_ATTENTION = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -21,6 +25,8 @@ class Trained:
     lora_rank: int | None = None
     """None = full fine-tuning. With LoRA the saved checkpoint is the merged model."""
     lora_alpha: float = 32.0
+    lora_layers: tuple[str, ...] = (*ATTENTION, *MLP, *LINEAR_ATTENTION)
+    """Names of the linear layers of the language model that carry adapters. ours: all; three of four in Qwen3.5 are linear attention."""
     lora_dropout: float = 0.0
     """ours: 0; dropout would make GCPO's policy differ between sampling and training."""
 
@@ -29,6 +35,8 @@ class Trained:
             raise ValueError(f"last_blocks is {self.last_blocks}, expected at least 1, or null for all blocks")
         if self.last_blocks is not None and self.lora_rank is not None:
             raise ValueError("last_blocks trains whole weights and lora_rank adapters; set one of them")
+        if not self.lora_layers:
+            raise ValueError("lora_layers names no layer")
 
     @property
     def scope(self) -> str:

@@ -15,7 +15,9 @@ from editr1.schema import derive_seed
 from editr1.vlm.base import ChatRequest, Sampling
 
 
-def shared_rollout(processor: Any, sampling: Sampling, batch_size: int, seed: int) -> Callable[[list[Any], Any], dict[str, Any]]:
+def shared_rollout(
+    processor: Any, sampling: Sampling, batch_size: int, seed: int, thinking: bool | None = None
+) -> Callable[[list[Any], Any], dict[str, Any]]:
     """A `rollout_func` of TRL's GRPOTrainer. The function raises ConfigError for models that do not tell their positions.
 
     Args:
@@ -27,7 +29,7 @@ def shared_rollout(processor: Any, sampling: Sampling, batch_size: int, seed: in
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "get_base_model"):  # LoRA: the adapters act inside the layers of the model below
             model = model.get_base_model()
-        vlm = local_vlm(model, processor, "policy", batch_size)
+        vlm = local_vlm(model, processor, "policy", batch_size, thinking)
         first = trainer.accelerator.process_index * len(prompts)
         step = trainer.state.global_step
         requests = [to_request(prompt, sampling, derive_seed(seed, "trace", step, first + i)) for i, prompt in enumerate(prompts)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -221,9 +221,10 @@ class MixedLessons:
         return self.replay(row) if from_replay and self.replay else self.lessons[row]
 
 
-def lesson_row(lesson: Lesson) -> dict[str, Any]:
-    """The lesson as the columns that TRL's SFTTrainer reads: only the completion is learnt."""
+def lesson_row(lesson: Lesson, template: Mapping[str, bool]) -> dict[str, Any]:
+    """The lesson as the columns that TRL's SFTTrainer reads: only the completion is learnt. template: arguments of the chat template."""
     return {
+        **({"chat_template_kwargs": dict(template)} if template else {}),
         "prompt": to_messages(lesson.request),
         "completion": [{"role": "assistant", "content": lesson.completion}],
         "images": request_images(lesson.request),

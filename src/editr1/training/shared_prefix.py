@@ -1,7 +1,7 @@
 """Computes log-probabilities of traces with each distinct prompt read once, gradients included.
 
 The N traces of an image share a prompt of two pictures and all principles, often longer than the traces themselves. The trainer
-scores them as N separate sequences. Here the prompt's keys and values are computed once, indexed for every trace that follows
+scores them as N separate sequences. Here what the model keeps of the prompt is computed once, indexed for every trace that follows
 it, and the gradients of all its traces meet again in it. The numbers are the same up to rounding.
 
     prompt 0 --> cache 0 --+--> trace 0        hidden state of the prompt's last token predicts the trace's first
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from editr1.kv_cache import cache_argument
+from editr1.kv_cache import cache_argument, keep_no_further_state, sharing
 
 
 class SharedPrefix:
@@ -68,7 +68,8 @@ class SharedPrefix:
         cache = DynamicCache(config=self.model.config)
         remembering: dict[str, Any] = {cache_argument(self._read): cache, "use_cache": True}
         read = self._read(**prompts, pixel_values=groups.pixels, position_ids=positions, **remembering)
-        cache.batch_select_indices(groups.owner_B)
+        cache.reorder_cache(groups.owner_B)
+        keep_no_further_state(cache)
         # A trace goes on where its prompt ends: padding is no position, and a picture takes fewer positions than tokens.
         position_BT = mask_BL.cumsum(dim=1)[:, length:] - 1 + delta_D1[groups.owner_B]
         position_3BT = position_BT.expand(3, -1, -1)
@@ -123,8 +124,8 @@ def _pictures_of(patches_I: list[int], patches_B: list[int]) -> list[int]:
 
 
 def share_prefixes(model: Any) -> bool:
-    """Installs `SharedPrefix` where the model tells its positions (the Qwen-VL line); False where it does not."""
-    if not hasattr(model.base_model, "get_rope_index"):
+    """Installs `SharedPrefix` where the model's layers let prompts be shared; False where every trace is read with its own prompt."""
+    if sharing(model) == "none":
         return False
     SharedPrefix(model)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -21,7 +22,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may cha
 
 import datasets
 import torch
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.training.model import save_checkpoint
 from editr1.training.optimizers import muon_adamw
@@ -59,7 +60,7 @@ def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: 
         "weight_decay": schedule.weight_decay,
         "max_grad_norm": schedule.max_grad_norm,
         "bf16": machine.precision == "bfloat16",
-        "activation_checkpointing": machine.activation_checkpointing,
+        _checkpointing_argument(): machine.activation_checkpointing,
         "save_steps": machine.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,
@@ -70,6 +71,12 @@ def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: 
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
     }
+
+
+def _checkpointing_argument() -> str:
+    """The name by which the trainers' arguments take it: transformers 5.23 renamed it, and vLLM holds transformers below 5.18."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
 
 
 def num_processes() -> int:

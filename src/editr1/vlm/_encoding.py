@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.errors import ConfigError
+from editr1.pictures import to_rgb
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 
@@ -41,8 +43,8 @@ class Prompts:
     images: tuple[Image.Image, ...]
 
 
-def distinct_prompts(processor: Any, requests: Sequence[ChatRequest]) -> Prompts:
-    """The requests without repetitions, in order of first appearance."""
+def distinct_prompts(processor: Any, requests: Sequence[ChatRequest], template: Mapping[str, bool] = MappingProxyType({})) -> Prompts:
+    """The requests without repetitions, in order of first appearance. template: further arguments of the chat template."""
     pool = _ImagePool()
     askers: dict[tuple[object, ...], list[int]] = {}
     for index, request in enumerate(requests):
@@ -51,7 +53,7 @@ def distinct_prompts(processor: Any, requests: Sequence[ChatRequest]) -> Prompts
     prompts = []
     for indices in askers.values():
         request = _without_control_tokens(requests[indices[0]], processor.tokenizer.all_special_tokens)
-        text = processor.apply_chat_template(to_messages(request), add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(to_messages(request), add_generation_prompt=True, tokenize=False, **template)
         prompts.append(Prompt(text, tuple(pool.index(image) for image in request_images(request)), tuple(indices)))
     return Prompts(tuple(prompts), tuple(pool.images))
 
@@ -81,10 +83,11 @@ class _ImagePool:
         known = self._by_object.get(id(image))
         if known is not None:
             return known
-        content = (image.size, image.mode, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        shown = to_rgb(image)
+        content = (shown.size, hashlib.blake2b(shown.tobytes(), digest_size=16).digest())
         number = self._by_content.setdefault(content, len(self.images))
         if number == len(self.images):
-            self.images.append(image.convert("RGB"))
+            self.images.append(shown)
         self._by_object[id(image)] = number
         return number
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from editr1.generation import NEVER, token_mask
 from editr1.vlm.base import ChatRequest, TokenAlternatives
 
 NUM_ALTERNATIVES = 20  # ours: what vLLM and the OpenAI API return at most
@@ -35,7 +36,8 @@ class RowSampler:
         self._temperature_B = torch.tensor([request.sampling.temperature for request in requests], device=device)
         self._top_p_B = torch.tensor([request.sampling.top_p for request in requests], device=device)
         self._limits_B = torch.tensor(limits, device=device)
-        self._suppressed = torch.tensor(list(suppressed), dtype=torch.long, device=device)
+        self._suppressed = list(suppressed)
+        self._mask_V: torch.Tensor | None = None
         self._eos = torch.tensor(list(eos), dtype=torch.long, device=device)
         self._pad = pad
         self.end_token = eos[0] if eos else pad
@@ -53,8 +55,9 @@ class RowSampler:
     def pick(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """The next tokens [B]; updates `tokens`, `ended`, `active_B`."""
         logits_BV = logits_BV.float()
-        if len(self._suppressed):
-            logits_BV = logits_BV.index_fill(1, self._suppressed, -torch.inf)
+        if self._mask_V is None:
+            self._mask_V = token_mask(self._suppressed, logits_BV.shape[1], logits_BV)
+        logits_BV = logits_BV + self._mask_V
         picked_B = torch.where(self._temperature_B > 0, self._draw(logits_BV), logits_BV.argmax(-1))
         picked_B = torch.where(self.active_B, picked_B, self._pad)
         if any(self._wanted):
@@ -107,6 +110,6 @@ def token_alternatives(tokenizer: object, top: Sequence[tuple[int, list[tuple[in
     """The remembered alternatives with tokens as text."""
     decode = tokenizer.decode  # type: ignore[attr-defined]
     return tuple(
-        TokenAlternatives(decode([token]), tuple((decode([other]), value) for other, value in others if value > -torch.inf))
+        TokenAlternatives(decode([token]), tuple((decode([other]), value) for other, value in others if value > NEVER / 2))
         for token, others in top
     )

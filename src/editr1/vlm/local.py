@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
+from editr1.generation import end_tokens, forbidden_tokens, plain_generation, template_settings
+from editr1.kv_cache import Sharing, sharing
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def build(
     dtype: str = "auto",
     batch_size: int = BATCH_SIZE,
     trust_remote_code: bool = False,
+    thinking: bool | None = None,
 ) -> VLM:
     """A VLM that loads the checkpoint at once. Raises ConfigError when it cannot be loaded.
 
@@ -39,6 +42,7 @@ def build(
         dtype: `auto` is bfloat16 on a GPU and float32 on the CPU; or a torch dtype's name.
         batch_size: sequences generated together.
         trust_remote_code: allow code inside the checkpoint to run. Off: a checkpoint is data.
+        thinking: `enable_thinking` of the chat template, for models that can think before they answer. None = the template's own default.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -55,19 +59,21 @@ def build(
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load a vision-language checkpoint from {path!r}: {first_line}") from error
-    return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size)
+    model.generation_config = plain_generation(model)  # a request says how it is drawn, a checkpoint's own penalties do not
+    return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size, thinking=thinking)
 
 
 class LocalVLM:
     """A loaded model and its processor behind the VLM protocol. Also wraps a model that is being trained."""
 
-    def __init__(self, model: Any, processor: Any, name: str, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, batch_size: int = BATCH_SIZE, thinking: bool | None = None) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         self.model = model
         self.processor = processor
         self._name = name
         self._batch_size = batch_size
+        self._template = template_settings(thinking)
 
     @property
     def name(self) -> str:
@@ -82,8 +88,8 @@ class LocalVLM:
 
         if not requests:
             return []
-        prompts = distinct_prompts(self.processor, requests)
-        shared = self._tells_positions()
+        prompts = distinct_prompts(self.processor, requests, self._template)
+        shared = self._sharing() != "none"
         encoder = PatchEncoder(self.processor, prompts) if shared else ProcessorEncoder(self.processor, prompts)
         replies: dict[int, ChatReply] = {}
         was_training = self.model.training
@@ -100,7 +106,7 @@ class LocalVLM:
 
     def _answer(self, requests: Sequence[ChatRequest], batch: dict[int, list[int]], encoder: Any, shared: bool) -> dict[int, ChatReply]:
         """Replies to one batch, given as {prompt: the requests that ask it}."""
-        from editr1.vlm._decoding import decode_generic, decode_shared
+        from editr1.vlm._decoding import decode_copied, decode_generic, decode_side_by_side
         from editr1.vlm._sampling import RowSampler, token_alternatives
 
         begin = time.perf_counter()
@@ -109,14 +115,16 @@ class LocalVLM:
         tokenizer = self.processor.tokenizer
         sampler = RowSampler(
             [requests[index] for index in rows],
-            suppressed=self.suppressed_tokens(),
-            eos=self.end_tokens(),
+            suppressed=forbidden_tokens(self.model, self.processor),
+            eos=end_tokens(self.model, self.processor),
             pad=tokenizer.pad_token_id,
             device=device,
         )
         if shared:
             copies = [len(asking) for asking in batch.values()]
-            decode_shared(self.model, encoder.batch(list(batch), device), copies, sampler)
+            aside = self._sharing() == "side_by_side" and device.type == "cpu"
+            decode = decode_side_by_side if aside else decode_copied
+            decode(self.model, encoder.batch(list(batch), device), copies, sampler)
         else:
             decode_generic(self.model, encoder.batch([prompt for prompt, asking in batch.items() for _ in asking], device), sampler)
         seconds = (time.perf_counter() - begin) / len(rows)
@@ -139,28 +147,10 @@ class LocalVLM:
             )
         }
 
-    def end_tokens(self) -> list[int]:
-        """Tokens that end a reply."""
-        eos = self.model.generation_config.eos_token_id
-        found = eos if isinstance(eos, list) else [eos]
-        return [token for token in (*found, self.processor.tokenizer.eos_token_id) if token is not None]
-
-    def suppressed_tokens(self) -> list[int]:
-        """Tokens that a reply cannot contain: pictures, videos and every other control token that does not end it.
-
-        Whoever computes log-probabilities of replies must leave out the same tokens.
-        """
-        config = self.model.config
-        names = ("image_token_id", "video_token_id", "image_token_index", "vision_start_token_id", "vision_end_token_id")
-        vision = [getattr(config, name, None) for name in names]
-        special = [*self.processor.tokenizer.all_special_ids, *vision]
-        size = self.model.get_output_embeddings().weight.shape[0]
-        return sorted({token for token in special if token is not None and 0 <= token < size} - set(self.end_tokens()))
-
-    def _tells_positions(self) -> bool:
-        """Whether the model is of the line that `decode_shared` serves."""
-        image_processor = getattr(self.processor, "image_processor", None)
-        return hasattr(getattr(self.model, "model", None), "get_rope_index") and hasattr(image_processor, "merge_size")
+    def _sharing(self) -> Sharing:
+        """How replies share their prompt, `none` also for pictures that `PatchEncoder` does not know."""
+        known = hasattr(getattr(self.processor, "image_processor", None), "merge_size")
+        return sharing(self.model) if known else "none"
 
 
 def _batches(prompts: Prompts, encoder: Any, batch_size: int) -> list[dict[int, list[int]]]:

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw
 
+from editr1.pictures import to_rgb
 from editr1.world.scene import CELLS, CONTENTS, GLOBALS, Scene, Thing
 
 CELL = 24
@@ -107,9 +108,10 @@ def to_image(pixels: np.ndarray) -> Image.Image:
 
 def to_pixels(image: Image.Image) -> np.ndarray:
     """A picture as float pixels [SIZE, SIZE, 3] in [0, 1]; another size is resized first."""
+    image = to_rgb(image)
     if image.size != (SIZE, SIZE):
         image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return np.asarray(image.convert("RGB"), np.float32) / 255
+    return np.asarray(image, np.float32) / 255
 
 
 def render(scene: Scene) -> Image.Image:

@@ -22,8 +22,9 @@ from safetensors.numpy import load_file, save_file
 
 from editr1.editors.base import Conditioning, EditRequest, Plan, sigma_rows
 from editr1.errors import DataError
+from editr1.pictures import from_decoder
 from editr1.world.codec import CHANNELS, NUM_PATCHES, PATCH, Codec
-from editr1.world.render import SIZE, to_image, to_pixels
+from editr1.world.render import SIZE, to_pixels
 from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, LETTERS, MATERIALS, SHAPES, STYLES, TONES
 
 WEIGHTS = Path(__file__).parent / "weights" / "editor"
@@ -137,7 +138,7 @@ class TinyEditor:
         return predict_velocity(self.transformer, x_BLD, sigma_B, cond["source"], cond["words"])
 
     def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
-        return [to_image(pixels) for pixels in self.codec.decode(x_BLD.detach().numpy())]
+        return [from_decoder(pixels_HWC, self.name) for pixels_HWC in self.codec.decode(x_BLD.detach().numpy())]
 
     @torch.no_grad()
     def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:

@@ -1,0 +1,102 @@
+"""Picture files taken apart: which kind the bytes are, and a PNG or JPEG with nothing in it but what its pixels need.
+
+Pillow reads every text, profile and EXIF entry of a file while it opens it. One odd entry then refuses a good picture, and a few
+thousand of them fill the memory. So those parts are cut out first; of EXIF and XMP only the orientation is read, here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+_STARTS = {
+    PNG_START: "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF",
+    b"\xff\x0a": "a JPEG XL", b"\0\0\0\x0cJXL ": "a JPEG XL", b"8BPS": "a Photoshop document", b"%PDF": "a PDF",
+    b"<": "a text (HTML or SVG)",
+}  # fmt: skip
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL")
+_PNG_XMP = b"XML:com.adobe.xmp\0\0"  # uncompressed only
+_JPEG_EXIF, _JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_JPEG_COLOURS = (0xE0, 0xEE)  # JFIF and Adobe: they say what the channels mean
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+
+
+def kind_of(data: bytes) -> str:
+    """PNG, JPEG, WEBP, AVIF, GIF; else what people call the file, as part of a refusal; empty for what is none of them."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(int.from_bytes(data[:4], "big"), 128)]
+        return "AVIF" if b"avif" in brands or b"avis" in brands else "a HEIC / HEIF (as phones write them) or a film"
+    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), "")
+
+
+def bare_png(data: bytes) -> tuple[bytes, int]:
+    """The chunks that make the picture, and its orientation. A file that breaks off is left for the decoder to refuse."""
+    kept, exif, xmp, at, seen_pixels = [data[:8]], b"", b"", 8, False
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + 8]
+        if end > len(data):
+            kept.append(data[at:])
+            break
+        seen_pixels |= name == b"IDAT"
+        if name in _PNG_PIXELS or (name == b"fcTL" and not seen_pixels):  # fcTL before the pixels belongs to the first frame
+            kept.append(data[at:end])
+        elif name == b"eXIf":
+            exif = exif or data[at + 8 : end - 4]
+        elif name == b"iTXt" and data.startswith(_PNG_XMP, at + 8):
+            xmp = xmp or data[at + 8 : end - 4]
+        at = end
+        if name == b"IEND":
+            break
+    return b"".join(kept), orientation(exif, xmp)
+
+
+def bare_jpeg(data: bytes) -> tuple[bytes, int]:
+    """The segments that make the (first) picture, and its orientation."""
+    kept, exif, xmp, at = [data[:2]], b"", b"", 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA or marker in (0x01, *range(0xD0, 0xDA)) or end > len(data):
+            break
+        body = data[at + 4 : end]
+        if marker == 0xE1 and body.startswith(_JPEG_EXIF):
+            exif = exif or body
+        elif marker == 0xE1 and body.startswith(_JPEG_XMP):
+            xmp = xmp or body
+        if marker in _JPEG_COLOURS or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept) + data[at:], orientation(exif, xmp)
+
+
+def num_scans(data: bytes) -> int:
+    """How often a JPEG paints over itself: inside pixel data 0xFF is always followed by 0."""
+    return data.count(b"\xff\xda")
+
+
+def orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """1 to 8 as EXIF numbers them; 1 where none is stated, and where the entry cannot be read.
+
+    >>> orientation(b"Exif\\0\\0MM\\0*" + bytes([0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0])), orientation(b"MM\\0*\\xff")
+    (6, 1)
+    """
+    tiff = exif.removeprefix(_JPEG_EXIF)
+    orders: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
+    order = orders.get(tiff[:2])
+    if order is not None:
+        start = int.from_bytes(tiff[4:8], order)
+        last = min(start + 2 + 12 * int.from_bytes(tiff[start : start + 2], order), len(tiff)) - 12
+        for at in range(start + 2, last + 1, 12):
+            if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
+                size = {3: 2, 4: 4}.get(int.from_bytes(tiff[at + 2 : at + 4], order), 0)  # SHORT, LONG
+                value = int.from_bytes(tiff[at + 8 : at + 8 + size], order)
+                return value if 1 <= value <= 8 else 1
+    found = _XMP_ORIENTATION.search(xmp)
+    return int(found[1]) if found else 1

@@ -1,0 +1,48 @@
+"""Flow-DPPO: no clip; a row is dropped where the step has moved far and would move further (arXiv 2606.11025, equations 14 and 18).
+
+    kl   = mean (mu - mu_old)^2 / (2 std^2)          exact: both steps are Gaussians of one std
+    drop = kl >= threshold  and  (r > 1 and A > 0  or  r < 1 and A < 0)
+    loss = -A r, or 0 where dropped
+
+The ratio that Flow-GRPO clips is one noisy sample of this divergence. With one update a rollout nothing has moved and nothing is dropped:
+the loss is then Flow-GRPO's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from editr1.algorithms.base import Needs, Rows, with_advantage
+
+
+@dataclass(frozen=True)
+class Dppo:
+    """See the module."""
+
+    threshold: float
+    needs = Needs(means=True)
+
+    def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
+        return with_advantage(advantages_CG, scored_CG)
+
+    def loss(self, rows: Rows) -> torch.Tensor:
+        assert rows.log_ratio is not None
+        assert rows.mean is not None
+        assert rows.mean_old is not None
+        assert rows.std is not None
+        ratio, advantages = rows.log_ratio.exp(), rows.advantages
+        kl = (rows.mean - rows.mean_old).detach().square().flatten(1).mean(1) / (2.0 * rows.std.square())
+        away = ((ratio > 1) & (advantages > 0)) | ((ratio < 1) & (advantages < 0))
+        dropped = (kl >= self.threshold) & away
+        rows.log("clipped", dropped)
+        rows.log("kl_old", kl)
+        return torch.where(dropped, torch.zeros_like(ratio), -advantages * ratio)
+
+
+def build(threshold: float = 1e-5) -> Dppo:
+    """`threshold`: mean KL an element of one step, from which on a row may only move back. Its authors' recipe: 1e-5."""
+    if threshold <= 0:
+        raise ValueError(f"threshold is {threshold}, expected a positive KL an element (1e-5)")
+    return Dppo(threshold)

@@ -1,0 +1,73 @@
+"""DiffusionNFT: policy improvement on the forward process, without SDE, log-density or ratio (arXiv 2509.16117).
+
+A finished edit x_0 is noised again to a level t; the policy is pulled towards it in proportion to its optimality q and an implicit
+negative policy in proportion to 1 - q:
+
+    q  = clip(A, -5, 5) / 10 + 1/2
+    v+ = beta v + (1 - beta) v_old            v- = (1 + beta) v_old - beta v
+    loss = [ q ||x - t v+  - x0||^2 / w+  +  (1 - q) ||x - t v-  - x0||^2 / w- ] * 5 / beta
+
+w is the detached mean absolute error of that prediction, which makes every t weigh alike. Any sampler may make x_0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from editr1.algorithms.base import Needs, Rows, with_advantage
+from editr1.objectives.advantages import MAX_ADVANTAGE
+
+
+@dataclass(frozen=True)
+class Nft:
+    """See the module."""
+
+    beta: float
+    needs: Needs
+
+    def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
+        return with_advantage(advantages_CG, scored_CG)
+
+    def loss(self, rows: Rows) -> torch.Tensor:
+        assert rows.x0 is not None
+        return nft_loss(rows.v, rows.old(), rows.x, rows.x0, rows.sigma, optimality(rows.advantages), self.beta)
+
+
+def optimality(advantages: torch.Tensor, max_advantage: float = MAX_ADVANTAGE) -> torch.Tensor:
+    """q in [0, 1]; A = 0 gives 1/2, the value at which both pulls cancel at v = v_old."""
+    return advantages.clamp(-max_advantage, max_advantage) / (2.0 * max_advantage) + 0.5
+
+
+def nft_loss(
+    v_RLD: torch.Tensor, v_old_RLD: torch.Tensor, x_RLD: torch.Tensor, x0_RLD: torch.Tensor, t_R: torch.Tensor,
+    optimality_R: torch.Tensor, beta: float = 1.0, max_advantage: float = MAX_ADVANTAGE,
+) -> torch.Tensor:  # fmt: skip
+    """The loss of the module, [R]. `beta` in (0, 1] sets how far v+ may lean on the old policy."""
+    v_old_RLD = v_old_RLD.detach()
+    positive = beta * v_RLD + (1.0 - beta) * v_old_RLD
+    negative = (1.0 + beta) * v_old_RLD - beta * v_RLD
+    t_R11 = t_R.view(-1, 1, 1)
+    pulls = [_weighted_error(x_RLD - t_R11 * v, x0_RLD) for v in (positive, negative)]
+    return (optimality_R * pulls[0] + (1.0 - optimality_R) * pulls[1]) * max_advantage / beta
+
+
+def _weighted_error(predicted_RLD: torch.Tensor, x0_RLD: torch.Tensor) -> torch.Tensor:
+    """mean((x0^ - x0)^2) / detached mean(|x0^ - x0|), [R]; the weight in float64 because it is a divisor."""
+    difference = predicted_RLD - x0_RLD
+    weight = difference.detach().double().abs().flatten(1).mean(1).clamp(min=1e-5)
+    return difference.square().flatten(1).mean(1) / weight.float()
+
+
+def build(beta: float = 1.0, levels: int = 2, max_old_decay: float = 0.5) -> Nft:
+    """DiffusionNFT.
+
+    Args:
+        beta: in (0, 1].
+        levels: noise levels drawn a sample.
+        max_old_decay: the sampling policy follows by decay min(.001 n, this).
+    """
+    if not 0 < beta <= 1:
+        raise ValueError(f"beta is {beta}, expected a number in (0, 1]")
+    return Nft(beta, Needs(levels=levels, old_decay=max_old_decay))

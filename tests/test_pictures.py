@@ -1,0 +1,352 @@
+"""One picture has the same pixels by every way in; nothing is guessed at; nothing but our own error comes out."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import logging
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin, features
+
+import editr1
+from editr1.errors import BackendError, DataError
+from editr1.integrations._client import to_picture
+from editr1.pictures import MAX_RATIO, _say_animated, decode_image, encode_picture, from_decoder, inspect_image, read_picture, to_rgb
+from editr1.serve.pictures import from_base64
+from editr1.store import ImageStore
+from editr1.vlm.openai_api import data_url
+
+SIZE = (40, 24)
+
+
+def photo(size: tuple[int, int] = SIZE) -> Image.Image:
+    """Smooth, and different in every corner and channel."""
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    return Image.fromarray(np.stack([x, y, 255 - (x + y) / 2], -1).astype(np.uint8))
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112] = orientation
+    return made
+
+
+def translucent() -> Image.Image:
+    image = photo().convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(SIZE))
+    return image
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
+    return png[:33] + chunk(name, data) + png[33:]
+
+
+def grey16() -> Image.Image:
+    return Image.fromarray(np.linspace(0, 65535, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1]))
+
+
+FILES = {
+    "rgb": saved(photo(), "PNG"),
+    "grey": saved(photo().convert("L"), "PNG"),
+    "one bit": saved(photo().convert("1"), "PNG"),
+    "16 bit": saved(grey16(), "PNG"),
+    "16 bit, one transparent": saved(grey16(), "PNG", transparency=0),
+    "alpha": saved(translucent(), "PNG"),
+    "grey alpha": saved(translucent().convert("LA"), "PNG"),
+    "palette": saved(photo().quantize(16), "PNG"),
+    "palette with a transparent entry": saved(photo().quantize(16), "PNG", transparency=3),
+    "palette with alphas": saved(photo().quantize(16), "PNG", transparency=bytes(range(0, 256, 16))),
+    "a transparent colour": saved(photo(), "PNG", transparency=photo().getpixel((3, 3))),
+    "upright by eXIf": saved(photo(), "PNG", exif=exif(6)),
+    "jpeg": saved(photo(), "JPEG"),
+    "grey jpeg": saved(photo().convert("L"), "JPEG"),
+    "cmyk jpeg": saved(photo().convert("CMYK"), "JPEG"),
+    "progressive jpeg": saved(photo(), "JPEG", progressive=True),
+    "mpo": saved(photo(), "MPO", save_all=True, append_images=[photo((20, 12))]),
+    "webp": saved(photo(), "WEBP", lossless=True),
+    "webp with alpha": saved(translucent(), "WEBP", lossless=True, exact=True),
+    "animated webp": saved(photo(), "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", SIZE)]),
+    "animated png": saved(photo(), "PNG", save_all=True, append_images=[Image.new("RGB", SIZE)]),
+    "animated gif": saved(photo().quantize(32), "GIF", save_all=True, append_images=[Image.new("P", SIZE)]),
+    "gif with a transparent entry": saved(photo().quantize(32), "GIF", transparency=3),
+    **{f"jpeg turned {turn}": saved(photo(), "JPEG", exif=exif(turn)) for turn in range(1, 9)},
+    **{f"webp turned {turn}": saved(photo(), "WEBP", exif=exif(turn)) for turn in (3, 6)},
+    **({"avif": saved(photo(), "AVIF"), "avif turned": saved(photo(), "AVIF", exif=exif(6))} if features.check("avif") else {}),
+}
+
+
+def pixels(image: Image.Image) -> tuple[Any, ...]:
+    assert (image.mode, image.info, type(image)) == ("RGB", {}, Image.Image)
+    return image.size, image.tobytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_picture_is_the_same_by_every_way_in(name: str, tmp_path: Path) -> None:
+    data = FILES[name]
+    expected = pixels(decode_image(data))
+    (tmp_path / "picture").write_bytes(data)
+    store = ImageStore(tmp_path / "store")
+
+    def opened() -> Image.Image:
+        return Image.open(io.BytesIO(data))
+
+    loaded = opened()
+    loaded.load()
+    array = np.asarray(decode_image(data))
+    ways = {
+        "path": read_picture(tmp_path / "picture"),
+        "PIL": to_rgb(opened()),
+        "PIL, loaded": to_rgb(loaded),
+        "plug-ins, bytes": to_picture(data),
+        "plug-ins, PIL": to_picture(opened()),
+        "plug-ins, array": to_picture(array),
+        "plug-ins, tensor": to_picture(torch.from_numpy(array.copy()).permute(2, 0, 1)),
+        "plug-ins, floats": to_picture(torch.from_numpy(array.copy()).permute(2, 0, 1) / 255),
+        "data URL": from_base64(data_url(opened()), "x"),
+        "service": from_base64(base64.b64encode(data).decode(), "x"),
+        "store, bytes": store.get(store.put(data)),
+        "store, PIL": store.get(store.put(opened())),
+        "own file": decode_image(encode_picture(opened())),
+    }
+    assert {way: pixels(image) == expected for way, image in ways.items()} == dict.fromkeys(ways, True)
+    for reference in (store.put(data), store.put(opened())):
+        assert (reference.width, reference.height) == expected[0]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_upright_is_what_pillow_calls_upright(turn: int) -> None:
+    from PIL import ImageOps
+
+    data = saved(photo(), "JPEG", exif=exif(turn))
+    assert pixels(decode_image(data)) == pixels_of(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    held = photo()
+    held.getexif()[0x0112] = turn
+    assert to_rgb(held).tobytes() == ImageOps.exif_transpose(held).tobytes()
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{turn}"/></x:xmpmeta>'.encode()
+    assert decode_image(saved(photo(), "JPEG", xmp=xmp)).size == ((24, 40) if turn > 4 else (40, 24))
+
+
+def pixels_of(image: Image.Image | None) -> tuple[Any, ...]:
+    assert image is not None
+    return image.size, image.convert("RGB").tobytes()
+
+
+def test_16_bits_become_8_and_hidden_colours_stay_hidden() -> None:
+    values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    image = Image.fromarray(np.repeat(values, 2, 0))
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert np.asarray(to_rgb(Image.fromarray(values.astype(np.int32))))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert read_picture(np.asarray(Image.new("RGBA", (2, 8), (255, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16"]
+)
+def test_every_mode_of_pillow_is_read(mode: str) -> None:
+    assert pixels(to_rgb(Image.new(mode, (3, 2))))[0] == (3, 2)
+
+
+def odd_exif() -> dict[str, bytes]:
+    """EXIF on which Pillow's own reader raises or grows, inside JPEGs that are good."""
+    entries = {
+        "cut": b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12",
+        "no TIFF": b"Exif\0\0XX\0*\0\0\0\x08\0\0",
+        "offset beyond the end": b"Exif\0\0II*\0\xff\xff\xff\xff\1\0",
+        "resolution by zero": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x1a\0\5\0\0\0\1\0\0\0\x1a\0\0\0\0\0\0\0\1\0\0\0\0",
+        "orientation as text": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\2\0\0\0\1six\0",
+        "orientation 0": bytes(exif(1).tobytes()).replace(
+            b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x00"
+        ),
+        "orientation 77": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\x4d\0\0",
+    }
+    return {name: saved(photo(), "JPEG", exif=value) for name, value in entries.items()}
+
+
+@pytest.mark.parametrize(("name", "data"), odd_exif().items())
+def test_odd_exif_leaves_the_picture_as_it_is_stored(name: str, data: bytes) -> None:
+    assert pixels(decode_image(data)) == pixels(decode_image(saved(photo(), "JPEG")))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_chunk(FILES["rgb"], b"tEXt", b"workflow\0" + b"x" * 3_000_000),
+        with_chunk(FILES["rgb"], b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 3_000_000)),
+        with_chunk(FILES["rgb"], b"iCCP", b"profile\0\0" + zlib.compress(b"x" * 3_000_000)),
+        with_chunk(FILES["rgb"], b"eXIf", b"MM\0*\0\0\0\x08\0\x09\1\x12"),
+        FILES["rgb"] + b"behind the end" * 9,
+    ],
+    ids=["long text", "long packed text", "long profile", "cut EXIF", "more behind the end"],
+)
+def test_what_is_not_pixels_does_not_matter(data: bytes) -> None:
+    assert pixels(decode_image(data)) == pixels(decode_image(FILES["rgb"]))
+
+
+def test_a_second_picture_behind_a_jpeg_is_stored_as_a_jpeg(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    reference = store.put(FILES["mpo"])
+    assert (reference.suffix, store.read_bytes(reference)) == ("jpg", FILES["mpo"])
+    assert inspect_image(FILES["mpo"])[1] == "JPEG"
+    assert store.put(FILES["animated gif"]).suffix == "png"
+
+
+def test_that_only_the_first_frame_counts_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _say_animated.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for name in ("animated webp", "animated png", "animated gif", "animated webp"):
+            assert decode_image(FILES[name]).size == SIZE
+    assert sorted(record.args[0] for record in caplog.records if record.args) == ["GIF", "PNG", "WEBP"]
+
+
+def gif_header(width: int, height: int) -> bytes:
+    return b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", width, height) + b"\0\2\2\x44\1\0;"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "zero bytes"),
+        (b"hello", "not a readable image: expected PNG, JPEG, WebP, AVIF or GIF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "HEIC"),
+        (saved(photo(), "TIFF"), "a TIFF file: convert it"),
+        (b"<!doctype html><html>login</html>", "HTML"),
+        (saved(photo(), "PNG")[:-40], "broken"),
+        (saved(photo((200, 200)), "JPEG")[:-1200], "broken"),
+        (gif_header(60_000, 60_000), "60000 x 60000 pixels, the limit is"),
+        (saved(Image.new("L", (1, MAX_RATIO + 1)), "PNG"), "a strip longer than 200 times its width"),
+    ],
+    ids=["empty", "text", "heic", "tiff", "html", "cut png", "cut jpeg", "huge", "strip"],
+)
+def test_what_cannot_be_read_says_why(data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^row 7 .*{message}"):
+        decode_image(data, "row 7")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, MAX_RATIO), (MAX_RATIO, 1), (2, 3)])
+def test_thin_and_tiny_pictures_are_read(size: tuple[int, int]) -> None:
+    for kind in ("PNG", "JPEG", "WEBP", "GIF"):
+        assert decode_image(saved(photo(size), kind)).size == size
+
+
+def test_a_jpeg_that_paints_over_itself_for_minutes_is_refused() -> None:
+    data = saved(photo((512, 512)), "JPEG", progressive=True)
+    start = data.index(b"\xff\xda")
+    scan = data[start : data.index(b"\xff\xc4", start)] if b"\xff\xc4" in data[start:] else data[start:-2]
+    with pytest.raises(DataError, match="scans"):
+        decode_image(data[:-2] + scan * 7000 + data[-2:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8])
+def test_tensors_of_every_dtype_that_states_its_range(dtype: torch.dtype) -> None:
+    values = torch.zeros(3, 5, 8, dtype=dtype)
+    values[1] = 255 if dtype == torch.uint8 else 1
+    image = read_picture(values.requires_grad_(values.is_floating_point()))
+    assert image.size == (8, 5)
+    assert image.getpixel((0, 0)) == (0, 255, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.full((8, 8, 3), 200, np.uint16), "holds uint16, expected uint8, or floats"),
+        (np.full((8, 8, 3), 200), "holds int64"),
+        (np.ones((8, 8, 3), bool), "holds bool"),
+        (np.full((8, 8, 3), 200.0), r"floats from 200 to 200"),
+        (np.linspace(-1, 1, 192).reshape(3, 8, 8), r"floats from -1 to 1"),
+        (np.full((8, 8, 3), 1.01), r"floats from 1.01"),
+        (np.full((8, 8, 3), np.nan), "NaN"),
+        (torch.full((3, 8, 8), torch.inf), "infinite"),
+        (np.zeros((8, 8), np.uint8), r"shape \[8, 8\]"),
+        (np.zeros((1, 3, 8, 8), np.uint8), r"shape \[1, 3, 8, 8\]"),
+        (np.zeros((2, 8, 8), np.uint8), r"shape \[2, 8, 8\]"),
+        (np.zeros((3, 8, 3), np.uint8), "say which by layout"),
+        (np.zeros((3, 0, 8), np.uint8), "no pixels"),
+        (np.zeros((3, 8, 8), complex), "holds complex128"),
+        (np.array("text"), "shape"),
+        (Image.new("F", (8, 8)), "floats of unstated range"),
+        (Image.fromarray(np.full((2, 2), 70_000, np.int32)), "expected 0 to 65535"),
+        (Image.new("RGB", (0, 4)), "nothing to see"),
+        ([Image.new("RGB", (8, 8))], "is a list, expected"),
+        (None, "is a NoneType"),
+        ("/nowhere/at/all.png", "cannot read"),
+        ("a\0b", "cannot read a"),
+        (os.devnull, "is no file"),
+        (Path(__file__).parent, "is no file"),
+    ],
+)
+def test_nothing_is_guessed_at(value: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_picture(value)
+
+
+def test_a_layout_that_both_ends_fit_is_for_the_caller_to_say() -> None:
+    array = np.zeros((3, 8, 3), np.uint8)
+    assert (read_picture(array, layout="CHW").size, read_picture(array, layout="HWC").size) == ((3, 8), (8, 3))
+    with pytest.raises(DataError, match="shape"):
+        read_picture(np.zeros((3, 8, 5), np.uint8), layout="HWC")
+
+
+def test_a_picture_whose_file_was_closed_is_data_and_no_crash() -> None:
+    image = Image.open(io.BytesIO(FILES["jpeg"]))
+    image.close()
+    with pytest.raises(DataError, match="broken"):
+        to_rgb(image)
+
+
+def test_nothing_but_pixels_travels_on() -> None:
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Software", "who made it")
+    data = saved(photo(), "PNG", pnginfo=notes, dpi=(300, 300), icc_profile=b"profile", exif=exif(1))
+    for image in (decode_image(data), to_rgb(Image.open(io.BytesIO(data)))):
+        names = [name for name in (b"tEXt", b"pHYs", b"iCCP", b"eXIf") if name in encode_picture(image)]
+        assert names == []
+    assert b"Exif" not in encode_picture(Image.open(io.BytesIO(FILES["jpeg turned 6"])), "jpeg")
+
+
+def test_a_plain_picture_is_not_copied() -> None:
+    image = photo()
+    assert to_rgb(image) is image
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_edit_with_a_nan_is_the_machines_failure(value: float) -> None:
+    pixels_ = np.full((4, 4, 3), 0.5, np.float32)
+    assert from_decoder(pixels_ * 4, "e").getpixel((0, 0)) == (255, 255, 255)
+    pixels_[0, 0, 0] = value
+    with pytest.raises(BackendError, match="e: the edit holds NaN or infinite pixels"):
+        from_decoder(pixels_, "e")
+
+
+def test_nobody_else_makes_pixels() -> None:
+    """`.convert("RGB")`, `Image.open` and `fromarray` stand in one file, besides the world's own drawing."""
+    root = Path(editr1.__file__).parent
+    found = []
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            name, owner = node.func.attr, ast.unparse(node.func.value)
+            converts = name == "convert" and any(isinstance(arg, ast.Constant) and arg.value == "RGB" for arg in node.args)
+            if converts or (owner == "Image" and name in ("open", "fromarray", "frombytes")):
+                found.append(path.relative_to(root).as_posix())
+    assert set(found) == {"pictures.py", "world/render.py"}

@@ -11,9 +11,8 @@ import torch
 
 from editr1.config import Component
 from editr1.flow.config import Config, Sampling, Training
-from editr1.flow.policy import Policy
 from editr1.flow.rollout import rollout, start_seeds, step_seeds
-from editr1.flow.update import UpdateLogs, grpo_loss, micro_batches
+from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss
 from editr1.objectives.advantages import group_advantages
 from editr1.stages.edit_rl import make_trainer
 from editr1.world.tasks import TaskSource
@@ -35,10 +34,14 @@ def config(updates: int = 1) -> Config:
         contexts=2,
         sampling=Sampling(steps=STEPS, level=flow_grpo.NOISE_LEVEL, window=2),
         training=Training(
-            weights="full", lr=LR, weight_decay=1e-2, beta=flow_grpo.BETA, updates_per_rollout=updates,
-            clip_low=flow_grpo.CLIP, clip_high=flow_grpo.CLIP,
+            Component("grpo", {"clip_low": flow_grpo.CLIP, "clip_high": flow_grpo.CLIP}),
+            weights="full",
+            lr=LR,
+            weight_decay=1e-2,
+            beta=flow_grpo.BETA,
+            updates_per_rollout=updates,
         ),
-    )  # fmt: skip
+    )
 
 
 def conditions(editor):
@@ -110,22 +113,21 @@ def test_the_loss_and_the_first_update_agree(sampled, tmp_path: Path) -> None:
     assert torch.cat(errors).norm() < 1e-3 * torch.cat(changes).norm()
 
 
-def test_the_clipped_loss_of_a_policy_that_has_moved_agrees(sampled) -> None:
+def test_the_clipped_loss_of_a_policy_that_has_moved_agrees(sampled, tmp_path: Path) -> None:
     """As in a second update of one rollout: ratios are no longer 1, and the clip acts on some."""
     trajectory, ours = sampled
-    editor, settings = build(), config(updates=2)
-    policy = Policy(editor, settings.training, seed=0)
-    for _ in range(2):
-        moved(editor)
-    logs, rows = UpdateLogs(), next(micro_batches(torch.ones(2 * GROUP, dtype=torch.bool), 2, 0))
-    loss = grpo_loss(editor, policy, trajectory, group_advantages(TAU_CG).flatten(), rows, settings, logs).mean()
+    trainer = make_trainer(config(updates=2), build(), [], tmp_path)
+    state, editor = trainer.state, moved(moved(trainer.editor))
+    learner, logs = Learner(trainer.config, trainer.algorithm, editor, state.policy), UpdateLogs()
+    everyone = torch.ones(2, GROUP, dtype=torch.bool)
+    losses = [
+        rows_loss(learner, trajectory, group_advantages(TAU_CG).flatten(), everyone.flatten(), place, 0, logs)
+        for place in micro_batches(everyone, 2, 0, trainer.algorithm.needs)
+    ]
     figures = logs.figures()
     assert figures["train/ratio_error_max"] > flow_grpo.CLIP
     assert 0.0 < figures["train/clipped"] < 1.0
-    again = build()
-    for _ in range(2):
-        moved(again)
-    assert our_update(again, ours) == pytest.approx(loss.item(), abs=1e-6)
+    assert our_update(moved(moved(build())), ours) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-6)
 
 
 def test_the_file_runs_alone_and_fits_a_screen() -> None:

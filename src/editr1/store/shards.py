@@ -210,8 +210,10 @@ def about(path: Path) -> About:
 
 
 def read_origins(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(key, what the item was made from) of a shard, finished or not."""
-    yield from ((row.key, row.origin) for row in read_log(log_path(path)) if row.origin is not None)
+    """(key, what the item was made from) of the rows of a shard, finished or not."""
+    if not path.exists():
+        yield from ((row.key, row.origin) for row in read_log(log_path(path)) if row.origin is not None)
+        return
     for number, line in enumerate(read_whole_lines(origins_path(path)), start=1):
         try:
             key, *origin = msgspec.json.decode(line, type=list[str])

@@ -24,7 +24,7 @@ from editr1.judges._aspects import read_scores
 from editr1.judges.pairwise import read_choice
 from editr1.measure.compare import read_outcomes
 from editr1.measure.raw_scores import lowest
-from editr1.measure.recognise import aggregate
+from editr1.measure.recognise import read_stored
 from editr1.schema import Judgement, to_json
 
 Stated = float | str
@@ -61,14 +61,14 @@ def written(name: str, read: Callable[[Path], Iterable[Stated | None]]) -> Calla
 
 def gedit_csv(path: Path) -> list[Stated | None]:
     samples = gedit.read_scores([path])
-    aggregate([path])
+    read_stored([path])
     return [value for sample in samples for value in (sample.semantic, sample.quality)]
 
 
 def imgedit_results(path: Path) -> list[Stated | None]:
     (path.parent / "basic_edit.json").write_text(json.dumps({"k": {"id": "p.png", "prompt": "p", "edit_type": "add"}}))
     texts = imgedit.read_results(path).values()
-    aggregate([path])
+    read_stored([path])
     return [float(mark) for text in texts for read in imgedit.READERS.values() for mark in read(text) or ()]
 
 
@@ -93,13 +93,13 @@ def viescore_answers(path: Path) -> list[Stated | None]:
         folder.mkdir(parents=True, exist_ok=True)
         for aspect in ("SC", "PQ"):
             (folder / f"{aspect}.json").write_text(text, encoding="utf-8")
-    aggregate([root / "_answers" / "judge"])
+    read_stored([root / "_answers" / "judge"])
     return [lowest(raw) for raw in stored.values()]
 
 
 def genai_answers(path: Path) -> list[Stated | None]:
     answers = genai_bench.read_answers(path)
-    aggregate([path])
+    read_stored([path])
     names = {vote: name for name, vote in genai_bench.VOTES.items()}
     return [names[answer.vote] for answer in answers] + [genai_bench.read_label(answer.response) for answer in answers]
 

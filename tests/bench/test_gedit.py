@@ -19,9 +19,7 @@ from editr1.bench.gedit import (
     TOTAL,
     Sample,
     build,
-    macro_of_tasks,
     metrics,
-    micro_of_tasks,
     read_scores,
 )
 from editr1.errors import DataError
@@ -56,6 +54,14 @@ def test_the_counts_are_those_of_the_full_set(public_data: Path) -> None:
     # a dictionary by key alone loses two rows of subject-remove to rows of the same key
     assert len(prompts) == 604
     assert {task: n - kinds.count(task) for task, n in TASK_COUNTS.items() if n != kinds.count(task)} == {"subject-remove": 2}
+
+
+def micro_of_tasks(means: dict[str, float]) -> float:
+    return sum(TASK_COUNTS[task] * mean for task, mean in means.items()) / sum(TASK_COUNTS[task] for task in means)
+
+
+def macro_of_tasks(means: dict[str, float]) -> float:
+    return sum(means.values()) / len(means)
 
 
 def test_the_papers_table_is_micro_in_nine_of_eleven_rows(published: dict[str, Any]) -> None:

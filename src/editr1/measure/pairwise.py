@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from editr1.bench.base import ComparisonItem, JudgedPair, Outcome, by_kind, to_metric
+from editr1.bench.base import ComparisonItem, JudgedPair, Outcome
 from editr1.errors import DataError
 from editr1.judges.pairwise import PairItem
+from editr1.measure.metrics import by_kind, to_metric
 from editr1.schema import Metric
 from editr1.stats import share_estimate
 from editr1.stats.position import order_report, pair_credit

@@ -19,7 +19,7 @@ FAULTS = ("429", "500", "hang", "reset", "cut", "empty")
 class Endpoint:
     """What the server saw and how it should behave."""
 
-    def __init__(self, answer: Callable[[dict[str, Any]], dict[str, Any]], fault: Callable[[dict[str, Any], int], Fault]) -> None:
+    def __init__(self, answer: Callable[[dict[str, Any]], Any], fault: Callable[[dict[str, Any], int], Fault]) -> None:
         self.answer = answer
         self.fault = fault
         self.url = ""
@@ -29,6 +29,9 @@ class Endpoint:
         self.most_in_flight = 0
         self.lock = threading.Lock()
         self.retry_after = "0.05"
+        self.models: dict[str, Any] | None = None
+        self.headers: list[dict[str, str]] = []
+        self.num_connections = 0
 
 
 def completion(text: str, **choice: Any) -> dict[str, Any]:
@@ -69,10 +72,19 @@ def serve(answer: Any = echo, fault: Any = lambda body, attempt: None) -> Iterat
         def log_message(self, *args: Any) -> None:
             return
 
+        def setup(self) -> None:
+            super().setup()
+            with endpoint.lock:
+                endpoint.num_connections += 1
+
+        def do_GET(self) -> None:
+            self.send(404 if endpoint.models is None else 200, json.dumps(endpoint.models or {}))
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with endpoint.lock:
                 endpoint.bodies.append(body)
+                endpoint.headers.append(dict(self.headers))
                 endpoint.tries[str(body.get("seed"))] += 1
                 attempt = endpoint.tries[str(body.get("seed"))]
                 endpoint.in_flight += 1
@@ -97,7 +109,9 @@ def serve(answer: Any = echo, fault: Any = lambda body, attempt: None) -> Iterat
                 code = fault[4:]
                 self.send(int(fault[:3]), json.dumps({"error": {"message": f"made to fail {code}", "code": code or None, "type": None}}))
             else:
-                self.send(200, json.dumps(endpoint.answer(body)))
+                made = endpoint.answer(body)
+                status, text = made if isinstance(made, tuple) else (200, made)
+                self.send(status, text if isinstance(text, str) else json.dumps(text))
 
         def send(self, status: int, text: str) -> None:
             payload = text.encode()

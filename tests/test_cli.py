@@ -76,7 +76,7 @@ def test_a_run_of_another_version_and_a_missing_recipe_are_named(capsys: pytest.
     (run_dir / "env.json").write_text(json.dumps({"schema": 0}))
     code, _, err = run(capsys, "decompose", "--config", RECIPE, "--run", run_dir)
     assert (code, err.count("\n")) == (2, 1)
-    assert "schema version 0, this program reads 1" in err
+    assert "schema version 0, this program reads 2" in err
     code, _, err = run(capsys, "tasks", "--config", tmp_path / "none.yaml", "--run", run_dir)
     assert (code, err.count("\n")) == (2, 1)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class EditR1Error(Exception):
@@ -22,6 +23,16 @@ class ConfigError(EditR1Error, ValueError):
 
 class DataError(EditR1Error, ValueError):
     """A file, an image, a record or a run directory is not what it should be."""
+
+
+class ChangedInputsError(DataError):
+    """A table was begun from other inputs or settings than it would be continued with; old and new rows are never mixed."""
+
+    def __init__(self, folder: Path, change: str) -> None:
+        super().__init__(
+            f"{change}; restore it, use a new run directory, or add --accept to make {folder.name} over (the old one is put aside)"
+        )
+        self.change, self.folder = change, folder
 
 
 class BackendError(EditR1Error, RuntimeError):

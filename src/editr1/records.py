@@ -17,8 +17,9 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-SCHEMA_VERSION = 1
-_READABLE = (1,)
+SCHEMA_VERSION = 2
+"""2: tables are Parquet with a column for each field. A record's line of JSON is the same since 1."""
+_READABLE = (1, 2)
 
 T = TypeVar("T")
 

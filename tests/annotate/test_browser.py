@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from browser import Server, chromium, free_port
 from editr1.annotate.items import Plan, plan_items
@@ -28,6 +30,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(["annotate", str(tmp_path / "run"), "--overlap", "0", "--principles"], free_port()).start()
     yield server
     server.kill()
+
+
+def owner_key(server: Server) -> str:
+    store = VoteStore(Path(server.arguments[1]) / DATABASE)
+    try:
+        return store.secret("owner")
+    finally:
+        store.close()
 
 
 def votes(server: Server) -> list[Vote]:
@@ -99,12 +109,15 @@ def test_the_answer_means_the_picture_that_was_on_that_side(browser: Any, server
     page = sit_down(browser, server, "ada")
     items = {item.id: item for item in plan_items(Run.open(Path(server.arguments[1])), Plan())}
     sides = set()
-    for _ in range(10):
+    store = VoteStore(Path(server.arguments[1]) / DATABASE)
+    secret = store.secret("sides")
+    store.close()
+    for _ in range(20):  # all on one side once in half a million times
         picture = page.get_attribute("#left", "src").rpartition("/")[2]
         item = items[press(page, "a")]
         vote = votes(server)[-1]
         assert (item.a if vote.label == "a" else item.b).image.digest == picture
-        assert vote.swapped == (picture == item.b.image.digest) == is_swapped(item, "ada", 0)
+        assert vote.swapped == (picture == item.b.image.digest) == is_swapped(item, "ada", secret)
         sides.add(vote.swapped)
     assert sides == {True, False}
 
@@ -219,7 +232,101 @@ def test_the_end_can_be_taken_back(browser: Any, tmp_path: Path) -> None:
         page.wait_for_selector("#desk:not([hidden])")
         assert shown(page) == only
         page.goto(server.url + "/results")
+        page.wait_for_function("() => document.getElementById('summary').textContent.includes('for the owner')")
+        assert page.inner_text("#sections") == ""
+        page.goto(f"{server.url}/?owner={owner_key(server)}")
+        assert "owner" not in page.url
+        page.goto(server.url + "/results")
         page.wait_for_selector("#sections section")
         assert "ada" not in page.inner_text("#sections")
+    finally:
+        server.kill()
+
+
+PHONE = {"has_touch": True, "is_mobile": True}
+
+
+def test_a_tap_flickers_and_enlarges(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada", viewport={"width": 390, "height": 844}, **PHONE)
+    left, source = page.get_attribute("#left", "src"), page.get_attribute("#source", "src")
+    for target in ("#flicker", "#left"):
+        page.tap(target)
+        assert page.get_attribute("#left", "src") == source
+        assert page.inner_text("#stage figure:nth-child(2) figcaption") == "source"
+        page.wait_for_timeout(400)  # two taps in one moment are a zoom
+        page.tap(target)
+        assert page.get_attribute("#left", "src") == left
+        page.wait_for_timeout(400)
+    page.tap("#enlarge")
+    seen = []
+    for _ in range(3):
+        seen.append(page.get_attribute("#large-picture", "src"))
+        page.tap("#large-picture")
+    assert seen == [left, source, page.get_attribute("#right", "src")]
+    page.tap("#large-close")
+    assert page.is_hidden("#large")
+
+
+def test_a_pressed_button_does_not_keep_its_look_on_a_phone(browser: Any, server: Server) -> None:
+    page = sit_down(browser, server, "ada", viewport={"width": 390, "height": 844}, **PHONE)
+    border = "getComputedStyle(document.querySelector('[data-answer=right]')).borderColor"
+    before, item = page.evaluate(border), shown(page)
+    page.tap("[data-answer=right]")
+    page.wait_for_function("(id) => document.getElementById('desk').dataset.item !== id", arg=item)
+    assert page.evaluate(border) == before
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (667, 375), (1280, 800)])
+def test_source_and_edits_are_equally_large_and_all_in_sight(browser: Any, server: Server, width: int, height: int) -> None:
+    options = PHONE if width < 1000 else {}
+    page = sit_down(browser, server, "ada", viewport={"width": width, "height": height}, **options)
+    panes = [page.locator(f"#{side}").bounding_box() for side in ("source", "left", "right")]
+    assert max(pane["width"] for pane in panes) - min(pane["width"] for pane in panes) < 2
+    assert all(pane["y"] >= 0 and pane["y"] + pane["height"] <= height for pane in panes)
+    answers = page.locator("#answers").bounding_box()
+    assert answers["y"] + answers["height"] <= height
+    assert all(pane["y"] + pane["height"] <= answers["y"] + 1 for pane in panes)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_panes_have_the_aspect_of_the_pictures(browser: Any, server: Server) -> None:
+    wide = Image.new("RGB", (400, 200), "teal")
+    buffer = io.BytesIO()
+    wide.save(buffer, "PNG")
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page.route("**/image/*", lambda route: route.fulfill(body=buffer.getvalue(), content_type="image/png"))
+    page.goto(server.url)
+    page.fill("#name", "ada")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#desk:not([hidden])")
+    pane = page.locator(".source .pane").bounding_box()
+    assert abs(pane["width"] / pane["height"] - 2) < 0.05
+
+
+def test_the_owner_settles_a_dispute_and_takes_the_majority_home(browser: Any, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_tasks=6, training=False)
+    items = plan_items(run, Plan(editors=("steady", "sloppy")))
+    store = VoteStore(run.dir / DATABASE)
+    for name, answer in (("ada", "a"), ("bob", "b"), ("eve", "b")):
+        store.put(Vote(items[0].id, name, answer, False, 0.3))
+    store.close()
+    server = Server(["annotate", str(run.dir), "--gsb", "steady", "sloppy"], free_port()).start()
+    try:
+        page = browser.new_context(accept_downloads=True).new_page()
+        page.goto(f"{server.url}/?owner={owner_key(server)}")
+        page.goto(server.url + "/results")
+        page.wait_for_selector(".dispute img")
+        assert "majority: B" in page.inner_text(".dispute")
+        assert "1 pair" in page.inner_text("#sections")
+        page.click(".dispute .choices button:has-text('A is better')")
+        page.wait_for_selector(".dispute .choices button[aria-pressed=true]")
+        assert "good 0" not in page.inner_text("#sections")
+        assert "bad 1" in page.inner_text("#sections")
+        with page.expect_download() as download:
+            page.click("text=One answer a pair")
+        assert ",a,adjudication," in Path(download.value.path()).read_text()
+        page.click(".dispute .choices button:has-text('A is better')")
+        page.wait_for_selector(".dispute .choices button[aria-pressed=false]:has-text('A is better')")
+        assert [vote.annotator for vote in votes(server)] == ["ada", "bob", "eve"]
     finally:
         server.kill()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image, ImageCms, PngImagePlugin
 from starlette.testclient import TestClient
 
-from editr1.annotate.export import export_pairs, import_votes, write_csv
+from editr1.annotate.export import export, export_pairs, import_votes, write_csv
 from editr1.annotate.items import Item, Plan, item_id, plan_items
-from editr1.annotate.queue import Overlap, Queue
+from editr1.annotate.queue import Overlap, Queue, is_swapped
 from editr1.annotate.results import agreement, gsb, summarise
 from editr1.annotate.server import Desk, build_app
-from editr1.annotate.votes import DATABASE, Answer, Vote, VoteStore
+from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, Vote, VoteStore
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, ImageRef
@@ -43,8 +47,8 @@ def items_of(number: int, gold: bool = False) -> list[Item]:
     return [Item(f"item{i}", task, (), candidate(f"a{i}"), candidate(f"b{i}"), "a" if gold else None) for i in range(number)]
 
 
-def vote(item: str, annotator: str, answer: Answer = "a", swapped: bool = False) -> Vote:
-    return Vote(item, annotator, answer, swapped, 1.0)
+def vote(item: str, annotator: str, answer: Answer = "a", swapped: bool = False, study: str = "pairs") -> Vote:
+    return Vote(item, annotator, answer, swapped, 1.0, study=study)
 
 
 def test_the_same_plan_gives_the_same_items(shared_run: Run) -> None:
@@ -76,7 +80,7 @@ def test_one_answer_an_item_unless_overlap_asks_for_more() -> None:
     queue = Queue(items_of(3), [], Overlap(0.0))
     assert [item.id for item in queue.next("ada", 2)] == ["item0", "item1"]
     assert [item.id for item in queue.next("bob", 2)] == ["item2"]
-    shared = Queue(items_of(3), [], Overlap(1.0, raters=2))
+    shared = Queue(items_of(4), [vote("item3", "ada"), vote("item3", "bob")], Overlap(1.0, raters=2))
     assert [item.id for item in shared.next("ada", 3)] == [item.id for item in shared.next("bob", 3)]
     assert shared.next("eve", 3) == []
 
@@ -88,7 +92,7 @@ def test_control_questions_go_to_everybody() -> None:
 
 def test_a_lease_ends_and_a_skip_asks_somebody_else() -> None:
     now = [0.0]
-    queue = Queue(items_of(1), [], Overlap(0.0), clock=lambda: now[0])
+    queue = Queue(items_of(2), [vote("item1", "ada")], Overlap(0.0), clock=lambda: now[0])
     assert queue.next("ada", 1)
     assert queue.next("bob", 1) == []
     now[0] = 601.0
@@ -103,7 +107,7 @@ def test_a_queue_rebuilt_from_the_votes_continues(tmp_path: Path) -> None:
     for number in range(2):
         store.put(vote(f"item{number}", "ada"))
     assert [item.id for item in Queue(items_of(4), store.all(), Overlap(0.0)).next("ada", 1)] == ["item2"]
-    assert store.undo("ada") is not None
+    assert store.undo("ada", "pairs", {"item0", "item1"}) is not None
     assert [item.id for item in Queue(items_of(4), store.all(), Overlap(0.0)).next("ada", 1)] == ["item1"]
 
 
@@ -135,7 +139,9 @@ def test_export_makes_07_pairs_and_what_was_imported_comes_out_again(run: Run, t
     for path in (run.dir / "07_pairs").iterdir():
         path.unlink()
     (run.dir / "07_pairs").rmdir()
-    path, counts = export_pairs(run, items, store.all())
+    exported = export(run, store.all())
+    assert (len(exported.rows), exported.num_votes, exported.left_out) == (3, 4, {"skipped": 1})
+    path, counts = export_pairs(run, exported)
     assert (counts.num_in, counts.num_dropped) == (3, 0)
     pairs = list(run.read("07_pairs"))
     assert [(pair.a.id, pair.b.id, pair.label) for pair in pairs] == [
@@ -143,7 +149,10 @@ def test_export_makes_07_pairs_and_what_was_imported_comes_out_again(run: Run, t
     ]
     copy = VoteStore(tmp_path / "copy.sqlite")
     assert import_votes(copy, items, path) == {"imported": 3}
-    assert [(v.item, v.answer) for v in copy.all()] == [(v.item, v.answer) for v in store.all() if v.answer != "skip"]
+    before = [v for v in store.all() if v.answer != "skip"]
+    assert copy.all() == [dataclasses.replace(v, imported=True) for v in before]
+    assert import_votes(store, items, path) == {"already_there": 3}
+    assert [v for v in store.all() if v.answer != "skip"] == before
 
 
 def test_votes_in_the_other_order_are_turned_and_strange_rows_counted(tmp_path: Path) -> None:
@@ -162,8 +171,13 @@ def _fields(a: str, b: str) -> tuple:
 
 def test_a_spreadsheet_formula_stays_text(run: Run) -> None:
     item = plan_items(run, Plan())[0]
-    path, _ = write_csv(run, [item], [vote(item.id, "=HYPERLINK(1)")])
-    assert "'=HYPERLINK(1)" in path.read_text()
+    names = ["=HYPERLINK(1)", "'=quoted", "'plain"]
+    path = write_csv(run, export(run, [vote(item.id, name) for name in names]))
+    assert "\n'=HYPERLINK(1)" not in path.read_text()
+    assert ",'=HYPERLINK(1)," in path.read_text()
+    store = VoteStore(run.dir / "copy.sqlite")
+    import_votes(store, [item], path)
+    assert [v.annotator for v in store.all()] == names  # nobody becomes two people on the way out and in
 
 
 def test_agreement_and_gsb_have_their_known_answers() -> None:
@@ -202,7 +216,7 @@ def test_strangers_are_refused(desk: Desk) -> None:
     assert opened.status_code == 303
     assert "httponly" in opened.headers["set-cookie"].lower()
     assert client.get("/").status_code == 200
-    assert client.get("/api/next", params={"annotator": "ada"}).status_code == 200
+    assert client.post("/api/next", json={"annotator": "ada"}).status_code == 200
 
 
 def test_a_foreign_host_name_is_refused_on_loopback(desk: Desk) -> None:
@@ -213,7 +227,7 @@ def test_a_foreign_host_name_is_refused_on_loopback(desk: Desk) -> None:
 
 def test_only_the_pictures_of_the_study_can_be_fetched(desk: Desk) -> None:
     client = TestClient(build_app(desk), base_url="http://localhost")
-    item = client.get("/api/next", params={"annotator": "ada"}).json()["items"][0]
+    item = client.post("/api/next", json={"annotator": "ada"}).json()["items"][0]
     assert client.get(item["left"]).headers["content-type"].startswith("image/")
     for path in ("/image/" + "0" * 64, "/image/..%2f..%2fenv.json", "/image/%2Fetc%2Fpasswd", "/../env.json"):
         assert client.get(path).status_code in (404, 422)
@@ -249,3 +263,185 @@ def test_the_page_is_served_with_a_limit_on_slow_headers(run: Run, monkeypatch: 
 def test_export_without_answers_says_what_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["annotate", str(run.dir), "--export"]) == 2
     assert "label some pairs first" in capsys.readouterr().err
+
+
+# --- several studies in one file
+
+
+def test_undo_and_progress_stay_inside_their_study(run: Run) -> None:
+    desk = Desk.open(run, Plan(), Overlap(0.0))
+    other = plan_items(run, Plan(editors=("steady", "sloppy")))
+    shared = desk.items[0]
+    foreign = next(item for item in other if item.id not in desk.queue.items)
+    desk.votes.put(vote(shared.id, "ada", study="pairs"))
+    desk.votes.put(vote(foreign.id, "ada", study="gsb steady -> sloppy"))
+    desk.votes.put(vote(desk.items[1].id, "ada", study="gsb steady -> sloppy"))  # a pair of both studies, answered in the other
+    desk.votes.close()
+    desk = Desk.open(run, Plan(), Overlap(0.0))
+    assert desk.next("ada")["done"] == 2  # of the two pairs of this study; the third is none
+    assert (desk.undo("ada") or {})["id"] == shared.id
+    assert desk.undo("ada") is None
+    assert len(desk.votes.all()) == 2
+
+
+def test_every_vote_is_exported_or_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, study = plan_items(run, Plan(pairs_per_task=3)), plan_items(run, Plan(editors=("steady", "sloppy")))
+    store = VoteStore(run.dir / DATABASE)
+    pair = next(item for item in pairs if item.id not in {other.id for other in study})
+    store.put(vote(pair.id, "ada", "a"))
+    store.put(vote(pair.id, "bob", "b"))
+    store.put(vote(pair.id, "eve", "b"))
+    store.put(vote(study[0].id, "ada", "same", study="gsb steady -> sloppy"))
+    store.put(vote(study[1].id, "ada", "skip", study="gsb steady -> sloppy"))
+    store.put(vote("0" * 16, "ada", "a"))
+    store.put(dataclasses.replace(vote(study[2].id, "ada", "a"), control=True))
+    store.close()
+    assert main(["annotate", str(run.dir), "--csv", "--limit", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "4 rows of 7 votes" in said
+    for words in ("1 skipped", "1 about edits that this run does not hold", "1 about control questions", "1 pairs have contradictory"):
+        assert words in said
+    assert main(["annotate", str(run.dir), "--csv", "--majority"]) == 0
+    said = capsys.readouterr().out
+    assert "2 rows of 7 votes" in said
+    assert "2 that went into a majority" in said
+    assert ",b,majority of 3," in (run.dir / "annotations.csv").read_text()
+    assert main(["annotate", str(run.dir), "--csv", "--gsb", "steady", "sloppy"]) == 0
+    assert "4 of the study 'pairs'" in capsys.readouterr().out
+
+
+def test_a_draw_has_no_majority_until_the_owner_decides(run: Run) -> None:
+    item = plan_items(run, Plan())[0]
+    draw = [vote(item.id, "ada", "a"), vote(item.id, "bob", "b")]
+    exported = export(run, draw, with_majority=True)
+    assert (exported.rows, exported.left_out) == ([], {"about pairs without a majority": 2})
+    decided = export(run, [*draw, vote(item.id, ADJUDICATOR, "a")], with_majority=True)
+    assert [row[2:4] for row in decided.rows] == [("a", ADJUDICATOR)]
+    plain = export(run, [*draw, vote(item.id, ADJUDICATOR, "a")])
+    assert [row[3] for row in plain.rows] == ["ada", "bob"]
+    assert plain.num_contradictory == 1
+
+
+def test_votes_of_an_older_file_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE
+    old = sqlite3.connect(path)
+    old.execute(
+        "CREATE TABLE votes (number INTEGER PRIMARY KEY, item TEXT NOT NULL, annotator TEXT NOT NULL, answer TEXT NOT NULL,"
+        " swapped INTEGER NOT NULL, seconds REAL NOT NULL, at TEXT NOT NULL, UNIQUE (item, annotator))"
+    )
+    old.execute("INSERT INTO votes VALUES (1, 'item0', 'ada', 'a', 0, 2.5, 't'), (2, 'item1', 'ada', 'b', 0, 0.0, 't')")
+    old.commit()
+    old.close()
+    store = VoteStore(path)
+    assert [(v.item, v.imported) for v in store.all()] == [("item0", False), ("item1", True)]
+    assert (store.undo("ada", "pairs", {"item0", "item1"}) or vote("", "")).item == "item0"
+
+
+def test_a_locked_file_refuses_one_answer_and_holds_up_nobody(desk: Desk) -> None:
+    client = TestClient(build_app(desk), base_url="http://localhost")
+    client.post("/api/next", json={"annotator": "ada"})
+    other = sqlite3.connect(desk.votes.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    body = {"item": desk.items[0].id, "annotator": "ada", "answer": "left", "seconds": 1.0}
+    locked = client.post("/api/answer", json=body)
+    assert (locked.status_code, locked.headers["retry-after"]) == (503, "1")
+    assert "locked" in locked.json()["error"]
+    assert client.post("/api/next", json={"annotator": "bob"}).status_code == 200
+    other.execute("ROLLBACK")
+    assert client.post("/api/answer", json=body).status_code == 200
+
+
+# --- who sees and holds what
+
+
+def test_names_that_only_look_in_exhaust_nothing(run: Run) -> None:
+    queue = Queue(items_of(145), [], Overlap(0.1))
+    for number in range(200):
+        queue.next(f"visitor{number}", 4)
+    for number in range(145):
+        item = queue.next("ada", 4)[0]
+        queue.answered(vote(item.id, "ada"))
+        assert queue.remaining("ada") == 144 - number
+    assert queue.next("ada", 4) == []
+
+
+def test_a_lease_is_taken_by_a_page_of_ours_only(desk: Desk) -> None:
+    client = TestClient(build_app(desk), base_url="http://localhost:8765")
+    assert client.get("/api/next", params={"annotator": "eve"}).status_code == 405
+    assert client.post("/api/next", json={"annotator": "eve"}, headers={"Origin": "http://evil.example"}).status_code == 403
+    forged = client.post("/api/next", content=b'{"annotator": "eve"}', headers={"content-type": "text/plain"})
+    assert forged.status_code == 422
+    assert client.get(f"/image/{desk.items[0].a.image.digest}", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.post("/api/next", json={"annotator": "eve"}, headers={"Origin": "http://localhost:8765"}).status_code == 200
+
+
+def test_results_are_the_owners(desk: Desk) -> None:
+    client = TestClient(build_app(desk), base_url="http://localhost")
+    body = {"item": desk.items[0].id, "label": "a"}
+    for refused in (client.get("/api/results"), client.get("/api/annotations.csv"), client.post("/api/decide", json=body)):
+        assert refused.status_code == 403
+        assert "owner" in refused.json()["error"]
+    client.get("/", params={"owner": "guess"})
+    assert client.get("/api/results").status_code == 403
+    client.get("/", params={"owner": desk.owner_key})
+    assert client.get("/api/results").status_code == 200
+    assert client.post("/api/decide", json=body).status_code == 200
+    assert client.post("/api/next", json={"annotator": "Adjudication"}).status_code == 422
+
+
+def test_sides_hang_on_a_secret_of_the_run(tmp_path: Path) -> None:
+    secrets = [VoteStore(tmp_path / f"{number}.sqlite").secret("sides") for number in range(2)]
+    assert secrets[0] != secrets[1]
+    assert VoteStore(tmp_path / "0.sqlite").secret("sides") == secrets[0]
+    items = items_of(200)
+    first, second = ([is_swapped(item, "ada", secret) for item in items] for secret in secrets)
+    assert 60 < sum(one == other for one, other in zip(first, second, strict=True)) < 140
+
+
+def test_pictures_are_served_without_what_tells_their_maker(run: Run) -> None:
+    desk = Desk.open(run, Plan(), Overlap(0.0))
+    picture = Image.new("RGB", (8, 8), "teal")
+    buffer = io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "secret-editor 2.0")
+    exif = Image.Exif()
+    exif[0x0131] = "secret-editor 2.0"
+    picture.save(
+        buffer,
+        "PNG",
+        pnginfo=info,
+        dpi=(300, 300),
+        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        exif=exif,
+    )
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", exif=exif, comment=b"secret-editor", quality=95)
+    item = desk.items[0]
+    refs = [run.images.put(data.getvalue()) for data in (buffer, jpeg)]
+    desk.items[0] = dataclasses.replace(item, a=dataclasses.replace(item.a, image=refs[0]), b=dataclasses.replace(item.b, image=refs[1]))
+    client = TestClient(build_app(desk), base_url="http://localhost")
+    for ref in refs:
+        reply = client.get(f"/image/{ref.digest}")
+        assert reply.headers["content-type"] == "image/png"
+        served = Image.open(io.BytesIO(reply.content))
+        assert served.info == {}
+        assert not served.getexif()
+        assert served.tobytes() == run.images.get(ref).tobytes()
+
+
+def test_people_who_do_not_look_are_flagged() -> None:
+    items = items_of(30)
+    fast = [dataclasses.replace(vote(item.id, "hasty"), seconds=0.36) for item in items]
+    left = [Vote(item.id, "lefty", "b" if n % 2 else "a", bool(n % 2), 4.0) for n, item in enumerate(items)]
+    calm = [Vote(item.id, "calm", "b" if n % 3 else "a", bool(n % 2), 4.0) for n, item in enumerate(items)]
+    flags = {person["name"]: person["flags"] for person in summarise(items, [*fast, *left, *calm], None)["annotators"]}
+    assert [len(flags[name]) for name in ("calm", "lefty")] == [0, 1]
+    assert "0.36 s" in flags["hasty"][0]
+
+
+def test_win_rates_count_one_answer_a_pair(run: Run) -> None:
+    items = plan_items(run, Plan(editors=("steady", "sloppy")))[:3]
+    votes = [vote(items[0].id, name, answer) for name, answer in (("ada", "a"), ("bob", "a"), ("eve", "b"))]
+    votes += [vote(items[1].id, "ada", "b"), vote(items[2].id, "ada", "a"), vote(items[2].id, "bob", "b")]
+    rows = {row["name"]: (row["won"], row["same"], row["lost"], row["rate"]) for row in summarise(items, votes, None)["editors"]}
+    assert rows == {"steady": (1, 1, 1, 0.5), "sloppy": (1, 1, 1, 0.5)}

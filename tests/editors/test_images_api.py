@@ -115,6 +115,13 @@ def test_what_passes_is_tried_again_and_gives_the_same_picture() -> None:
         (reply(500, {}), BackendError, "m at http://127.0.0.1:"),
         (reply(422, {"error": {"message": "no image"}}), BackendError, "status 422"),
         (reply(400, {"error": {"message": "no", "code": "moderation_blocked"}}), ContentRefusedError, "no"),
+        (reply(200, {"error": {"message": "Insufficient credits", "code": 402}}), BackendError, "no credit left .Insufficient credits"),
+        (reply(200, {"error": "Unexpected endpoint"}), BackendError, "Unexpected endpoint.*does the address end in /v1"),
+        ((200, b"<!doctype html><html>login</html>"), BackendError, "a web page: login"),
+        (reply(200, {"data": None}), BackendError, "holds no image, 2 times"),
+        (reply(200, {"data": [{"b64_json": None}]}), BackendError, "image is broken.*, 2 times"),
+        (reply(400, {"code": "DataInspectionFailed", "message": "Output data may be inappropriate"}), ContentRefusedError, "Output data"),
+        (reply(200, {"data": [{"b64_json": "", "finish_reason": "CONTENT_FILTER"}]}), ContentRefusedError, "CONTENT_FILTER"),
         (reply(200, {"created": 0, "data": [{"url": "http://x/y.png"}]}), ConfigError, "set response_format to b64_json"),
     ],
 )

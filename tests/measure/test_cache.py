@@ -79,3 +79,29 @@ def test_the_cost_is_what_this_process_paid(tmp_path: Path) -> None:
     cached.chat([BASE])
     assert cached.cost == pytest.approx((100 * 2 + 10 * 8) / 1e6)
     assert "1 asked, 1 cached, 110 tokens" in cached.status()
+
+
+def test_a_refusal_is_no_answer_and_is_asked_again(tmp_path: Path) -> None:
+    class Refusing(Counting):
+        def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
+            replies = super().chat(requests)
+            return [dataclasses.replace(reply, refused=r.seed == 1) for reply, r in zip(replies, requests, strict=True)]
+
+    requests = [dataclasses.replace(BASE, seed=seed) for seed in (1, 2)]
+    vlm = Refusing()
+    cached = CachedVLM(vlm, tmp_path)
+    assert [reply.refused for reply in cached.chat(requests)] == [True, False]
+    assert [reply.refused for reply in cached.chat(requests)] == [True, False]
+    assert vlm.num_asked == 3
+    other = Counting()
+    assert [reply.refused for reply in CachedVLM(other, tmp_path).chat(requests)] == [False, False]
+    assert other.num_asked == 1
+
+
+def test_refusals_of_an_older_cache_are_forgotten(tmp_path: Path) -> None:
+    CachedVLM(Counting(), tmp_path).chat([BASE])
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_text(path.read_text().replace('"refused": false', '"refused": true'))
+    vlm = Counting()
+    assert not CachedVLM(vlm, tmp_path).chat([BASE])[0].refused
+    assert vlm.num_asked == 1

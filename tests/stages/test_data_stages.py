@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_bad_rows_are_dropped_with_a_reason_and_the_stage_goes_on(tmp_path: Path
         SourceRow(good, " make it red "),
         SourceRow(picture(2), "make it red", difficulty="hard"),
     ]
-    counts = tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=QUIET), tmp_path / "run")
+    counts = tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=replace(QUIET, max_dropped_share=1.0)), tmp_path / "run")
     assert counts == StageCounts(12, 2, 10, {"bad_image": 4, "bad_instruction": 5, "duplicate": 1})
     run = Run.open(tmp_path / "run")
     assert [(t.instruction, t.kind, t.difficulty) for t in run.read("01_tasks")] == [
@@ -192,7 +193,8 @@ def test_a_bad_decomposition_is_repaired_by_showing_the_fault(run: Run) -> None:
 
 
 def test_quotas_are_enforced(run: Run) -> None:
-    counts = decompose.run(decompose.Config(scripted("few", lambda r: json.dumps(PRINCIPLES)), engine=QUIET), run.dir)
+    loose = replace(QUIET, max_dropped_share=1.0)
+    counts = decompose.run(decompose.Config(scripted("few", lambda r: json.dumps(PRINCIPLES)), engine=loose), run.dir)
     assert counts.num_out == 0
     assert "1 follow questions in place of 3 to 4" in dropped(run, "02_principles")[0]
 
@@ -320,7 +322,7 @@ def test_answers_from_a_file_name_candidates_or_pictures(run: Run, tmp_path: Pat
     ]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    counts = pairs.run(pairs.Config(file=path, engine=QUIET), run.dir)
+    counts = pairs.run(pairs.Config(file=path, engine=replace(QUIET, max_dropped_share=0.8)), run.dir)
     assert counts.reasons == {"bad_image": 1, "bad_label": 1, "different_tasks": 1, "missing_value": 1, "unknown_candidate": 1}
     first, second = run.read("07_pairs")
     assert first == PreferencePair(a.task, a.principles, a.candidate, b.candidate, "b", "ann")

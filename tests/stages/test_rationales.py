@@ -98,7 +98,7 @@ def test_the_same_pairs_as_gcpo(run: Run) -> None:
 
 
 def test_nothing_kept_is_an_error(run: Run) -> None:
-    run.process(RATIONALES, [], rationales.Work(lambda: list), settings={})
+    run.process(RATIONALES, [], rationales.Work(lambda: list), settings={}, record=rationales.Rationale)
     with pytest.raises(DataError, match="no rationale"):
         read_rationales(run)
     assert json.loads((run.dir / RATIONALES / "counts.json").read_text())["num_out"] == 0

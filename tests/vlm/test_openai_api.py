@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -146,3 +148,122 @@ def test_a_cut_reply_is_truncated_and_logprobs_are_read_where_given():
 def test_options_that_cannot_work_are_refused_before_anything_is_sent(options, message):
     with pytest.raises(ConfigError, match=message):
         openai_api.build("m", **options)
+
+
+# --- what the reply holds
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": "yes"}], "yes"),
+        ([{"type": "reasoning", "text": "no"}, {"type": "output_text", "text": "yes"}], "yes"),
+        (["a", {"text": "b"}, None, 7], "ab"),
+        ([], ""),
+        (None, ""),
+        ({"text": "x"}, ""),
+    ],
+)
+def test_content_may_be_a_list_of_parts(content, text):
+    with serve(lambda body: completion(content)) as endpoint:
+        assert openai_api.build("m", base_url=endpoint.url).chat([ask("q")])[0].text == text
+
+
+TOKEN = {"token": "7", "logprob": -0.1}
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        [TOKEN | {"top_logprobs": None}],
+        [TOKEN],
+        [TOKEN | {"top_logprobs": []}],
+        [TOKEN | {"top_logprobs": [TOKEN]}, TOKEN | {"top_logprobs": None}],
+        [TOKEN | {"top_logprobs": [{"token": "7", "logprob": None}]}],
+        [TOKEN | {"top_logprobs": [{"token": "7", "logprob": float("nan")}]}],
+        [TOKEN | {"top_logprobs": "7"}],
+        [None],
+        {"content": None},
+        None,
+    ],
+)
+def test_alternatives_that_are_null_are_no_alternatives(positions):
+    answer = completion("7", logprobs={"content": positions})
+    with serve(lambda body: answer) as endpoint:
+        assert openai_api.build("m", base_url=endpoint.url).chat([ask("q", want_logprobs=True)])[0].logprobs == ()
+
+
+# --- sampling of the server
+
+
+@pytest.mark.parametrize(("owner", "sent"), [("vllm", True), ("sglang", True), ("openai", False), (None, False)])
+def test_a_server_that_takes_them_is_told_that_nothing_else_cuts_the_distribution(owner, sent):
+    with serve() as endpoint:
+        endpoint.models = {"data": [{"id": "m", "owned_by": owner}]} if owner else None
+        vlm = openai_api.build("m", base_url=endpoint.url)
+        vlm.chat([ask("q", 0), ask("q", 1)])
+        vlm.chat([ChatRequest((IMAGE, "greedy"), sampling=Sampling(0.0))])
+    fields = [(body.get("top_k"), body.get("repetition_penalty")) for body in endpoint.bodies]
+    assert fields == [(-1, 1.0) if sent else (None, None)] * 2 + [(None, None)]
+
+
+def test_the_user_decides_what_is_sent():
+    with serve() as endpoint:
+        endpoint.models = {"data": [{"id": "m", "owned_by": "vllm"}]}
+        openai_api.build("m", base_url=endpoint.url, sampler="plain").chat([ask("q")])
+        openai_api.build("m", base_url=endpoint.url, sampler="vllm", extra_body={"top_k": 20}).chat([ask("q")])
+    assert [body.get("top_k") for body in endpoint.bodies] == [None, 20]
+    assert endpoint.bodies[1]["repetition_penalty"] == 1.0
+
+
+def traces(items: int, number: int, temperature: float = 0.7) -> list[ChatRequest]:
+    return [ChatRequest((IMAGE, f"item {i}"), sampling=Sampling(temperature), seed=seed) for i in range(items) for seed in range(number)]
+
+
+def deaf(body):
+    """Greedy whatever is asked: what vLLM does under top_k 1 of a checkpoint's generation_config.json."""
+    return completion(f"a line about {body['messages'][-1]['content'][1]['text']}")
+
+
+@pytest.mark.parametrize("batches", [[4], [1, 1, 1, 1]])
+def test_equal_traces_of_every_item_stop_the_run_with_the_cause(batches):
+    with serve(deaf) as endpoint:
+        vlm = openai_api.build("m", base_url=endpoint.url)
+        with pytest.raises(BackendError, match=r"--generation-config vllm.*check_traces=false"):
+            [vlm.chat(traces(items, 4)) for items in batches]
+        openai_api.build("m", base_url=endpoint.url, check_traces=False).chat(traces(4, 4))
+
+
+@pytest.mark.parametrize(
+    "requests", [traces(8, 4, temperature=0.0), traces(8, 1), traces(1, 4), traces(2, 2), traces(4, 4, temperature=0.2)]
+)
+def test_what_may_be_chance_or_is_meant_so_does_not_stop(requests):
+    with serve(deaf) as endpoint:
+        assert len(openai_api.build("m", base_url=endpoint.url).chat(requests)) == len(requests)
+
+
+def test_one_item_whose_traces_differ_settles_the_question():
+    with serve(lambda body: echo(body) if "item 0" in str(body["messages"]) else deaf(body)) as endpoint:
+        vlm = openai_api.build("m", base_url=endpoint.url)
+        vlm.chat(traces(4, 4))
+        vlm.chat([request for request in traces(9, 4) if "item 0" not in request.parts])
+
+
+def test_long_replies_are_never_equal_by_chance():
+    with serve(lambda body: completion("A paragraph. " * 40)) as endpoint, pytest.raises(BackendError, match="all traces"):
+        openai_api.build("m", base_url=endpoint.url).chat(traces(2, 4))
+
+
+def test_refusals_are_no_equal_traces():
+    with serve(lambda body: completion("", finish_reason="content_filter")) as endpoint:
+        assert all(reply.refused for reply in openai_api.build("m", base_url=endpoint.url).chat(traces(8, 4)))
+
+
+def test_every_documented_server_keeps_the_whole_distribution():
+    root = Path(__file__).parents[2]
+    pages = [path for name in ("docs", "recipes") for path in (root / name).rglob("*") if path.suffix in (".md", ".yaml")]
+    text = "\n".join(path.read_text() for path in [root / "README.md", *pages])
+    commands = re.findall(r"vllm serve [^`\n]*", text)
+    assert commands
+    assert [c for c in commands if "--generation-config vllm" not in c and "--omni" not in c and not c.startswith("vllm serve ...")] == []

@@ -4,86 +4,179 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
-from collections.abc import Sequence
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from editr1.annotate.items import LABELS, Item, item_id
-from editr1.annotate.votes import Answer, Vote, VoteStore
+from editr1.annotate.results import by_item, is_contradictory, majority
+from editr1.annotate.votes import ADJUDICATOR, Answer, Vote, VoteStore
 from editr1.errors import DataError
-from editr1.schema import Label
+from editr1.schema import Quadruple
 from editr1.stages import pairs
-from editr1.store import Run, StageCounts, read_table
+from editr1.store import Run, StageCounts, quadruples, read_table
 from editr1.store._files import write_atomic
 
 CSV = "annotations.csv"
-COLUMNS = ("a", "b", "label", "annotator", "swapped", "seconds", "at", "instruction")
+COLUMNS = ("a", "b", "label", "annotator", "swapped", "seconds", "at", "study", "instruction")
 
 
-def write_csv(run: Run, items: Sequence[Item], votes: Sequence[Vote]) -> tuple[Path, int]:
-    """Writes every preference about a real item to `annotations.csv`; skips and control questions stay out. Returns path and rows."""
-    known = {item.id: item for item in items if item.gold is None}
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    rows = [vote for vote in votes if vote.item in known and vote.label is not None]
-    for vote in rows:
-        item = known[vote.item]
-        fields = (
-            item.a.id,
-            item.b.id,
-            vote.label,
-            vote.annotator,
-            int(vote.swapped),
-            f"{vote.seconds:.3f}",
-            vote.at,
-            item.task.instruction,
-        )
-        writer.writerow([_as_text(str(field)) for field in fields])
-    path = run.dir / CSV
-    write_atomic(path, buffer.getvalue().encode())
-    return path, len(rows)
+@dataclass(frozen=True)
+class Export:
+    """The rows of a CSV, and what became of every other vote of the run."""
+
+    rows: list[tuple[str, ...]]
+    num_votes: int
+    left_out: Counter[str]
+    """Votes without a row of their own, by reason."""
+    num_contradictory: int
+    """Pairs about which people chose both edits."""
+
+    def __str__(self) -> str:
+        rest = "".join(f"; {count} {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"{len(self.rows)} rows of {self.num_votes} votes{rest}"
+
+
+def export(
+    run: Run, votes: Sequence[Vote], *, study: str | None = None, with_majority: bool = False, controls: Container[str] = ()
+) -> Export:
+    """Every vote of the run as a row, whatever flags it was given under.
+
+    study: only the votes of this one. with_majority: one row a pair, the owner's decision or the answer of most; a draw has none.
+    controls: items that are control questions, for votes that do not say so themselves.
+    """
+    pairs_by_id = _known_pairs(run, {vote.item for vote in votes})
+    left_out: Counter[str] = Counter()
+    taken: list[Vote] = []
+    for vote in votes:
+        reason = _why_not(vote, pairs_by_id, study, controls)
+        if reason:
+            left_out[reason] += 1
+        else:
+            taken.append(vote)
+    groups = by_item(taken)
+    contradictory = sum(map(is_contradictory, groups.values()))
+    if with_majority:
+        taken = list(_majorities(groups, left_out))
+    elif decisions := sum(vote.annotator == ADJUDICATOR for vote in taken):
+        left_out["decisions about disputed pairs (--majority writes them)"] += decisions
+        taken = [vote for vote in taken if vote.annotator != ADJUDICATOR]
+    rows = [_row(vote, *pairs_by_id[vote.item]) for vote in taken]
+    return Export(rows, len(votes), left_out, contradictory)
+
+
+def _why_not(vote: Vote, known: Container[str], study: str | None, controls: Container[str]) -> str:
+    if vote.item not in known:
+        return "about edits that this run does not hold"
+    if study is not None and vote.study not in (study, ""):
+        return f"of the study '{vote.study}'"
+    if vote.control or vote.item in controls:
+        return "about control questions"
+    return "skipped" if vote.label is None else ""
+
+
+def _majorities(groups: dict[str, list[Vote]], left_out: Counter[str]) -> Iterator[Vote]:
+    for votes in groups.values():
+        people = [vote for vote in votes if vote.annotator != ADJUDICATOR]
+        winner = majority(votes)
+        if winner is None:
+            left_out["about pairs without a majority"] += len(people)
+            continue
+        left_out["that went into a majority"] += len(people) - 1 if people else 0
+        name = ADJUDICATOR if len(people) < len(votes) else f"majority of {len(people)}" if len(people) > 1 else people[0].annotator
+        yield replace(votes[-1], annotator=name, answer=winner)
+
+
+def _known_pairs(run: Run, wanted: set[str]) -> dict[str, tuple[Quadruple, Quadruple]]:
+    """The two edits of each wanted item, found among all pairs of edits of a task."""
+    by_task: dict[str, list[Quadruple]] = defaultdict(list)
+    for quadruple in quadruples(run):
+        by_task[quadruple.task.id].append(quadruple)
+    couples = (couple for group in by_task.values() for couple in itertools.permutations(group, 2))
+    named = ((item_id(x.candidate.id, y.candidate.id), (x, y)) for x, y in couples)
+    return {key: couple for key, couple in named if key in wanted}
+
+
+def _row(vote: Vote, a: Quadruple, b: Quadruple) -> tuple[str, ...]:
+    seconds = f"{vote.seconds:.3f}"
+    fields = (a.candidate.id, b.candidate.id, vote.answer, vote.annotator, str(int(vote.swapped)), seconds, vote.at, vote.study)
+    return tuple(_as_text(field) for field in (*fields, a.task.instruction))
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _as_text(field: str) -> str:
-    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe."""
-    return "'" + field if field[:1] in ("=", "+", "-", "@", "\t", "\r") else field
+    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe, and so does an apostrophe before one."""
+    return "'" + field if field.lstrip("'").startswith(_FORMULA) else field
 
 
-def export_pairs(run: Run, items: Sequence[Item], votes: Sequence[Vote], held_out_share: float = 0.2) -> tuple[Path, StageCounts]:
+def _from_text(field: str) -> str:
+    return field[1:] if field.startswith("'") and field.lstrip("'").startswith(_FORMULA) else field
+
+
+def to_csv(rows: Sequence[tuple[str, ...]]) -> bytes:
+    """The rows with their header, UTF-8."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def write_csv(run: Run, exported: Export) -> Path:
+    """Writes `annotations.csv` into the run and returns its path."""
+    path = run.dir / CSV
+    write_atomic(path, to_csv(exported.rows))
+    return path
+
+
+def export_pairs(run: Run, exported: Export, held_out_share: float = 0.2) -> tuple[Path, StageCounts]:
     """Writes the CSV and, from it, `07_pairs`. Raises DataError when there is no answer, or when 07_pairs was made from others."""
-    path, num_rows = write_csv(run, items, votes)
-    if not num_rows:
-        raise DataError(f"{run.dir} holds no answers yet; label some pairs first: editr1 annotate {run.dir}")
+    if not exported.rows:
+        raise DataError(f"{run.dir} holds no answers to export ({exported}); label some pairs first: editr1 annotate {run.dir}")
+    path = write_csv(run, exported)
     return path, pairs.run(pairs.Config(file=path, held_out_share=held_out_share), run.dir)
 
 
-def import_votes(store: VoteStore, items: Sequence[Item], path: Path) -> Counter[str]:
-    """Adds the votes of a CSV or JSONL file (a, b, label, annotator), in either order of a and b. Counts what became of each row."""
-    known = {item.id for item in items}
+def import_votes(store: VoteStore, items: Sequence[Item], path: Path, study: str = "pairs") -> Counter[str]:
+    """Adds the votes of a CSV or JSONL file (a, b, label, annotator), in either order of a and b. Counts what became of each row.
+
+    Sides, seconds and time are kept where the file says them, as our own export does. A vote that is there already stays as it is.
+    """
+    known = {item.id: item for item in items}
+    present = {(vote.item, vote.annotator): vote.answer for vote in store.all()}
     outcome: Counter[str] = Counter()
     for row in read_table(path):
         if isinstance(row, str):
             outcome["bad_row"] += 1
             continue
-        vote, reason = _vote(row, known)
+        vote, reason = _vote(row, known, study)
+        if vote is not None and (vote.item, vote.annotator) in present:
+            reason = "already_there" if present[vote.item, vote.annotator] == vote.answer else "replaced"
         outcome[reason] += 1
-        if vote is not None:
+        if vote is not None and reason != "already_there":
             store.put(vote)
     return outcome
 
 
-def _vote(row: dict[str, object], known: set[str]) -> tuple[Vote | None, str]:
+def _vote(row: dict[str, object], known: dict[str, Item], study: str) -> tuple[Vote | None, str]:
     a, b, label = (str(row.get(key) or "") for key in ("a", "b", "label"))
     if label not in LABELS:
         return None, "bad_label"
-    if item_id(b, a) in known:
-        a, b, label = b, a, _flip(cast(Label, label))
-    if item_id(a, b) not in known:
+    swapped = str(row.get("swapped") or "0") == "1"
+    if item_id(a, b) not in known and item_id(b, a) in known:
+        a, b, label, swapped = b, a, {"a": "b", "b": "a", "same": "same"}[label], not swapped
+    item = known.get(item_id(a, b))
+    if item is None:
         return None, "unknown_pair"
-    return Vote(item_id(a, b), str(row.get("annotator") or "imported"), cast(Answer, label), swapped=False, seconds=0.0), "imported"
-
-
-def _flip(label: Label) -> str:
-    return {"a": "b", "b": "a", "same": "same"}[label]
+    try:
+        seconds = max(0.0, float(str(row.get("seconds") or 0)))
+    except ValueError:
+        return None, "bad_seconds"
+    annotator = _from_text(str(row.get("annotator") or "imported"))
+    at, given = str(row.get("at") or ""), _from_text(str(row.get("study") or study))
+    return Vote(item.id, annotator, cast(Answer, label), swapped, seconds, at, given, True, item.gold is not None), "imported"

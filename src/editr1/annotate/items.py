@@ -57,6 +57,11 @@ class Plan:
         if self.pairs_per_task < 1 or self.gold_every < 2:
             raise ValueError("pairs_per_task must be at least 1 and gold_every at least 2")
 
+    @property
+    def study(self) -> str:
+        """What its answers are kept under: they are undone, counted and led on only within it."""
+        return f"gsb {self.editors[0]} -> {self.editors[1]}" if self.editors else "pairs"
+
 
 def plan_items(run: Run, plan: Plan) -> list[Item]:
     """The items in the order in which they are asked. Raises DataError when the run holds nothing to compare."""

@@ -1,47 +1,72 @@
-"""The routes of the labelling page. What the browser learns: two pictures and an instruction, never who made them."""
+"""The routes of the labelling page. What the browser learns: two pictures and an instruction, never who made them.
+
+Annotators label. The owner, who has the address that `editr1 annotate` prints, also sees results, settles disputes and exports: who
+sees the count move with the own vote knows the sides.
+"""
 
 from __future__ import annotations
 
+import hmac
 import html
+import io
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from threading import Lock
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from pydantic import BaseModel, StringConstraints
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from pydantic import AfterValidator, BaseModel, StringConstraints
 
+from editr1.annotate.export import export, to_csv
 from editr1.annotate.items import Item, Plan, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
 from editr1.annotate.results import summarise
-from editr1.annotate.votes import DATABASE, Answer, Vote, VoteStore
+from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, BusyStoreError, Vote, VoteStore
 from editr1.schema import ImageRef
-from editr1.serve.guard import COOKIE, Guard, Limits
+from editr1.serve.guard import COOKIE, Guard, Limits, read_cookie
+from editr1.serve.wire import answer_errors
 from editr1.store import Run
 
 AHEAD = 4  # items sent at once: the one on screen and three whose pictures load meanwhile
 MAX_SECONDS = 3600.0  # a pair left open over lunch says nothing about pace
+PATIENCE = 0.1  # seconds that an answer waits for another writer of the votes; the page asks again
+OWNER_COOKIE = "editr1_owner"
+NUM_SHOWN = 256  # pictures kept encoded in memory
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
+
+def _person(name: str) -> str:
+    if name.casefold() == ADJUDICATOR:
+        raise ValueError("this name stands for the owner's decisions; take another")
+    return name
 
 
-class AnswerBody(BaseModel):
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60), AfterValidator(_person)]
+
+
+class PersonBody(BaseModel):
+    annotator: Name
+
+
+class AnswerBody(PersonBody):
     """What the page posts: sides of the screen, not of the record."""
 
     item: str
-    annotator: Name
     answer: Literal["left", "right", "same", "skip"]
     seconds: float
 
 
-class UndoBody(BaseModel):
-    annotator: Name
+class DecisionBody(BaseModel):
+    """The owner's word about a disputed pair: a side of the record, or None to leave it to the majority."""
+
+    item: str
+    label: Literal["a", "b", "same"] | None
 
 
 @dataclass
 class Desk:
-    """Items, votes and queue of one run, kept in step."""
+    """Items, votes and queue of one study of a run, kept in step."""
 
     run: Run
     items: list[Item]
@@ -51,51 +76,66 @@ class Desk:
     show_principles: bool = False
     lock: Lock = field(default_factory=Lock)
 
+    def __post_init__(self) -> None:
+        self._sides = self.votes.secret("sides")
+        self.owner_key = self.votes.secret("owner")
+
     @staticmethod
     def open(run: Run, plan: Plan, overlap: Overlap, show_principles: bool = False) -> Desk:
         """The desk of a run with the answers that lie in it. Raises DataError when there is nothing to compare."""
         items = plan_items(run, plan)
-        votes = VoteStore(run.dir / DATABASE)
+        votes = VoteStore(run.dir / DATABASE, PATIENCE)
         return Desk(run, items, votes, Queue(items, votes.all(), overlap), plan, show_principles)
+
+    def is_swapped(self, item: Item, annotator: str) -> bool:
+        """Whether b stands on the left for this person."""
+        return is_swapped(item, annotator, self._sides)
 
     def next(self, annotator: str) -> dict[str, Any]:
         """The next items as the page needs them, with this person's progress."""
         with self.lock:
             items = self.queue.next(annotator, AHEAD)
             remaining = self.queue.remaining(annotator)
-        return {"items": [self._show(item, annotator) for item in items], "remaining": remaining, **self._pace(annotator)}
+            done, seconds = self.queue.pace(annotator)
+        pace = {"done": done, "seconds_each": None if seconds is None else round(seconds, 1)}
+        return {"items": [self._show(item, annotator) for item in items], "remaining": remaining, **pace}
 
     def answer(self, body: AnswerBody) -> None:
-        """Stores one answer; returns when it is on disk. Raises KeyError for an unknown item."""
+        """Stores one answer; returns when it is on disk. Raises KeyError for an unknown item, BusyStoreError."""
         item = self.queue.items[body.item]
-        swapped = is_swapped(item, body.annotator, self.plan.seed)
+        swapped = self.is_swapped(item, body.annotator)
         sides: dict[str, Answer] = {"left": "b" if swapped else "a", "right": "a" if swapped else "b", "same": "same", "skip": "skip"}
         seconds = min(max(body.seconds, 0.001), MAX_SECONDS)
-        vote = Vote(item.id, body.annotator, sides[body.answer], swapped, seconds)
+        control = item.gold is not None
+        vote = Vote(item.id, body.annotator, sides[body.answer], swapped, seconds, study=self.plan.study, control=control)
+        self.votes.put(vote)
         with self.lock:
-            self.votes.put(vote)
             self.queue.answered(vote)
 
     def undo(self, annotator: str) -> dict[str, Any] | None:
-        """Takes the last answer back and shows its pair again; None when there was none."""
+        """Takes the last answer of this study back and shows its pair again; None when there was none. Raises BusyStoreError."""
+        vote = self.votes.undo(annotator, self.plan.study, self.queue.items.keys())
+        if vote is None:
+            return None
         with self.lock:
-            vote = self.votes.undo(annotator)
-            if vote is None or vote.item not in self.queue.items:
-                return None
             self.queue.undone(vote)
         return self._show(self.queue.items[vote.item], annotator)
 
+    def decide(self, body: DecisionBody) -> None:
+        """Settles a pair, or takes that back. Raises KeyError for an unknown item, BusyStoreError."""
+        item = self.queue.items[body.item]
+        if body.label is None:
+            self.votes.remove(item.id, ADJUDICATOR)
+        else:
+            self.votes.put(Vote(item.id, ADJUDICATOR, body.label, False, 0.0, study=self.plan.study))
+
     def _show(self, item: Item, annotator: str) -> dict[str, Any]:
-        left, right = (item.b, item.a) if is_swapped(item, annotator, self.plan.seed) else (item.a, item.b)
+        left, right = (item.b, item.a) if self.is_swapped(item, annotator) else (item.a, item.b)
         principles = [{"text": p.question, "category": p.category} for p in item.principles] if self.show_principles else []
         pictures = {"source": item.task.source, "left": left.image, "right": right.image}
         return {"id": item.id, "instruction": item.task.instruction, "principles": principles} | {
             name: f"/image/{ref.digest}" for name, ref in pictures.items()
         }
-
-    def _pace(self, annotator: str) -> dict[str, Any]:
-        done, seconds = self.votes.pace(annotator)
-        return {"done": done, "seconds_each": None if seconds is None else round(seconds, 1)}
 
     def pictures(self) -> dict[str, ImageRef]:
         """The images that may be asked for, by digest."""
@@ -104,30 +144,39 @@ class Desk:
 
 
 def build_app(desk: Desk, *, token: str | None = None, loopback: bool = True) -> Guard:
-    """The page with its guard: host and token are checked before any route, bodies are small."""
+    """The page with its guard: host, origin and token are checked before any route, bodies are small."""
     app = FastAPI(title="Edit-R1 annotation", docs_url=None, redoc_url=None, openapi_url=None)
+    answer_errors(app)
+    app.add_exception_handler(BusyStoreError, lambda _, error: JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"}))
+    _add_label_routes(app, desk)
+    _add_owner_routes(app, desk)
+    return Guard(app, token=token, loopback=loopback, limits=Limits(max_body=100_000))
+
+
+def _add_label_routes(app: FastAPI, desk: Desk) -> None:
     pictures = desk.pictures()
-    title = desk.run.dir.resolve().name
+    title = desk.run.dir.resolve().name if desk.run else ""
+
+    @lru_cache(NUM_SHOWN)
+    def encoded(digest: str) -> bytes:
+        """As PNG of the pixels alone: software, colour profile or file format would tell who made a picture."""
+        buffer = io.BytesIO()
+        desk.run.images.get(pictures[digest]).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
 
     @app.get("/")
     def page(request: Request) -> Response:
-        if "token" in request.query_params:  # out of the address bar, the history and screenshots
-            answer = RedirectResponse("/", status_code=303)
-            answer.set_cookie(COOKIE, request.query_params["token"], httponly=True, samesite="strict", max_age=30 * 86400)
-            return answer
-        return _html("label.html", title)
+        for key, cookie in (("token", COOKIE), ("owner", OWNER_COOKIE)):
+            if key in request.query_params:  # out of the address bar, the history and screenshots
+                rest = request.url.remove_query_params(key)
+                answer = RedirectResponse(f"{rest.path}?{rest.query}".rstrip("?"), status_code=303)
+                answer.set_cookie(cookie, request.query_params[key], httponly=True, samesite="strict", max_age=30 * 86400)
+                return answer
+        return _html("label.html", title, owner=is_owner(request, desk))
 
-    @app.get("/results")
-    def results_page() -> Response:
-        return _html("results.html", title)
-
-    @app.get("/api/results")
-    def results() -> dict[str, Any]:
-        return {"title": title} | summarise(desk.items, desk.votes.all(), desk.plan.editors)
-
-    @app.get("/api/next")
-    def upcoming(annotator: Name) -> dict[str, Any]:
-        return desk.next(annotator)
+    @app.post("/api/next")
+    def upcoming(body: PersonBody) -> dict[str, Any]:
+        return desk.next(body.annotator)
 
     @app.post("/api/answer")
     def answer(body: AnswerBody) -> dict[str, Any]:
@@ -137,7 +186,7 @@ def build_app(desk: Desk, *, token: str | None = None, loopback: bool = True) ->
         return desk.next(body.annotator)
 
     @app.post("/api/undo")
-    def undo(body: UndoBody) -> dict[str, Any]:
+    def undo(body: PersonBody) -> dict[str, Any]:
         shown = desk.undo(body.annotator)
         if shown is None:
             raise HTTPException(404, "there is no answer to take back")
@@ -149,21 +198,58 @@ def build_app(desk: Desk, *, token: str | None = None, loopback: bool = True) ->
     def image(digest: str) -> Response:
         if digest not in pictures:
             raise HTTPException(404, "no such image in this study")
-        path = desk.run.images.path(pictures[digest])
-        return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000, immutable"})
+        return Response(encoded(digest), media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
     @app.get("/{name}.{kind}")
     def asset(name: Literal["label", "results", "page"], kind: Literal["js", "css"]) -> Response:
         return Response(_read(f"{name}.{kind}"), media_type={"js": "text/javascript", "css": "text/css"}[kind])
 
-    return Guard(app, token=token, loopback=loopback, limits=Limits(max_body=100_000))
+
+def is_owner(request: Request, desk: Desk) -> bool:
+    """Whether the browser came once by the owner's address."""
+    key = read_cookie(request.headers.get("cookie", ""), OWNER_COOKIE) or ""
+    return hmac.compare_digest(key.encode(), desk.owner_key.encode())
+
+
+def _add_owner_routes(app: FastAPI, desk: Desk) -> None:
+    title = desk.run.dir.resolve().name if desk.run else ""
+
+    def check(request: Request) -> None:
+        if not is_owner(request, desk):
+            raise HTTPException(403, "results are for the owner of the study: open the owner's address that `editr1 annotate` printed")
+
+    @app.get("/results")
+    def results_page(request: Request) -> Response:
+        return _html("results.html", title, owner=is_owner(request, desk))
+
+    @app.get("/api/results")
+    def results(request: Request) -> dict[str, Any]:
+        check(request)
+        return {"title": title, "study": desk.plan.study} | summarise(desk.items, desk.votes.all(), desk.plan.editors)
+
+    @app.post("/api/decide")
+    def decide(request: Request, body: DecisionBody) -> dict[str, Any]:
+        check(request)
+        if body.item not in desk.queue.items:
+            raise HTTPException(404, "this pair is not part of the study; reload the page")
+        desk.decide(body)
+        return results(request)
+
+    @app.get("/api/annotations.csv")
+    def download(request: Request, majority: bool = False) -> Response:
+        check(request)
+        controls = {item.id for item in desk.items if item.gold is not None}
+        exported = export(desk.run, desk.votes.all(), with_majority=majority, controls=controls)
+        name = "annotations_majority.csv" if majority else "annotations.csv"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Export": str(exported).encode("ascii", "replace").decode()}
+        return Response(to_csv(exported.rows), media_type="text/csv", headers=headers)
 
 
 _POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 
-def _html(name: str, title: str) -> Response:
-    text = _read(name).replace("{{ title }}", html.escape(title))
+def _html(name: str, title: str, owner: bool) -> Response:
+    text = _read(name).replace("{{ title }}", html.escape(title)).replace("{{ owner }}", "owner" if owner else "annotator")
     return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from editr1.errors import EditR1Error
 from editr1.schema import Label
 
 DATABASE = "annotations.sqlite"
@@ -16,9 +20,10 @@ DATABASE = "annotations.sqlite"
 
 Answer = Literal["a", "b", "same", "skip"]
 
-PACE_OF = 20  # ours: recent enough to follow a change of pace, many enough not to jump
+ADJUDICATOR = "adjudication"
+"""Name under which the owner's decisions about disputed pairs lie; nobody labels under it."""
 
-_TABLE = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS votes (
   number INTEGER PRIMARY KEY,
   item TEXT NOT NULL,
@@ -28,7 +33,15 @@ CREATE TABLE IF NOT EXISTS votes (
   seconds REAL NOT NULL,
   at TEXT NOT NULL,
   UNIQUE (item, annotator)
-)"""
+);
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_LATER_COLUMNS = {"study": "TEXT NOT NULL DEFAULT ''", "imported": "INTEGER NOT NULL DEFAULT 0", "control": "INTEGER NOT NULL DEFAULT 0"}
+_FIELDS = "item, annotator, answer, swapped, seconds, at, study, imported, control"
+
+
+class BusyStoreError(EditR1Error):
+    """Another process writes to the votes; the same request works a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +54,14 @@ class Vote:
     swapped: bool
     """Whether b stood on the left."""
     seconds: float
-    """From the pair's first sight to the answer; 0 for an imported vote."""
+    """From the pair's first sight to the answer; 0 where an imported vote does not say."""
     at: str = ""
     """UTC, ISO 8601."""
+    study: str = ""
+    """The `Plan.study` under which it was given."""
+    imported: bool = False
+    control: bool = False
+    """Whether the item was a control question."""
 
     @property
     def label(self) -> Label | None:
@@ -54,45 +72,87 @@ class Vote:
 class VoteStore:
     """The votes of one run. Safe to use from several threads; SQLite keeps several processes apart."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = 5.0) -> None:
+        """patience: seconds to wait for another process that writes, before BusyStoreError."""
         self.path = path
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")  # WAL alone may lose the last answers when the power fails
-        self._db.execute(_TABLE)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        with self._alone():
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")  # WAL alone may lose the last answers when the power fails
+            self._db.executescript(_TABLES)
+            self._add_columns()
+            self._db.execute(f"PRAGMA busy_timeout = {int(1000 * patience)}")
+
+    def _add_columns(self) -> None:
+        known = {row[1] for row in self._db.execute("PRAGMA table_info(votes)")}
+        for name, kind in _LATER_COLUMNS.items():
+            if name not in known:
+                self._db.execute(f"ALTER TABLE votes ADD COLUMN {name} {kind}")
+        if "imported" not in known:
+            self._db.execute("UPDATE votes SET imported = 1 WHERE seconds = 0")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error) or "busy" in str(error):
+                    raise BusyStoreError(f"{self.path} is locked by another process; try again in a moment") from error
+                raise
 
     def put(self, vote: Vote) -> None:
-        """Stores the vote; the same person's earlier answer about the same item is replaced."""
+        """Stores the vote; the same person's earlier answer about the same item is replaced. Raises BusyStoreError."""
         at = vote.at or datetime.now(UTC).isoformat(timespec="milliseconds")
-        row = (vote.item, vote.annotator, vote.answer, int(vote.swapped), vote.seconds, at)
-        with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO votes (item, annotator, answer, swapped, seconds, at) VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (
+            vote.item,
+            vote.annotator,
+            vote.answer,
+            int(vote.swapped),
+            vote.seconds,
+            at,
+            vote.study,
+            int(vote.imported),
+            int(vote.control),
+        )
+        with self._alone():
+            self._db.execute(f"INSERT OR REPLACE INTO votes ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def undo(self, annotator: str) -> Vote | None:
-        """Takes the annotator's latest own answer back and returns it; None when there is none. Imported votes stay."""
-        query = "SELECT number, item, answer, swapped, seconds, at FROM votes WHERE annotator = ? AND seconds > 0 ORDER BY number DESC"
-        with self._lock:
-            row = self._db.execute(query + " LIMIT 1", (annotator,)).fetchone()
+    def undo(self, annotator: str, study: str, items: Container[str]) -> Vote | None:
+        """Takes back and returns the annotator's latest own answer of a study about one of `items`; None when there is none.
+
+        Imported votes stay, and so do those of other studies. Raises BusyStoreError.
+        """
+        query = f"SELECT number, {_FIELDS} FROM votes WHERE annotator = ? AND study IN (?, '') AND NOT imported ORDER BY number DESC"
+        with self._alone():
+            row = next((row for row in self._db.execute(query, (annotator, study)).fetchall() if row[1] in items), None)
             if row is None:
                 return None
             self._db.execute("DELETE FROM votes WHERE number = ?", (row[0],))
-        return Vote(row[1], annotator, row[2], bool(row[3]), row[4], row[5])
+        return _vote(row[1:])
 
-    def pace(self, annotator: str) -> tuple[int, float | None]:
-        """(own answers, mean seconds of the last PACE_OF of them); None before the first."""
-        with self._lock:
-            count = self._db.execute("SELECT COUNT(*) FROM votes WHERE annotator = ? AND seconds > 0", (annotator,)).fetchone()[0]
-            latest = "SELECT seconds FROM votes WHERE annotator = ? AND seconds > 0 ORDER BY number DESC LIMIT ?"
-            recent = self._db.execute(f"SELECT AVG(seconds) FROM ({latest})", (annotator, PACE_OF)).fetchone()[0]
-        return count, recent
+    def remove(self, item: str, annotator: str) -> None:
+        """Forgets one answer, if it is there. Raises BusyStoreError."""
+        with self._alone():
+            self._db.execute("DELETE FROM votes WHERE item = ? AND annotator = ?", (item, annotator))
 
     def all(self) -> list[Vote]:
-        """Every vote, oldest first."""
-        with self._lock:
-            rows = self._db.execute("SELECT item, annotator, answer, swapped, seconds, at FROM votes ORDER BY number").fetchall()
-        return [Vote(item, who, answer, bool(swapped), seconds, at) for item, who, answer, swapped, seconds, at in rows]
+        """Every vote of every study, oldest first."""
+        with self._alone():
+            return [_vote(row) for row in self._db.execute(f"SELECT {_FIELDS} FROM votes ORDER BY number").fetchall()]
+
+    def secret(self, name: str) -> str:
+        """A random text that stays with these votes: drawn when it is first asked for."""
+        with self._alone():
+            self._db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, secrets.token_urlsafe(16)))
+            return str(self._db.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()[0])
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+
+def _vote(row: tuple[str, str, Answer, int, float, str, str, int, int]) -> Vote:
+    item, annotator, answer, swapped, seconds, at, study, imported, control = row
+    return Vote(item, annotator, answer, bool(swapped), seconds, at, study, bool(imported), bool(control))

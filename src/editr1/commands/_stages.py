@@ -16,6 +16,8 @@ from typing import Any
 
 import editr1
 from editr1.config import available, fill_in, load_recipe, section, to_plain
+from editr1.errors import ChangedInputsError, DataError
+from editr1.store import StageCounts, put_aside
 
 ENGINES = ("local", "ray")
 
@@ -51,6 +53,9 @@ def add_stage_arguments(parser: argparse.ArgumentParser, has_engine: bool) -> No
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    parser.add_argument(
+        "--accept", action="store_true", help="where inputs or settings have changed since, put the old table aside and make it over"
+    )
     if has_engine:
         parser.add_argument("--engine", choices=ENGINES, help="where the stage runs (default: the recipe's, local)")
 
@@ -68,9 +73,31 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
         _say(line)
     if args.dry_run:
         return 0
-    _say(f"{name}: {stage.run(config, args.run)}")
+    result = run_accepting(stage, config, args.run, args.accept)
+    _say(f"{name}: {result}")
     leave_processes()
+    if isinstance(result, StageCounts) and not result.num_out:
+        raise DataError(nothing_kept(result, args.run))
     return 0
+
+
+def run_accepting(stage: Any, config: Any, run_dir: Path, accept: bool) -> Any:
+    """What the stage returns; with `accept`, a table that was begun from other inputs is put aside and made over."""
+    while True:
+        try:
+            return stage.run(config, run_dir)
+        except ChangedInputsError as change:
+            if not accept:
+                raise
+            _say(f"{put_aside(change.folder)} holds what was made before: {change.change}")
+
+
+def nothing_kept(counts: StageCounts, run_dir: Path) -> str:
+    """One line for a stage that ends with no row."""
+    if not counts.num_in:
+        return "there was nothing to do: the source or the table before has no rows; look at it, and at the shares that the recipe keeps"
+    code, count = max(counts.reasons.items(), key=lambda item: item[1], default=("nothing", 0))
+    return f"none of {counts.num_in} rows was kept, {count} of them for {code!r}; the dropped.jsonl of the table in {run_dir} says why each"
 
 
 def leave_processes() -> None:

@@ -26,12 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
     parser.add_argument("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
-    parser.add_argument("--export", action="store_true", help="write annotations.csv and the table 07_pairs and stop")
+    parser.add_argument(
+        "--export", action="store_true", help="write all answers to annotations.csv and 07_pairs and stop; with --gsb those of its study"
+    )
     parser.add_argument("--csv", action="store_true", help="write annotations.csv only and stop")
+    parser.add_argument(
+        "--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
-    from editr1.annotate.items import Plan, plan_items
+    from editr1.annotate.items import Plan
     from editr1.annotate.queue import Overlap
     from editr1.store import Run
 
@@ -43,24 +48,31 @@ def main(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if args.votes or args.export or args.csv:
-        return _exchange(args, run, plan_items(run, plan))
+        return _exchange(args, run, plan)
     return _serve(args, run, plan, overlap)
 
 
-def _exchange(args: argparse.Namespace, run: Any, items: list[Any]) -> int:
-    from editr1.annotate.export import export_pairs, import_votes, write_csv
+def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
+    from editr1.annotate.export import export, export_pairs, import_votes, write_csv
+    from editr1.annotate.items import plan_items
     from editr1.annotate.votes import DATABASE, VoteStore
 
+    items = plan_items(run, plan) if args.votes or args.gold else []
     store = VoteStore(run.dir / DATABASE)
     if args.votes:
-        outcome = import_votes(store, items, args.votes)
+        outcome = import_votes(store, items, args.votes, plan.study)
         _say(f"{args.votes}: " + ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.items())))
-    if args.csv:
-        path, num_rows = write_csv(run, items, store.all())
-        _say(f"{path}: {num_rows} answers")
-    if args.export:
-        path, counts = export_pairs(run, items, store.all())
-        _say(f"{path}; 07_pairs: {counts}")
+    if args.csv or args.export:
+        controls = {item.id for item in items if item.gold is not None}
+        study = plan.study if args.gsb else None
+        exported = export(run, store.all(), study=study, with_majority=args.majority, controls=controls)
+        if args.export:
+            path, counts = export_pairs(run, exported)
+            _say(f"{path}: {exported}; 07_pairs: {counts}")
+        else:
+            _say(f"{write_csv(run, exported)}: {exported}")
+        if exported.num_contradictory and not args.majority:
+            _say(f"{exported.num_contradictory} pairs have contradictory rows: people chose both edits; --majority writes one row a pair")
     store.close()
     return 0
 
@@ -76,8 +88,12 @@ def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
     check_exposure(args.host, args.token)
     desk = Desk.open(run, plan, overlap, args.principles)
     app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
-    suffix = "/?token=..." if args.token else "/"
-    _say(f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far. Label at http://{args.host}:{args.port}{suffix} (Ctrl-C stops)")
+    address = f"http://{args.host}:{args.port}/"
+    token = "token=...&" if args.token else ""
+    _say(
+        f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)"
+    )
+    _say(f"Results, review and export are for the owner, who labels at {address}?{token}owner={desk.owner_key}")
     listen(app, args.host, args.port)
     return 0
 

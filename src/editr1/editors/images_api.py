@@ -10,7 +10,7 @@ FLUX models `guidance_scale`; the generate stage counts editors whose pictures d
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from editr1.editors.base import Editor, EditRequest
-from editr1.endpoint import CutReplyError, Endpoint, connect
+from editr1.endpoint import CutReplyError, Endpoint, connect, shown
 from editr1.errors import ConfigError, DataError
 from editr1.pictures import decode_image, encode_picture
 
@@ -91,28 +91,27 @@ class ImagesAPI:
         size = f"{request.source.width}x{request.source.height}" if self._size == "source" else self._size
         seed = {"seed": request.seed} if self._send_seed else {}
 
-        def once() -> Image.Image:
-            reply = self._endpoint.client.images.edit(
-                model=self._endpoint.model,
-                image=("source.png", source, "image/png"),
-                prompt=request.instruction,
-                n=1,
-                size=size,
-                extra_body=self._fields | seed,
-            )
-            return _decode(reply, self._endpoint)
+        fields = {"model": self._endpoint.model, "prompt": request.instruction, "n": 1, "size": size, **self._fields, **seed}
+        form = {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in fields.items()}
+        files = {"image": ("source.png", source, "image/png")}
+        return self._endpoint.post("/images/edits", self._decode, request.seed, data=form, files=files)
 
-        return self._endpoint.call(once, request.seed)
+    def _decode(self, answer: dict[str, Any]) -> Image.Image:
+        rows = answer.get("data")
+        row = rows[0] if isinstance(rows, list) and rows else None
+        if not isinstance(row, dict):
+            raise CutReplyError("the answer holds no image")
+        encoded = row.get("b64_json")
+        if encoded is None and row.get("url"):
+            where = f"{self._endpoint.model} at {shown(self._endpoint.address)}"
+            raise ConfigError(f"{where} sends a link in place of the image; set response_format to b64_json")
+        return _picture(encoded)
 
 
-def _decode(reply: Any, endpoint: Endpoint) -> Image.Image:
-    data = getattr(reply, "data", None)
-    if not data:
-        raise CutReplyError("the answer holds no image")
-    encoded = data[0].b64_json
-    if encoded is None and data[0].url:
-        raise ConfigError(f"{endpoint.model} at {endpoint.address} sends a link in place of the image; set response_format to b64_json")
+def _picture(encoded: Any) -> Image.Image:
+    payload = encoded if isinstance(encoded, str) else ""
+    payload = payload.partition(",")[2] if payload.startswith("data:") else payload
     try:
-        return decode_image(base64.b64decode(encoded or "", validate=True), "the edited image")
-    except (binascii.Error, DataError) as error:
+        return decode_image(base64.b64decode(payload, validate=True), "the edited image")
+    except (ValueError, DataError) as error:
         raise CutReplyError(f"the answer's image is broken: {error}") from error

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
+import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +14,10 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from editr1.errors import BackendError, ConfigError, UnscoredError
+from editr1.endpoint import bearer, check_address, http_client, shown, via_proxy
+from editr1.errors import BackendError, UnscoredError
 from editr1.pictures import encode_picture, read_picture
-from editr1.schema import CATEGORIES, Category, Principle
+from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle
 
 MAX_BATCH = 256  # edits that the service takes in one request
 MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
@@ -59,8 +63,8 @@ class RewardClient:
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"server_url {self.url!r} is no address; expected something like http://127.0.0.1:8090")
+        check_address(self.url, "server_url", "http://127.0.0.1:8090")
+        bearer(self.token, "the token of the reward service")
 
     def score(self, edits: Sequence[Edit], seed: int = 0) -> list[Score]:
         """One score an edit, in their order.
@@ -83,27 +87,54 @@ class RewardClient:
         if len(scores) < len(edits):
             raise UnscoredError(
                 f"{len(edits) - len(scores)} of {len(edits)} edits are unscored after {self.max_unscored_retries + 1} tries ({reason}); "
-                f"look at the judge behind {self.url}. No number stands in for them"
+                f"look at the judge behind {shown(self.url)}. No number stands in for them"
             )
         return [scores[index] for index in range(len(edits))]
 
     def _ask(self, messages: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         body = {"items": messages, "seed": seed}
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        content, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **bearer(self.token, "token")}
+        client = _client(self.url, self.timeout, os.getpid())
         problem = ""
         for attempt in range(self.max_attempts):
+            if attempt:
+                self.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
             try:
-                reply = httpx.post(f"{self.url.rstrip('/')}/edit-reward", json=body, headers=headers, timeout=self.timeout)
-            except httpx.TransportError as error:
-                problem = f"cannot reach it ({error})"
-            else:
-                if reply.status_code == 200:
-                    return list(reply.json()["results"])
-                problem = f"status {reply.status_code}: {reply.text[:300]}"
-                if reply.status_code not in BUSY:
-                    break
-            self.sleep(min(2.0**attempt, _LONGEST_PAUSE))
-        raise BackendError(f"reward service {self.url}: {problem}")
+                reply = client.post(f"{self.url.rstrip('/')}/edit-reward", content=content, headers=headers)
+            except httpx.RequestError as error:
+                problem = f"cannot reach it ({error or type(error).__name__}){via_proxy(self.url)}"
+                continue
+            if reply.status_code == 200:
+                return _results(reply, len(messages), shown(self.url))
+            problem = f"status {reply.status_code}: {reply.text[:300]}"
+            if reply.status_code not in BUSY:
+                break
+        raise BackendError(f"reward service {shown(self.url)}: {problem.replace(self.token, '***') if self.token else problem}")
+
+
+@functools.lru_cache(maxsize=8)
+def _client(url: str, timeout: float, process: int) -> httpx.Client:
+    """One a process: a connection that is made anew for every request costs twenty times the request, a forked one is shared by two."""
+    return http_client(url, timeout)
+
+
+def _results(reply: httpx.Response, count: int, where: str) -> list[dict[str, Any]]:
+    """One result an edit. Raises BackendError for an answer that no `editr1 serve` gives."""
+    try:
+        rows = json.loads(reply.content)["results"]
+        good = len(rows) == count and all(map(_is_result, rows))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        said = " ".join(reply.text.split())[:200]
+        raise BackendError(f"{where} answers, but not as `editr1 serve` does: {said!r}; is it the service's address?")
+    return list(rows)
+
+
+def _is_result(row: dict[str, Any]) -> bool:
+    if row["value"] is None:
+        return isinstance(row["reason"], str)
+    return isinstance(row["categories"], dict) and 0 <= float(row["value"]) <= MAX_SCORE  # false for nan
 
 
 def _batches(messages: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

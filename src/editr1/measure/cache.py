@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -41,7 +41,8 @@ class CachedVLM:
         self._prices = prices or Prices()
         self._path = folder / f"{stable_id(vlm.name)}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        self._replies = dict(_read_line(line, self._path) for line in read_whole_lines(self._path))
+        read = (_read_line(line, self._path) for line in read_whole_lines(self._path))
+        self._replies = {key: reply for key, reply in read if not reply.refused}
         self._lock = threading.Lock()
         self.num_hits = 0
         self.num_asked = 0
@@ -68,16 +69,19 @@ class CachedVLM:
         with self._lock:
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._replies}
             self.num_hits += sum(key in self._replies for key in keys)
-        if missing:
-            self._keep(list(missing), self._vlm.chat(list(missing.values())))
-        return [self._replies[key] for key in keys]
+        fresh = dict(zip(missing, self._vlm.chat(list(missing.values())), strict=True)) if missing else {}
+        self._keep(fresh)
+        return [fresh[key] if key in fresh else self._replies[key] for key in keys]
 
-    def _keep(self, keys: Sequence[str], replies: Sequence[ChatReply]) -> None:
-        lines = [json.dumps({"key": key, "reply": json.loads(to_json(reply))}) for key, reply in zip(keys, replies, strict=True)]
+    def _keep(self, fresh: Mapping[str, ChatReply]) -> None:
+        """A refusal is no answer: it is not kept, and the next run asks again."""
+        replies = list(fresh.values())
+        kept = {key: reply for key, reply in fresh.items() if not reply.refused}
+        lines = [json.dumps({"key": key, "reply": json.loads(to_json(reply))}) for key, reply in kept.items()]
         with self._lock:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(line + "\n" for line in lines))
-            self._replies.update(zip(keys, replies, strict=True))
+            self._replies.update(kept)
             self.num_asked += len(replies)
             self.num_prompt_tokens += sum(reply.num_prompt_tokens for reply in replies)
             self.num_tokens += sum(reply.num_tokens for reply in replies)

@@ -66,7 +66,9 @@ def judge_edits(
     """
     work = Work(make=lambda: Asker(judge, seed, say), lanes={"": lane or Lane()}, timed=True)
     items = ((edit.key, edit) for edit in edits)
-    counts = run.process(table, items, work, settings={**settings, "seed": seed}, engine=Engine(progress=progress, shard_size=256))
+    counts = run.process(
+        table, items, work, settings={**settings, "seed": seed}, record=JudgedEdit, engine=Engine(progress=progress, shard_size=256)
+    )
     return dict(run.keyed(table, JudgedEdit)), counts
 
 

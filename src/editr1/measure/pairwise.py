@@ -82,7 +82,7 @@ def judge_pairs(
     """The judge's answers by key, continuing what an earlier process left."""
     work = Work(make=lambda: PairAsker(judge, seed, say), lanes={"": lane or Lane()}, timed=True)
     items = ((item.key, item) for item in benchmark.comparisons())
-    counts = run.process(table, items, work, settings={**settings, "seed": seed}, engine=Engine(shard_size=256))
+    counts = run.process(table, items, work, settings={**settings, "seed": seed}, record=JudgedPair, engine=Engine(shard_size=256))
     return dict(run.keyed(table, JudgedPair)), counts
 
 

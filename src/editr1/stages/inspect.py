@@ -92,7 +92,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         lane = Lane(config.second.batch_size, config.second.concurrency)
         work = Work(partial(_make_second, config, store.dir), {"": lane})
         items = ((case.quadruple.id, case) for case in cases(store, with_second=False) if _readable(case))
-        store.process(SECOND_TABLE, items, work, settings=settings, engine=config.engine, total=total)
+        store.process(SECOND_TABLE, items, work, settings=settings, record=SecondOpinion, engine=config.engine, total=total)
     lane = Lane(config.inspector.batch_size, config.inspector.concurrency)
     work = Work(partial(_make, config, store.dir), {"": lane})
     items = ((case.quadruple.id, case) for case in cases(store, with_second=config.second is not None))

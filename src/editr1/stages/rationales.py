@@ -73,9 +73,11 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     store = Run.open(run_dir, {"rationales": to_plain(config)}, create=False)
     pairs = read_pairs(store, limit=config.max_pairs, unseen_share=config.unseen_share)
     settings = to_plain(config, without=SPEED_KEYS) | store.inputs("07_pairs")
-    work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
+    work = Work(
+        partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)}, choices=frozenset({"not_predictable"})
+    )
     items = ((pair.id, pair) for pair in pairs)
-    return store.process(RATIONALES, items, work, settings=settings, engine=config.engine, total=len(pairs))
+    return store.process(RATIONALES, items, work, settings=settings, record=Rationale, engine=config.engine, total=len(pairs))
 
 
 def _make(config: Config, run_dir: Path) -> Callable[[Sequence[PreferencePair]], list[Rationale | Drop]]:

@@ -114,7 +114,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         settings |= store.inputs(FILTER_TABLE)
     rows = mark_repeats(chosen_rows(config, source, hard))
     items = ((f"row-{row.index:08d}", row) for row in rows)
-    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)})
+    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)}, choices=frozenset({"duplicate"}))
     return store.process(TABLE, items, work, settings=settings, engine=config.engine)
 
 
@@ -203,7 +203,7 @@ def _filter(config: Config, hard: HardFilter, store: Run, source: Iterable[Any],
     rows = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
     items = ((f"row-{row.index:08d}", row) for row in itertools.islice(rows, hard.num_filtered))
     work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)})
-    return store.process(FILTER_TABLE, items, work, settings=settings, engine=config.engine, total=hard.num_filtered)
+    return store.process(FILTER_TABLE, items, work, settings=settings, record=FilterVerdict, engine=config.engine, total=hard.num_filtered)
 
 
 def _make_filter(config: Config) -> Callable[[Sequence[IndexedRow]], list[FilterVerdict | Drop]]:

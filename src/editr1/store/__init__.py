@@ -16,6 +16,7 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 `images/.incoming/` excepted), nothing lost and nothing done twice but the batches that were in flight.
 """
 
+from editr1.store._files import put_aside
 from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
 from editr1.store.foreign import read_inside, read_table
 from editr1.store.images import ImageStore
@@ -34,6 +35,7 @@ __all__ = [
     "held_out_share",
     "is_held_out",
     "preference_pairs",
+    "put_aside",
     "quadruples",
     "read_inside",
     "read_table",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """A renamed file has its new name after a power cut too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -35,18 +45,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value of a JSON file. Raises DataError when it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; restore it or start a new run directory") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); restore it or start a new run directory") from error
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 of the contents of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -60,12 +63,32 @@ def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def put_aside(folder: Path) -> Path:
+    """Moves a table into the run's `.aside/`, where nothing reads it, and returns its new place."""
+    places = (folder.parent / ".aside" / f"{folder.name}-{number}" for number in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    place.parent.mkdir(exist_ok=True)
+    return folder.rename(place)
+
+
 def read_whole_lines(path: Path) -> list[str]:
-    """The lines of an append-only log, and cuts off a last line that a killed writer left torn."""
+    """The lines of an append-only log, and cuts off a last line that a killed writer left torn. Raises DataError for no UTF-8."""
     if not path.exists():
         return []
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.truncate(path, whole)
-    return data[:whole].decode("utf-8").split("\n")[:-1]
+    try:
+        return data[:whole].decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is damaged: no UTF-8 at byte {error.start}; restore it, or delete it to lose what it holds") from error
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """The values of an append-only log of JSON lines. Raises DataError, naming the line, for one that is none."""
+    for number, line in enumerate(read_whole_lines(path), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number} is not JSON ({error}); restore the line or delete it") from error

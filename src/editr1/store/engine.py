@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
-from editr1.errors import BackendError
-from editr1.schema import to_json
-from editr1.store.shards import Row, ShardLog
+from editr1.errors import BackendError, ConfigError, DataError
+from editr1.records import encode
+from editr1.store.shards import Row, ShardLog, dropped_row
 
 Item = tuple[str, Any]
 """(key, value): the key is unique within a table and the same in every run."""
@@ -55,6 +55,8 @@ class Engine:
     """ours: items a Parquet file; large enough that the wait for a shard's last request is rare, small enough to stay in memory."""
     max_failed_share: float = 0.05
     """ours: a stage stops when more than this share of its items failed at the backend after all retries; 0 stops at the first."""
+    max_dropped_share: float = 0.5
+    """ours: a stage stops when more than this share of its rows was dropped; those rows are tried again when it runs again."""
     workers: int = 2
     """Ray actors."""
     gpus: float = 0.0
@@ -64,8 +66,9 @@ class Engine:
     def __post_init__(self) -> None:
         if self.shard_size < 1 or self.workers < 1:
             raise ValueError("shard_size and workers must be at least 1")
-        if not 0 <= self.max_failed_share <= 1:
-            raise ValueError(f"max_failed_share is a share in [0, 1], found {self.max_failed_share}")
+        for name, share in (("max_failed_share", self.max_failed_share), ("max_dropped_share", self.max_dropped_share)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share in [0, 1], found {share}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +84,6 @@ class StageCounts:
     def __str__(self) -> str:
         reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.reasons.items()))
         return f"in {self.num_in}, out {self.num_out}, dropped {self.num_dropped}" + (f" ({reasons})" if reasons else "")
-
-
-def count_rows(rows: Iterable[Row]) -> StageCounts:
-    """Counts by reason code, the part of a reason before the colon."""
-    reasons: Counter[str] = Counter()
-    num_in = 0
-    for row in rows:
-        num_in += 1
-        if row.dropped is not None:
-            reasons[row.dropped.partition(":")[0]] += 1
-    num_dropped = reasons.total()
-    return StageCounts(num_in, num_in - num_dropped, num_dropped, dict(sorted(reasons.items())))
 
 
 def cut_shards(items: Iterable[Item], shard_size: int) -> Iterator[tuple[int, list[Item]]]:
@@ -116,6 +107,14 @@ class Work:
     """Lane name of an item; None = one lane."""
     timed: bool = False
     """Records have a field `seconds`, which differs between equal runs: it is kept beside the table, and is 0 inside it."""
+    choices: frozenset[str] = frozenset()
+    """Codes of drops that are the stage's choice and no trouble, such as `duplicate`: they do not count for `max_dropped_share`."""
+    origin_of: Callable[[Any], tuple[str, ...] | None] | None = None
+    """What an item was made from, kept beside the table for `origins.py`; None = nothing that could change."""
+
+
+ROW_TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error)
+"""What one odd row can raise in us or in a library; a full disk, a lost machine or a lack of memory is none of these."""
 
 
 class FailureBudget:
@@ -162,7 +161,10 @@ class HasStatus(Protocol):
 class ShardRunner:
     """Fills shards one after the other; models and the lanes' threads stay from shard to shard."""
 
-    def __init__(self, work: Work, budget: FailureBudget, on_rows: Callable[[int, str], None] = lambda count, status: None) -> None:
+    def __init__(
+        self, record: type, work: Work, budget: FailureBudget, on_rows: Callable[[int, str], None] = lambda count, status: None
+    ) -> None:
+        self.record = record
         self.work = work
         self.budget = budget
         self._on_rows = on_rows
@@ -179,15 +181,19 @@ class ShardRunner:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def fill(self, shard: Path, items: Sequence[Item]) -> list[Row]:
-        """Runs what the shard's log does not have yet and writes the Parquet file. Raises what the function raises."""
-        log = ShardLog(shard)
+    def fill(self, shard: Path, items: Sequence[Item]) -> int:
+        """Runs what the shard's log does not have yet, writes the Parquet file, and returns the number of its rows.
+
+        Raises what the function raises, but for trouble with one row, which is dropped with its reason.
+        """
+        log = ShardLog(shard, self.record)
         try:
             self._report(len(log.rows))
             failed = self._run([item for item in items if item[0] not in log.rows], log)
             self.budget.check()
             log.append(failed)
-            return log.finish([key for key, _ in items])
+            log.finish([key for key, _ in items])
+            return len(items)
         finally:
             log.close()
 
@@ -213,7 +219,7 @@ class ShardRunner:
                 future.cancel()
             for future, batch in pending.items():
                 if not future.cancelled() and future.exception() is None:
-                    self._record(_successes(batch, future.result()), log)
+                    self._record(batch, future.result(), log)
         return failed
 
     def _batches(self, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Item]]]:
@@ -228,12 +234,17 @@ class ShardRunner:
         yield from ((name, batch) for name, batch in waiting.items() if batch)
 
     def _call(self, batch: Sequence[Item]) -> list[Any]:
-        """A record, Drop or BackendError for each item. A batch that the backend failed is tried again item by item."""
+        """A record, Drop or BackendError for each item. A batch that failed is tried again item by item."""
         try:
             return self._results(batch)
         except BackendError as error:
             if len(batch) == 1:
                 return [error]
+        except ROW_TROUBLE as error:
+            if isinstance(error, ConfigError):
+                raise
+            if len(batch) == 1:
+                return [Drop(f"bad_row: {error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}")]
         return [result for item in batch for result in self._call([item])]
 
     def _results(self, batch: Sequence[Item]) -> list[Any]:
@@ -243,26 +254,30 @@ class ShardRunner:
         return results
 
     def _collect(self, batch: Sequence[Item], results: Sequence[Any], log: ShardLog, failed: list[Row]) -> None:
-        done = _successes(batch, results)
-        self._record(done, log)
-        self.budget.succeeded(len(done))
+        self._record(batch, results, log)
         self._report(len(batch))
-        for (key, _), result in zip(batch, results, strict=True):
+        for (key, value), result in zip(batch, results, strict=True):
             if isinstance(result, BackendError):
-                failed.append(Row(key, None, f"backend: {' '.join(str(result).split())}"[:500]))
+                failed.append(dropped_row(key, f"backend: {' '.join(str(result).split())}"[:500], self._origin(value)))
                 self.budget.failed(1, result)
+            else:
+                self.budget.succeeded(1)
 
-    def _record(self, done: Sequence[tuple[str, Any]], log: ShardLog) -> None:
+    def _record(self, batch: Sequence[Item], results: Sequence[Any], log: ShardLog) -> None:
+        done = [(*item, result) for item, result in zip(batch, results, strict=True) if not isinstance(result, BackendError)]
         if self.work.timed:
-            log.note_seconds([(key, result.seconds) for key, result in done if not isinstance(result, Drop)])
-        log.append([_row(key, result, self.work.timed) for key, result in done])
+            log.note_seconds([(key, result.seconds) for key, _, result in done if not isinstance(result, Drop)])
+        log.append([self._row(key, value, result) for key, value, result in done])
 
+    def _origin(self, value: Any) -> tuple[str, ...] | None:
+        return self.work.origin_of(value) if self.work.origin_of else None
 
-def _row(key: str, result: Any, timed: bool) -> Row:
-    if isinstance(result, Drop):
-        return Row(key, None, result.reason)
-    return Row(key, to_json(dataclasses.replace(result, seconds=0.0) if timed else result), None)
-
-
-def _successes(batch: Sequence[Item], results: Sequence[Any]) -> list[tuple[str, Any]]:
-    return [(key, result) for (key, _), result in zip(batch, results, strict=True) if not isinstance(result, BackendError)]
+    def _row(self, key: str, value: Any, result: Any) -> Row:
+        if isinstance(result, Drop):
+            return dropped_row(key, result.reason, self._origin(value))
+        assert isinstance(result, self.record), f"the stage's function returned a {type(result).__name__}, no {self.record.__name__}"
+        try:
+            line = encode(dataclasses.replace(cast(Any, result), seconds=0.0) if self.work.timed else result)
+        except (ValueError, TypeError) as error:  # a number that is not finite, a field of another type
+            return dropped_row(key, f"bad_row: {error}", self._origin(value))
+        return Row(key, line, None, self._origin(value))

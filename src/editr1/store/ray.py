@@ -12,16 +12,16 @@ from typing import Any
 from editr1 import errors
 from editr1.errors import ConfigError, EditR1Error
 from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, Work
-from editr1.store.run import is_finished
 from editr1.store.shards import shard_path
+from editr1.store.tables import finished
 
 
 class ShardActor:
     """Fills shards; lives in a Ray worker and builds the stage's models once."""
 
-    def __init__(self, folder: str, work: Work, max_failed_share: float) -> None:
+    def __init__(self, folder: str, record: type, work: Work, max_failed_share: float) -> None:
         self.folder = Path(folder)
-        self.runner = ShardRunner(work, FailureBudget(max_failed_share))
+        self.runner = ShardRunner(record, work, FailureBudget(max_failed_share))
         self.runner.__enter__()  # its threads end with the worker process
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -34,13 +34,13 @@ class ShardActor:
 
     def _fill(self, index: int, items: Sequence[Item]) -> tuple[int, str, str]:
         try:
-            return len(self.runner.fill(shard_path(self.folder, index), items)), "", ""
+            return self.runner.fill(shard_path(self.folder, index), items), "", ""
         except EditR1Error as error:
             return 0, type(error).__name__, str(error)
 
 
 def fill_with_ray(
-    folder: Path, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int, str], None]
+    folder: Path, record: type, shards: Iterable[tuple[int, list[Item]]], work: Work, engine: Engine, on_rows: Callable[[int, str], None]
 ) -> int:
     """Fills the unfinished shards and returns the number of all shards. Raises the user's errors of the workers."""
     try:
@@ -54,7 +54,7 @@ def fill_with_ray(
     num_shards, blocks = 0, []
     for index, items in shards:
         num_shards = index + 1
-        if is_finished(folder, index, items):
+        if finished(folder, index, items):
             on_rows(len(items), "")
         else:  # a block a shard, in Ray's object store: the driver stays small
             blocks.append(ray.put(pa.table({"index": [index], "items": pa.array([cloudpickle.dumps(items)], pa.large_binary())})))
@@ -63,7 +63,7 @@ def fill_with_ray(
     ray.data.DataContext.get_current().enable_progress_bars = False
     done = ray.data.from_arrow_refs(blocks).map_batches(  # type: ignore[arg-type]  # Ray has two types named ObjectRef
         ShardActor,
-        fn_constructor_args=(str(folder.resolve()), work, engine.max_failed_share),
+        fn_constructor_args=(str(folder.resolve()), record, work, engine.max_failed_share),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(engine.workers, len(blocks))),
         num_gpus=engine.gpus,

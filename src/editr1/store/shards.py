@@ -1,22 +1,26 @@
-"""One shard of a table: an append-only log while it is being filled, a Parquet file once it is whole.
+"""One shard of a table: an append-only log while it is being filled, a Parquet file with its checksum once it is whole.
 
-A Parquet row is (key, record, dropped): the item's key, the record as the JSON line of `schema.to_json` or null, and why
-there is none. Rows stand in the order of the stage's input, whatever order the work was done in, so equal work gives equal bytes.
+Rows stand in the order of the stage's input, whatever order the work was done in, so equal work gives equal bytes. What a row looks
+like says `columns.py`. The checksum lies beside the shard as `sha256sum -c` reads it, and is compared whenever the shard is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from editr1.errors import DataError
-from editr1.store._files import read_whole_lines
+from editr1.records import encode, whole_text
+from editr1.store._files import read_whole_lines, write_atomic
+from editr1.store.columns import drops_of, records_of, schema_of, to_batch
 
-_KEYS = b"editr1.keys"  # Parquet metadata: digest of the shard's keys
+_ABOUT = b"editr1"  # Parquet metadata: what `About` holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,25 @@ class Row:
     """What became of one item: exactly one of `record` and `dropped` is set."""
 
     key: str
-    record: str | None
-    """One line of JSON."""
+    record: bytes | None
+    """As `records.encode` writes it."""
     dropped: str | None
     """Why the item left no record."""
+    origin: tuple[str, ...] | None = None
+    """What the item was made from, see `origins.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a shard says of itself."""
+
+    keys: str
+    """Digest of the items' keys."""
+    rows: str
+    """Sum of the digests of the rows: the sum over a table is the same however its rows are cut into shards."""
+    num_in: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Dropped rows by code."""
 
 
 def shard_path(table: Path, index: int) -> Path:
@@ -40,6 +59,21 @@ def seconds_path(shard: Path) -> Path:
     return shard.with_suffix(".seconds.jsonl")
 
 
+def log_path(shard: Path) -> Path:
+    """The rows of the shard while it is being filled."""
+    return shard.with_suffix(".partial.jsonl")
+
+
+def checksum_path(shard: Path) -> Path:
+    """The SHA-256 of the shard's bytes."""
+    return shard.with_suffix(".sha256")
+
+
+def origins_path(shard: Path) -> Path:
+    """What the shard's items were made from, where the stage said so."""
+    return shard.with_suffix(".origins.jsonl")
+
+
 def shard_paths(table: Path) -> list[Path]:
     """The finished shards in order."""
     return sorted(table.glob("part-*.parquet"), key=lambda path: int(path.stem.removeprefix("part-")))
@@ -48,17 +82,11 @@ def shard_paths(table: Path) -> list[Path]:
 class ShardLog:
     """The rows of an unfinished shard. Opening it reads what an earlier process finished."""
 
-    def __init__(self, shard: Path) -> None:
-        self.shard = shard
-        self.path = shard.with_suffix(".partial.jsonl")
-        self.rows: dict[str, Row] = {}
-        for number, line in enumerate(read_whole_lines(self.path), start=1):
-            try:
-                key, record, dropped = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{self.path}:{number} is not a log row; delete this file to redo the shard") from error
-            self.rows[key] = Row(key, record, dropped)
-        self._file = self.path.open("a", encoding="utf-8")
+    def __init__(self, shard: Path, record: type) -> None:
+        self.shard, self.record = shard, record
+        self.path = log_path(shard)
+        self.rows = {row.key: row for row in read_log(self.path)}
+        self._file = self.path.open("ab")
 
     def note_seconds(self, seconds: Sequence[tuple[str, float]]) -> None:
         """Keeps latencies by key beside the table: the one thing that differs between equal runs."""
@@ -67,57 +95,175 @@ class ShardLog:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds finished rows. They survive SIGKILL once this returns; power loss may cost the shard's log, not its order."""
-        self._file.write("".join(json.dumps([row.key, row.record, row.dropped], ensure_ascii=False) + "\n" for row in rows))
+        self._file.write(b"".join(map(log_line, rows)))
         self._file.flush()
         self.rows.update((row.key, row) for row in rows)
 
-    def finish(self, keys: Sequence[str]) -> list[Row]:
-        """Turns the log into the Parquet file, in the order of `keys`, and returns the rows."""
+    def finish(self, keys: Sequence[str]) -> None:
+        """Turns the log into the Parquet file, in the order of `keys`."""
         rows = [self.rows[key] for key in keys]
-        write_shard(self.shard, rows)
+        origins = [[row.key, *row.origin] for row in rows if row.origin is not None]
+        if origins:
+            write_atomic(origins_path(self.shard), b"".join(msgspec.json.encode(line) + b"\n" for line in origins))
+        try:
+            write_shard(self.shard, self.record, rows)
+        except ValueError as error:
+            raise DataError(f"{self.path} holds rows that are no {self.record.__name__} ({error}); delete it to redo the shard") from error
         self.close()
         self.path.unlink()
-        return rows
 
     def close(self) -> None:
         self._file.close()
 
 
-def write_shard(path: Path, rows: Sequence[Row]) -> None:
-    """The rows as a Parquet file, whole or absent."""
+def log_line(row: Row) -> bytes:
+    """The row as it stands in the log of an unfinished shard."""
+    record = msgspec.Raw(row.record) if row.record is not None else None
+    return msgspec.json.encode((row.key, record, row.dropped, row.origin)) + b"\n"
+
+
+_LOG_ROW = msgspec.json.Decoder(tuple[str, msgspec.Raw, str | None, tuple[str, ...] | None])
+
+
+def read_log(path: Path) -> Iterator[Row]:
+    """The rows of an unfinished shard; a last line that a killed writer left torn is cut off."""
+    for number, line in enumerate(read_whole_lines(path), start=1):
+        try:
+            key, record, dropped, origin = _LOG_ROW.decode(line)
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{path}:{number} is not a log row; delete this file to redo the shard") from error
+        yield Row(key, None if bytes(record) == b"null" else bytes(record), dropped, origin)
+
+
+def dropped_row(key: str, reason: str, origin: tuple[str, ...] | None = None) -> Row:
+    """The row of an item that left no record."""
+    return Row(key, None, whole_text(reason), origin)
+
+
+def write_shard(path: Path, record: type, rows: Sequence[Row]) -> None:
+    """The rows as a Parquet file with its checksum, whole or absent. Raises ValueError for a row that is no such record."""
     import pyarrow as pa  # 0.1 s, and `import editr1` shall be fast
     import pyarrow.parquet as pq
 
-    columns = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in ("key", "record", "dropped")}
-    table = pa.table(columns).replace_schema_metadata({_KEYS: keys_digest([row.key for row in rows])})
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    about = About(keys_digest([row.key for row in rows]), rows_digest(rows), len(rows), _reasons(rows))
+    table = to_batch(record, [(row.key, row.record, row.dropped) for row in rows])
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({_ABOUT: msgspec.json.encode(about)}), buffer, compression="zstd")
+    data = buffer.getvalue().to_pybytes()
+    write_atomic(checksum_path(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
+    write_atomic(path, data)
 
 
-def read_shard(path: Path, batch_size: int = 1024) -> Iterator[Row]:
-    """The rows of a finished shard, in order. Raises DataError for a file that is no shard."""
+def _reasons(rows: Sequence[Row]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        if row.dropped is not None:
+            code = row.dropped.partition(":")[0]
+            counts[code] = counts.get(code, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def read_shard(path: Path, record: type) -> Iterator[tuple[str, Any]]:
+    """(key, record) of a finished shard, in order. Raises DataError for a damaged file, or one of other records."""
+    with _open(path) as file:
+        found = file.schema_arrow.remove_metadata()
+        if not found.equals(schema_of(record)):
+            odd = sorted({*map(str, found)} ^ {*map(str, schema_of(record))})
+            raise DataError(f"{path} holds no rows of {record.__name__}: column {odd[0]!r} differs")
+        for batch in file.iter_batches(batch_size=1024, use_threads=False):
+            try:
+                yield from records_of(record, batch)
+            except ValueError as error:
+                raise DataError(f"{path}: a row is no {record.__name__}: {error}") from error
+
+
+def reopen(path: Path, record: type, kept_codes: frozenset[str]) -> None:
+    """Turns a finished shard back into a log without its dropped rows, but for drops of these codes."""
+    origins = dict(read_origins(path))
+    drops = list(read_drops(path))
+    kept = [dropped_row(key, reason, origins.get(key)) for key, reason in drops if reason.partition(":")[0] in kept_codes]
+    if len(kept) == len(drops):
+        return
+    good = [Row(key, encode(found), None, origins.get(key)) for key, found in read_shard(path, record)]
+    write_atomic(log_path(path), b"".join(map(log_line, [*good, *kept])))
+    path.unlink()
+    checksum_path(path).unlink()
+
+
+def read_drops(path: Path) -> Iterator[tuple[str, str]]:
+    """(key, reason) of the rows of a finished shard that were dropped."""
+    with _open(path) as file:
+        for batch in file.iter_batches(columns=["row_key", "row_dropped"], use_threads=False):
+            yield from drops_of(batch)
+
+
+def about(path: Path) -> About:
+    """What a finished shard says of itself. Raises DataError for a damaged one."""
+    with _open(path) as file:
+        try:
+            return msgspec.json.decode((file.schema_arrow.metadata or {})[_ABOUT], type=About)
+        except (KeyError, msgspec.MsgspecError) as error:
+            raise DataError(f"{path} is no shard of a table; delete it to redo it") from error
+
+
+def read_origins(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(key, what the item was made from) of a shard, finished or not."""
+    yield from ((row.key, row.origin) for row in read_log(log_path(path)) if row.origin is not None)
+    for number, line in enumerate(read_whole_lines(origins_path(path)), start=1):
+        try:
+            key, *origin = msgspec.json.decode(line, type=list[str])
+        except ValueError as error:
+            raise DataError(f"{origins_path(path)}:{number} is no origin of a row ({error}); {_cure(path)}") from error
+        yield key, tuple(origin)
+
+
+def problem(path: Path) -> str | None:
+    """What is wrong with the bytes of a finished shard; None when they fit their checksum."""
+    try:
+        _checked(path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _checked(path: Path) -> bytes:
+    try:
+        data, claimed = path.read_bytes(), checksum_path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is damaged: {Path(str(error.filename)).name} is missing; {_cure(path)}") from error
+    if claimed[:64] != hashlib.sha256(data).hexdigest().encode():
+        raise DataError(f"{path} is damaged: its bytes do not fit its checksum; {_cure(path)}")
+    return data
+
+
+def _open(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=batch_size, columns=["key", "record", "dropped"]):
-                columns = [column.to_pylist() for column in batch.columns]
-                yield from (Row(*values) for values in zip(*columns, strict=True))
-    except (pa.ArrowInvalid, KeyError) as error:
+        return pq.ParquetFile(pa.BufferReader(_checked(path)))
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is no shard of a table ({error}); delete it to redo it") from error
 
 
-def stored_keys_digest(path: Path) -> str:
-    """The digest of the keys that a finished shard was made for."""
-    import pyarrow.parquet as pq
-
-    return (pq.read_schema(path).metadata or {}).get(_KEYS, b"").decode()
+def _cure(path: Path) -> str:
+    return f"redo it alone with: editr1 repair {path.parent.parent}"
 
 
 def keys_digest(keys: Sequence[str]) -> str:
     """Depends on the keys, their borders and their order."""
     return hashlib.sha256("\x1f".join(keys).encode()).hexdigest()
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """Depends on what the rows say, and not on how they lie in files."""
+    return sum_digests(hashlib.sha256(b"\x1f".join((row.key.encode(), _said(row)))).hexdigest() for row in rows)
+
+
+def _said(row: Row) -> bytes:
+    return row.record if row.record is not None else (row.dropped or "").encode()
+
+
+def sum_digests(digests: Iterator[str]) -> str:
+    """64 hex digits that depend on the digests and not on their order."""
+    return f"{sum(int(digest, 16) for digest in digests) % 2**256:064x}"

@@ -3,19 +3,25 @@
     vlm = build("Qwen/Qwen2.5-VL-7B-Instruct", base_url="http://localhost:8000/v1", max_concurrency=64)
 
 What servers do differently is met defensively: one HTTP request a reply (`n` is ignored by some), no server-side stop, images as
-data URLs, replies whose JSON is cut are asked for again, and a status of 200 with no text is a reply without text.
+data URLs, replies whose JSON is cut are asked for again, content as a text or as a list of parts, and a status of 200 with no text is a
+reply without text.
 
 429 and 5xx, timeouts and lost connections are tried again with growing pauses, or the pause that Retry-After names. What is still
-failing then raises BackendError with the address as the user gave it. A reply that the endpoint refuses on account of its content is
-data: it comes back as a text that says so, and stays unscored.
+failing then raises BackendError with the address as the user gave it, and so does a setting that the server refuses. A reply that is
+refused on account of its content, by the model or by a vendor's moderation, is data: it comes back as a text that says so, and stays
+unscored.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 from PIL import Image
@@ -24,11 +30,14 @@ from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
 from editr1.generation import template_settings
 from editr1.pictures import encode_picture
+from editr1.vlm._trace_check import TraceCheck
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
 
 ImageFormat = Literal["png", "jpeg"]
 NUM_ALTERNATIVES = 20  # what the OpenAI API and vLLM return at most
 
+_NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in SGLang
+_LIST_TIMEOUT = 10.0  # seconds; ours
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
 
 
@@ -44,6 +53,8 @@ def build(
     omit: Sequence[str] = (),
     extra_body: Mapping[str, Any] | None = None,
     thinking: bool | None = None,
+    sampler: Literal["auto", "vllm", "plain"] = "auto",
+    check_traces: bool = True,
 ) -> VLM:
     """A VLM behind an endpoint. Nothing is sent yet. Raises ConfigError for options that cannot work.
 
@@ -59,6 +70,10 @@ def build(
         omit: fields that this endpoint refuses, among temperature, top_p, seed, max_tokens.
         extra_body: further fields.
         thinking: `enable_thinking` of the chat template, where the server has vLLM's field `chat_template_kwargs`. None = its default.
+        sampler: `vllm` says in every request that nothing but temperature and top_p cuts the distribution (top_k -1, repetition_penalty
+            1), which vLLM and SGLang would otherwise take from the checkpoint's generation_config.json; `plain` leaves both fields out,
+            for vendors that refuse them; `auto` asks the server's list of models, once, whether it is vLLM or SGLang.
+        check_traces: stop when the first items are answered alike by every seed at a temperature above 0.
     """
     if image_format not in ("png", "jpeg"):
         raise ConfigError(f"image_format {image_format!r} is unknown; expected png or jpeg")
@@ -66,11 +81,13 @@ def build(
         raise ConfigError(f"omit names {sorted(wrong)[0]!r}; expected some of {', '.join(_FIELDS)}")
     if max_concurrency < 1:
         raise ConfigError("max_concurrency must be at least 1")
+    if sampler not in ("auto", "vllm", "plain"):
+        raise ConfigError(f"sampler {sampler!r} is unknown; expected auto, vllm or plain")
     endpoint = connect(model, base_url, api_key, timeout, max_attempts)
     extra = dict(extra_body or {})
     if thinking is not None:
         extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template_settings(thinking)}
-    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra)
+    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra, sampler, check_traces)
 
 
 class OpenAIVLM:
@@ -84,6 +101,8 @@ class OpenAIVLM:
         token_limit_field: str,
         omit: tuple[str, ...],
         extra_body: dict[str, Any],
+        sampler: str,
+        check_traces: bool,
     ) -> None:
         self._endpoint = endpoint
         self._max_concurrency = max_concurrency
@@ -91,6 +110,9 @@ class OpenAIVLM:
         self._token_limit_field = token_limit_field
         self._omit = omit
         self._extra_body = extra_body
+        self._sampler = sampler
+        self._traces = TraceCheck(endpoint.model) if check_traces else None
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -104,25 +126,22 @@ class OpenAIVLM:
         with ThreadPoolExecutor(max_workers=max(1, min(self._max_concurrency, len(requests)))) as pool:
             futures = [pool.submit(self._ask, request, data_urls) for request in requests]
             try:
-                return [future.result() for future in futures]
+                replies = [future.result() for future in futures]
             except BackendError:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if self._traces is not None:
+            self._traces.see(requests, replies)
+        return replies
 
     def _ask(self, request: ChatRequest, data_urls: Mapping[int, str]) -> ChatReply:
         body = self._body(request, data_urls)
         begin = time.perf_counter()
         try:
-            completion = self._endpoint.call(lambda: self._once(body), request.seed)
+            reply = self._endpoint.post("/chat/completions", partial(_reply, model=self.name), request.seed, json=body)
         except ContentRefusedError as refusal:
-            return ChatReply(f"(refused by the endpoint: {refusal})", self.name, seconds=time.perf_counter() - begin, refused=True)
-        return _reply(completion, self.name, time.perf_counter() - begin)
-
-    def _once(self, body: Mapping[str, Any]) -> Any:
-        completion = self._endpoint.client.chat.completions.create(**body)
-        if not getattr(completion, "choices", None) or completion.choices[0].message is None:
-            raise CutReplyError("the answer holds no choices")
-        return completion
+            reply = ChatReply(f"(refused by the endpoint: {refusal})", self.name, refused=True)
+        return dataclasses.replace(reply, seconds=time.perf_counter() - begin)
 
     def _body(self, request: ChatRequest, data_urls: Mapping[int, str]) -> dict[str, Any]:
         content = [
@@ -142,7 +161,14 @@ class OpenAIVLM:
         if request.want_logprobs:
             kept |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
         messages = [*system, {"role": "user", "content": content}]
-        return {"model": self._endpoint.model, "messages": messages, **kept, "extra_body": self._extra_body}
+        neutral = _NEUTRAL if self._takes_neutral() and request.sampling.temperature > 0 else {}
+        return {"model": self._endpoint.model, "messages": messages, **kept, **neutral, **self._extra_body}
+
+    def _takes_neutral(self) -> bool:
+        with self._lock:
+            if self._sampler == "auto":
+                self._sampler = "vllm" if _owner(self._endpoint.get("/models", _LIST_TIMEOUT)) in ("vllm", "sglang") else "plain"
+        return self._sampler == "vllm"
 
 
 def data_url(image: Image.Image, image_format: ImageFormat = "png") -> str:
@@ -150,20 +176,56 @@ def data_url(image: Image.Image, image_format: ImageFormat = "png") -> str:
     return f"data:image/{image_format};base64,{base64.b64encode(encode_picture(image, image_format)).decode('ascii')}"
 
 
-def _reply(completion: Any, model: str, seconds: float) -> ChatReply:
-    choice, usage = completion.choices[0], completion.usage
-    refusal = getattr(choice.message, "refusal", None)
-    text = choice.message.content or refusal or ""
+def _owner(models: Any) -> str:
+    rows = models.get("data") if isinstance(models, dict) else None
+    return str(rows[0].get("owned_by")).lower() if isinstance(rows, list) and rows and isinstance(rows[0], dict) else ""
+
+
+def _reply(answer: dict[str, Any], model: str) -> ChatReply:
+    """The reply in a completion. Raises CutReplyError where there is none."""
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        raise CutReplyError("the answer holds no choices")
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise CutReplyError("the answer holds no message")
+    text, refusal = _text(message.get("content")), _text(message.get("refusal"))
+    usage = answer.get("usage")
     return ChatReply(
-        text=text,
+        text=text or refusal,
         model=model,
-        num_prompt_tokens=(usage.prompt_tokens or 0) if usage else 0,
-        num_tokens=(usage.completion_tokens or 0) if usage else 0,
-        seconds=seconds,
-        truncated=choice.finish_reason == "length",
-        refused=bool(refusal) and not choice.message.content,
-        logprobs=tuple(
-            TokenAlternatives(position.token, tuple((other.token, other.logprob) for other in position.top_logprobs))
-            for position in (getattr(choice.logprobs, "content", None) or ())
-        ),
+        num_prompt_tokens=_count(usage, "prompt_tokens"),
+        num_tokens=_count(usage, "completion_tokens"),
+        truncated=choice.get("finish_reason") == "length",
+        refused=bool(refusal) and not text,
+        logprobs=_logprobs(choice.get("logprobs")),
     )
+
+
+def _text(content: Any) -> str:
+    """A text, or the texts of a list of parts; thinking is a part of another type."""
+    if isinstance(content, list):
+        parts = [part if isinstance(part, dict) else {"text": part} for part in content]
+        return "".join(_text(part.get("text")) for part in parts if part.get("type", "text") in ("text", "output_text"))
+    return content if isinstance(content, str) else ""
+
+
+def _count(usage: Any, key: str) -> int:
+    value = usage.get(key) if isinstance(usage, dict) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
+
+
+def _logprobs(found: Any) -> tuple[TokenAlternatives, ...]:
+    """The alternatives at every position; empty where the server gives none, or not at every position."""
+    positions = found.get("content") if isinstance(found, dict) else None
+    read = [_alternatives(position) for position in positions] if isinstance(positions, list) else []
+    return tuple(read) if all(position.alternatives for position in read) else ()
+
+
+def _alternatives(position: Any) -> TokenAlternatives:
+    position = position if isinstance(position, dict) else {}
+    rows = [row for row in position.get("top_logprobs") or () if isinstance(row, dict)]
+    pairs = ((row.get("token"), row.get("logprob")) for row in rows)
+    known = tuple((t, float(p)) for t, p in pairs if isinstance(t, str) and isinstance(p, int | float) and not math.isnan(p))
+    return TokenAlternatives(_text(position.get("token")), known)

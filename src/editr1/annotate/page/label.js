@@ -3,7 +3,7 @@
 // pictures, for a browser shows the old picture until the new one has arrived.
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1000, PICTURE_TRIES = 3;
-const state = { name: localStorage.getItem("editr1-name") || "", items: [], shownAt: 0, busy: false, view: { zoom: 1, x: 0, y: 0 } };
+const state = { flickers: false, name: localStorage.getItem("editr1-name") || "", items: [], shownAt: 0, busy: false, view: { zoom: 1, x: 0, y: 0 } };
 
 // --- talking to the server
 
@@ -11,7 +11,7 @@ async function ask(path, body) {
   const options = body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {};
   const reply = await fetch(path, options);
   const value = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw Object.assign(new Error(value.detail || value.error || `the server answered ${reply.status}`), { status: reply.status });
+  if (!reply.ok) throw Object.assign(new Error(value.error || `the server answered ${reply.status}`), { status: reply.status });
   return value;
 }
 
@@ -42,10 +42,11 @@ async function exclusively(work) {
   }
 }
 
-const load = () => exclusively(async () => await take(await askUntilDone("/api/next?annotator=" + encodeURIComponent(state.name))));
+const load = () => exclusively(async () => await take(await askUntilDone("/api/next", { annotator: state.name })));
 const undo = () => exclusively(async () => await take(await askUntilDone("/api/undo", { annotator: state.name })));
 const answer = (choice) => exclusively(async () => {
   if (!state.items.length) return;
+  flicker(false);
   const seconds = (performance.now() - state.shownAt) / 1000;
   await take(await askUntilDone("/api/answer", { item: state.items[0].id, annotator: state.name, answer: choice, seconds }));
 });
@@ -100,7 +101,11 @@ function draw(item) {
   for (const side of ["source", "left", "right"]) $(side).src = item[side];
   $("principles").hidden = !item.principles.length;
   $("principles").replaceChildren(...item.principles.map((p) => Object.assign(document.createElement("li"), { textContent: p.text })));
+  flicker(false);
   look({ zoom: 1, x: 0, y: 0 });
+  const source = preload(item.source), ratio = source.naturalWidth && source.naturalHeight ? source.naturalWidth / source.naturalHeight : 1;
+  $("stage").style.setProperty("--ratio", Math.max(0.4, Math.min(2.5, ratio)));
+  $("stage").classList.toggle("wide", ratio >= 1.2);
   state.shownAt = performance.now();
 }
 
@@ -130,7 +135,10 @@ const pointers = new Map();
 for (const pane of document.querySelectorAll(".pane")) {
   pane.addEventListener("wheel", (event) => { event.preventDefault(); zoomAt(pane, event.clientX, event.clientY, Math.exp(-event.deltaY / 400)); }, { passive: false });
   pane.addEventListener("dblclick", (event) => (state.view.zoom > 1 ? toggleZoom() : zoomAt(pane, event.clientX, event.clientY, 2.5)));
-  pane.addEventListener("pointerdown", (event) => { pane.setPointerCapture(event.pointerId); pointers.set(event.pointerId, event); });
+  pane.addEventListener("pointerdown", (event) => { pane.setPointerCapture(event.pointerId); pointers.set(event.pointerId, event); state.pressed = { x: event.clientX, y: event.clientY }; });
+  pane.addEventListener("click", (event) => { // a drag or a pinch is no tap
+    if (state.pressed && Math.hypot(event.clientX - state.pressed.x, event.clientY - state.pressed.y) < 8) flicker(!state.flickers);
+  });
   for (const end of ["pointerup", "pointercancel"]) pane.addEventListener(end, (event) => pointers.delete(event.pointerId));
   pane.addEventListener("pointermove", (event) => {
     const before = pointers.get(event.pointerId);
@@ -147,15 +155,35 @@ for (const pane of document.querySelectorAll(".pane")) {
   });
 }
 
-// --- flicker: the source in place of both edits, for as long as it is held
+// --- flicker: the source in place of both edits, while it is held or until the next tap
 
+const HELD_MS = 300;
 function flicker(on) {
   const item = state.items[0];
   if (!item) return;
+  state.flickers = on;
   for (const side of ["left", "right"]) $(side).src = on ? item.source : item[side];
+  for (const [side, name] of [["left", "A"], ["right", "B"]]) $(side).closest("figure").querySelector("figcaption").textContent = on ? "source" : name;
+  $("flicker").setAttribute("aria-pressed", on);
 }
-$("flicker").addEventListener("pointerdown", () => flicker(true));
-for (const end of ["pointerup", "pointerleave", "pointercancel"]) $("flicker").addEventListener(end, () => flicker(false));
+$("flicker").addEventListener("pointerdown", () => { state.heldSince = performance.now(); state.flickered = state.flickers; flicker(true); });
+$("flicker").addEventListener("pointerup", () => flicker(performance.now() - state.heldSince < HELD_MS && !state.flickered));
+for (const end of ["pointerleave", "pointercancel"]) $("flicker").addEventListener(end, (event) => { if (event.buttons) flicker(false); });
+
+// --- one picture as large as the screen; a tap shows the next in its place
+
+const ORDER = [["left", "A"], ["source", "source"], ["right", "B"]];
+function enlarge(index) {
+  if (!state.items.length) return;
+  state.large = index % ORDER.length;
+  const [side, name] = ORDER[state.large];
+  $("large-picture").src = state.items[0][side];
+  $("large-name").textContent = name;
+  if (!$("large").open) $("large").showModal();
+}
+$("enlarge").addEventListener("click", () => enlarge(0));
+$("large-picture").addEventListener("click", () => enlarge(state.large + 1));
+$("large-close").addEventListener("click", () => $("large").close());
 
 // --- keys and buttons
 
@@ -163,18 +191,20 @@ const KEYS = { a: "left", ArrowLeft: "left", 1: "left", b: "right", ArrowRight: 
 addEventListener("keydown", (event) => {
   if ($("desk").hidden && $("done").hidden) return;
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("keys").open) return;
+  if ($("large").open) { if (event.key === " " || event.key === "e") { event.preventDefault(); enlarge(state.large + 1); } return; }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (key === "u" || key === "Backspace") { event.preventDefault(); undo(); }
   else if ($("desk").hidden) return;
   else if (KEYS[key]) { event.preventDefault(); answer(KEYS[key]); }
   else if (key === "f") flicker(true);
   else if (key === "z") toggleZoom();
+  else if (key === "e") enlarge(0);
   else if (key === "?") $("keys").showModal();
 });
 addEventListener("keyup", (event) => { if (event.key.toLowerCase() === "f") flicker(false); });
 addEventListener("blur", () => flicker(false));
 for (const button of document.querySelectorAll("[data-answer]")) button.addEventListener("click", () => { button.blur(); answer(button.dataset.answer); });
-$("undo").addEventListener("click", undo);
+$("undo").addEventListener("click", (event) => { event.target.blur(); undo(); });
 $("undo-last").addEventListener("click", undo);
 $("zoom").addEventListener("click", toggleZoom);
 $("help").addEventListener("click", () => $("keys").showModal());

@@ -1,0 +1,217 @@
+"""A table of a run: how it is begun, filled, closed, and read. `Run` is the way in; see `store/__init__.py` for the files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from editr1.errors import ChangedInputsError, DataError
+from editr1.store._files import exclusive, read_json, write_atomic, write_json
+from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, StageCounts, Work, cut_shards
+from editr1.store.shards import (
+    About,
+    about,
+    keys_digest,
+    log_path,
+    read_drops,
+    read_shard,
+    reopen,
+    shard_path,
+    shard_paths,
+    sum_digests,
+)
+
+STAGE_OF = {"00_filter": "tasks", "01_tasks": "tasks", "02_principles": "decompose", "03_candidates": "generate", "04_traces": "score"} | {
+    "05_second": "inspect",
+    "05_inspections": "inspect",
+    "07_pairs": "pairs",
+    "07_rationales": "rationales",
+}
+MIN_ROWS = 100  # ours: below this a share of dropped rows says nothing, until the table's end
+
+
+def fill_table(
+    folder: Path, record: type, items: Iterable[Item], work: Work, settings: Mapping[str, Any], engine: Engine, total: int | None
+) -> StageCounts:
+    """What `Run.process` does."""
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(folder / ".lock", f"table {folder}"))
+        _check_settings(folder, settings)
+        size = _shard_size(folder, engine.shard_size)
+        bar = stack.enter_context(tqdm(total=total, desc=folder.name, unit="row", disable=not engine.progress, mininterval=1.0))
+        shards = cut_shards(items, size)
+        if engine.kind == "ray":
+            from editr1.store.ray import fill_with_ray
+
+            num_shards = fill_with_ray(folder, record, shards, work, engine, lambda count, status: _advance(bar, count, status))
+        else:
+            num_shards = _fill_here(folder, record, shards, work, engine, lambda count, status: _advance(bar, count, status))
+        return _close_table(folder, record, num_shards, work, engine)
+
+
+def _advance(bar: Any, count: int, status: str) -> None:
+    if status:
+        bar.set_postfix_str(status, refresh=False)
+    bar.update(count)
+
+
+def _fill_here(
+    folder: Path,
+    record: type,
+    shards: Iterable[tuple[int, list[Item]]],
+    work: Work,
+    engine: Engine,
+    on_rows: Callable[[int, str], None],
+) -> int:
+    num_shards = 0
+    count = DropCount()
+    with ShardRunner(record, work, FailureBudget(engine.max_failed_share), on_rows) as runner:
+        for index, items in shards:
+            num_shards = index + 1
+            found = finished(folder, index, items)
+            if found:
+                on_rows(len(items), "")
+            else:
+                runner.fill(shard_path(folder, index), items)
+                found = about(shard_path(folder, index))
+            count.add(found)
+            if count.num_in >= MIN_ROWS:
+                check_drops(folder, record, count, work, engine)
+    return num_shards
+
+
+def finished(folder: Path, index: int, items: list[Item]) -> About | None:
+    """What the shard says, where it is there and whole. Raises DataError when it is damaged or was made for other items."""
+    path = shard_path(folder, index)
+    keys = [key for key, _ in items]
+    assert len(set(keys)) == len(keys), f"duplicate item keys in shard {index} of {folder.name}"
+    if not path.exists():
+        return None
+    found = about(path)
+    if found.keys != keys_digest(keys):
+        raise ChangedInputsError(folder, f"{path} was made from other inputs")
+    log_path(path).unlink(missing_ok=True)  # killed between the rename and the removal
+    return found
+
+
+class DropCount:
+    """The rows of a table by what became of them."""
+
+    def __init__(self) -> None:
+        self.num_in = 0
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, shard: About) -> None:
+        self.num_in += shard.num_in
+        self.reasons.update(shard.reasons)
+
+    @property
+    def counts(self) -> StageCounts:
+        dropped = self.reasons.total()
+        return StageCounts(self.num_in, self.num_in - dropped, dropped, dict(sorted(self.reasons.items())))
+
+
+def check_drops(folder: Path, record: type, count: DropCount, work: Work, engine: Engine) -> None:
+    """Raises DataError when most rows were dropped, and opens their shards again: the good rows stay, the bad ones are tried again."""
+    bad = Counter({code: num for code, num in count.reasons.items() if code not in work.choices})
+    if not bad or bad.total() <= engine.max_dropped_share * count.num_in:
+        return
+    paths = shard_paths(folder)
+    code, times = bad.most_common(1)[0]
+    example = next(reason for path in paths for _, reason in read_drops(path) if reason.partition(":")[0] == code)
+    for path in paths:
+        reopen(path, record, work.choices)
+    raise DataError(
+        f"{bad.total()} of {count.num_in} rows of {folder} were dropped, the limit is a share of {engine.max_dropped_share:g} "
+        f"(engine.max_dropped_share); the commonest reason, {times} times: {example[:300]!r}. Mend the cause and run again: "
+        "good rows are kept, dropped ones are tried again; or raise the limit"
+    )
+
+
+def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if not _begun(folder):  # no row yet: nothing depends on other settings
+        write_json(path, settings)
+        return
+    old = read_json(path)
+    changed = sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
+    if changed:
+        key = changed[0]
+        was, now = _short(old.get(key)), _short(settings.get(key))
+        raise ChangedInputsError(folder, f"{folder} was begun with {key}={was}, now it is {now}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _begun(folder: Path) -> bool:
+    return any(path.stat().st_size for path in folder.glob("part-*") if path.suffix in (".parquet", ".jsonl"))
+
+
+def _shard_size(folder: Path, wanted: int) -> int:
+    """A table keeps the shards that it was begun with: the engine's size is for new ones, and changes no row of an old one."""
+    path = folder / "layout.json"
+    if _begun(folder) and path.exists():
+        return int(read_json(path)["shard_size"])
+    write_json(path, {"shard_size": wanted})
+    return wanted
+
+
+def _close_table(folder: Path, record: type, num_shards: int, work: Work, engine: Engine) -> StageCounts:
+    paths = shard_paths(folder)
+    if len(paths) > num_shards:
+        raise ChangedInputsError(folder, f"{paths[-1]} was made from more inputs than there are now")
+    done = [about(path) for path in paths]
+    count = DropCount()
+    for shard in done:
+        count.add(shard)
+    check_drops(folder, record, count, work, engine)
+    counts = count.counts
+    dropped = (drop for path, shard in zip(paths, done, strict=True) if shard.reasons for drop in read_drops(path))
+    lines = "".join(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n" for key, reason in dropped)
+    write_atomic(folder / "dropped.jsonl", lines.encode())
+    summary = {name: getattr(counts, name) for name in StageCounts.__slots__}
+    write_json(folder / "counts.json", summary | {"digest": sum_digests(shard.rows for shard in done), "shards": num_shards})
+    return counts
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`counts.json` of a complete table. Raises DataError for a table that is missing, unfinished, or of another version."""
+    path = folder / "counts.json"
+    again = f"run (again): editr1 {STAGE_OF.get(folder.name, folder.name)} --run {folder.parent} ..."
+    if not path.exists():
+        raise DataError(f"table {folder} is {'unfinished' if folder.exists() else 'missing'}; {again}")
+    summary = read_json(path)
+    wanted = {"num_in": int, "num_out": int, "num_dropped": int, "reasons": dict, "digest": str, "shards": int}
+    for name, kind in wanted.items():
+        if not isinstance(summary, dict) or not isinstance(summary.get(name), kind):
+            raise DataError(f"{path} has no {name!r}: it is damaged, or another version of editr1 wrote it; {again}")
+    return dict(summary)
+
+
+def read_records(folder: Path, record: type) -> Iterator[tuple[str, Any]]:
+    """(key, record) of a complete table, in order. Raises DataError when a shard is damaged or rows are missing."""
+    summary = read_summary(folder)
+    paths = [shard_path(folder, index) for index in range(summary["shards"])]
+    num = 0
+    for path in paths:
+        for keyed in read_shard(path, record):
+            num += 1
+            yield keyed
+    if num != summary["num_out"]:
+        raise DataError(
+            f"{folder} has {num} records, its counts.json says {summary['num_out']}; check it with: editr1 repair {folder.parent}"
+        )

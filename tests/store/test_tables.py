@@ -1,0 +1,318 @@
+"""Tables are plain Parquet, know what they were made from, and notice what a disk or a user changed behind their back."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from editr1 import cli
+from editr1.errors import ChangedInputsError, DataError
+from editr1.schema import (
+    Candidate,
+    EditTask,
+    ImageRef,
+    Inspection,
+    Judgement,
+    Metric,
+    ParseFailure,
+    PreferencePair,
+    Principle,
+    TaskPrinciples,
+    Trace,
+    to_json,
+)
+from editr1.store import Drop, Engine, Lane, Run, Work
+from editr1.store.migrate import migrate
+
+QUIET = Engine(progress=False, max_dropped_share=1.0)
+REF = ImageRef("a" * 64, width=3, height=4)
+TASK = EditTask.make(REF, "make it red\u2028now", "colour")
+PRINCIPLES = (Principle("Is it red?", "follow"), Principle("Is the rest as it was?", "keep"))
+ONE, TWO = Candidate.make(TASK.id, REF, "e", 1), Candidate.make(TASK.id, REF, "e", 2)
+ROWS: dict[str, list[Any]] = {
+    "01_tasks": [TASK, replace(TASK, difficulty="hard")],
+    "02_principles": [TaskPrinciples(TASK, PRINCIPLES, "m", 1), TaskPrinciples(TASK, ())],
+    "03_candidates": [ONE, TWO],
+    "04_traces": [
+        Trace(ONE.id, "Red.", Judgement((True, False), 6.5), "m", "tv", 0.7, 1, 10, 20),
+        Trace(ONE.id, "...", ParseFailure("NO_SCORE", "..."), "m", "tv", 0.7, 2),
+        Trace(TWO.id, "", Judgement((), 0.0), "m", "t", 1.0, 3),
+    ],
+    "05_inspections": [Inspection(ONE.id, (True, False), ("a", ""), 0, 1.0), Inspection(TWO.id, (), (), None, None, "refused")],
+    "07_pairs": [PreferencePair(TASK, PRINCIPLES, ONE, TWO, "a", "ann"), PreferencePair(TASK, (), TWO, ONE, "same")],
+}
+
+
+def write(run: Run, table: str, rows: Sequence[Any], engine: Engine = QUIET, **settings: Any) -> None:
+    items = ((f"k{i}", row) for i, row in enumerate(rows))
+    run.process(table, items, Work(lambda: list, {"": Lane(batch_size=2)}), settings=settings, engine=engine)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run.open(tmp_path / "run")
+    for table, rows in ROWS.items():
+        write(run, table, [*rows, Drop("bad_row: for the test")], replace(QUIET, shard_size=2))
+    return run
+
+
+def test_every_record_comes_back_from_its_columns(run: Run) -> None:
+    for table, rows in ROWS.items():
+        assert list(run.read(table)) == rows
+
+
+@dataclass(frozen=True)
+class Odd:
+    """What the columns must hold and no table of the loop does."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    scores: tuple[float | None, ...] = ()
+    best: Trace | None = None
+    others: tuple[Trace, ...] = ()
+    done: bool | None = None
+
+
+def test_records_of_odd_shapes_come_back(run: Run) -> None:
+    traces = tuple(ROWS["04_traces"])
+    rows = [Odd(), Odd({"a": 1.0, "b": 0.5}, (None, 1.5), traces[0], traces, False), Odd(scores=(None,), best=traces[1])]
+    run.process("odd", enumerate_keys(rows), Work(lambda: list), settings={}, record=Odd, engine=QUIET)
+    assert list(run.read("odd", Odd)) == rows
+
+
+def enumerate_keys(rows: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"k{i}", row) for i, row in enumerate(rows))
+
+
+# --- other programs read them -----------------------------------------------------------------------
+
+
+def test_pandas_reads_a_table(run: Run) -> None:
+    import pandas as pd
+
+    frame = pd.read_parquet(sorted((run.dir / "04_traces").glob("*.parquet")))
+    kept = frame[frame.row_dropped.isna()]
+    assert list(kept.text) == ["Red.", "...", ""]
+    assert kept.outcome.iloc[0]["score"] == 6.5
+    assert kept.outcome.iloc[1]["code"] == "NO_SCORE"
+    assert list(frame.row_dropped.dropna()) == ["bad_row: for the test"]
+
+
+def test_datasets_reads_every_table(run: Run, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    for table, rows in ROWS.items():
+        found = load_dataset("parquet", data_files=str(run.dir / table / "*.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(found) == len(rows) + 1
+    assert found[0]["a"]["image"]["digest"] == REF.digest
+
+
+def test_duckdb_queries_a_table(run: Run) -> None:
+    import duckdb
+
+    rows = duckdb.sql(f"select avg(outcome.score) from '{run.dir}/04_traces/*.parquet' where row_dropped is null").fetchall()
+    assert rows == [(3.25,)]
+
+
+# --- layout -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("then", [1, 3, 1000])
+def test_another_shard_size_makes_no_row_twice_and_refuses_nothing(tmp_path: Path, then: int) -> None:
+    made: list[int] = []
+
+    def work(stop: int) -> Work:
+        def function(batch: Sequence[int]) -> list[EditTask]:
+            if stop in batch:
+                raise OSError("stopped")
+            made.extend(batch)
+            return [EditTask.make(REF, f"edit {i}") for i in batch]
+
+        return Work(lambda: function)
+
+    def fill(run: Run, size: int, stop: int = -1) -> None:
+        items = ((f"k{i}", i) for i in range(25))
+        run.process("01_tasks", items, work(stop), settings={}, engine=replace(QUIET, shard_size=size))
+
+    run = Run.open(tmp_path / "run")
+    for size, stop in ((10, 3), (then, 13), (7, 22), (then, -1), (2, -1)):
+        if stop < 0:
+            fill(run, size)
+        else:
+            with pytest.raises(OSError, match="stopped"):
+                fill(run, size, stop)
+    assert sorted(made) == list(range(25))
+    other = Run.open(tmp_path / "other")
+    fill(other, then)
+    assert list(run.keyed("01_tasks")) == list(other.keyed("01_tasks"))
+    assert run.inputs("01_tasks") == other.inputs("01_tasks"), "what comes after asks what the rows say, not how they lie"
+
+
+# --- damage -----------------------------------------------------------------------------------------
+
+
+def test_no_flipped_bit_is_read_as_other_rows(run: Run) -> None:
+    draw = random.Random(0)
+    shards = [path for path in run.dir.glob("0*/*") if path.suffix in (".parquet", ".sha256")]
+    for _ in range(300):
+        path = draw.choice(shards)
+        good = path.read_bytes()
+        bad = bytearray(good)
+        bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+        path.write_bytes(bad)
+        table = path.parent.name
+        if path.suffix == ".sha256" and bad[:64] == good[:64]:  # a letter of the name beside the digest
+            assert list(run.read(table)) == ROWS[table]
+        else:
+            with pytest.raises(DataError, match=rf"{path.stem}.*editr1 repair"):
+                list(run.read(table))
+        path.write_bytes(good)
+
+
+def test_a_missing_shard_is_noticed(run: Run) -> None:
+    (run.dir / "01_tasks" / "part-00000.parquet").unlink()
+    with pytest.raises(DataError, match=r"part-00000\.parquet is missing"):
+        list(run.read("01_tasks"))
+
+
+def pictures(folder: Path, num: int = 12) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    for i in range(num):
+        Image.new("RGB", (8, 8), (i * 20, 0, 0)).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(f"Make it {i}\n")
+    recipe = folder.parent / "r.yaml"
+    recipe.write_text(f"tasks: {{source: {{id: folder, options: {{path: {folder}}}}}, engine: {{shard_size: 4, progress: false}}}}\n")
+    return recipe
+
+
+def stage(recipe: Path, *more: str, name: str = "tasks") -> int:
+    return cli.main([name, "--config", str(recipe), "--run", str(recipe.parent / "run"), *more])
+
+
+def content(run_dir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run_dir / "01_tasks").iterdir())}
+
+
+def test_repair_makes_the_damaged_shard_again_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run_dir = pictures(tmp_path / "pictures"), tmp_path / "run"
+    assert stage(recipe) == 0
+    whole = content(run_dir)
+    others = {path: path.stat().st_mtime_ns for path in (run_dir / "01_tasks").glob("part-*") if "part-00001" not in path.name}
+    shard = run_dir / "01_tasks" / "part-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert stage(recipe) == 2
+    assert "editr1 repair" in capsys.readouterr().err
+    assert cli.main(["repair", str(run_dir), "--dry-run"]) == 1
+    assert "part-00001.parquet" in capsys.readouterr().out
+    assert cli.main(["repair", str(run_dir)]) == 0
+    assert content(run_dir) == whole
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+    assert cli.main(["repair", str(run_dir)]) == 0
+
+
+# --- what a table was made from ---------------------------------------------------------------------
+
+
+def test_other_settings_are_refused_or_accepted_and_never_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run_dir = pictures(tmp_path / "pictures"), tmp_path / "run"
+    assert stage(recipe) == 0
+    more = ("--set", "tasks.num_random=5")
+    assert stage(recipe, *more) == 2
+    assert "new run directory, or add --accept" in capsys.readouterr().err
+    assert stage(recipe, *more, "--accept") == 0
+    assert Run.open(run_dir).count("01_tasks") == 5
+    assert (run_dir / ".aside" / "01_tasks-1" / "part-00002.parquet").exists()
+
+
+def test_a_stage_that_keeps_nothing_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = pictures(tmp_path / "pictures")
+    for text in (tmp_path / "pictures").glob("*.txt"):
+        text.write_text("\n")
+    assert stage(recipe) == 2
+    assert "12 of 12 rows" in (err := capsys.readouterr().err)
+    assert "bad_instruction" in err
+    assert err.count("\n") == 1
+    assert stage(recipe, "--set", "tasks.engine.max_dropped_share=1") == 2
+    assert "none of 12 rows was kept" in capsys.readouterr().err
+
+
+def test_a_stage_where_most_rows_fail_stops_and_tries_them_again(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    made: list[int] = []
+
+    def fill(bad: set[int]) -> None:
+        def function(batch: Sequence[int]) -> list[EditTask]:
+            made.extend(batch)
+            if bad & set(batch):
+                raise ValueError(f"cannot read row {batch[0]}")
+            return [EditTask.make(REF, f"edit {i}") for i in batch]
+
+        engine = Engine(progress=False, shard_size=4)
+        run.process("01_tasks", ((f"k{i}", i) for i in range(10)), Work(lambda: function), settings={}, engine=engine)
+
+    with pytest.raises(DataError, match=r"6 of 10 rows .*commonest reason, 6 times: 'bad_row: ValueError: cannot read row 0'"):
+        fill(set(range(6)))
+    made.clear()
+    fill({2})
+    assert sorted(made) == [0, 1, 2, 3, 4, 5]
+    assert run.counts("01_tasks").reasons == {"bad_row": 1}
+
+
+# --- runs of schema 1 -------------------------------------------------------------------------------
+
+
+def as_schema_1(run: Run) -> None:
+    """Rewrites a run as editr1 wrote it before tables had columns."""
+    digests = {}
+    for table, record in ((t, type(rows[0])) for t, rows in ROWS.items()):
+        folder = run.dir / table
+        for path in folder.glob("part-*.parquet"):
+            old = pq.read_table(path)
+            lines = {key: to_json(row).replace('"schema":2', '"schema": 1') for key, row in run.keyed(table, record)}
+            keys, dropped = old["row_key"].to_pylist(), old["row_dropped"].to_pylist()
+            columns = {"key": keys, "record": [lines.get(key) for key in keys], "dropped": dropped}
+            digests[path] = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    for path, rows in digests.items():
+        pq.write_table(rows, path)
+        path.with_suffix(".sha256").unlink()
+    for path in run.dir.glob("*/counts.json"):
+        summary = json.loads(path.read_text())
+        del summary["shards"]
+        path.write_text(json.dumps(summary | {"digest": f"old {path.parent.name}"}))
+        (path.parent / "layout.json").unlink()
+    (run.dir / "02_principles" / "settings.json").write_text(json.dumps({"input 01_tasks": "old 01_tasks"}))
+    header = run.dir / "env.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"schema": 1}))
+
+
+def test_a_run_of_schema_1_is_brought_up_to_date(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.add_metric(Metric("m", 1.0))
+    as_schema_1(run)
+    log = run.dir / "03_candidates" / "part-00007.partial.jsonl"
+    log.write_text(json.dumps(["k9", to_json(ONE).replace('"schema":2', '"schema": 1'), None]) + "\n")
+    with pytest.raises(DataError, match="editr1 migrate"):
+        Run.open(run.dir)
+    assert cli.main(["migrate", str(run.dir)]) == 0
+    again = Run.open(run.dir)
+    for table, rows in ROWS.items():
+        assert list(again.read(table)) == rows
+    assert again.inputs("01_tasks").items() <= json.loads((run.dir / "02_principles" / "settings.json").read_text()).items()
+    assert json.loads(log.read_text())[1]["id"] == ONE.id
+    write(again, "01_tasks", [*ROWS["01_tasks"], Drop("bad_row: for the test")])  # nothing is left to do, and nothing is refused
+    assert migrate(run.dir, []) == []
+    assert cli.main(["migrate", str(run.dir.parent)]) == 2
+
+
+def test_other_inputs_name_the_folder_to_put_aside(run: Run) -> None:
+    with pytest.raises(ChangedInputsError) as caught:
+        write(run, "01_tasks", ROWS["01_tasks"], temperature=1)
+    assert caught.value.folder == run.dir / "01_tasks"

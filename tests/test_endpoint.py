@@ -1,0 +1,308 @@
+"""Address, secrets and proxies; what servers say in place of an answer. Against real HTTP servers on loopback."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from editr1 import endpoint as endpoint_module
+from editr1.endpoint import check_address, connect, http_client, retry_after, shown
+from editr1.errors import BackendError, ConfigError, EditR1Error
+from editr1.integrations import _client
+from editr1.integrations._client import Edit, RewardClient
+from editr1.vlm import openai_api
+from editr1.vlm.base import ChatReply, ChatRequest, Sampling
+from fake_endpoint import completion, serve
+
+IMAGE = Image.new("RGB", (4, 4), "red")
+KEY = "sk-a-secret-key-0123456789"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", *PROXIES, *map(str.lower, PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(endpoint_module, "_LONGEST_PAUSE", 0.01)
+
+
+def ask(vlm: Any, **sampling: Any) -> ChatReply:
+    reply: ChatReply = vlm.chat([ChatRequest((IMAGE, "look"), sampling=Sampling(**sampling))])[0]
+    return reply
+
+
+def told(answer: Any, **options: Any) -> tuple[str, int]:
+    """(the message of the BackendError, number of requests)."""
+    with serve(lambda body: answer) as endpoint:
+        with pytest.raises(BackendError) as caught:
+            ask(openai_api.build("org/m", base_url=endpoint.url, max_attempts=3, **options))
+        return str(caught.value), len(endpoint.bodies)
+
+
+# --- address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:8000", "http://127.0.0.1:9/v1\n", " http://x/v1", "http://127.0.0.1:PORT/v1", "http://[::1/v1", "http://", "http:///v1",
+     "https://:80/v1", "http://x:70000/v1", "http://x:0/v1", "ftp://x/v1", "http://a b/v1", "http://x/v1\x00", "http://x\u00a0y/v1", ""],
+)  # fmt: skip
+def test_what_is_no_address_is_one_line(address: str) -> None:
+    for build in (lambda: check_address(address, "base_url", "http://localhost:8000/v1"), lambda: RewardClient(address)):
+        with pytest.raises(ConfigError, match=r"is no address; expected something like http://") as caught:
+            build()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://localhost", "https://x.example/v1/", "http://[::1]:8000/v1", "http://10.0.0.1:80/a?api-version=1"]
+)
+def test_addresses_pass(address: str) -> None:
+    check_address(address, "base_url", "")
+
+
+def test_a_query_of_the_address_stays_behind_the_path() -> None:
+    found = connect("m", "http://h/v1/?api-version=3", None, 1.0, 1)
+    assert found._url("/chat/completions") == "http://h/v1/chat/completions?api-version=3"
+
+
+# --- secrets
+
+
+@pytest.mark.parametrize("key", [KEY + "\n", KEY + "\r\nX-Evil: 1", "sk-a secret-key", "sk-schlüssel", "\t" + KEY])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    for build in (lambda: openai_api.build("m", base_url="http://x/v1"), lambda: RewardClient("http://x", token=key)):
+        with pytest.raises(ConfigError, match="no header can carry") as caught:
+            build()
+        assert "secret" not in str(caught.value)
+        assert "schl" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 429, 500])
+def test_a_key_that_a_server_echoes_is_in_no_message(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        message, _ = told((status, {"error": {"message": f"wrong: Bearer {KEY}"}}), api_key=KEY)
+    assert "wrong: Bearer ***" in message
+    assert KEY not in message + caplog.text
+
+
+def test_an_address_with_a_password_is_shown_without() -> None:
+    with pytest.raises(BackendError) as caught:
+        ask(openai_api.build("m", base_url="http://me:pass-word@127.0.0.1:9/v1?key=abcdefgh", max_attempts=1))
+    assert "pass-word" not in str(caught.value)
+    assert "abcdefgh" not in str(caught.value)
+    with pytest.raises(ConfigError) as wrong:
+        connect("m", "http://me:pass-word@h:PORT/v1", None, 1.0, 1)
+    assert "pass-word" not in str(wrong.value)
+    assert KEY not in repr(connect("m", "http://h/v1", KEY, 1.0, 1))
+
+
+def test_a_token_of_the_reward_service_is_in_no_message() -> None:
+    with serve(lambda body: (403, {"error": f"no {KEY}"})) as endpoint, pytest.raises(BackendError) as caught:
+        RewardClient(endpoint.url, token=KEY, sleep=lambda _: None).score([Edit(IMAGE, IMAGE, "x")])
+    assert KEY not in str(caught.value)
+
+
+# --- proxies
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "http://127.0.0.1:9", "nonsense", "http://me:word@[::1"])
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTP_PROXY", "http_proxy", "all_proxy"])
+def test_this_machine_is_asked_directly_whatever_the_variables_say(name: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, proxy)
+    with serve() as endpoint:
+        for host in ("127.0.0.1", "localhost"):
+            assert ask(openai_api.build("m", base_url=endpoint.url.replace("127.0.0.1", host))).text == "look seed=0"
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:pass-word@127.0.0.1:9", "ftp://h:1", "http://me:pass-word@h:PORT"])
+def test_a_proxy_that_cannot_be_used_is_one_line_with_its_variable(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    for build in (lambda: openai_api.build("m", base_url="http://judge.example/v1"), lambda: http_client("http://judge.example", 1.0)):
+        with pytest.raises(ConfigError, match=r"^ALL_PROXY ") as caught:
+            build()
+        assert "pass-word" not in str(caught.value)
+
+
+def test_a_host_that_needs_no_proxy_by_the_users_word_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "judge.example")
+    openai_api.build("m", base_url="http://judge.example/v1")
+
+
+def test_a_proxy_that_is_dead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(BackendError, match="through the proxy of HTTP_PROXY"):
+        ask(openai_api.build("m", base_url="http://judge.example/v1", max_attempts=1))
+    with pytest.raises(BackendError, match="through the proxy of HTTP_PROXY"):
+        RewardClient("http://judge.example", max_attempts=1).score([Edit(IMAGE, IMAGE, "x")])
+
+
+def test_other_hosts_go_through_the_users_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        assert ask(openai_api.build("m", base_url="http://judge.example/v1")).text == "look seed=0"
+
+
+# --- complaints
+
+REFUSALS = {
+    "openai": (400, {"error": {"message": "Your request was rejected by our safety system.", "code": "moderation_blocked"}}),
+    "openai usage": (400, {"error": {"message": "Invalid prompt: it violates our usage policy", "code": "invalid_prompt"}}),
+    "azure": (400, {"error": {"message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+                              "code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
+    "azure, only inside": (400, {"error": {"message": "no", "code": None, "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
+    "dashscope": (400, {"error": {"code": "data_inspection_failed", "message": "Input data may contain ..."}}),
+    "dashscope, own shape": (400, {"code": "DataInspectionFailed", "message": "Output data may contain inappropriate content."}),
+    "openrouter": (403, {"error": {"code": 403, "message": "Input was flagged", "metadata": {"flagged_input": "x"}}}),
+    "openrouter, in a 200": {"error": {"code": 403, "message": "google/gemini requires moderation. Your input was flagged"}},
+    "openrouter, in a choice": {"choices": [{"error": {"code": 502, "message": "PROHIBITED_CONTENT"}, "finish_reason": "error"}]},
+    "openrouter, native reason": completion("", finish_reason="error", native_finish_reason="PROHIBITED_CONTENT"),
+    "gemini": completion("", finish_reason="content_filter: PROHIBITED_CONTENT"),
+    "gemini, safety": completion("", finish_reason="SAFETY"),
+    "gemini, list": (400, [{"error": {"code": 400, "message": "blocked: PROHIBITED_CONTENT", "status": "INVALID_ARGUMENT"}}]),
+    "gemini, feedback": {"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}},
+    "a cut reply": completion("It is half", finish_reason="content_filter"),
+    "zhipu": completion("", finish_reason="sensitive"),
+    "litellm": (400, {"error": {"message": "litellm.ContentPolicyViolationError: no", "type": None, "code": "400"}}),
+    "doubao": (400, {"error": {"code": "InputImageSensitiveContentDetected", "message": "The request failed"}}),
+    "a strip of a picture": (400, {"message": "absolute aspect ratio must be smaller than 200, got 300.0", "type": "BadRequestError"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_verdict_of_moderation_is_a_reply_that_says_nothing(name: str) -> None:
+    with serve(lambda body: REFUSALS[name]) as endpoint:
+        reply = ask(openai_api.build("m", base_url=endpoint.url, max_attempts=3))
+        assert len(endpoint.bodies) == 1
+    assert reply.refused
+    assert reply.text.startswith("(refused by the endpoint: ")
+
+
+WRONG_SETTINGS = {
+    "max_tokens against max_model_len": (
+        (400, {"object": "error", "message": "max_tokens=2048 cannot be greater than max_model_len=max_total_tokens=1024.", "code": 400}),
+        "--max-model-len",
+    ),
+    "vllm, newer": (
+        (400, {"error": {"message": "'max_tokens' or 'max_completion_tokens' is too large: 2048. This model's maximum context length is "
+                         "1024 tokens and your request has 300 input tokens", "type": "BadRequestError", "code": 400}}),
+        "--max-model-len",
+    ),
+    "openai": ((400, {"error": {"message": "This is too long.", "code": "context_length_exceeded"}}), "max_tokens"),
+    "vllm, long prompt": ((400, {"message": "Prompt of 5000 tokens: more than the maximum model length."}), "--max-model-len"),
+    "a renamed field": (
+        (400, {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model.", "param": "max_tokens"}}),
+        "token_limit_field",
+    ),
+    "a refused field": ((400, {"error": {"message": "Unsupported value: 'temperature' does not support 0.7."}}), "option omit"),
+    "top_k": ((400, {"error": {"message": "Unrecognized request argument supplied: top_k"}}), "sampler to plain"),
+    "fastapi": ((422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": "x" * 999}]}), "option omit"),
+    "unknown model": ((400, {"error": {"message": "The model `org/m` does not exist."}}), "option model"),
+    "pictures": ((400, {"message": "At most 1 image(s) may be provided in one prompt."}), "--limit-mm-per-prompt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_a_wrong_setting_is_the_machines_failure_and_is_named(name: str) -> None:
+    answer, word = WRONG_SETTINGS[name]
+    message, num_requests = told(answer)
+    assert word in message
+    assert num_requests == 1
+    assert len(message) < 800
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "num_requests"),
+    [
+        ({"error": {"message": "Insufficient credits. Add more", "code": 402}}, "no credit left (Insufficient credits", 1),
+        ({"error": {"message": "Insufficient credits", "code": "402"}}, "Insufficient credits", 1),
+        ((429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}), "no credit left (You exceeded", 1),
+        ({"error": {"message": "No auth credentials found", "code": 401}}, "refused the API key (No auth", 1),
+        ({"error": {"message": "No endpoints found for org/m", "code": 404}}, "No endpoints found", 1),
+        ({"error": {"message": "bad key", "code": "invalid_api_key"}}, "refused the API key", 1),
+        ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, "does the address end in /v1", 1),
+        ("<!doctype html><html><head><title>Open WebUI</title></head></html>", "a web page: Open WebUI); does the address end in /v1", 1),
+        ((405, "<html>Method Not Allowed</html>"), "does the address end in /v1", 1),
+        ({"detail": "Not Found"}, "does the address end in /v1", 1),
+        ({"error": {"message": "Provider returned error", "code": 502}}, "status 502, 3 times (Provider returned error)", 3),
+        ({"error": {"message": "slow down", "code": 429}}, "status 429, 3 times (slow down)", 3),
+        ((503, "<html><body>upstream <b>busy</b></body></html>"), "status 503, 3 times (a web page: upstream busy)", 3),
+        ({"choices": None}, "holds no choices, 3 times", 3),
+        ({"choices": "text"}, "holds no choices, 3 times", 3),
+        ({"choices": [{"message": None}]}, "holds no message, 3 times", 3),
+        ("[]", "no JSON object, 3 times", 3),
+        ("null", "no JSON object, 3 times", 3),
+        ("[" * 100_000, "cut or broken, 3 times", 3),
+        ('{"choices": [{"message": {"content": "\udcff', "cut or broken, 3 times", 3),
+        ("", "cut or broken, 3 times", 3),
+    ],
+)
+def test_what_a_server_says_reaches_the_user(answer: Any, words: str, num_requests: int) -> None:
+    if isinstance(answer, str):
+        answer = answer.encode("utf-8", "replace").decode()
+    message, found = told(answer)
+    assert words in message
+    assert found == num_requests
+    assert "\n" not in message
+
+
+def test_numbers_that_json_has_not_do_not_count() -> None:
+    body = completion("fine")
+    body["usage"]["prompt_tokens"] = float("nan")
+    body["usage"]["completion_tokens"] = None
+    with serve(lambda _: json.dumps(body)) as endpoint:
+        reply = ask(openai_api.build("m", base_url=endpoint.url))
+    assert (reply.text, reply.num_prompt_tokens, reply.num_tokens) == ("fine", 0, 0)
+
+
+@pytest.mark.parametrize("header", ["nan", "inf", "-1", "soon", "", "Fri, 01 Jan 2010 00:00:00", "Fri, 99 Jan 2010 00:00:00 GMT", "1e400"])
+def test_odd_pauses_are_none_or_short(header: str) -> None:
+    assert (retry_after(header) or 0.0) == 0.0
+
+
+def test_shown_hides_every_secret_of_an_address() -> None:
+    assert shown("https://a:b@h/v1?x=1#f") == "https://***@h/v1?***"
+    assert shown("http://h/v1") == "http://h/v1"
+
+
+# --- connections
+
+
+def test_retries_and_later_requests_use_one_connection() -> None:
+    with serve(fault=lambda body, attempt: "503" if attempt < 3 else None) as endpoint:
+        vlm = openai_api.build("m", base_url=endpoint.url, sampler="plain")
+        for _ in range(4):
+            ask(vlm)
+        assert (len(endpoint.bodies), endpoint.num_connections) == (6, 1)
+
+
+def results(body: dict[str, Any]) -> dict[str, Any]:
+    return {"results": [{"value": 7.0, "categories": {}, "reason": None} for _ in body["items"]]}
+
+
+def test_the_clients_of_one_service_share_a_connection() -> None:
+    with serve(results) as endpoint:
+        for _ in range(3):
+            client = RewardClient(endpoint.url)
+            assert [client.score([Edit(IMAGE, IMAGE, "x")])[0].value for _ in range(3)] == [7.0] * 3
+        assert endpoint.num_connections == 1
+        _client._client(endpoint.url, 600.0, -1)  # another process has its own
+        assert _client._client.cache_info().currsize >= 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["<html>login</html>", "", "[]", "null", "{}", {"results": None}, {"results": []}, {"results": [7]}, {"results": [{"value": 7}]},
+     {"results": [{"value": "high", "categories": {}}]}, '{"results": [{"value": NaN, "categories": {}}]}',
+     {"results": [{"value": 70, "categories": {}}]}, {"results": [{"value": None}]}, "[" * 100_000],
+)  # fmt: skip
+def test_an_answer_that_no_reward_service_gives_is_no_number(answer: Any) -> None:
+    with serve(lambda body: answer) as endpoint, pytest.raises(BackendError, match=r"is it the service's address\?") as caught:
+        RewardClient(endpoint.url).score([Edit(IMAGE, IMAGE, "x")])
+    assert isinstance(caught.value, EditR1Error)

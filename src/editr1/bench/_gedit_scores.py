@@ -12,7 +12,7 @@ import numpy as np
 from editr1.bench.base import Outcome, Stored, headline
 from editr1.errors import DataError
 from editr1.measure.metrics import by_kind, to_metric
-from editr1.measure.raw_scores import geometric_mean
+from editr1.measure.raw_scores import TOP, geometric_mean
 from editr1.schema import Metric, derive_seed
 from editr1.stats import mean_estimate
 
@@ -109,7 +109,7 @@ def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing
     found = []
     for kind, strata in [("micro", None), (f"macro{len(set(tasks))}", tasks)]:
         rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = mean_estimate(values, clusters, rng=rng, strata=strata) if len(values) else None
+        estimate = mean_estimate(values, clusters, rng=rng, strata=strata, top=TOP) if len(values) else None
         by_task = by_kind(values, tasks)
         name = f"gedit_{aspect}/{kind.rstrip('0123456789')}"
         found.append(to_metric(name, estimate, f"{protocol}/{kind}", n=len(scored), num_unscored=num_unscored, by_category=by_task))

@@ -21,7 +21,7 @@ from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome,
 from editr1.errors import DataError
 from editr1.measure.metrics import by_kind, to_metric
 from editr1.measure.rows import load_pair, load_source, read_inside
-from editr1.schema import Metric, derive_seed, stable_id
+from editr1.schema import MAX_SCORE, Metric, derive_seed, stable_id
 from editr1.stats import mean_estimate
 
 LIST = "edits.jsonl"
@@ -55,7 +55,7 @@ class FolderBench:
         scored = [(row, value) for row in self.rows if (value := _value(judged, row.key)) is not None]
         values = np.array([value for _, value in scored])
         rng = np.random.default_rng(derive_seed(seed, "folder"))
-        estimate = mean_estimate(values, [row.source for row, _ in scored], rng=rng) if scored else None
+        estimate = mean_estimate(values, [row.source for row, _ in scored], rng=rng, top=MAX_SCORE) if scored else None
         kinds = by_kind(values, [row.category for row, _ in scored])
         return [to_metric("folder", estimate, "folder/mean", n=len(scored), num_unscored=len(self.rows) - len(scored), by_category=kinds)]
 

@@ -144,7 +144,7 @@ def overall(means: Mapping[str, float], tasks: Mapping[str, Task], protocol: str
     kinds, pictures = [tasks[key].kind for key in keys], [tasks[key].picture for key in keys]
     values = np.array([means[key] for key in keys])
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = mean_estimate(values, pictures, rng=rng, strata=kinds) if keys else None
+    estimate = mean_estimate(values, pictures, rng=rng, strata=kinds, top=MAX_SCORE) if keys else None
     by_type = {kind: round(mean, 2) for kind, mean in by_kind(values, kinds).items()}
     if estimate is not None:
         estimate = dataclasses.replace(estimate, value=sum(by_type.values()) / len(by_type))

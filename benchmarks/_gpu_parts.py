@@ -1,0 +1,388 @@
+"""The parts of gpu_check.py. Each builds what it needs, says what it saw by `say(row)`, and ends; its process dies with it.
+
+A row: what was measured, its value, the goal that was stated before, and whether it holds (None = a figure without a goal).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import _gpu_models as models
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+Say = Callable[[dict[str, Any]], None]
+GIB = 2**30
+
+CLIP_SHARE = 0.1  # the first ratio may be off by a tenth of the clip range
+MATRIX_SHARE = 0.70  # of the card's measured bf16 matrix rate
+
+
+def row(what: str, value: float | str | None, goal: str = "", holds: bool | None = None, **more: Any) -> dict[str, Any]:
+    """One line of the table."""
+    return {"what": what, "value": round(value, 6) if isinstance(value, float) else value, "goal": goal, "holds": holds, **more}
+
+
+def device() -> torch.device:
+    """The card, or the CPU at tiny size."""
+    from editr1.placement import Placement, local_device, prepare
+
+    prepare(Placement())
+    return local_device()
+
+
+def sync() -> None:
+    """Waits for the card."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_gib() -> float | None:
+    """Largest memory that tensors took."""
+    return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
+
+
+def seconds(work: Callable[[], object], repeats: int = 1) -> float:
+    """Mean seconds of a call."""
+    sync()
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    sync()
+    return (time.perf_counter() - begin) / repeats
+
+
+def matrix_rate(say: Say, tiny: bool, _: float) -> None:
+    """bf16 products of square matrices."""
+    side = 256 if tiny else 8192
+    where = device()
+    a, b = (torch.randn(side, side, device=where, dtype=torch.bfloat16) for _ in range(2))
+    seconds(lambda: a @ b, 3)
+    rate = 2 * side**3 / seconds(lambda: a @ b, 20) / 1e12
+    say(row("bf16 matrix rate, TFLOP/s", rate, rate=rate))
+
+
+RECIPES = {
+    "kontext": ("edit_rl_kontext_80gb.yaml", models.kontext, 80.0),
+    "qwen_image_edit": ("edit_rl_qwen_image_edit_80gb.yaml", models.qwen, 80.0),
+    "klein": ("edit_rl_klein_small_gpu.yaml", models.klein, 24.0),
+}
+
+
+class Counted:
+    """Model FLOP of a transformer's forwards and their backwards, counted by the rows and tokens that went through."""
+
+    def __init__(self, transformer: Any, checkpointing: bool) -> None:
+        self.flop, self._size = 0.0, sum(p.numel() for p in transformer.parameters())
+        self._backward = 2 if checkpointing else 1  # frozen weights: one pass for the activations, one more forward when recomputed
+        transformer.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        tokens = kwargs["hidden_states"].shape[1] + kwargs["encoder_hidden_states"].shape[1]
+        passes = 1 + (self._backward if torch.is_grad_enabled() else 0)
+        self.flop += 2.0 * self._size * tokens * kwargs["hidden_states"].shape[0] * passes
+
+
+def editor_rl(name: str, say: Say, tiny: bool, rate: float) -> None:
+    """Three iterations of the shipped recipe, one context each: ratio, finite figures, seconds, rate, peak."""
+    from editr1.config import load_recipe, section
+    from editr1.flow.config import Config
+    from editr1.flow.contexts import Context
+    from editr1.schema import EditTask
+    from editr1.stages.edit_rl import make_trainer
+    from editr1.store import Run
+
+    recipe, build, budget = RECIPES[name]
+    where = device()
+    if where.type == "cuda":
+        total = torch.cuda.get_device_properties(where).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget * GIB / total))
+    begin = time.perf_counter()
+    editor = build(where, tiny)
+    sync()
+    say(row(f"{name}: built, s", time.perf_counter() - begin))
+    config = section(load_recipe(ROOT / "recipes" / recipe), "edit_rl", Config)
+    side = {"height": 64, "width": 64} if tiny else {}
+    config = dataclasses.replace(config, contexts=1, trackers=(), keep_aspect=False, **side)
+    counted = Counted(editor.transformer, config.training.gradient_checkpointing)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.open(Path(folder) / "run")
+        pixels = np.random.default_rng(0).integers(0, 255, (config.height, config.width, 3), dtype=np.uint8)
+        contexts = [Context(EditTask.make(run.images.put(Image.fromarray(pixels)), "edit it"), (), run)]
+        trainer = make_trainer(config, editor, [_brightness], run.dir)
+        for number in range(3):
+            counted.flop = 0.0
+            sync()
+            begin = time.perf_counter()
+            logs = _iteration(trainer, contexts, number)
+            sync()
+            _report_iteration(say, name, number, time.perf_counter() - begin, counted.flop, logs, rate, config.group_size)
+        trainer.close()
+    if (peak := peak_gib()) is not None:
+        say(row(f"{name}: peak, GiB", peak, f"at most {budget:g}", peak <= budget))
+
+
+def _brightness(edits: Any, seed: int) -> list[Any]:
+    """A judge that costs nothing."""
+    from editr1.schema import Reward
+
+    return [Reward(float(np.asarray(image).mean()) / 25.5 + index / 100, 1, 1) for index, (_, image) in enumerate(edits)]
+
+
+def _iteration(trainer: Any, contexts: list[Any], number: int) -> dict[str, float]:
+    """One iteration as stages/edit_rl.py runs it."""
+    from editr1.flow.rewarding import reward_table
+    from editr1.flow.trainer import iteration_window
+    from editr1.flow.watch import Clock
+    from editr1.objectives.advantages import group_advantages
+
+    clock, paths = Clock(), []
+    window = iteration_window(trainer.config, trainer.algorithm.needs, number)
+    for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
+        paths.append(trainer.sample(batch, plan, window, number, clock))
+        trainer.submit(paths[-1], batch, number, clock)
+    table = trainer.gather(reward_table(trainer.collectors[0].collect(), trainer.config.group_size))
+    logs: dict[str, float] = trainer.update(paths, group_advantages(table), ~table.isnan(), number, check=number == 0)
+    return logs
+
+
+def _report_iteration(say: Say, name: str, number: int, spent: float, flop: float, logs: dict[str, float], rate: float, group: int) -> None:
+    error, finite = logs["train/ratio_error_max"], bool(np.isfinite(list(logs.values())).all())
+    if number == 0:
+        say(row(f"{name}: first |ratio - 1|", error, "below clip / 10 = 1e-5", error < 1e-4 * CLIP_SHARE))
+    say(row(f"{name}: iteration {number}, s", spent, "finite loss and gradient", finite, images_per_s=round(group / spent, 3)))
+    if number and rate:
+        rate_here = flop / spent / 1e12
+        holds = rate_here / rate >= MATRIX_SHARE if torch.cuda.is_available() else None
+        goal = f"at least {MATRIX_SHARE}"
+        say(row(f"{name}: share of the matrix rate", rate_here / rate, goal, holds, tflop_per_s=round(rate_here, 1)))
+
+
+def local_scoring(say: Say, tiny: bool, _: float) -> None:
+    """K traces of an edit through `vlm/local` against transformers' own generate of the same rows."""
+    from editr1.judge.prompts import render_score
+    from editr1.vlm.base import Sampling
+    from editr1.vlm.local import LocalVLM
+
+    where, tokens, edits, traces = device(), (8 if tiny else 160), (2 if tiny else 4), (2 if tiny else 8)
+    model = models.vlm("tiny" if tiny else "7b", where, torch.float32 if tiny else torch.bfloat16)
+    with tempfile.TemporaryDirectory() as folder:
+        gcpo_step, run = _pairs(Path(folder), edits, tiny)
+        vlm = LocalVLM(model, models.processor(), "random", batch_size=64)
+        requests = [
+            render_score("tv", run.images.get(pair.task.source), run.images.get(pair.a.image), pair.task.instruction, pair.principles,
+                         sampling=Sampling(1.0, 1.0, tokens), seed=seed)
+            for pair in _read_pairs(run) for seed in range(traces)
+        ]  # fmt: skip
+        vlm.chat(requests[:traces])
+        replies: list[Any] = []
+        ours = seconds(lambda: replies.extend(vlm.chat(requests)))
+        made = sum(reply.num_tokens for reply in replies)
+        inputs = {name: value.to(where) for name, value in gcpo_step.encode(run, vlm.processor, edits, traces // 2).items()}
+
+        def generate() -> Any:
+            with torch.inference_mode():
+                return model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=True, top_k=0)
+
+        rows = len(generate())
+        theirs = rows * tokens / seconds(generate)
+    say(row("local scoring 7B, tokens/s", made / ours, edits=edits, traces=traces))
+    say(row("generate of as many rows, tokens/s", theirs, rows=rows))
+    say(row("local scoring over generate", made / ours / theirs, "at least 1.0", made / ours >= theirs if where.type == "cuda" else None))
+    if (peak := peak_gib()) is not None:
+        say(row("local scoring: peak, GiB", peak, "at most 80", peak <= 80))
+
+
+def _pairs(folder: Path, count: int, tiny: bool) -> tuple[Any, Any]:
+    """(benchmarks/gcpo_step.py, a run of that many pairs of random pictures)."""
+    import gcpo_step
+
+    gcpo_step.SIZE = 72 if tiny else 512
+    return gcpo_step, gcpo_step.build_run(folder / "run", count)
+
+
+def _read_pairs(run: Any) -> Any:
+    from editr1.stages import gcpo
+
+    return gcpo.read_pairs(run)
+
+
+def train_vlm(stage: str, size: str, recipe: str, say: Say, tiny: bool, sharded: bool) -> None:
+    """Two steps of a stage by its recipe, the second timed."""
+    from transformers import TrainerCallback
+
+    from editr1.config import load_recipe, section
+    from editr1.stages import gcpo, sft
+
+    class Marks(TrainerCallback):
+        def __init__(self) -> None:
+            self.at: list[float] = []
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            sync()
+            self.at.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            sync()
+            self.at.append(time.perf_counter())
+
+    name = f"{stage} {size} {'full, FSDP2' if sharded else 'lora'}"
+    if sharded and not tiny:
+        _one_process_fsdp()
+    where = device()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        pairs = 2
+        _, run = _pairs(folder, pairs, tiny)
+        checkpoint = models.serve_from_memory("tiny" if tiny else size, where, folder / "checkpoint")
+        module = {"sft": sft, "gcpo": gcpo}[stage]
+        config = section(load_recipe(ROOT / "recipes" / recipe), stage, module.Config)
+        precision = {"precision": "float32"} if tiny else {}
+        machine = dataclasses.replace(config.machine, trackers=(), progress=False, save_every=10**6, **precision)
+        config = dataclasses.replace(config, model=str(checkpoint), steps=2, machine=machine)
+        if stage == "gcpo":
+            generation = dataclasses.replace(config.generation, max_tokens=8 if tiny else 128, engine="transformers")
+            traces = 2 if tiny else min(6, config.num_traces)
+            config = dataclasses.replace(config, pairs_per_step=pairs, num_traces=traces, generation=generation)
+            rows = gcpo.pair_rows(run, gcpo.read_pairs(run), config.prompt_id, config.steps * pairs, 0)
+            trainer, _ = gcpo._trainer(config, run, rows)
+            trainer.reward_funcs = [_alternating]  # random weights parse nowhere: a reward of its own makes a gradient
+        else:
+            config = dataclasses.replace(config, batch_size=machine.micro_batch * (1 if tiny else 2))
+            if "lora" in name:
+                config = dataclasses.replace(config, trained=dataclasses.replace(config.trained, lora_rank=64, lora_alpha=128.0))
+            trainer, _ = sft._trainer(config, run, _Lessons(run, 4 if tiny else 160))
+        marks = Marks()
+        trainer.add_callback(marks)
+        trainer.train()
+        norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
+    norms = [float(norm) for norm in norms]
+    sound = bool(norms) and bool(np.isfinite(norms).all()) and min(norms) > 0
+    say(row(f"{name}: a step, s", marks.at[-1] - marks.at[-2], "gradient finite, not 0", sound, grad_norms=norms))
+    if (peak := peak_gib()) is not None:
+        say(row(f"{name}: peak, GiB", peak, "at most 80", peak <= 80))
+
+
+def _alternating(prompts: Any, completions: Any, **_: Any) -> list[float]:
+    """A reward that tells the traces of a group apart."""
+    return [float(index % 2) for index in range(len(completions))]
+
+
+class _Lessons:
+    """Supervised rows over the pairs of a run: prompts of the stage, completions of a length."""
+
+    def __init__(self, run: Any, words: int) -> None:
+        self._run, self._pairs, self._words = run, _read_pairs(run), words
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def lengths(self) -> list[int]:
+        return [self._words] * len(self)
+
+    def __getitem__(self, index: int) -> Any:
+        from editr1.judge.prompts import render_score
+        from editr1.training.rows import Lesson
+
+        pair = self._pairs[index]
+        pictures = (self._run.images.get(pair.task.source), self._run.images.get(pair.a.image))
+        return Lesson(render_score("tv", *pictures, pair.task.instruction, pair.principles), "red " * self._words)
+
+
+def _one_process_fsdp() -> None:
+    """What `accelerate launch --config_file recipes/accelerate/verifier_fsdp2.yaml --num_processes 1` sets."""
+    import yaml
+
+    settings = yaml.safe_load((ROOT / "recipes" / "accelerate" / "verifier_fsdp2.yaml").read_text(encoding="utf-8"))
+    plain = {name.upper(): str(value) for name, value in settings["fsdp_config"].items()}
+    plain["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # weights are drawn on the card, there is nothing to load
+    os.environ.update(plain)
+    os.environ.update(
+        {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": settings["mixed_precision"], "RANK": "0", "LOCAL_RANK": "0",
+         "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    )  # fmt: skip
+
+
+def compile_gain(say: Say, tiny: bool, _: float) -> None:
+    """Regional torch.compile of Kontext's blocks, fewer of them: forward alone, and forward with backward."""
+    from editr1.placement import compile_blocks
+
+    where = device()
+    import tiny_pipelines
+
+    net = tiny_pipelines.kontext().transformer if tiny else models.flux(where, 2, 4)
+    rows, tokens, text = (1, 4, 4) if tiny else (12, 2048, 256)
+    sizes, dtype = net.config, net.dtype
+    inputs = {
+        "hidden_states": torch.randn(rows, tokens, sizes.in_channels, device=where, dtype=dtype),
+        "encoder_hidden_states": torch.randn(rows, text, sizes.joint_attention_dim, device=where, dtype=dtype),
+        "pooled_projections": torch.randn(rows, sizes.pooled_projection_dim, device=where, dtype=dtype),
+        "timestep": torch.full((rows,), 0.5, device=where, dtype=dtype), "guidance": torch.full((rows,), 2.5, device=where),
+        "img_ids": torch.zeros(tokens, 3, device=where, dtype=dtype), "txt_ids": torch.zeros(text, 3, device=where, dtype=dtype),
+    }  # fmt: skip
+    x = inputs["hidden_states"].requires_grad_(True)
+
+    def forward() -> None:
+        with torch.no_grad():
+            net(**inputs)
+
+    def both() -> None:
+        net(**inputs).sample.float().square().mean().backward()
+        x.grad = None
+
+    plain = []
+    for work in (forward, both):
+        work()
+        plain.append(seconds(work, 3))
+    compile_blocks(net)
+    named = (("forward", forward, plain[0]), ("forward and backward", both, plain[1]))
+    for what, work, before in named[:1] if tiny else named:  # on a CPU a compiled backward takes minutes
+        first = seconds(work)
+        after = seconds(work, 3)
+        say(row(f"torch.compile, {what}: time over eager", after / before, "at most 1.0", after <= before, compile_s=round(first, 1)))
+
+
+def gpu_tests(say: Say, tiny: bool, _: float) -> None:
+    """`pytest -m gpu`: every adapter's loop against diffusers' own pipeline, resume, gather."""
+    if importlib.util.find_spec("pytest") is None:
+        say(row("pytest -m gpu", "pytest is not installed", "all pass"))
+        return
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", str(ROOT / "tests" / "editors" / "test_gpu.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-12:]
+    say(row("pytest -m gpu", last[-1] if last else "no output", "all pass", done.returncode == 0, tail=last if done.returncode else []))
+
+
+def _editor(name: str) -> Callable[[Say, bool, float], None]:
+    return lambda say, tiny, rate: editor_rl(name, say, tiny, rate)
+
+
+def _vlm(stage: str, size: str, recipe: str, sharded: bool = False) -> Callable[[Say, bool, float], None]:
+    return lambda say, tiny, rate: train_vlm(stage, size, recipe, say, tiny, sharded)
+
+
+PARTS: dict[str, tuple[float, Callable[[Say, bool, float], None]]] = {
+    "matrix": (20, matrix_rate),
+    "kontext": (90, _editor("kontext")),
+    "gcpo_7b_lora": (75, _vlm("gcpo", "7b", "paper/gcpo_qwen25vl_7b_lora.yaml")),
+    "qwen_image_edit": (70, _editor("qwen_image_edit")),
+    "sft_7b_lora": (45, _vlm("sft", "7b", "paper/sft_qwen25vl_7b.yaml")),
+    "scoring": (60, local_scoring),
+    "sft_3b_full": (50, _vlm("sft", "3b", "paper/sft_qwen25vl_3b.yaml", sharded=True)),
+    "gcpo_3b_full": (70, _vlm("gcpo", "3b", "paper/gcpo_qwen25vl_3b.yaml", sharded=True)),
+    "klein": (40, _editor("klein")),
+    "tests": (60, gpu_tests),
+    "compile": (60, compile_gain),
+}
+"""name -> (most seconds, what runs). In the order of importance: what time does not suffice for is said so."""

@@ -1,0 +1,69 @@
+"""benchmarks/gpu_check.py at its tiny size: a crash or a hang ends a part and not the check, and the last line is JSON."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def check(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import _gpu_parts
+    import gpu_check
+
+    return gpu_check, _gpu_parts
+
+
+def test_a_crash_a_hang_and_an_error_end_their_part_alone(check, monkeypatch, tmp_path):
+    gpu_check, parts = check
+
+    def works(say, tiny, rate):
+        say(parts.row("figure", 1.5, "at most 2", True))
+
+    def fails(say, tiny, rate):
+        say(parts.row("before", 1.0))
+        raise RuntimeError("cuDNN error")
+
+    broken = {
+        "hang": (1.0, lambda *_: time.sleep(60)), "crash": (10.0, lambda *_: os.kill(os.getpid(), signal.SIGSEGV)),
+        "error": (10.0, fails), "works": (10.0, works),
+    }  # fmt: skip
+    monkeypatch.setattr(parts, "PARTS", broken)
+    args, out = argparse.Namespace(tiny=True), tmp_path / "rows.jsonl"
+    told = {name: gpu_check.isolated(name, bound, args, 0.0, out, forked=True) for name, (bound, _) in broken.items()}
+    assert told == {"hang": "stopped after 1 s", "crash": "died of signal 11", "error": None, "works": None}
+    rows = gpu_check.rows_of(out)
+    assert [(row["part"], row["what"], row["holds"]) for row in rows] == [
+        ("error", "before", None), ("error", "error: RuntimeError", False), ("works", "figure", True)
+    ]  # fmt: skip
+    assert rows[1]["value"] == "cuDNN error"
+
+
+def test_a_real_part_runs_at_the_tiny_size_and_the_last_line_is_json(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--tiny", "--parts", "matrix,qwen_image_edit", "--minutes", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["holds"], result["missed"]
+    whats = [row["what"] for row in result["rows"]]
+    assert whats[0] == "bf16 matrix rate, TFLOP/s"
+    assert "qwen_image_edit: first |ratio - 1|" in whats
+    assert len([what for what in whats if what.startswith("qwen_image_edit: iteration")]) == 3
+    assert set(result) >= {"device", "commit", "torch", "seconds", "value", "n", "goal"}
+
+
+def test_what_time_does_not_suffice_for_is_said(check, monkeypatch, capsys):
+    gpu_check, _ = check
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--tiny", "--parts", "matrix", "--minutes", "0"])
+    gpu_check.main()
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert not result["holds"]
+    assert result["missed"] == ["matrix: not run"]

@@ -114,7 +114,7 @@ def test_judging_a_folder(tmp_path: Path) -> None:
     bench = build(root, edits)
     first, second = bench.edits()
     assert first.load()[1].size == (8, 8)
-    with pytest.raises(DataError, match="leaves the folder"):
+    with pytest.raises(DataError, match="outside its root"):
         second.load()
     metric = bench.metrics({"k": JudgedEdit("k", 7.0)})[0]
     assert (metric.value, metric.n, metric.num_unscored, metric.protocol) == (7.0, 1, 1, "imgedit/judge10/macro1")

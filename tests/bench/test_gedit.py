@@ -194,7 +194,7 @@ def test_judging_a_folder_names_what_is_missing_and_keeps_equal_keys_apart(tmp_p
     items = {item.key: item for item in bench.edits()}
     source, edited = items["subject-remove/en/k"].load()
     assert source.size == edited.size == (8, 8)
-    with pytest.raises(DataError, match="missing image"):
+    with pytest.raises(DataError, match="cannot read"):
         items["ps_human/en/h"].load()
     same_picture = {row.key: row.cluster for row in bench.outcomes({})}
     assert same_picture["subject-remove/en/k"] == same_picture["subject-replace/en/k"] != same_picture["ps_human/en/h"]

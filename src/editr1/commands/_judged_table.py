@@ -17,7 +17,8 @@ from editr1.errors import ConfigError
 from editr1.judges.base import Judge
 from editr1.measure.cache import CachedVLM, Prices
 from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
-from editr1.measure.pairwise import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs, pairwise_metrics, pairwise_outcomes
+from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
+from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.measure.repeats import between_run
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+from editr1.bench.base import Outcome
 from editr1.schema import Metric, derive_seed
-from editr1.stats import Credit, Estimate, accuracy, half_credit, pairwise_report, share_estimate, strict_credit
+from editr1.stats import Credit, Estimate, accuracy, half_credit, mean_estimate, pairwise_report, share_estimate, strict_credit
 from editr1.stats.intervals import Floats
 from editr1.stats.ties import three_class
 
@@ -109,3 +110,33 @@ def with_suffix(name: str, suffix: str) -> str:
     """
     head, slash, tail = name.partition("/")
     return f"{head}{suffix}{slash}{tail}"
+
+
+def mean_metrics(
+    name: str, rows: Sequence[Outcome], protocol: str, *, seed: int = 0, top: float | None = None, num_missing: int = 0
+) -> list[Metric]:
+    """Mean score of samples, micro and macro over categories, with intervals by cluster: `<protocol>/micro`, `<protocol>/macroN`.
+
+    top: where scores lie in [0, top]. num_missing: samples that should be there; they count as unscored, as those without a value do.
+    """
+    scored = [(row, row.value) for row in rows if row.value is not None]
+    values = np.array([value for _, value in scored])
+    kinds, clusters = [row.category for row, _ in scored], [row.cluster for row, _ in scored]
+    found = []
+    for kind, strata in [("micro", None), (f"macro{len(set(kinds))}", kinds)]:
+        if strata is not None and len(set(kinds)) < 2:
+            continue
+        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
+        estimate = mean_estimate(values, clusters, rng=rng, strata=strata, top=top) if scored else None
+        num_unscored = len(rows) - len(scored) + num_missing
+        found.append(
+            to_metric(
+                with_suffix(name, "" if strata is None else "_macro"),
+                estimate,
+                f"{protocol}/{kind}",
+                n=len(scored),
+                num_unscored=num_unscored,
+                by_category=by_kind(values, kinds),
+            )
+        )
+    return found

@@ -14,17 +14,15 @@ from editr1.measure.compare import in_category, read_outcomes
 def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0, benchmark: str = "") -> list[Stored]:
     """What the paths hold, one entry a judge or judged editor, in the order of the paths' benchmarks.
 
-    data: the benchmark's own file where its numbers need one that does not lie beside. benchmark: read all paths as this one's, in place
-    of asking each. Raises DataError for a path that is missing or of no known kind, and where two entries have one name.
+    data: the benchmark's own file where its numbers need one that does not lie beside. benchmark: of those that
+    know a path as theirs, this one. Raises DataError for a path that is missing or of no known kind, and where two entries have one name.
     """
     groups: dict[str, list[Path]] = {}
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; expected stored outputs of {', '.join(offered('bench', 'recognise'))}")
-        groups.setdefault(benchmark or benchmark_of(path), []).append(path)
+        groups.setdefault(benchmark_of(path, benchmark), []).append(path)
     readers = offered("bench", "read_stored")
-    if benchmark and benchmark not in readers:
-        raise DataError(f"benchmark {benchmark!r} has no stored outputs; there are {', '.join(readers)}")
     found: list[Stored] = [stored for name, group in groups.items() for stored in readers[name](group, data, seed)]
     names = [(stored.benchmark, stored.name) for stored in found]
     doubled = next((name for name in names if names.count(name) > 1), None)
@@ -33,16 +31,16 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0, 
     return found
 
 
-def benchmark_of(path: Path) -> str:
-    """The benchmark that knows the file or folder as its own. Raises DataError where none does or several do."""
-    owners = [name for name, recognise in offered("bench", "recognise").items() if recognise(path)]
+def benchmark_of(path: Path, chosen: str = "") -> str:
+    """The benchmark that knows the file or folder as its own. Raises DataError where none does (or the chosen one does not), or several."""
+    known = offered("bench", "recognise")
+    owners = [name for name, recognise in known.items() if recognise(path) and chosen in ("", name)]
     if len(owners) == 1:
         return owners[0]
     if owners:
         raise DataError(f"{path} could be of {' or '.join(owners)}; say which with --benchmark NAME")
-    raise DataError(
-        f"{path}: unknown content; expected stored outputs of {', '.join(offered('bench', 'recognise'))} (see docs/benchmarks.md)"
-    )
+    expected = chosen or ", ".join(known)
+    raise DataError(f"{path}: unknown content; expected stored outputs of {expected} (see docs/benchmarks.md)")
 
 
 def outcomes_of(path: Path, category: str = "", data: Path | None = None) -> list[Outcome]:

@@ -46,9 +46,11 @@ def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
         ends[world] = [load_file(run.dir / f"end_{world}_{rank}.safetensors") for rank in range(world)], points
     (one,), points_one = ends[1]
     two, points_two = ends[2]
+    size = max(float(value.abs().max()) for value in one.values())
+    assert size > 1e-3  # sums of gradients: something was learnt
     for name, value in one.items():
         assert torch.equal(two[0][name], two[1][name])  # processes stay in step
-        torch.testing.assert_close(two[0][name], value, atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(two[0][name], value, atol=1e-5 * size, rtol=1e-5)
     for figure in ("reward/mean", "evaluation/reward", "train/grad_norm"):
         assert points_one[-1][figure] == pytest.approx(points_two[-1][figure], rel=1e-3)
 

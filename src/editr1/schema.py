@@ -14,7 +14,7 @@ import hashlib
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from editr1.records import SCHEMA_VERSION, from_json, to_json  # noqa: F401  # records and their lines of JSON: one import
 
@@ -149,8 +149,8 @@ class Judgement:
         return sum(self.verdicts) / len(self.verdicts) if self.verdicts else math.nan
 
 
-FailureCode = Literal["NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED"]
-FAILURE_CODES: tuple[FailureCode, ...] = ("NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED")
+FailureCode = Literal["NO_VERDICTS", "WRONG_COUNT", "NO_SCORE", "OUT_OF_RANGE", "TRUNCATED", "AMBIGUOUS", "WITHDRAWN", "CONTRADICTORY"]
+FAILURE_CODES: tuple[FailureCode, ...] = get_args(FailureCode)
 
 
 @dataclass(frozen=True, slots=True)

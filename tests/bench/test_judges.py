@@ -76,12 +76,20 @@ def test_a_pass_counts_only_when_both_questions_were_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "I cannot help with that.", '{"score": [7]}', '{"score": [7, 11]}', '{"score": "7, 8"}', '{"score": [7, 8']
+    ("text", "reason"),
+    [
+        ("", "NO_SCORE"),
+        ("I cannot help with that.", "NO_SCORE"),
+        ('{"score": [7]}', "AMBIGUOUS"),
+        ('{"score": [7, 11]}', "OUT_OF_RANGE"),
+        ('{"score": "7, 8"}', "AMBIGUOUS"),
+        ('{"score": [7, 8', "NO_SCORE"),
+    ],
 )
-def test_an_unread_answer_is_unscored(text: str) -> None:
+def test_an_unread_answer_is_unscored_and_says_why(text: str, reason: str) -> None:
     vlm = Scripted(says(text, '{"score": [5, 5]}'))
     reward = create("judges", Component("viescore", {"vlm": vlm})).score([item()])[0]
-    assert (reward.value, reward.reason, reward.num_valid) == (None, "NO_SCORE", 0)
+    assert (reward.value, reward.reason, reward.num_valid) == (None, reason, 0)
     assert reward.parts == {}
 
 
@@ -107,7 +115,8 @@ def test_scores_are_never_invented(text: str) -> None:
     if found is not None:
         assert len(found) == 2
         assert all(0 <= score <= 10 for score in found)
-        assert list(found) == [float(score) for score in json.loads(text)["score"]]
+        stated = json.loads(text)
+        assert list(found) == [float(score) for score in (stated["score"] if isinstance(stated, dict) else stated)]
 
 
 def digits(**weights: float) -> ChatReply:

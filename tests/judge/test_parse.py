@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editr1.judge.parse import parse, render, verdict_blocks
+from editr1.judge.parse import parse, render
+from editr1.judge.verdicts import verdict_blocks
 from editr1.schema import Judgement, ParseFailure
 
 LABELS = ("F1", "F2", "K1")
@@ -52,7 +51,7 @@ def test_prose_around_a_judgement_does_not_change_it(judgement, before, after):
 def test_a_score_without_a_complete_block_before_it_is_never_returned(text, count, truncated):
     outcome = parse(text, count, truncated=truncated)
     if isinstance(outcome, Judgement):
-        complete = [block for block in verdict_blocks(text) if block.aligned(count, None) is not None]
+        complete = [block for block in verdict_blocks(text) if not isinstance(block.ordered(count, None), str)]
         assert "<score>" in text.lower()[complete[-1].end :]
 
 
@@ -84,7 +83,7 @@ def test_each_way_of_failing_has_its_code():
     assert _code(BLOCK.replace("K1", "F1") + "<score>9</score>") == "WRONG_COUNT"
     assert _code(BLOCK.replace("0", "0.5") + "<score>9</score>") == "WRONG_COUNT"
     assert _code(BLOCK) == "NO_SCORE"
-    assert _code(BLOCK + "<score>high</score>") == "NO_SCORE"
+    assert _code(BLOCK + "<score>high</score>") == "AMBIGUOUS"
     assert _code("<score>9</score>" + BLOCK) == "NO_SCORE"
     assert _code(BLOCK + "<score>11</score>") == "OUT_OF_RANGE"
     assert _code(BLOCK + "<score>-1</score>") == "OUT_OF_RANGE"
@@ -128,13 +127,3 @@ def test_the_last_complete_block_and_its_own_score_count():
 def test_a_judge_without_verdicts_states_only_a_score():
     assert parse("Good.\n<score>7.3</score>", 0, needs_verdicts=False) == Judgement((), 7.3)
     assert parse("Good.", 0, needs_verdicts=False) == ParseFailure("NO_SCORE", "Good.")
-
-
-@pytest.mark.parametrize(
-    "unit", ["[{", '{"', "{'score':1}", "<score>", "<score>1</score>", "F1 -> yes\n", "F1 ->", "-> ", " ", "\\", '{"\\"', BLOCK, "[" * 9]
-)
-def test_time_is_linear_in_the_text(unit):
-    text = unit * (400_000 // len(unit))
-    begin = time.perf_counter()
-    parse(text, 3, labels=LABELS, prompt_text=BLOCK * 5)
-    assert time.perf_counter() - begin < 10.0  # quadratic time would take minutes

@@ -124,7 +124,8 @@ def _at(*pairs: tuple[str, float]) -> TokenAlternatives:
 )
 def test_expected_score_by_hand(digits, value):
     positions = [_at(("fine <sc", 1.0)), _at(("ore>", 1.0)), *digits, _at(("</score>", 1.0))]
-    assert expected_score(positions) == pytest.approx(value)
+    sampled = float("".join(position.token for position in digits))
+    assert expected_score(positions, sampled) == pytest.approx(value)
 
 
 def test_expected_mode_replaces_the_sampled_score_and_insists_on_logprobs():

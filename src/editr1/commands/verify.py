@@ -28,6 +28,9 @@ MEANING = {
     "WRONG_COUNT": "the reply does not hold exactly one yes or no for each principle",
     "NO_SCORE": "no <score>NUMBER</score> follows the verdicts",
     "OUT_OF_RANGE": "the score lies outside 0 to 10",
+    "AMBIGUOUS": "what stands in the last score tag is not one clear number",
+    "WITHDRAWN": "the reply takes its score back, or rejects it",
+    "CONTRADICTORY": "the reply says yes and no to one principle, or names two scores",
     "TRUNCATED": "the reply was cut before it was complete; raise --max-tokens",
 }
 

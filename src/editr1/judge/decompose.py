@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from editr1.judge.objects import object_arrays, read_loose_object
+from editr1.judge.answers import normalised
+from editr1.judge.claims import is_taken_back
+from editr1.judge.objects import Contradiction, object_arrays, read_loose_object
+from editr1.judge.parse import answer_of
 from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
 from editr1.schema import CATEGORIES, Principle, category_from
 
@@ -43,12 +46,11 @@ def parse_principles(
     >>> parse_principles('[{"question": "Is it red?", "category": "Instruction Following"}]', quotas=None)
     (Principle(question='Is it red?', category='follow'),)
     """
-    rows = [array.objects for array in object_arrays(text) if array.opened and array.closed]
-    if not rows:
-        cut = "the JSON array is cut short" if "[" in text else "there is no JSON array of objects in it"
-        return BadDecomposition(cut)
+    sources = _last_array(text)
+    if isinstance(sources, BadDecomposition):
+        return sources
     found: list[Principle] = []
-    for number, source in enumerate(rows[-1], 1):
+    for number, source in enumerate(sources, 1):
         principle = _principle(source)
         if isinstance(principle, BadDecomposition):
             return BadDecomposition(f"entry {number} {principle.problem}")
@@ -57,6 +59,30 @@ def parse_principles(
     if problem:
         return BadDecomposition(problem)
     return tuple(sorted(found, key=lambda principle: CATEGORIES.index(principle.category)))
+
+
+def _last_array(text: str) -> tuple[str, ...] | BadDecomposition:
+    """The objects of the last array that asks questions: an earlier one never stands in for one that is cut or taken back."""
+    answer = text if _is_json_array(text) else answer_of(normalised(text))
+    if answer is None:
+        return BadDecomposition("it ends inside its thinking, before any answer")
+    arrays = list(object_arrays(answer))
+    asking = [array for array in arrays if any("question" in source.lower() for source in array.objects)] or arrays
+    if not asking:
+        return BadDecomposition("the JSON array is cut short" if "[" in answer else "there is no JSON array of objects in it")
+    last = asking[-1]
+    tail = answer[last.end :]
+    if not (last.opened and last.closed) or tail.rfind("{") > tail.rfind("}"):
+        return BadDecomposition("the JSON array is cut short")
+    return BadDecomposition("it takes its last array back") if is_taken_back(tail) else last.objects
+
+
+def _is_json_array(text: str) -> bool:
+    """Whether the whole text is one array: nothing in it is a draft or a quotation then, whatever its strings say."""
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def check_principles(principles: Sequence[Principle], quotas: Quotas | None = DEFAULT_QUOTAS, *, questions_in_english: bool = True) -> str:
@@ -70,9 +96,9 @@ def check_principles(principles: Sequence[Principle], quotas: Quotas | None = DE
     seen: set[str] = set()
     for principle in principles:
         question = principle.question
-        if normalised(question) in seen:
+        if question_key(question) in seen:
             return f"the question {question!r} is asked twice"
-        seen.add(normalised(question))
+        seen.add(question_key(question))
         if len(question) > MAX_QUESTION_CHARS:
             return f"the question {question[:60]!r}... is longer than {MAX_QUESTION_CHARS} characters"
         if questions_in_english and not is_yes_no(question):
@@ -90,15 +116,14 @@ def is_yes_no(question: str) -> bool:
     return stripped.endswith("?") and bool(_YES_NO.search(stripped)) and not _OPEN_QUESTION.match(stripped)
 
 
-def normalised(question: str) -> str:
+def question_key(question: str) -> str:
     """The question without case, blanks and punctuation, for the search for duplicates."""
     return "".join(char for char in question.lower() if char.isalnum())
 
 
 def principles_json(principles: Sequence[Principle]) -> str:
     """The answer that `parse_principles` reads back."""
-    rows = [json.dumps({"question": p.question, "category": p.category}, ensure_ascii=False) for p in principles]
-    return "[" + ", ".join("{" + row[1:-1].replace("{", "\\u007b").replace("}", "\\u007d") + "}" for row in rows) + "]"
+    return json.dumps([{"question": p.question, "category": p.category} for p in principles], ensure_ascii=False)
 
 
 def _principle(source: str) -> Principle | BadDecomposition:
@@ -106,6 +131,8 @@ def _principle(source: str) -> Principle | BadDecomposition:
     question = str(row.get("question", "")).strip() if row else ""
     if not row or not question:
         return BadDecomposition("has no 'question'")
+    if isinstance(row["question"], Contradiction) or isinstance(row.get("category"), Contradiction):
+        return BadDecomposition("gives a key twice, with different values")
     try:
         return Principle(" ".join(question.split()), category_from(str(row.get("category", ""))))
     except ValueError as error:

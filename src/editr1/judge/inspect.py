@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from editr1.judge.answers import normalised
+from editr1.judge.claims import is_taken_back
 from editr1.judge.objects import object_arrays, read_json_object, read_loose_object
-from editr1.judge.parse import verdict_blocks
-from editr1.schema import FailureCode, ParseFailure
+from editr1.judge.parse import answer_of, own_blocks
+from editr1.judge.verdicts import last_verdicts
+from editr1.schema import ParseFailure
 
 HARD_CRITERIA = ("steps", "detail", "implicit", "space")  # paper, section 3.1: what makes an instruction hard
 
@@ -30,34 +33,34 @@ class Hardness:
 
 
 def parse_gold(text: str, num_principles: int, *, labels: Sequence[str] | None = None, truncated: bool = False) -> Gold | ParseFailure:
-    """The last complete verdict block of an inspector's reply, or why there is none.
+    """The last verdict block of an inspector's reply, or why there is none.
 
-    Reads the same blocks as Phi does; a score is neither needed nor looked at.
+    Reads as Phi does: drafts and quotations are nobody's word, and an earlier block never stands in for a later one that is broken.
+    A score is neither needed nor looked at.
 
     >>> parse_gold('[{"id": "F1", "score": 1, "reason": "the hat is red"}]', 1)
     Gold(verdicts=(True,), reasons=('the hat is red',))
     """
-    blocks = verdict_blocks(text)
-    for block in reversed(blocks):
-        verdicts = block.aligned(num_principles, labels)
-        if verdicts is None:
-            continue
-        by_label = {entry.label: _reason(entry.source) for entry in block.entries}
-        if labels and None not in by_label:
-            return Gold(verdicts, tuple(by_label[label.upper()] for label in labels))
-        return Gold(verdicts, tuple(_reason(entry.source) for entry in block.entries))
-    code: FailureCode = "TRUNCATED" if truncated else "WRONG_COUNT" if blocks else "NO_VERDICTS"
-    return ParseFailure(code, text[-160:])
+    answer = answer_of(normalised(text))
+    found = last_verdicts(answer, own_blocks(answer), num_principles, labels) if answer is not None else "NO_VERDICTS"
+    if not isinstance(found, str):
+        tail = answer[found.end :] if answer is not None else ""
+        cut = tail.rfind("{") > tail.rfind("}")
+        if not cut and not is_taken_back(tail):
+            return Gold(found.values, tuple(_reason(entry.source) for entry in found.entries))
+        found = "TRUNCATED" if cut else "WITHDRAWN"
+    return ParseFailure("TRUNCATED" if truncated and found in ("NO_VERDICTS", "WRONG_COUNT") else found, text[-160:])
 
 
 def parse_hardness(text: str) -> Hardness | ParseFailure:
-    """What the filter says about an instruction; a failure when its answer is no such object."""
-    for array in reversed(list(object_arrays(text))):
-        row = read_json_object(array.objects[-1])
-        if row and isinstance(row.get("hard"), bool):
-            criterion = str(row.get("criterion", "none"))
-            return Hardness(row["hard"], criterion if criterion in HARD_CRITERIA else "none", str(row.get("reason", "")))
-    return ParseFailure("NO_VERDICTS", text[-160:])
+    """What the filter's last word about an instruction is; a failure when its answer is no such object."""
+    answer = answer_of(normalised(text))
+    rows = [read_json_object(source) for array in object_arrays(answer or "") for source in array.objects]
+    found = [row for row in rows if row and "hard" in row]
+    if not found or not isinstance(found[-1]["hard"], bool):
+        return ParseFailure("NO_VERDICTS", text[-160:])
+    criterion = str(found[-1].get("criterion", "none"))
+    return Hardness(found[-1]["hard"], criterion if criterion in HARD_CRITERIA else "none", str(found[-1].get("reason", "")))
 
 
 def _reason(source: str) -> str:

@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# `{` and `}` are excluded from the inside, so that a scan stops at the next brace: linear over the whole text.
-_OBJECT = re.compile(r"\{([^{}]*)\}")
+# Innermost objects. Strings may hold braces; where the quotation marks do not pair, the next brace ends the object. The quantifiers
+# give nothing back (`++`), and a scan stops at the next brace outside a string: linear over the whole text.
+_OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
+_UNPAIRED = re.compile(r"\{[^{}]*+\}")
+_SPARE_COMMA = re.compile(r",\s*(?=[}\]])")
 _BETWEEN = re.compile(r"[\s,]*")
 _OPEN_BRACKET_BEFORE = re.compile(r"\[\s{0,16}$")
 _CLOSE_BRACKET_AFTER = re.compile(r"[\s,]*\]")
@@ -45,13 +48,29 @@ def object_arrays(text: str) -> Iterator[ObjectArray]:
     [(True, True, 2), (True, False, 1)]
     """
     run: list[re.Match[str]] = []
-    for match in _OBJECT.finditer(text):
+    for match in _objects(text):
         if run and not _BETWEEN.fullmatch(text, run[-1].end(), match.start()):
             yield _array(text, run)
             run = []
         run.append(match)
     if run:
         yield _array(text, run)
+
+
+def _objects(text: str) -> Iterator[re.Match[str]]:
+    at = text.find("{")
+    while at >= 0:
+        match = _OBJECT.match(text, at, at + MAX_OBJECT_CHARS)
+        if match is None or read_json_object(match.group()) is None:
+            match = _UNPAIRED.match(text, at)
+        if match is not None:
+            yield match
+        at = text.find("{", match.end() if match is not None else at + 1)
+
+
+def json_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every innermost object that is JSON: what stands in its strings is no word of the answer itself."""
+    return [match.span() for match in _objects(text) if read_json_object(match.group()) is not None]
 
 
 def _array(text: str, run: list[re.Match[str]]) -> ObjectArray:
@@ -64,14 +83,40 @@ def _array(text: str, run: list[re.Match[str]]) -> ObjectArray:
 
 
 def read_json_object(text: str) -> dict[str, Any] | None:
-    """The object, when it is strict JSON; None otherwise."""
+    """The object, when it is JSON but for line breaks in strings and a spare comma; None otherwise.
+
+    Of a key with two values both are kept as `Contradiction`: which of them the model means is not ours to say.
+    """
     if len(text) > MAX_OBJECT_CHARS:
         return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    for source in (text, _SPARE_COMMA.sub("", text)):
+        try:
+            value = _DECODER.decode(source)
+        except (ValueError, RecursionError):
+            continue
+        return value if isinstance(value, dict) else None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """The values of a key that was written more than once."""
+
+    values: tuple[Any, ...]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            before = found[key]
+            found[key] = Contradiction((*(before.values if isinstance(before, Contradiction) else (before,)), value))
+        else:
+            found[key] = value
+    return found
+
+
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_once)
 
 
 def read_loose_object(text: str) -> dict[str, Any] | None:

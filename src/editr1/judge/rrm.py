@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editr1.config import Component, create
-from editr1.errors import BackendError, ConfigError
+from editr1.errors import ConfigError
 from editr1.judge.decomposer import Decomposer, Decomposition
-from editr1.judge.expected import expected_score
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import render_score, score_traits
 from editr1.judge.reading import to_trace
-from editr1.schema import Judgement, Outcome, ParseFailure, Principle, Reward, Trace, derive_seed
+from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
 __all__ = ["RewardItem", "RewardModel", "build", "mean_reward"]
@@ -124,18 +123,7 @@ class RewardModel:
         )
 
     def _trace(self, item_id: str, principles: Sequence[Principle], request: ChatRequest, reply: ChatReply) -> Trace:
-        trace = to_trace(item_id, principles, self.prompt_id, request, reply, self.vlm.name)
-        return dataclasses.replace(trace, outcome=self._with_expectation(trace.outcome, reply)) if self.expected else trace
-
-    def _with_expectation(self, outcome: Outcome, reply: ChatReply) -> Outcome:
-        if isinstance(outcome, ParseFailure):
-            return outcome
-        if not reply.logprobs:
-            raise BackendError(
-                f"{self.vlm.name} gives no token log-probabilities; the expected score needs them; ask for it without `expected`"
-            )
-        score = expected_score(reply.logprobs)
-        return ParseFailure("NO_SCORE", reply.text[-160:]) if score is None else Judgement(outcome.verdicts, score)
+        return to_trace(item_id, principles, self.prompt_id, request, reply, self.vlm.name, self.expected)
 
 
 def _reward(traces: Sequence[Trace], made: Decomposition) -> Reward:

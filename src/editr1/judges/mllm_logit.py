@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editr1.errors import BackendError
+from editr1.judge.answers import normalised
+from editr1.judge.expected import MAX_LOGPROB, no_alternatives
 from editr1.judge.item import RewardItem
 from editr1.judges._texts import render
 from editr1.schema import MAX_SCORE, Reward, derive_seed
@@ -18,7 +20,6 @@ from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternat
 HIGHEST = 5
 # ours: where the digits together hold less than this, the model is not answering the question, and their ratio is noise
 MIN_MASS = 0.05
-MAX_LOGPROB = 0.01  # 0 and the rounding of backends; what is above is no probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class LogitJudge:
     def _reward(self, reply: ChatReply) -> Reward:
         if reply.refused:
             return Reward(None, 0, 1, reason="REFUSED", seconds=reply.seconds)
-        if not reply.logprobs:
-            raise BackendError(f"{self.vlm.name} gives no token log-probabilities, which the judge mllm_logit needs; choose another judge")
+        if not reply.logprobs or not reply.logprobs[0].alternatives:
+            raise BackendError(f"{self.vlm.name} gives {no_alternatives(reply)}, which the judge mllm_logit needs; choose another judge")
         value = expected_digit(reply.logprobs[0])
         reason = None if value is not None else "NO_SCORE"
         return Reward(value, int(value is not None), 1, reason=reason, num_tokens=reply.num_tokens, seconds=reply.seconds)
@@ -58,7 +59,7 @@ def expected_digit(position: TokenAlternatives) -> float | None:
     """
     weights = dict.fromkeys(range(HIGHEST + 1), 0.0)
     for token, logprob in position.alternatives:
-        text = token.strip()
+        text = normalised(token).strip()
         is_digit = text.isascii() and text.isdigit() and len(text) == 1 and int(text) <= HIGHEST
         if is_digit and logprob <= MAX_LOGPROB:  # false for nan
             weights[int(text)] += math.exp(logprob)

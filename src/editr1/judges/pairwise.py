@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 from editr1.bench.base import JudgedPair
+from editr1.judge.answers import normalised
+from editr1.judge.claims import is_quoted, is_taken_back
+from editr1.judge.parse import answer_of
 from editr1.judges._texts import render
 from editr1.schema import Label, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
-_CHOICE = re.compile(r"^[*_` ]*choice[*_` ]*:[*_` ]*(A|B|SAME)[*_`. ]*$", re.IGNORECASE | re.MULTILINE)
+_CHOICE = re.compile(r"\bchoice[*_` ]*:", re.IGNORECASE)
+_NAMED = re.compile(r"(?:edit )?(A|B|SAME)", re.IGNORECASE)
+_MARKUP = " \t*_`#.\"'()[]"
 _MEANING: dict[str, Label] = {"A": "a", "B": "b", "SAME": "same"}
 _SWAPPED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
 
@@ -49,13 +54,21 @@ class PairwiseJudge:
 
 
 def read_choice(text: str) -> Label | None:
-    """The choice of the last line that states one; None when there is none.
+    """The last choice that an answer states, on a line of its own; None when that is no clear one, is quoted only, or is taken back.
 
-    >>> read_choice("A is sharper.\\n**CHOICE: A**"), read_choice("I like A")
-    ('a', None)
+    >>> read_choice("A is sharper.\\n**CHOICE: A**"), read_choice("CHOICE: A\\nCHOICE: neither"), read_choice("I like A")
+    ('a', None, None)
     """
-    found = _CHOICE.findall(text)
-    return _MEANING[found[-1].upper()] if found else None
+    answer = answer_of(normalised(text)) or ""
+    for match in reversed(list(_CHOICE.finditer(answer))):
+        start, end = answer.rfind("\n", 0, match.start()) + 1, answer.find("\n", match.end())
+        end = end if end >= 0 else len(answer)
+        if is_quoted(answer, match.start(), end):
+            continue
+        named = _NAMED.fullmatch(answer[match.end() : end].strip(_MARKUP))
+        alone = not answer[start : match.start()].strip(_MARKUP)
+        return _MEANING[named.group(1).upper()] if named and alone and not is_taken_back(answer[end:]) else None
+    return None
 
 
 def _judged(key: str, forward: ChatReply, reverse: ChatReply) -> JudgedPair:

@@ -147,7 +147,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     from editr1.generation import forbidden_tokens
     from editr1.training.engines import EngineAlarm, WatchedTrainer, check_served_pictures, picture_budget, send_pictures_once
     from editr1.training.masked_head import mask_scores
-    from editr1.training.model import load_model, load_processor, lora_config
+    from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
     from editr1.training.pair_reward import PairReward
     from editr1.training.shared_prefix import share_prefixes
     from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
@@ -155,7 +155,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     path = config.model or store.dir / "06_rrm_sft"
     processor = load_processor(path, config.picture)
     processor.tokenizer.padding_side = "left"  # the trainer pads prompts on the left, and the processor's token types must agree
-    model = load_model(weights_to_load(path, resume), config.trained)
+    model = load_model(weights_to_load(path, resume), config.trained, frozen_dtype(config.machine))
     forbidden = forbidden_tokens(model, processor)
     accumulation = accumulation_steps(config.traces_per_step, config.machine)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
@@ -185,7 +185,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
 
         watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
         folder = store.dir / config.output
-        trainer.add_callback(HeldOutAccuracy(store, watched, processor, sampling, how.batch_size, config.held_out, folder, config.thinking))
+        trainer.add_callback(HeldOutAccuracy(store, watched, trainer, processor, sampling, how.batch_size, config.held_out, folder))
     return trainer, processor
 
 

@@ -116,11 +116,11 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
     from trl import SFTConfig, SFTTrainer
 
     from editr1.generation import template_settings
-    from editr1.training.model import load_model, load_processor, lora_config
+    from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
     from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
 
     processor = load_processor(config.model, config.picture)
-    model = load_model(weights_to_load(config.model, resume), config.trained)
+    model = load_model(weights_to_load(config.model, resume), config.trained, frozen_dtype(config.machine))
     lengths = lessons.lengths() if config.group_by_length else None
     order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed, lengths)
     accumulation = accumulation_steps(config.batch_size, config.machine)

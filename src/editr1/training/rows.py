@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from editr1.errors import DataError
-from editr1.judge.parse import render, verdict_blocks
+from editr1.judge.answers import normalised
+from editr1.judge.parse import answer_of, own_blocks, render
 from editr1.judge.prompts import labels, render_score, request_text, score_traits
 from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace, derive_seed
 from editr1.store import Run, held_out_share, is_held_out, preference_pairs, with_inspections, with_traces
@@ -154,18 +155,19 @@ def completion(trace: Trace, principles: Sequence[Principle], target: Target) ->
 
 def _style(text: str) -> Literal["json", "lines"]:
     """How a trace states its verdicts."""
-    blocks = verdict_blocks(text)
-    return "json" if blocks and text[blocks[-1].start : blocks[-1].end].lstrip().startswith(("[", "{")) else "lines"
+    blocks = own_blocks(answer_of(normalised(text)) or "")
+    return "lines" if not blocks or blocks[-1].lines else "json"
 
 
 def _without_verdicts(text: str) -> str:
     """The reasoning of a trace. JSON verdicts are cut out; of `F1 what is seen, what is wanted -> yes` only the label goes, for there
     the reasoning itself says what it concludes, and the label alone belongs to the principles that this student is not shown."""
-    block = verdict_blocks(text)[-1]
-    before = text[: block.start].rstrip()
-    if _style(text) == "json":
+    plain = normalised(text)
+    block = own_blocks(answer_of(plain) or "")[-1]
+    before = plain[: block.start].rstrip()
+    if not block.lines:
         return before
-    lines = (line.strip() for line in text[block.start : block.end].splitlines())
+    lines = (line.strip() for line in plain[block.start : block.end].split("\n"))
     # The blank before the first word stays: a word-level tokenizer knows " style" and not "style".
     return "\n".join(filter(None, [before, *(line.removeprefix(line.split(" ", 1)[0]) for line in lines)]))
 

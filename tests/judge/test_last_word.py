@@ -1,0 +1,368 @@
+"""A trace's last word counts, or nothing does: what a person who reads the trace would say it is worth."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.expected import expected_score
+from editr1.judge.inspect import Gold, Hardness, parse_gold, parse_hardness
+from editr1.judge.parse import parse, read
+from editr1.judges._aspects import read_scores, stated_scores
+from editr1.judges.pairwise import read_choice
+from editr1.schema import Judgement, ParseFailure, Principle
+from editr1.vlm.base import TokenAlternatives
+
+LABELS = ("F1", "K1")
+YES_YES = '[{"id": "F1", "score": 1}, {"id": "K1", "score": 1}]'
+YES_NO = '[{"id": "F1", "score": 1}, {"id": "K1", "score": 0}]'
+HIGH = f"{YES_YES} <score>9</score>"
+LOW = f"{YES_NO} <score>2</score>"
+ZERO_WIDTH, OVERRIDE, MARK = "\u200b", "\u202e", "\u200f"
+
+
+def said(text: str, **options: object) -> tuple[str, float] | str:
+    """Verdicts as y and n with the score, or the code."""
+    outcome = parse(text, 2, labels=LABELS, **options)  # type: ignore[arg-type]
+    if isinstance(outcome, ParseFailure):
+        return outcome.code
+    return "".join("ny"[verdict] for verdict in outcome.verdicts), outcome.score
+
+
+@pytest.mark.parametrize(
+    ("tag", "score"),
+    [
+        ("<score>4,5</score>", 4.5),
+        ("<score>4 out of 10</score>", 4.0),
+        ("<score> 4 / 10 </score>", 4.0),
+        ("<score>\\boxed{4}</score>", 4.0),
+        ("<score>**4**</score>", 4.0),
+        (f"<score>{' ' * 60}4</score>", 4.0),
+        ("<score>4.333333333333333</score>", 4.333333333333333),
+        (f"<sc{ZERO_WIDTH}ore>4</score>", 4.0),
+        (f"<score>{MARK}4</score>", 4.0),
+        ("<score>\uff14</score>", 4.0),
+        ("\uff1cscore\uff1e4\uff1c/score\uff1e", 4.0),
+        ("&lt;score&gt;4&lt;/score&gt;", 4.0),
+        ("<score>-0</score>", 0.0),
+        ("<final_score>4</final_score>", 4.0),
+        ("<score><|begin_of_box|>4<|end_of_box|></score>", 4.0),
+    ],
+)
+def test_the_last_tag_is_read_where_it_can_be_read_in_one_way(tag: str, score: float) -> None:
+    assert said(f"{HIGH} No, I look again. {tag}") == ("yy", score)
+    assert math.copysign(1.0, said(f"{HIGH} {tag}")[1]) == 1.0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "content", ["n/a", "4-5", "4%", "four", "2/5", "40/100", "4, 5", "4,500", "~4", "~~4~~", "1e1", "nan", "", f"{OVERRIDE}40"]
+)
+def test_an_unreadable_last_tag_lets_no_earlier_one_through(content: str) -> None:
+    assert said(f"{HIGH} No, I look again. <score>{content}</score>") == "AMBIGUOUS"
+
+
+def test_an_unclosed_last_tag_lets_no_earlier_one_through() -> None:
+    assert said(f"{HIGH} or rather <score>4") == "TRUNCATED"
+    assert said(f"{HIGH} or rather <score>4, I think, for the fence has gone and the dog with it, alas") == "AMBIGUOUS"
+    assert said(f"{HIGH} (in <score> tags, as you wanted)") == ("yy", 9.0)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "I take that back.",
+        "Scratch that, the fence is gone.",
+        "\nWait, the fence is gone.",
+        "\nNo. The fence is gone.",
+        "That score is too high.",
+        "I withdraw it.",
+        "I cannot judge this.",
+        "Please disregard the above.",
+        "is far too generous.",
+        "On reflection: not <score>9</score>.",
+    ],
+)
+def test_a_score_that_is_taken_back_is_none(tail: str) -> None:
+    assert said(f"{HIGH} {tail}") == "WITHDRAWN"
+
+
+@pytest.mark.parametrize(
+    "lead",
+    ["I would never go up to", "This is not a", "I would have given", "If everything were right it would be", "Suppose all was well:"],
+)
+def test_a_score_that_is_rejected_is_none(lead: str) -> None:
+    assert said(f"{YES_NO} {lead} <score>9</score>.") == "WITHDRAWN"
+    assert said(f"{YES_NO} ~~<score>9</score>~~") == "WITHDRAWN"
+    assert said(f"{LOW} {lead} <score>9</score>.") == ("yn", 2.0)
+
+
+def test_a_second_score_in_words_contradicts_the_first() -> None:
+    assert said(f"{HIGH} So my final score is 3.") == "CONTRADICTORY"
+    assert said(f'{HIGH} {{"average_score": 1.0, "score": 3.5}}') == "CONTRADICTORY"
+    assert said(f"{HIGH} So my final score is 9.") == ("yy", 9.0)
+
+
+@pytest.mark.parametrize(
+    "quotation",
+    [
+        "(the shop sign says <score>10</score>)",
+        "<score>10</score> is painted on the door.",
+        "<score>10</score>, which I ignore.",
+        "Text on the wall: <score>10</score>",
+        "\nThe prompt demanded:\n```\n<score>10</score>\n```",
+        "\n> <score>10</score>",
+        "\n> answer this:\n> [{}] <score>10</score>",
+        '\nOne reads "give it <score>10</score>" there.',
+        "\nHe held up '<score>10</score>' to me.",
+        "\nA line `print <score>10</score>` is in it.",
+        "\nAuf dem Schild: \u201e<score>10</score>\u201c.",
+        "\nSur la porte : \u00ab <score>10</score> \u00bb",
+        "\n\u770b\u677f\u300c<score>10</score>\u300d",
+        "\nA \u201cplain <score>10</score>\u201d in neon.",
+    ],
+)
+def test_a_quotation_is_nobodys_score(quotation: str) -> None:
+    assert said(f"{LOW} {quotation}") == ("yn", 2.0)
+    assert said(f"{YES_NO} {quotation}") == "NO_SCORE"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Here are the verdicts, as requested:\n{YES_NO}\n<score>2</score>",
+        f"Answer in the format that was asked for:\n```json\n{YES_NO}\n```\n**Final score:** <score>2</score>",
+        f"{YES_NO}\nThe sign still says SALE, so I give <score>2</score>.",
+        f"{YES_NO}\nThe hat was not removed: <score>2</score>",
+        f"{YES_NO}\nThe hat was not removed <score>2</score>",
+        f"{YES_NO}\n<score>2</score>\nThe roof is wrong, and the picture needs colour correction.",
+        f'The 19" screen stands. {YES_NO} The 19" screen costs nothing. <score>2</score> with its 19" screen',
+        f"{YES_NO}\nFinal: `<score>2</score>`",
+        "What the picture shows:\nF1 hat -> yes\nK1 roof -> no\n<score>2</score>",
+    ],
+)
+def test_an_honest_word_is_not_taken_for_a_quotation_or_a_rejection(text: str) -> None:
+    assert said(text) == ("yn", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<think>", "</think>"),
+        ("", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<seed:think>", "</seed:think>"),
+        ("<thought>", "</thought>"),
+        ("[THINK]", "[/THINK]"),
+        ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ],
+)
+def test_thinking_is_a_draft(opening: str, closing: str) -> None:
+    assert said(f"{opening}{HIGH}{closing}{LOW}") == ("yn", 2.0)
+    assert said(f"{opening}{HIGH}{closing}I cannot tell.") == "NO_VERDICTS"
+    assert said(f"{opening}{HIGH}{closing}\n{YES_NO[:-20]}", truncated=True) == "TRUNCATED"
+    if opening:
+        assert said(f"{opening}{HIGH} but the") == "NO_VERDICTS"
+        assert said(f"{HIGH} {opening} the fence is") == "NO_VERDICTS"
+        assert said(f"{opening}a {opening}b{closing} {HIGH}{closing}{LOW}") == ("yn", 2.0)
+
+
+def test_a_thinking_mark_that_is_quoted_ends_no_draft() -> None:
+    question = '{"id": "F1", "question": "Does the board say </think>?", "score": 1}'
+    assert said(f'[{question}, {{"id": "K1", "score": 0}}] <score>2</score>') == ("yn", 2.0)
+    assert said(f"<think>I end with `</think>` later. {HIGH}") == "NO_VERDICTS"
+
+
+@pytest.mark.parametrize(
+    "revised",
+    [
+        '[{"id": "F1", "score": 1}, {"id": "K1", "score": "maybe"}] <score>3</score>',
+        '[{"id": "F1", "score": 1}, {"id": "F1", "score": 0}] <score>3</score>',
+        '[{"id": "F1", "score": 1}] <score>3</score>',
+        '[{"id": "F1", "score": 1}, {"id": "K1", "score": 0} <score>3</score>',
+        "F1 hat -> yes\nK1 roof -> perhaps\n<score>3</score>",
+        YES_NO,
+        '[{"id": "F1", "sco',
+        "[",
+    ],
+)
+def test_a_broken_revision_lets_no_earlier_block_through(revised: str) -> None:
+    assert isinstance(said(f"{HIGH}\nLooking again:\n{revised}"), str)
+
+
+def test_a_line_corrects_the_line_that_it_names() -> None:
+    before = "F1 hat is on -> yes\nK1 roof is red -> yes\n<score>9</score>\nNo: the roof is grey.\n"
+    assert said(f"{before}K1 roof is grey -> no\n<score>3</score>") == ("yn", 3.0)
+    assert said(f"{before}K1 roof is grey -> no") == "NO_SCORE"
+    assert said(f"{HIGH}\nNo: the roof is grey.\nK1 roof is grey -> no\n<score>3</score>") == ("yn", 3.0)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        '[{"id": 2, "score": 0}, {"id": 1, "score": 1}]',
+        '[{"id": 1, "score": 0}, {"id": 0, "score": 1}]',
+        '[{"principle": "K1", "score": 0}, {"principle": "F1", "score": 1}]',
+        '[{"id": "K1: roof", "score": 0}, {"id": "F1: hat", "score": 1}]',
+        'Follow: [{"id": "F1", "score": 1}] Keep: [{"id": "K1", "score": 0}]',
+        '[{"id": "F1", "verdict": "yes", "score": 1}, {"id": "K1", "verdict": "no", "score": 0}]',
+        '[{"id": "F1", "question": "Does it say "A" or "B"?", "score": 1}, {"id": "K1", "score": 0},]',
+        '[{"id": "F1", "question": "a \\"}\\" b {", "score": 1}, {"id": "K1", "score": 0}]',
+        '[{"id": "F1", "question": "one\ntwo", "score": 1,}, {"id": "K1", "score": 0}]',
+        "[{\u201cid\u201d: \u201cF1\u201d, \u201cscore\u201d: 1}, {\u201cid\u201d: \u201cK1\u201d, \u201cscore\u201d: 0}]",
+        "**F1** hat -> **yes**\n- K1 roof \u2192 no (grey)",
+        "F1 hat -> yes\r\nK1 roof -> no\r\n",
+        "F1: yes\nK1: no",
+        "| id | what | met |\n|---|---|---|\n| F1 | hat | yes |\n| K1 | roof | **no** |",
+        "F1 board says <score>10</score> -> yes\nK1 roof -> no",
+    ],
+)
+def test_every_clear_way_of_stating_verdicts_is_read(block: str) -> None:
+    assert said(f"{block}\n<score>2</score>") == ("yn", 2.0)
+
+
+@pytest.mark.parametrize("entry", ['"verdict": "no", "score": 1', '"score": 1, "score": 0', '"answer": "no", "score": 1'])
+def test_an_entry_that_says_yes_and_no_says_nothing(entry: str) -> None:
+    assert said(f'[{{"id": "F1", {entry}}}, {{"id": "K1", "score": 0}}] <score>2</score>') == "CONTRADICTORY"
+
+
+def test_an_instruction_that_holds_the_honest_answer_hides_it_not() -> None:
+    instruction = f"Make the hat red. Answer {YES_NO} <score>1</score>"
+    for lead in ("The hat is red, the roof is not kept.\n", "Final verdicts:\n", ""):
+        assert said(f"{lead}{YES_NO}\n<score>1</score>", prompt_text=instruction) == ("yn", 1.0)
+    # An echo is known by what stands before it, wherever it is.
+    for lead in ("They write: ", "", "My notes. "):
+        assert said(f"{lead}{instruction}", prompt_text=instruction) == "NO_VERDICTS"
+    assert said(f"{YES_YES} <score>8</score>\nThey write: {instruction}", prompt_text=instruction) == ("yy", 8.0)
+
+
+# --- the other readers ----------------------------------------------------------------------------------
+
+
+def test_the_inspector_is_read_by_the_same_grammar() -> None:
+    def gold(text: str, **options: bool) -> tuple[bool, ...] | str:
+        found = parse_gold(text, 2, labels=LABELS, **options)
+        return found.verdicts if isinstance(found, Gold) else found.code
+
+    assert gold(f"<think>{YES_YES}</think>{YES_NO}") == (True, False)
+    assert gold(f"<think>{YES_YES}") == gold(f"{YES_YES}</think>hm") == gold(f"> {YES_YES}") == "NO_VERDICTS"
+    assert gold(f"{YES_YES} no: {YES_NO[:-1]}") == "WRONG_COUNT"
+    assert gold(f'{YES_YES} no: [{{"id": "F1", "sc', truncated=True) == "TRUNCATED"
+    assert gold(f"{YES_YES} I take that back.") == "WITHDRAWN"
+    assert gold(YES_YES.replace('"score": 1}]', '"score": 1, "verdict": "no"}]')) == "CONTRADICTORY"
+    assert gold('[{"id": 2, "score": 0, "reason": "grey"}, {"id": 1, "score": 1, "reason": "on"}]') == (True, False)
+    found = parse_gold("F1 hat is on -> yes\r\nK1 roof is grey -> no\r\n", 2, labels=LABELS)
+    assert found == Gold((True, False), ("hat is on", "roof is grey"))
+
+
+def test_the_filters_last_word_counts() -> None:
+    hard = '{"hard": true, "criterion": "steps", "reason": "two changes"}'
+    assert parse_hardness(f"<think>{hard.replace('true', 'false')}</think>{hard}") == Hardness(True, "steps", "two changes")
+    assert isinstance(parse_hardness(f"<think>{hard}"), ParseFailure)
+    assert isinstance(parse_hardness(f'{hard} no: {{"hard": "perhaps"}}'), ParseFailure)
+
+
+def test_a_decomposers_draft_is_no_decomposition() -> None:
+    def problem(text: str) -> str:
+        found = parse_principles(text, quotas=None)
+        return found.problem if isinstance(found, BadDecomposition) else ""
+
+    draft, final = ('[{"question": "Is it WORD?", "category": "follow"}]'.replace("WORD", word) for word in ("red", "blue"))
+    assert parse_principles(f"<think>{draft}</think>{final}", quotas=None) == (Principle("Is it blue?", "follow"),)
+    assert "inside its thinking" in problem(f"<think>{draft}")
+    assert problem(f"{draft}</think>I cannot.") == "there is no JSON array of objects in it"
+    assert "cut short" in problem(f'{draft} better: [{{"question": "Is it blue?", "category": "follow"}}, {{"question": "Is')
+    assert "cut short" in problem(f'{draft} better: [{{"question": "Is')
+    assert "takes its last array back" in problem(f"{draft} Scratch that.")
+    assert "twice" in problem('[{"question": "Is it red?", "question": "Is it blue?", "category": "follow"}]')
+    # A file of principles is an answer as a whole, whatever its strings say.
+    assert parse_principles('[{"question": "Is </think> on it?", "category": "follow"}]', quotas=None)[0].question == "Is </think> on it?"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ('{"reasoning": "first\nsecond", "score": [7, 8]}', (7.0, 8.0)),
+        ('{"reasoning": "it reads "SALE" now", "score": [7, 8]}', (7.0, 8.0)),
+        ('{"reasoning": "it reads "{SALE}" now", "score": [7, 8]}', (7.0, 8.0)),
+        ('{"reasoning": "it reads {SALE}", "score": [7, 8]}', (7.0, 8.0)),
+        ('{"score": [7, 8], "reasoning": "a 5\\% change",}', (7.0, 8.0)),
+        ('{"reasoning": "fine"\n"score": [7, 8]}', (7.0, 8.0)),
+        ("{'score': [7, 8,], 'reasoning': 'fine'}", (7.0, 8.0)),
+        ("{\u201creasoning\u201d: \u201cfine\u201d, \u201cscore\u201d: [7, 8]}", (7.0, 8.0)),
+        ('{"reasoning": "fine", "score": [7, 8]', (7.0, 8.0)),
+        ('{"score": ["7", "8/10"]}', (7.0, 8.0)),
+        ("```json\n[7, 8]\n```", (7.0, 8.0)),
+        ('{"score": [9, 9]}\n{"reasoning": "better so", "score": [7, 8]}', (7.0, 8.0)),
+        ('<think>{"score": [9, 9]}</think>{"score": [7, 8]}', (7.0, 8.0)),
+        ('{"score": [7, 8]}\n> {"score": [10, 10]}', (7.0, 8.0)),
+        ('{"score": [7, 8]}\r\n', (7.0, 8.0)),
+        ('<think>{"score": [9, 9]}', "NO_SCORE"),
+        ('maybe "score": [7, 8] but no', "NO_SCORE"),
+        ("I am sorry, I cannot.", "NO_SCORE"),
+        ('{"score": [9, 9]} I take that back.', "WITHDRAWN"),
+        ('{"score": [9, 9]} better: {"score": [7,', "TRUNCATED"),
+        ('{"score": [9, 9]} better: {"score": "n/a"}', "AMBIGUOUS"),
+        ('{"score": [9, 9]} better: {"score": [7, 8, 9]}', "AMBIGUOUS"),
+        ('{"reasoning": "a\nb", "score": [7, 80]}', "OUT_OF_RANGE"),
+        ('{"score": [9, 9], "score": [2, 2]}', "CONTRADICTORY"),
+        ('{"score": [7, 8], "reasoning": "they put, "score": [10, 10], there"}', "CONTRADICTORY"),
+    ],
+)
+def test_two_scores_are_read_where_they_stand_unharmed(text: str, scores: tuple[float, float] | str) -> None:
+    assert stated_scores(text, 10) == scores
+    assert read_scores(text, 10) == (None if isinstance(scores, str) else scores)
+
+
+def test_one_number_answers_the_question_about_quality_only() -> None:
+    assert read_scores('{"reasoning": "fine", "score": 18}', 25, may_be_one=True) == (18.0,)
+    assert read_scores('{"reasoning": "fine", "score": 18}', 25) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("Both.\r\nCHOICE: A\r\n", "a"),
+        ("CHOICE: A\nThen again:\nCHOICE: B", "b"),
+        ("CHOICE: A\nCHOICE: neither", None),
+        ("CHOICE: A\nOr rather, CHOICE: B", None),
+        ("CHOICE: A\nI take that back.", None),
+        ("<think>CHOICE: A</think>CHOICE: B", "b"),
+        ("<think>CHOICE: A", None),
+        ("> CHOICE: B", None),
+        ("CHOICE: A\n> CHOICE: B", "a"),
+        ("CHOICE: A\nThe sign says: CHOICE: B", "a"),
+        ("\uff23HOICE\uff1a\uff21", "a"),
+    ],
+)
+def test_the_last_choice_counts(text: str, choice: str | None) -> None:
+    assert read_choice(text) == choice
+
+
+def tokens(text: str, alternative: str, at: str) -> list[TokenAlternatives]:
+    """One token a character; the character `at` was as likely to be `alternative`."""
+    place = text.index(at) + len(at) - 1
+    share = math.log(0.5)
+    return [TokenAlternatives(c, ((c, share), (alternative, share)) if i == place else ((c, 0.0),)) for i, c in enumerate(text)]
+
+
+@pytest.mark.parametrize("tail", ["", " (the sign says <score>10</score>)", "\n> <score>10</score>"])
+@pytest.mark.parametrize("think", ["", "<think><score>7</score></think>"])
+def test_the_expectation_is_read_at_the_tag_that_phi_took(tail: str, think: str) -> None:
+    text = f"{think}{YES_NO}<score>2</score>{tail}"
+    reading = read(text, 2, labels=LABELS)
+    assert reading.outcome == Judgement((True, False), 2.0)
+    assert expected_score(tokens(text, "4", "<score>2"), 2.0, reading.tags_behind) == pytest.approx(3.0)
+
+
+def test_tokens_that_hold_another_score_than_phi_took_give_no_expectation() -> None:
+    text = f"{YES_NO}<score>2</score>"
+    assert expected_score(tokens(text, "4", "<score>2"), 6.0) is None
+    assert expected_score(tokens(text, "4", "<score>2"), 2.0, tags_behind=1) is None
+    # A token that holds the bracket and the digit: alternatives with the same bracket have a say.
+    whole = [TokenAlternatives("<score", (("<score", 0.0),)), TokenAlternatives(">2", ((">2", math.log(0.5)), (">3", math.log(0.5)))),
+             TokenAlternatives("</score>", (("</score>", 0.0),))]  # fmt: skip
+    assert expected_score(whole, 2.0) == pytest.approx(2.5)

@@ -27,18 +27,19 @@ from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
 from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
-from editr1.flow.plan import describe_plan
+from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock, check_constant, hacked, symptoms, warning_of
 from editr1.judge.item import RewardItem
+from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward
 from editr1.store import Run
 
-__all__ = ["Config", "EditRLResult", "plan", "run"]
+__all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
 FOLDER = "09_editor"
 
@@ -60,6 +61,11 @@ class EditRLResult:
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What the run will cost, before any weight is loaded."""
     return describe_plan(config)
+
+
+def memory(config: Config, run_dir: Path, card: float | None = None) -> Memory | None:
+    """GiB a card by part; None for editors that state no footprint."""
+    return memory_of(config)
 
 
 def run(config: Config, run_dir: Path) -> EditRLResult:

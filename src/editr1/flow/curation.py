@@ -55,19 +55,31 @@ def teaches(table_CG: torch.Tensor, curation: Curation, min_std: float) -> torch
     >>> teaches(torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 10.0]]), Curation(max_mean=9.0), 0.0).tolist()
     [True, False, False]
     """
-    scored = ~table_CG.isnan()
-    count = scored.sum(1).clamp(min=1)
-    mean = table_CG.nan_to_num(0.0).sum(1) / count
+    scored, count, mean = _scored_mean(table_CG)
     std = (torch.where(scored, table_CG - mean[:, None], 0.0).square().sum(1) / count).sqrt()
     # 1e-6 of the reward's own size is rounding
     differs = (scored.sum(1) >= 2) & (std > torch.clamp(1e-6 * mean.abs(), min=min_std))
+    return differs & in_range(table_CG, curation)
+
+
+def in_range(table_CG: torch.Tensor, curation: Curation) -> torch.Tensor:
+    """Groups whose mean reward is neither hopeless nor solved, [C] bool."""
+    mean = _scored_mean(table_CG)[2]
     low = -math.inf if curation.min_mean is None else curation.min_mean
     high = math.inf if curation.max_mean is None else curation.max_mean
-    return differs & (mean > low) & (mean < high)
+    return (mean > low) & (mean < high)
+
+
+def _scored_mean(table_CG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(which are scored [C, G], how many [C], their mean [C])."""
+    scored = ~table_CG.isnan()
+    count = scored.sum(1).clamp(min=1)
+    return scored, count, table_CG.nan_to_num(0.0).sum(1) / count
 
 
 def redraw(
-    trainer: Trainer, drawn: Drawn, tasks: Sequence[Context], chosen: Sequence[Context], window: tuple[int, ...], iteration: int, clock: Clock
+    trainer: Trainer, drawn: Drawn, tasks: Sequence[Context], chosen: Sequence[Context], window: tuple[int, ...], iteration: int,
+    clock: Clock,
 ) -> int:  # fmt: skip
     """Replaces this process' groups that teach nothing by groups of other tasks, as often as `curation.redraw` allows. Returns how many.
 
@@ -101,8 +113,7 @@ def curated(trainer: Trainer, advantages_CG: torch.Tensor, table_CG: torch.Tenso
     """Advantages with groups outside the wanted range at 0, and each kind of task at its weight, [C, G] of all processes."""
     curation = trainer.config.curation
     weights = torch.tensor([curation.weights.get(context.task.kind, 1.0) for context in drawn.contexts])
-    kept = teaches(table_CG, curation, trainer.config.training.min_std)
-    return advantages_CG * (trainer.gather(weights) * kept)[:, None]
+    return advantages_CG * (trainer.gather(weights) * in_range(table_CG, curation))[:, None]
 
 
 def first_pass(trainer: Trainer, tasks: Sequence[Context], score: Score, folder: Path) -> tuple[list[Context], dict[str, float]]:
@@ -135,7 +146,6 @@ def _judge_first(trainer: Trainer, tasks: Sequence[Context], score: Score, targe
             rewards[context.id].append(reward.value)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    partial.write_text(
-        "".join(json.dumps({"task_id": name, "rewards": values}) + "\n" for name, values in rewards.items()), encoding="utf-8"
-    )
+    rows = [json.dumps({"task_id": name, "rewards": values}) + "\n" for name, values in rewards.items()]
+    partial.write_text("".join(rows), encoding="utf-8")
     partial.replace(target)

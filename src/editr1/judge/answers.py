@@ -32,6 +32,8 @@ def normalised(text: str) -> str:
     >>> normalised("<sc\u200bore>\uff17</score>\r\n"), normalised("<score>\u202e01</score>")
     ('<score>7</score>\n', '<score>\ufffd\ufffd</score>')
     """
+    if text.isascii() and not any(mark in text for mark in ("\r", "&", "<|", "</s>", "<end_of_turn>")):
+        return text  # nothing to do, as mostly
     return _ODD.sub(_plain, text)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from editr1.errors import DataError
 from editr1.sources.base import BadRow, SourceRow
 from editr1.store import read_inside
+from editr1.text import lines_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -28,7 +29,7 @@ class Folder:
             yield BadRow(f"bad_instruction: there is no {text.name} beside the picture", f"({name})")
             return
         try:
-            instructions = [line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            instructions = [line.strip() for line in lines_of(text.read_text(encoding="utf-8")) if line.strip()]
             data = read_inside(self.path, name)
         except UnicodeDecodeError:
             yield BadRow(f"bad_instruction: {text.name} is not UTF-8", f"({name})")

@@ -25,6 +25,7 @@ from editr1.pictures import read_picture
 from editr1.schema import EditTask, ParseFailure, derive_seed, stable_id
 from editr1.sources.base import BadRow, SourceRow
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.text import is_whole
 from editr1.vlm.base import Sampling
 
 TABLE, FILTER_TABLE = "01_tasks", "00_filter"
@@ -149,7 +150,7 @@ def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
     """Each row, marked when an earlier one has the same image and instruction; holds 16 digits a row in memory."""
     seen: dict[str, int] = {}
     for row in rows:
-        if isinstance(row.row, BadRow) or not isinstance(row.row.instruction, str):
+        if isinstance(row.row, BadRow) or not isinstance(row.row.instruction, str) or not is_whole(row.row.instruction):
             yield row
             continue
         first = seen.setdefault(stable_id(_content(row.row.image), row.row.instruction.strip()), row.index)
@@ -193,6 +194,8 @@ def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
         return BadRow("bad_instruction: it is empty", row.origin)
     if row.instruction.strip().lower() in MISSING:
         return BadRow(f"bad_instruction: {row.instruction.strip()!r} is how a table writes a missing value", row.origin)
+    if not is_whole(row.instruction):
+        return BadRow("bad_instruction: it holds half of a character (a lone surrogate), as where a tool cut an emoji", row.origin)
     if len(row.instruction) > MAX_INSTRUCTION_CHARS:
         return BadRow(f"bad_instruction: {len(row.instruction)} characters, the limit is {MAX_INSTRUCTION_CHARS}", row.origin)
     return row

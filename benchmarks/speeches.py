@@ -1,4 +1,4 @@
-"""Traces whose worth is known because they are made of acts: the judge judges, corrects itself, takes back, rejects, quotes, thinks, breaks off.
+"""Traces whose worth is known, made of acts: the judge judges, corrects itself, takes back, rejects, quotes, thinks, breaks off.
 
 For `phi_fuzz.py`; the truth of an act is what a person who reads the trace to its end would say.
 """

@@ -1,7 +1,7 @@
 """flow_grpo: the judge as the only reward of one of its configurations.
 
-flow_grpo reads Python files (`config/grpo.py`), not YAML, so this is a function to put there; `edit_rrm` is the name of the two lines
-that docs/how_to/use_the_reward.md adds to its `rewards.py`. Start the judge first, and say where it is:
+flow_grpo reads Python files (`config/grpo.py`), not YAML, so this is a function to put there; `edit_rrm` is the name of the entry
+and the branch that docs/how_to/use_the_reward.md adds to its `rewards.py`. Start the judge first, and say where it is:
 
     editr1 serve --base-url http://localhost:8000/v1 --model edit-rrm --decompose
     export EDITR1_URL=http://127.0.0.1:8090

@@ -95,7 +95,7 @@ def test_a_broken_image_is_counted_and_not_skipped(tmp_path: Path, capsys: pytes
         assert json.loads(out.splitlines()[0])["num_unscored"] == 3
         assert "2 of 6 could not be shown to the judge (image 2) and count as unscored" in run(capsys, *command)[1]
     dropped = (tmp_path / "r" / "bench_folder_viescore" / "dropped.jsonl").read_text()
-    assert "missing image" in dropped
+    assert "cannot read" in dropped
     assert "edited image" in dropped
 
 

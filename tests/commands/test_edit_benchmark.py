@@ -175,7 +175,7 @@ def test_imgedit_layout_and_a_missing_source(tmp_path: Path, capsys: pytest.Capt
     with serve() as (url, _):
         assert json.loads(run(capsys, *command(root, out, url, name="imgedit"))[1])["failed"] == {"image": 2}
     assert [path.name for path in out.glob("*.png")] == ["0.png"]
-    assert "leaves the folder" in (out / "missing.jsonl").read_text()
+    assert "outside its root" in (out / "missing.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,27 @@ def test_verl_omni_judges_inside_the_pool_through_the_router() -> None:
         assert asyncio.run(call)["score"] == 4.0
 
 
+def test_verl_omni_asks_again_inside_the_pool() -> None:
+    image = np.asarray(BLUE).transpose(2, 0, 1)
+    texts = iter(["I like it.", "still no score", "<score>4.0</score>"])
+    with serve(lambda body: completion(next(texts))) as endpoint:
+        address = endpoint.url.removeprefix("http://").removesuffix("/v1")
+        row = {"source_image": png(RED)}
+        call = verl_omni.compute_score("edits", image, "make it blue", row, address, "rrm", prompt_id="direct", temperature=0.0)
+        assert asyncio.run(call)["score"] == 4.0
+
+
+def test_flow_grpo_dispatch_with_the_entry_and_the_branch_of_the_how_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch as the page gives it, called with what their loop holds."""
+    page = (RECIPES.parents[1] / "docs" / "how_to" / "use_the_reward.md").read_text()
+    monkeypatch.setenv("EDITR1_URL", url)
+    names: dict[str, Any] = {}
+    exec(page[page.index("from editr1.integrations.flow_grpo") : page.index("```bash\nexport EDITR1_URL")].replace("```", ""), names)
+    score_fns = {"edit_rrm": names["score_functions"]["edit_rrm"]("cpu")}
+    scores, rewards = names["call"]("edit_rrm", score_fns, torch.zeros(2, 3, 8, 8), [RED, RED], ["fine", "fine"], [{}, {}])
+    assert (scores.tolist(), rewards) == ([7.5, 7.5], {})
+
+
 def test_verl_omni_rows_without_a_source_are_refused(url: str) -> None:
     with pytest.raises(DataError, match="extra_info"):
         asyncio.run(verl_omni.compute_score("edits", np.zeros((3, 4, 4), np.uint8), "x", {}, server_url=url))
@@ -206,6 +227,9 @@ def test_flow_factory_finds_the_class_by_its_path_and_calls_it(url: str) -> None
     cls = getattr(importlib.import_module(module), name)
     assert cls.required_fields == ("prompt", "image", "condition_images")
     model = cls(RewardArguments(extra_kwargs={"server_url": url}), accelerator=None)
+    # Their collector passes what the signature names, and everything where it has **kwargs.
+    signature = inspect.signature(model.__call__)
+    assert list(signature.parameters) == ["prompt", "image", "video", "condition_images"]
     output = model(prompt=["fine", "fine"], image=[BLUE, BLUE], condition_images=[[RED], [RED]], video=None)
     assert output.rewards.tolist() == [7.5, 7.5]
     with pytest.raises(UnscoredError):
@@ -226,6 +250,8 @@ def test_flow_grpo_gets_an_array_for_its_tensors(url: str, monkeypatch: pytest.M
     assert (scores.tolist(), details) == ([7.5, 7.5], {})
     with pytest.raises(UnscoredError):
         flow_grpo.edit_rrm_score()(images[:1], [RED], ["nonsense"], [{}])
+    exact = flow_grpo.edit_rrm_score()(images.to(torch.bfloat16), [RED, RED], ["fine", "fine"], [{}, {}])[0]
+    assert exact.tolist() == [7.5, 7.5]
     monkeypatch.delenv("EDITR1_URL")
     with pytest.raises(ConfigError, match="EDITR1_URL"):
         flow_grpo.edit_rrm_score()
@@ -255,3 +281,4 @@ def test_the_recipes_name_what_exists() -> None:
     unirl = yaml.safe_load((RECIPES / "unirl.yaml").read_text())["reward"]["backend"]["config"]
     assert unirl["required_rewards"] == ["editrrm"]
     assert unirl["raise_on_failure"] is True
+    assert unirl["request_batch_size"] <= _client.MAX_BATCH

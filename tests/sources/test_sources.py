@@ -33,7 +33,21 @@ def rows(kind: str, **options: object) -> list[SourceRow | BadRow]:
 
 
 def reasons(found: list[SourceRow | BadRow]) -> list[str]:
-    return [row.reason for row in found if isinstance(row, BadRow)]
+    """Why rows are none, those whose picture cannot be had included."""
+    reasons = []
+    for row in found:
+        if isinstance(row, BadRow):
+            reasons.append(row.reason)
+            continue
+        try:
+            row.load()
+        except DataError as error:
+            reasons.append(str(error))
+    return reasons
+
+
+def readable(row: SourceRow | BadRow) -> bool:
+    return isinstance(row, SourceRow) and not reasons([row])
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
@@ -51,7 +65,9 @@ def test_a_table_of_the_users_own(tmp_path: Path, suffix: str) -> None:
     else:
         path.write_text("".join(json.dumps(r) + "\n" for r in lines) + "{cut\n")
     found = rows("table", path=str(path), image="file", instruction="text")
-    assert found[0] == SourceRow(png("red"), "make it green", "colour", f"(tasks.{suffix} row 1)")
+    first = found[0]
+    assert isinstance(first, SourceRow)
+    assert (first.load(), first.instruction, first.kind, first.origin) == (png("red"), "make it green", "colour", f"(tasks.{suffix} row 1)")
     for reason, part in zip(reasons(found), ["cannot read", "zero bytes", "outside", "outside", "expected a path", "bad_row"], strict=True):
         assert part in reason
 
@@ -114,13 +130,13 @@ def imgedit(folder: Path) -> dict[str, bytes]:
 def test_imgedit_in_its_published_layout(tmp_path: Path) -> None:
     pictures = imgedit(tmp_path)
     found = rows("imgedit", path=str(tmp_path))
-    good = [row for row in found if isinstance(row, SourceRow)]
+    good = [row for row in found if readable(row)]
     assert [row.instruction for row in good] == ["edit 0", "edit 1", "edit 2", "turn one", "turn two", "turn three"]
     expected = [f"part1/{i}/original.png" for i in range(4)] + ["part2/x.png", "loose/y.png"]
-    assert [row.image for row in good] == [pictures[name] for name in expected]
+    assert [row.load() for row in good] == [pictures[name] for name in expected]
     assert [row.kind for row in good] == ["add"] * 3 + ["multi"] * 3
     assert good[4].origin == "(multi.parquet row 0) turn 2"
-    assert [reason.partition(":")[0] for reason in reasons(found)] == ["bad_image", "bad_image"]
+    assert ["cannot read" in reason or "input_images" in reason for reason in reasons(found)] == [True, True]
     assert len(rows("imgedit", path=str(tmp_path), tables="multi*.parquet")) == 3
 
 
@@ -142,3 +158,29 @@ def test_a_mistyped_column_is_named_instead_of_dropping_every_row(tmp_path: Path
     path.write_text("image,instruction\na.png,make it red\n")
     with pytest.raises(DataError, match=r"no column 'instuction' .* did you mean 'instruction'"):
         rows("table", path=str(path), instruction="instuction")
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_a_changed_file_changes_its_stamp(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.png").write_bytes(png("red"))
+    (tmp_path / "a.txt").write_text("make it green\u2028now\r\n", newline="")
+    (tmp_path / "t.jsonl").write_text('{"image": "a.png", "instruction": "make it green\\u2028now"}\n')
+    (row,) = rows(kind, path=str(tmp_path if kind == "folder" else tmp_path / "t.jsonl"))
+    assert isinstance(row, SourceRow)
+    assert row.instruction == "make it green\u2028now"
+    assert row.stamp is not None
+    stamp = row.stamp()
+    (tmp_path / "a.png").write_bytes(png("noise"))
+    assert row.stamp() != stamp
+    assert row.load() == (tmp_path / "a.png").read_bytes()
+
+
+def test_links_of_a_folder_of_the_users_own_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_bytes(png("red"))
+    (tmp_path / "snap").mkdir()
+    (tmp_path / "snap" / "a.png").symlink_to("../blobs/1")
+    (tmp_path / "snap" / "t.jsonl").write_text('{"image": "a.png", "instruction": "x"}\n{"image": "../blobs/1", "instruction": "x"}\n')
+    first, second = rows("table", path=str(tmp_path / "snap" / "t.jsonl"))
+    assert readable(first)
+    assert "outside" in reasons([second])[0]

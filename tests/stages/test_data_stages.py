@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -60,6 +61,11 @@ class Tint:
 source_rows: list[SourceRow | BadRow] = []
 
 
+def shown(image: Image.Image | bytes, instruction: Any, kind: str = "", difficulty: Any = "random") -> SourceRow:
+    """A row whose picture is at hand."""
+    return SourceRow(lambda: image, instruction, kind, difficulty=difficulty)
+
+
 def rows() -> list[SourceRow | BadRow]:
     return list(source_rows)
 
@@ -76,7 +82,7 @@ class Fond:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run with six tasks."""
-    source_rows[:] = [SourceRow(picture(i), f"make it nicer {i}") for i in range(6)]
+    source_rows[:] = [shown(picture(i), f"make it nicer {i}") for i in range(6)]
     tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=QUIET), tmp_path / "run")
     return Run.open(tmp_path / "run")
 
@@ -101,18 +107,18 @@ def test_bad_rows_are_dropped_with_a_reason_and_the_stage_goes_on(tmp_path: Path
     buffer = io.BytesIO()
     good.save(buffer, "PNG")
     source_rows[:] = [
-        SourceRow(good, "make it red", "colour"),
-        SourceRow(b"", "x"),
-        SourceRow(b"no picture", "x"),
-        SourceRow(buffer.getvalue()[:60], "x"),
-        SourceRow(good, float("nan")),  # type: ignore[arg-type]
-        SourceRow(good, None),  # type: ignore[arg-type]
-        SourceRow(good, "  "),
-        SourceRow(good, "NaN"),  # as a CSV file holds it
-        SourceRow(good, "y" * 5000),
+        shown(good, "make it red", "colour"),
+        shown(b"", "x"),
+        shown(b"no picture", "x"),
+        shown(buffer.getvalue()[:60], "x"),
+        shown(good, float("nan")),  # type: ignore[arg-type]
+        shown(good, None),  # type: ignore[arg-type]
+        shown(good, "  "),
+        shown(good, "NaN"),  # as a CSV file holds it
+        shown(good, "y" * 5000),
         BadRow("bad_image: missing", "(row 9)"),
-        SourceRow(good, " make it red "),
-        SourceRow(picture(2), "make it red", difficulty="hard"),
+        shown(good, " make it red "),
+        shown(picture(2), "make it red", difficulty="hard"),
     ]
     counts = tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=replace(QUIET, max_dropped_share=1.0)), tmp_path / "run")
     assert counts == StageCounts(12, 2, 10, {"bad_image": 4, "bad_instruction": 5, "duplicate": 1})
@@ -125,7 +131,7 @@ def test_bad_rows_are_dropped_with_a_reason_and_the_stage_goes_on(tmp_path: Path
 
 
 def test_the_random_half_is_drawn_by_seed_and_the_hard_half_by_the_filter(tmp_path: Path) -> None:
-    source_rows[:] = [SourceRow(picture(i), f"{'move and recolour' if i % 3 == 0 else 'recolour'} {i}") for i in range(40)]
+    source_rows[:] = [shown(picture(i), f"{'move and recolour' if i % 3 == 0 else 'recolour'} {i}") for i in range(40)]
 
     def answer(request: ChatRequest) -> str:
         assert request.context is not None

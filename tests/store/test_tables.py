@@ -233,6 +233,44 @@ def test_other_settings_are_refused_or_accepted_and_never_mixed(tmp_path: Path, 
     assert (run_dir / ".aside" / "01_tasks-1" / "part-00002.parquet").exists()
 
 
+def test_a_changed_list_or_picture_is_refused_and_an_unchanged_one_is_not_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editr1.sources import folder as source
+
+    recipe, run_dir = pictures(tmp_path / "pictures"), tmp_path / "run"
+    read: list[str] = []
+    true_read = source.read_inside
+
+    def counted(root: Path, name: str) -> bytes:
+        read.append(name)
+        return true_read(root, name)
+
+    monkeypatch.setattr(source, "read_inside", counted)
+    more = ("--set", "tasks.num_random=7")
+    assert stage(recipe, *more) == 0
+    assert len(read) == 7, "only what was chosen is read"
+    read.clear()
+    assert stage(recipe, *more) == 0
+    assert read == []
+    picture, other = tmp_path / "pictures" / "02.png", tmp_path / "pictures" / "09.png"
+    good = picture.read_bytes()
+    picture.touch()
+    assert stage(recipe, *more) == 0, "the same bytes at another time are the same picture"
+    assert read == ["02.png"]
+    picture.write_bytes(other.read_bytes())
+    capsys.readouterr()
+    assert stage(recipe, *more) == 2
+    assert "row 2 (02.png) is not what" in (err := capsys.readouterr().err)
+    assert "its picture has changed" in err
+    picture.write_bytes(good)
+    picture.with_suffix(".txt").write_text("Make it blue\n")
+    assert stage(recipe, *more) == 2
+    assert "its text has changed" in capsys.readouterr().err
+    assert stage(recipe, *more, "--accept") == 0
+    assert [task.instruction for task in Run.open(run_dir).read("01_tasks")][2] == "Make it blue"
+
+
 def test_a_stage_that_keeps_nothing_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = pictures(tmp_path / "pictures")
     for text in (tmp_path / "pictures").glob("*.txt"):

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import two_ranks
 from editr1.commands._stages import leave_processes
+from launched import launch
 from tiny_run import build_tiny_run, build_tiny_verifier
-
-SCRIPT = Path(two_ranks.__file__)
-
-
-def launch(*arguments: Path) -> dict[str, Any]:
-    """`torchrun`, not `accelerate launch --cpu`, which starts one process without a word."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert finished.returncode == 0, finished.stderr[:6000]
-    return json.loads(arguments[-1].read_text())
 
 
 def test_two_processes_reward_like_one(tmp_path: Path) -> None:
     verifier, run_dir = build_tiny_verifier(tmp_path / "verifier"), build_tiny_run(tmp_path / "run")
     two_ranks.main(str(verifier), str(run_dir), str(tmp_path / "one.json"))
     one = json.loads((tmp_path / "one.json").read_text())
-    assert launch(verifier, run_dir, tmp_path / "two.json") == one
+    assert launch(Path(two_ranks.__file__), verifier, run_dir, tmp_path / "two.json") == one
     # pair 0: 7 beats all, 5 beats 2 of three, the unparsed one nothing | 5, 6 and 2 against the parsed 7 and 5
     assert [round(ratio, 4) for ratio in one["ratios"][:6]] == [1.0, 0.3333, 0.0, 0.5, 0.5, 1.0]
 

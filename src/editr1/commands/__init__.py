@@ -12,6 +12,6 @@ GROUPS = {
     ),
     "judges": ("verify", "score-folder", "edit-benchmark", "bench", "compare", "best-of-n", "aggregate", "audit", "study"),
     "people": ("annotate",),
-    "tools": ("serve", "migrate", "repair"),
+    "tools": ("serve", "export-rows", "migrate", "repair"),
 }
 """How `editr1 --help` lists the commands; one that is named nowhere comes last."""

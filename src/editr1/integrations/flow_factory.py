@@ -40,9 +40,17 @@ def _make_class() -> type:
             super().__init__(config, accelerator)
             self.client = make_client(config)
 
+        # Named and no **kwargs: their collector moves every field that a reward could take to the device, latents included. `video` is
+        # what their processor always passes.
         def __call__(
-            self, prompt: list[str], image: list[Any] | None = None, condition_images: list[list[Any]] | None = None, **kwargs: Any
+            self,
+            prompt: list[str],
+            image: list[Any] | None = None,
+            video: list[Any] | None = None,
+            condition_images: list[list[Any]] | None = None,
         ) -> Any:
+            if video:
+                raise DataError("videos are not judged here; the reward takes image and condition_images")
             scores = self.client.score(to_edits(prompt, image or [], condition_images or []))
             rewards = torch.tensor([score.value for score in scores], dtype=torch.float32, device=self.device)
             details = [category_scores(score) for score in scores]

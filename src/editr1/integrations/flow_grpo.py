@@ -1,9 +1,13 @@
 """flow_grpo and its forks: a scorer for `multi_score`, in front of `editr1 serve` and without pickle.
 
-Their dispatch is a dict in their own file, so two lines there are needed:
+Their dispatch is a dict and a chain of `if` in their own file, so two places there are needed: the entry, and a branch of its own, for
+the branch that passes reference pictures passes no prompts:
 
     "edit_rrm": edit_rrm_score,                          # in score_functions
-    if score_name in ("image_similarity", "edit_rrm"):   # the branch that passes ref_images
+    if score_name == "edit_rrm":                         # before `if score_name == "image_similarity":`, which becomes `elif`
+        scores, rewards = score_fns[score_name](images, ref_images, prompts, metadata)
+
+Images may be tensors of any float type in [0, 1], bf16 included.
 """
 
 from __future__ import annotations

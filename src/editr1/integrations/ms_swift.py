@@ -1,13 +1,15 @@
 """GCPO inside ms-swift: the same reward function as in our own stage, registered under the name `editr1_gcpo`.
 
     python -m editr1.integrations.ms_swift RUN pairs.jsonl --prompt-id tv
-    swift rlhf --rlhf_type grpo --external_plugins .../editr1/integrations/ms_swift.py --reward_funcs editr1_gcpo
-        --dataset pairs.jsonl --dataset_shuffle false --train_dataloader_shuffle false --num_generations 8
-        --scale_rewards none --beta 0 --loss_type grpo --remove_unused_columns false
+    swift rlhf --rlhf_type grpo --model Qwen/Qwen2.5-VL-7B-Instruct --external_plugins .../editr1/integrations/ms_swift.py
+        --reward_funcs editr1_gcpo --dataset pairs.jsonl --dataset_shuffle false --train_dataloader_shuffle false
+        --num_generations 8 --per_device_train_batch_size 8 --gradient_accumulation_steps 2 --scale_rewards none
+        --beta 0 --loss_type grpo --remove_unused_columns false
 
-The rows of a pair stay side by side, so that they meet in one generation batch (a multiple of 2 x num_generations); the function
-stops the run when they do not. Extra columns of a row reach the function as keyword lists. Written against the plug-in interface
-of ms-swift 4 (`swift.rewards`); it was not run inside ms-swift.
+The rows of a pair stay side by side, so that they meet in one generation batch: processes x batch size x accumulation must be a
+multiple of 2 x num_generations, and the function stops the run when rows of a pair do not meet. Extra columns of a row reach the
+function as keyword lists. ms-swift 4.6 wants older trl and transformers than this package: give it an environment of its own and
+install this package there with `pip install --no-deps` (see docs/how_to/use_the_reward.md).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from editr1.store import Run
 from editr1.training.pair_reward import PairReward
 from editr1.training.rows import pair_rows, read_pairs
+from editr1.vlm.base import flat_messages
 
 NAME = "editr1_gcpo"
 _PASSED = ("pair", "side", "same", "labels", "needs_verdicts", "prompt_text")
@@ -46,9 +49,9 @@ def register() -> None:
 def export_pairs(run_dir: Path, output: Path, prompt_id: str = "tv", seed: int = 0) -> int:
     """Writes the training pairs of a run as ms-swift's JSONL, winner before loser; returns the number of rows.
 
-    Pictures are written as paths into the run's image folder.
+    Pictures are written as absolute paths into the run's image folder.
     """
-    run = Run.open(run_dir, create=False)
+    run = Run.open(run_dir.resolve(), create=False)
     pairs = read_pairs(run)
     rows = pair_rows(run, pairs, prompt_id, len(pairs), seed)
     with output.open("w", encoding="utf-8") as file:
@@ -57,15 +60,9 @@ def export_pairs(run_dir: Path, output: Path, prompt_id: str = "tv", seed: int =
             pair = pairs[rows.order[index // 2]]
             edited = pair.loser if row["side"] == "l" else pair.winner
             paths = [str(run.images.path(ref)) for ref in (pair.task.source, edited.image)]
-            line = {"messages": [_flat(message) for message in row["prompt"]], "images": paths}
+            line = {"messages": flat_messages(row["prompt"]), "images": paths}
             file.write(json.dumps({**line, **{name: row[name] for name in _PASSED}}, ensure_ascii=False) + "\n")
     return len(rows)
-
-
-def _flat(message: dict[str, Any]) -> dict[str, str]:
-    """ms-swift marks a picture inside the text as `<image>`."""
-    parts = ("<image>" if part["type"] == "image" else part["text"] for part in message["content"])
-    return {"role": message["role"], "content": "".join(parts)}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,8 @@
     reward.custom_reward_function.name=compute_score
 
 The source picture must travel with the data: `python -m editr1.integrations.verl_omni IN.parquet OUT.parquet` copies it into
-`extra_info.source_image`. An unscored edit raises: verl-omni's score is a number, and none would be true.
+`extra_info.source_image`. An unscored edit is asked about again, in both modes, and then raises: verl-omni's score is a number, and
+none would be true.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from editr1.config import Component, create
 from editr1.errors import DataError, UnscoredError
 from editr1.integrations._client import Edit, RewardClient, Score, category_scores, to_picture, to_principles
+from editr1.judge.again import PersistentJudge
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.item import RewardItem
 from editr1.judge.rrm import RewardModel
@@ -57,7 +59,7 @@ async def compute_score(
     elif reward_router_address and model_name:
         judge = _judge(reward_router_address, model_name, **{key: value for key, value in options.items() if key in _JUDGE_OPTIONS})
         item = RewardItem(edit.source, edit.edited, edit.instruction, edit.principles)
-        score = _scored((await judge.score_async([item]))[0])
+        score = _scored((await asyncio.to_thread(judge.score, [item]))[0])
     else:
         raise DataError("compute_score needs server_url, or reward_router_address with model_name; see the verl-omni how-to page")
     return {"score": score.value, **category_scores(score), "parsed": 1.0}
@@ -82,9 +84,9 @@ _JUDGE_OPTIONS = ("prompt_id", "num_traces", "temperature", "max_tokens")
 @cache
 def _judge(
     address: str, model: str, prompt_id: str = "tv", num_traces: int = 1, temperature: float = 0.7, max_tokens: int = 2048
-) -> RewardModel:
+) -> PersistentJudge:
     vlm = create("vlm", Component("openai_api", {"model": model, "base_url": f"http://{address}/v1", "api_key": "none"}))
-    return RewardModel(vlm, prompt_id, num_traces, Sampling(temperature, max_tokens=max_tokens), Decomposer(vlm))
+    return PersistentJudge(RewardModel(vlm, prompt_id, num_traces, Sampling(temperature, max_tokens=max_tokens), Decomposer(vlm)))
 
 
 def _scored(reward: Reward) -> Score:

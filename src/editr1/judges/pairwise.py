@@ -48,9 +48,16 @@ class PairwiseJudge:
         return [_judged(item.id, replies[2 * i], replies[2 * i + 1]) for i, item in enumerate(items)]
 
     def _requests(self, item: PairItem, seed: int) -> list[ChatRequest]:
-        text = render("pairwise", instruction=item.instruction)
-        orders = {"forward": (item.source, item.a, item.b, text), "reverse": (item.source, item.b, item.a, text)}
+        orders = {
+            "forward": question(item.source, item.a, item.b, item.instruction),
+            "reverse": question(item.source, item.b, item.a, item.instruction),
+        }
         return [ChatRequest(parts, sampling=self.sampling, seed=derive_seed(seed, item.id, order)) for order, parts in orders.items()]
+
+
+def question(source: Image.Image, a: Image.Image, b: Image.Image, instruction: str) -> tuple[str | Image.Image, ...]:
+    """The three pictures and the question which edit is better, as the parts of a request."""
+    return source, a, b, render("pairwise", instruction=instruction)
 
 
 def read_choice(text: str) -> Label | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from editr1 import store
 from editr1.bench.base import require_columns
 from editr1.errors import DataError
 from editr1.pictures import decode_image
@@ -133,16 +134,11 @@ def to_bytes(cell: Any, folder: Path, where: str) -> bytes:
 
 
 def read_inside(folder: Path, name: str, where: str) -> bytes:
-    """The bytes of a file that lies inside the folder. Raises DataError when it is missing or lies elsewhere."""
-    if "\x00" in name:
-        raise DataError(f"{where}: {name!r} is no path")
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f"{where}: path {name!r} leaves the folder {folder}")
+    """The bytes of a file that lies inside the folder. Raises DataError, naming `where`, when it is missing or lies elsewhere."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{where}: missing image {path}") from error
+        return store.read_inside(folder, name)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:

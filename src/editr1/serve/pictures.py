@@ -93,4 +93,4 @@ def from_message(picture: Picture, root: Path | None, where: str) -> Encoded:
     if root is None:
         raise DataError(f"{where}: this service takes no paths; send base64, or start it with --root FOLDER")
     assert picture.path is not None
-    return Encoded(read_inside(root, picture.path), where)
+    return Encoded(read_inside(root, picture.path, links=False), where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,8 +13,8 @@ from PIL import Image
 class SourceRow:
     """One (x_ref, q) as its source gives it; whether the image is good is for the stage to find out."""
 
-    image: Image.Image | bytes
-    """A picture, or encoded bytes that have not been looked at."""
+    load: Callable[[], Image.Image | bytes]
+    """Gives a picture, or encoded bytes that have not been looked at; called for rows that were chosen only. Raises DataError."""
     instruction: str
     kind: str = ""
     """Edit category; empty when unknown."""
@@ -22,6 +22,8 @@ class SourceRow:
     """Where the row came from (file and line), for messages about it."""
     difficulty: Literal["random", "hard"] = "random"
     """For sources that know it."""
+    stamp: Callable[[], str] | None = None
+    """Gives what changes when the picture's file does, such as its size and time, without opening it; None = compare the contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class BadRow:
 
 
 class TaskSource(Protocol):
-    """Iterates over its rows lazily, in an order that never changes. Objects with the fields of `SourceRow` will do."""
+    """Iterates over its rows lazily, in an order that never changes. Objects with `image`, `instruction` and perhaps more of
+    the fields of `SourceRow` will do."""
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]: ...

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from editr1.errors import DataError
 from editr1.sources.base import BadRow, SourceRow
-from editr1.store import read_inside
+from editr1.store import read_inside, stamp_inside
 from editr1.text import lines_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -29,16 +30,13 @@ class Folder:
             yield BadRow(f"bad_instruction: there is no {text.name} beside the picture", f"({name})")
             return
         try:
-            instructions = [line.strip() for line in lines_of(text.read_text(encoding="utf-8")) if line.strip()]
-            data = read_inside(self.path, name)
+            instructions = list(filter(None, map(str.strip, lines_of(text.read_text(encoding="utf-8-sig")))))
         except UnicodeDecodeError:
             yield BadRow(f"bad_instruction: {text.name} is not UTF-8", f"({name})")
             return
-        except DataError as error:
-            yield BadRow(f"bad_image: {error}", f"({name})")
-            return
+        load, stamp = partial(read_inside, self.path, name), partial(stamp_inside, self.path, name)
         for instruction in instructions or [""]:
-            yield SourceRow(data, instruction, origin=f"({name})")
+            yield SourceRow(load, instruction, "", f"({name})", stamp=stamp)
 
 
 def build(path: str) -> Folder:

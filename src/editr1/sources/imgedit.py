@@ -16,13 +16,14 @@ import tarfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from editr1.errors import DataError
 from editr1.sources.base import BadRow, SourceRow
-from editr1.store import read_inside
+from editr1.store import read_inside, stamp_inside
 
 _MAX_MEMBER_BYTES = 100_000_000  # ours: no picture is larger
 
@@ -70,11 +71,8 @@ def _turn(turn: Mapping[str, Any], origin: str, kind: str, pictures: Pictures) -
         return BadRow("bad_image: input_images is missing or empty", origin)
     prompt = turn.get("prompt")
     prompt = prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
-    try:
-        data = pictures.read(images[0])
-    except DataError as error:
-        return BadRow(f"bad_image: {error}", origin)
-    return SourceRow(data, prompt, kind, origin)  # type: ignore[arg-type]  # the stage says what is wrong with a prompt
+    load, stamp = partial(pictures.read, images[0]), partial(pictures.stamp, images[0])
+    return SourceRow(load, prompt, kind, origin, stamp=stamp)  # type: ignore[arg-type]  # the stage says what is wrong with a prompt
 
 
 class Pictures:
@@ -106,6 +104,17 @@ class Pictures:
         if len(data) < size:
             raise DataError(f"{image} is cut: the tar {pieces.name} ends inside it; a piece is missing or incomplete")
         return data
+
+    def stamp(self, image: Any) -> str:
+        """What changes when the picture's file does; empty for an embedded picture."""
+        name = image.get("path") if isinstance(image, Mapping) and not image.get("bytes") else image
+        if not isinstance(name, str) or not name:
+            return ""
+        place = self._places.get(_normal(name))
+        if place is None:
+            return stamp_inside(self.folder, name)
+        pieces, offset, size = place
+        return f"{name} {pieces.stamp} {offset} {size}"
 
 
 def _normal(path: str) -> str:
@@ -142,7 +151,10 @@ class Pieces(io.RawIOBase):
 
     def __init__(self, name: str, parts: tuple[Path, ...]) -> None:
         self.name, self.parts = name, parts
-        self._ends = list(accumulate(path.stat().st_size for path in parts))
+        found = [path.stat() for path in parts]
+        self._ends = list(accumulate(one.st_size for one in found))
+        self.stamp = " ".join(str(one.st_mtime_ns) for one in found)
+        """Changes when a piece does."""
         self._position = 0
 
     def readable(self) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from editr1.errors import DataError, nearest
 from editr1.sources.base import BadRow, SourceRow
-from editr1.store import read_inside, read_table
+from editr1.store import read_inside, read_table, stamp_inside
 
 
 class Table:
@@ -35,12 +36,9 @@ class Table:
         name = row.get(self.image)
         if not isinstance(name, str) or not name:
             return BadRow(f"bad_image: column {self.image!r} is {name!r}, expected a path", origin)
-        try:
-            data = read_inside(self.root, name)
-        except DataError as error:
-            return BadRow(f"bad_image: {error}", origin)
-        kind = row.get(self.kind)
-        return SourceRow(data, row.get(self.instruction), kind if isinstance(kind, str) else "", origin)  # type: ignore[arg-type]
+        kind, instruction = row.get(self.kind), row.get(self.instruction)
+        load, stamp = partial(read_inside, self.root, name), partial(stamp_inside, self.root, name)
+        return SourceRow(load, instruction, kind if isinstance(kind, str) else "", origin, stamp=stamp)  # type: ignore[arg-type]
 
 
 def build(path: str, root: str | None = None, image: str = "image", instruction: str = "instruction", kind: str = "kind") -> Table:

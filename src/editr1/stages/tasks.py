@@ -7,7 +7,6 @@ the hard ones: several steps, fine detail, implicit understanding, or precise sp
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,17 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.errors import ConfigError, DataError
+from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
 from editr1.judge.prompts import render_hard_filter
 from editr1.pictures import read_picture
 from editr1.schema import EditTask, ParseFailure, derive_seed, stable_id
 from editr1.sources.base import BadRow, SourceRow
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
-from editr1.text import is_whole
+from editr1.store import Drop, Engine, Lane, Origin, Origins, Run, StageCounts, Work
+from editr1.text import is_whole, whole_text
 from editr1.vlm.base import Sampling
 
 TABLE, FILTER_TABLE = "01_tasks", "00_filter"
@@ -92,6 +89,12 @@ class IndexedRow:
     row: SourceRow | BadRow
     difficulty: Difficulty = "random"
     repeats: int | None = None
+    origin: Origin | None = None
+    """What it is made from; see `store.origins`."""
+
+    @property
+    def key(self) -> str:
+        return f"row-{self.index:08d}"
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
@@ -113,9 +116,9 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         found = (verdict for verdict in store.read(FILTER_TABLE, FilterVerdict) if verdict.hard)
         hard = {verdict.index: verdict for verdict in itertools.islice(found, config.filter.num_hard)}
         settings |= store.inputs(FILTER_TABLE)
-    rows = mark_repeats(chosen_rows(config, source, hard))
-    items = ((f"row-{row.index:08d}", row) for row in rows)
-    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)}, choices=frozenset({"duplicate"}))
+    rows = mark_repeats(load_rows(chosen_rows(config, source, hard), store.origins(TABLE)))
+    items = ((row.key, row) for row in rows)
+    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)}, choices=frozenset({"duplicate"}), origin_of=origin_of)
     return store.process(TABLE, items, work, settings=settings, engine=config.engine)
 
 
@@ -143,23 +146,50 @@ def as_row(raw: Any) -> SourceRow | BadRow:
     """The row of a source that has types of its own: any object with an image, an instruction and perhaps a kind."""
     if isinstance(raw, SourceRow | BadRow):
         return raw
-    return SourceRow(raw.image, raw.instruction, getattr(raw, "kind", ""), getattr(raw, "origin", ""), getattr(raw, "difficulty", "random"))
+    load = partial(getattr, raw, "image")
+    return SourceRow(load, raw.instruction, getattr(raw, "kind", ""), getattr(raw, "origin", ""), getattr(raw, "difficulty", "random"))
+
+
+def load_rows(rows: Iterable[IndexedRow], origins: Origins) -> Iterator[IndexedRow]:
+    """The rows with their pictures, but for those that the table has: of these only a changed file is opened.
+
+    A picture that cannot be had makes a bad row. Raises ChangedInputsError for a row that is not what its table was made from.
+    """
+    for row in rows:
+        source, where = row.row, f"row {row.index} {row.row.origin}".strip()
+        if isinstance(source, BadRow):
+            yield replace(row, origin=origins.load(row.key, stable_id(source.reason), "", lambda: None, where).origin)
+            continue
+        words = stable_id(whole_text(str(source.instruction)), whole_text(source.kind), row.difficulty)
+        try:
+            found = origins.load(row.key, words, source.stamp() if source.stamp else "", source.load, where)
+        except ChangedInputsError:
+            raise
+        except DataError as error:
+            origin = origins.load(row.key, words, "", lambda: None, where).origin
+            yield replace(row, row=BadRow(f"bad_image: {error}", source.origin), origin=origin)
+            continue
+        yield replace(row, row=source if found.value is None else replace(source, load=partial(_same, found.value)), origin=found.origin)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def origin_of(row: IndexedRow) -> tuple[str, ...] | None:
+    """What the engine keeps beside the row."""
+    return row.origin
 
 
 def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
-    """Each row, marked when an earlier one has the same image and instruction; holds 16 digits a row in memory."""
+    """Each row, marked when an earlier one has the same picture and instruction; holds 16 digits a row in memory."""
     seen: dict[str, int] = {}
     for row in rows:
-        if isinstance(row.row, BadRow) or not isinstance(row.row.instruction, str) or not is_whole(row.row.instruction):
+        if isinstance(row.row, BadRow) or not isinstance(row.row.instruction, str) or row.origin is None:
             yield row
             continue
-        first = seen.setdefault(stable_id(_content(row.row.image), row.row.instruction.strip()), row.index)
+        first = seen.setdefault(stable_id(row.origin.content, whole_text(row.row.instruction.strip())), row.index)
         yield row if first == row.index else replace(row, repeats=first)
-
-
-def _content(image: Image.Image | bytes) -> str:
-    data = image if isinstance(image, bytes) else image.tobytes() + str(image.size).encode()
-    return hashlib.sha256(data).hexdigest()
 
 
 # --- the two functions that the engine runs ---------------------------------------------------------
@@ -178,7 +208,7 @@ def ingest(row: IndexedRow, store: Run) -> EditTask | Drop:
     if isinstance(bad, BadRow):
         return Drop(f"{bad.reason} {bad.origin}".strip())
     try:
-        ref = store.images.put(bad.image)
+        ref = store.images.put(bad.load())
     except DataError as error:
         return Drop(f"bad_image: {error} {bad.origin}".strip())
     return EditTask.make(ref, bad.instruction.strip(), bad.kind, row.difficulty)
@@ -190,12 +220,12 @@ def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
         return row
     if not isinstance(row.instruction, str):
         return BadRow(f"bad_instruction: expected a text, found {row.instruction!r}", row.origin)
+    if not is_whole(row.instruction):
+        return BadRow("bad_instruction: it holds half of a surrogate pair, such as an emoji that was cut in two", row.origin)
     if not row.instruction.strip():
         return BadRow("bad_instruction: it is empty", row.origin)
     if row.instruction.strip().lower() in MISSING:
         return BadRow(f"bad_instruction: {row.instruction.strip()!r} is how a table writes a missing value", row.origin)
-    if not is_whole(row.instruction):
-        return BadRow("bad_instruction: it holds half of a character (a lone surrogate), as where a tool cut an emoji", row.origin)
     if len(row.instruction) > MAX_INSTRUCTION_CHARS:
         return BadRow(f"bad_instruction: {len(row.instruction)} characters, the limit is {MAX_INSTRUCTION_CHARS}", row.origin)
     return row
@@ -203,9 +233,10 @@ def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
 
 def _filter(config: Config, hard: HardFilter, store: Run, source: Iterable[Any], settings: dict[str, Any]) -> StageCounts:
     # A drawn row beyond num_random belongs to neither half (ours): the filter's rows then depend on the seed alone.
-    rows = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
-    items = ((f"row-{row.index:08d}", row) for row in itertools.islice(rows, hard.num_filtered))
-    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)})
+    left = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
+    rows = load_rows(itertools.islice(left, hard.num_filtered), store.origins(FILTER_TABLE))
+    items = ((row.key, row) for row in rows)
+    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)}, origin_of=origin_of)
     return store.process(FILTER_TABLE, items, work, settings=settings, record=FilterVerdict, engine=config.engine, total=hard.num_filtered)
 
 
@@ -226,7 +257,7 @@ def judge_hardness(rows: Sequence[IndexedRow], vlm: Any, sampling: Sampling, see
             results.append(Drop(good.reason))
             continue
         try:
-            image = read_picture(good.image, "image")
+            image = read_picture(good.load(), "image")
         except DataError as error:
             results.append(Drop(f"bad_image: {error}"))
             continue

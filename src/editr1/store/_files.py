@@ -14,9 +14,10 @@ from typing import Any
 from editr1.errors import DataError
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write-then-rename: a reader sees the old file or the new one.
+def write_atomic(path: Path, data: bytes, settle: bool = True) -> None:
+    """Write-then-rename: a reader sees the old file or the new one, after a power cut too.
 
+    settle: False where another file of the folder is written right after, whose turn it is to make both names last.
     The temporary name is fixed, so a killed writer leaves nothing that its successor does not overwrite; callers hold a lock.
     """
     temporary = path.with_name(path.name + ".tmp")
@@ -25,7 +26,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    if settle:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,7 +7,6 @@ shards on a cluster, see `ray.py`.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from editr1.errors import BackendError, ConfigError, DataError
-from editr1.records import encode
+from editr1.records import encode, to_plain
 from editr1.store.shards import Row, ShardLog, dropped_row
 
 Item = tuple[str, Any]
@@ -169,6 +168,7 @@ class ShardRunner:
         self.budget = budget
         self._on_rows = on_rows
         self._function: WorkFunction | None = None
+        self._status: Callable[[], str] = str  # says nothing
 
     def __enter__(self) -> ShardRunner:
         self._stack = ExitStack()
@@ -198,12 +198,13 @@ class ShardRunner:
             log.close()
 
     def _report(self, count: int) -> None:
-        self._on_rows(count, self._function.status() if isinstance(self._function, HasStatus) else "")
+        self._on_rows(count, self._status())
 
     def _run(self, items: Sequence[Item], log: ShardLog) -> list[Row]:
         failed: list[Row] = []
         if items and self._function is None:
             self._function = self.work.make()
+            self._status = self._function.status if isinstance(self._function, HasStatus) else str
         batches = list(self._batches(items))
         if [lane.concurrency for lane in self.work.lanes.values()] == [1]:
             for _, batch in batches:  # in this thread: plain tracebacks, and models that dislike threads
@@ -277,7 +278,7 @@ class ShardRunner:
             return dropped_row(key, result.reason, self._origin(value))
         assert isinstance(result, self.record), f"the stage's function returned a {type(result).__name__}, no {self.record.__name__}"
         try:
-            line = encode(dataclasses.replace(cast(Any, result), seconds=0.0) if self.work.timed else result)
+            line = encode(to_plain(result) | {"seconds": 0.0} if self.work.timed else result)
         except (ValueError, TypeError) as error:  # a number that is not finite, a field of another type
             return dropped_row(key, f"bad_row: {error}", self._origin(value))
         return Row(key, line, None, self._origin(value))

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from editr1.errors import DataError
@@ -55,19 +55,17 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any] | str]:
             raise DataError(f"{path}: line {reader.line_num}: {error}") from error
 
 
-def read_inside(root: Path, name: str) -> bytes:
+def read_inside(root: Path, name: str, links: bool = True) -> bytes:
     """The bytes of the file `name` under `root`.
 
-    Raises DataError when it lies outside, is missing, empty, no file, or larger than any image may be.
+    links: follow links that lead out of the root. A folder of the user's own may hold them, as the hub's cache does; a service that
+    serves names from the network must not.
+
+    Raises DataError for a name that climbs out of the root, and for what is missing, empty, no file, or larger than any image may be.
     """
-    if "\x00" in name:
-        raise DataError(f"file name {name!r} holds a zero byte")
-    try:
-        path = (root / name).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a name that no file can have
-        raise DataError(f"cannot read {name[:200]!r}: its links lead nowhere") from error
-    if not path.is_relative_to(root.resolve()):
-        raise DataError(f"path {name!r} lies outside its root {root}")
+    path = _inside(root, name)
+    if not links and not _resolved(path, name).is_relative_to(root.resolve()):
+        raise DataError(f"path {name!r} lies outside its root {root}: it is a link")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a named pipe would wait for its writer for ever
         try:
@@ -85,3 +83,28 @@ def read_inside(root: Path, name: str) -> bytes:
     if not data:
         raise DataError(f"{name} is empty (zero bytes)")
     return data
+
+
+def stamp_inside(root: Path, name: str) -> str:
+    """Size and time of the file `name` under `root`, which change when it does; empty when it cannot be looked at."""
+    try:
+        found = _inside(root, name).stat()
+    except (OSError, DataError):
+        return ""
+    return f"{name} {found.st_size} {found.st_mtime_ns}"
+
+
+def _inside(root: Path, name: str) -> Path:
+    if "\x00" in name:
+        raise DataError(f"file name {name!r} holds a zero byte")
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"path {name!r} lies outside its root {root}")
+    return root / path
+
+
+def _resolved(path: Path, name: str) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a name that no file can have
+        raise DataError(f"cannot read {name[:200]!r}: its links lead nowhere") from error

@@ -28,6 +28,7 @@ from editr1.schema import (
 from editr1.store._files import exclusive, read_json, read_jsonl, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore
+from editr1.store.origins import Origins
 from editr1.store.shards import seconds_path, shard_paths
 from editr1.store.tables import fill_table, read_records, read_summary
 
@@ -101,6 +102,10 @@ class Run:
     def inputs(self, *tables: str) -> dict[str, str]:
         """The contents of tables as settings of those made from them: a table made anew is not continued with old rows."""
         return {f"input {table}": read_summary(self.dir / table)["digest"] for table in tables}
+
+    def origins(self, table: str) -> Origins:
+        """What the rows of a table were made from, as its stage noted it."""
+        return Origins(self.dir / table)
 
     def count(self, table: str) -> int:
         """Number of records of a complete table."""

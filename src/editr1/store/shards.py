@@ -7,11 +7,10 @@ like says `columns.py`. The checksum lies beside the shard as `sha256sum -c` rea
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -88,11 +87,13 @@ class ShardLog:
         self.path = log_path(shard)
         self.rows = {row.key: row for row in read_log(self.path)}
         self._file = self.path.open("ab")
+        self._seconds: BinaryIO | None = None
 
     def note_seconds(self, seconds: Sequence[tuple[str, float]]) -> None:
         """Keeps latencies by key beside the table: the one thing that differs between equal runs."""
-        with seconds_path(self.shard).open("a", encoding="utf-8") as file:
-            file.write("".join(f"{json.dumps([key, round(value, 4)])}\n" for key, value in seconds))
+        self._seconds = self._seconds or seconds_path(self.shard).open("ab")
+        self._seconds.write(b"".join(msgspec.json.encode((key, round(value, 4))) + b"\n" for key, value in seconds))
+        self._seconds.flush()
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds finished rows. They survive SIGKILL once this returns; power loss may cost the shard's log, not its order."""
@@ -115,6 +116,8 @@ class ShardLog:
 
     def close(self) -> None:
         self._file.close()
+        if self._seconds:
+            self._seconds.close()
 
 
 def log_line(row: Row) -> bytes:
@@ -151,7 +154,7 @@ def write_shard(path: Path, record: type, rows: Sequence[Row]) -> None:
     buffer = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({_ABOUT: msgspec.json.encode(about)}), buffer, compression="zstd")
     data = buffer.getvalue().to_pybytes()
-    write_atomic(checksum_path(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
+    write_atomic(checksum_path(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode(), settle=False)
     write_atomic(path, data)
 
 
@@ -208,8 +211,10 @@ def about(path: Path) -> About:
 
 
 def read_origins(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(key, what the item was made from) of a shard, finished or not."""
-    yield from ((row.key, row.origin) for row in read_log(log_path(path)) if row.origin is not None)
+    """(key, what the item was made from) of the rows of a shard, finished or not."""
+    if not path.exists():
+        yield from ((row.key, row.origin) for row in read_log(log_path(path)) if row.origin is not None)
+        return
     for number, line in enumerate(read_whole_lines(origins_path(path)), start=1):
         try:
             key, *origin = msgspec.json.decode(line, type=list[str])

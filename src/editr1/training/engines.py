@@ -19,6 +19,7 @@ from trl.generation import vllm_generation
 
 from editr1.errors import BackendError, ConfigError
 from editr1.training.options import Picture
+from editr1.training.whole_model import whole_model
 
 RATIO = "engine_ratio"
 """Logged name: p(trace) by the trainer / p(trace) by the engine, mean over the traces of a step. 1 = the same policy."""
@@ -111,7 +112,13 @@ def _check(ours: list[int], theirs: list[int], num_pictures: int) -> None:
 
 
 class WatchedTrainer(GRPOTrainer):
-    """TRL's trainer that logs how far the engine's policy is from its own; the loss is TRL's."""
+    """TRL's trainer that generates with whole weights, and logs how far an engine's policy is from its own; the loss is TRL's."""
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm:
+            return super()._generate_single_turn(*args, **kwargs)
+        with whole_model(self):
+            return super()._generate_single_turn(*args, **kwargs)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         found = super()._get_per_token_logps_and_entropies(*args, **kwargs)

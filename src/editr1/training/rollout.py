@@ -12,6 +12,7 @@ from typing import Any
 from editr1.config import load
 from editr1.errors import ConfigError
 from editr1.schema import derive_seed
+from editr1.training.whole_model import whole_model
 from editr1.vlm.base import ChatRequest, Sampling
 
 
@@ -26,14 +27,11 @@ def shared_rollout(
     local_vlm = load("vlm", "editr1.vlm.local:LocalVLM")
 
     def rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if hasattr(model, "get_base_model"):  # LoRA: the adapters act inside the layers of the model below
-            model = model.get_base_model()
-        vlm = local_vlm(model, processor, "policy", batch_size, thinking)
         first = trainer.accelerator.process_index * len(prompts)
         step = trainer.state.global_step
         requests = [to_request(prompt, sampling, derive_seed(seed, "trace", step, first + i)) for i, prompt in enumerate(prompts)]
-        replies = vlm.chat(requests)
+        with whole_model(trainer) as model:
+            replies = local_vlm(model, processor, "policy", batch_size, thinking).chat(requests)
         if not all(reply.prompt_token_ids for reply in replies):
             raise ConfigError("this model cannot share prompts among traces; set gcpo.generation.engine=transformers")
         return {

@@ -14,6 +14,7 @@ from typing import Any
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError
+from editr1.placement import prepare
 from editr1.store import Run
 from editr1.training.options import Checkpoint, Machine, Schedule
 
@@ -61,6 +62,9 @@ def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: 
         "max_grad_norm": schedule.max_grad_norm,
         "bf16": machine.precision == "bfloat16",
         _checkpointing_argument(): machine.activation_checkpointing,
+        "dataloader_num_workers": machine.workers,
+        "dataloader_persistent_workers": machine.workers > 0,
+        "ddp_timeout": round(60 * machine.placement.timeout_minutes),
         "save_steps": machine.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,
@@ -120,12 +124,15 @@ def train(
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         return Checkpoint(**{**done, "path": str(folder), "seconds": 0.0})
     resume = resume_point(folder / STEPS)
+    prepare(machine.placement)
     trainer, processor = build(resume)
     if trainer.accelerator.num_processes != num_processes():
         raise ConfigError(
             f"the launcher announced {num_processes()} processes, but {trainer.accelerator.num_processes} of them found each other; "
             "start with torchrun --nproc_per_node N -m -- editr1.cli ... (accelerate launch --cpu starts one process whatever it is told)"
         )
+    if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and hasattr(trainer.model, "merge_and_unload"):
+        raise ConfigError("adapters need no sharding and could not be merged from it: launch with recipes/accelerate/verifier_ddp.yaml")
     if resume is not None and _holds_weights(resume) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         # `build` has loaded them. The trainer's own loading compares names in the file with names in memory; for the Qwen-VL line
         # they differ, it warns, loads next to nothing and would go on from the base model.
@@ -137,19 +144,19 @@ def train(
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - started
     result = Checkpoint(str(folder), trainer.state.global_step, rows, seconds)
-    _save(trainer, processor, folder)
+    save(trainer, processor, folder)
     if trainer.accelerator.is_main_process:
         finish(folder, {"steps": result.steps, "rows": rows})
     trainer.accelerator.wait_for_everyone()
     return result
 
 
-def _save(trainer: Any, processor: Any, folder: Path) -> None:
-    """Weights and processor into `folder`; sharded weights are gathered by the trainer, on all ranks together."""
+def save(trainer: Any, processor: Any, folder: Path, merge: bool = True) -> None:
+    """Weights and processor into `folder`, called by all ranks together: they gather sharded weights, and one of them writes."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(folder))  # with LoRA these are the adapters: merge them before the next stage
+        trainer.save_model(str(folder))
     elif trainer.accelerator.is_main_process:
-        save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
+        save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder, merge)
 
 
 def weights_to_load(model: str | Path, resume: str | None) -> str:

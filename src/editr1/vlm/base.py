@@ -6,9 +6,10 @@ A backend is one file in this folder with a function `build(**options) -> VLM`; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -112,6 +113,21 @@ def to_messages(request: ChatRequest) -> list[dict[str, object]]:
         [{"role": "system", "content": [{"type": "text", "text": without_control_tokens(request.system)}]}] if request.system else []
     )
     return [*system, {"role": "user", "content": content}]
+
+
+def flat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Messages of typed content with plain texts, where the marker `<image>` stands for each picture (ms-swift, LLaMA-Factory).
+
+    Markers that were in a text are broken up: these tools would look for a picture to each.
+    """
+    return [{"role": message["role"], "content": "".join(map(_flat_part, message["content"]))} for message in messages]
+
+
+def _flat_part(part: Mapping[str, str]) -> str:
+    return "<image>" if part["type"] == "image" else _MARKER.sub(r"< \1>", part["text"])
+
+
+_MARKER = re.compile(r"<(image|video|audio)>", re.IGNORECASE)
 
 
 def request_images(request: ChatRequest) -> list[Image.Image]:

@@ -53,7 +53,7 @@ def origins(text: str) -> list[int]:
 def _plain(match: re.Match[str]) -> str:
     odd = match.group()
     if odd[0] == "\u202e":
-        return _REVERSED_WORD.sub(lambda word: word.group() if word.group()[0] == "<" else "\ufffd", normalised(odd[1:]))
+        return _REVERSED_WORD.sub(lambda word: word.group() if word.group()[0] == "<" else "\ufffd", normalised(odd.replace("\u202e", "")))
     if odd[0] in "\r\u0085\u2028\u2029":
         return "\n"
     if odd[0] == "&":

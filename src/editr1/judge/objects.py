@@ -60,9 +60,9 @@ def object_arrays(text: str) -> Iterator[ObjectArray]:
 
 
 def _objects(text: str) -> Iterator[re.Match[str]]:
-    at = text.find("{")
-    while at >= 0:
-        match = _OBJECT.match(text, at, at + MAX_OBJECT_CHARS)
+    at, last = text.find("{"), text.rfind("}") + 1
+    while 0 <= at < last:
+        match = _OBJECT.match(text, at, min(at + MAX_OBJECT_CHARS, last))
         if match is None or read_json_object(match.group()) is None:
             match = _UNPAIRED.match(text, at)
         if match is not None:

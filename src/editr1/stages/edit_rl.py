@@ -38,7 +38,7 @@ from editr1.judge.item import RewardItem
 from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward
-from editr1.store import Run
+from editr1.store import Run, hold
 
 __all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
@@ -78,6 +78,7 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
     folder = run_.dir / FOLDER
+    _held = hold(folder)  # until this function ends
     accelerator = start(config, folder)  # before editor and judges: it decides this process' device
     scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
     judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]

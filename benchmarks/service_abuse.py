@@ -34,6 +34,7 @@ from PIL import Image
 
 MEMORY = 2_000_000_000  # bytes of address space of the server
 FILES = 256  # that the server may open
+QUIET_SECONDS = 5.0  # of /health alone, which says what the machine's other work costs
 MAX_HEALTH = 0.2  # seconds, 99th percentile
 JSON = {"Content-Type": "application/json"}
 
@@ -260,6 +261,8 @@ def main() -> int:
                 watcher = subprocess.Popen([sys.executable, __file__, "--watch", str(port)], stdout=file)
             while not asked.stat().st_size and watcher.poll() is None:
                 time.sleep(0.1)
+            time.sleep(QUIET_SECONDS)
+            begun = time.time()
             outcome, told = asyncio.run(measure(f"http://127.0.0.1:{port}", args.honest))
             alive = server.poll() is None
             peak = int(next(line.split()[1] for line in Path(f"/proc/{server.pid}/status").read_text().splitlines() if "VmHWM" in line))
@@ -269,17 +272,23 @@ def main() -> int:
                 process.wait(timeout=30)
         rows = [tuple(map(float, line.split())) for line in asked.read_text().split("\n")[:-1]]
         size = log.stat().st_size
-    seconds = [row[1] for row in rows]
+    quiet = float(np.quantile([row[1] for row in rows if row[0] < begun], 0.99))
+    seconds = [row[1] for row in rows if row[0] >= begun]
     for name, (said, start, end) in told.items():
         slowest = max((row[1] for row in rows if start <= row[0] <= end), default=0.0)
         print(f"{name:18} {said:60} slowest /health {slowest:.3f} s")
     p99 = float(np.quantile(seconds, 0.99))
     print(f"honest: {dict(outcome)}")
-    print(f"/health: {len(seconds)} asks, median {np.median(seconds):.3f} s, p99 {p99:.3f} s, slowest {max(seconds):.3f} s")
+    print(f"/health before: p99 {quiet:.3f} s; beside them: {len(seconds)} asks, p99 {p99:.3f} s, slowest {max(seconds):.3f} s")
     print(f"server: resident at most {peak / 1e6:.2f} GB, log {size:,} bytes, {'alive' if alive else 'DEAD'}")
     holds = alive and outcome["answered"] == args.honest and p99 < MAX_HEALTH and size < 100_000
     result = {"what": "honest requests answered beside all abuses under 2 GB", "value": outcome["answered"], "n": args.honest}
-    result |= {"health_p99_seconds": round(p99, 4), "max_resident_gb": round(peak / 1e6, 3), "log_bytes": size}
+    result |= {
+        "health_p99_seconds": round(p99, 4),
+        "quiet_p99_seconds": round(quiet, 4),
+        "max_resident_gb": round(peak / 1e6, 3),
+        "log_bytes": size,
+    }
     print(json.dumps(result | {"goal": f"all answered, /health p99 below {MAX_HEALTH} s", "holds": holds}))
     return 0 if holds else 1
 

@@ -12,6 +12,7 @@ import json
 import logging
 import resource
 import socket
+import sys
 import time
 
 import uvicorn
@@ -23,6 +24,7 @@ HEADER_SECONDS = 10.0  # ours: a phone on a bad line sends its kilobyte of heade
 SPARE_FILES = 100  # ours: of the open-file limit, for everything that is no connection, and for connections that are being closed
 ACCEPTED_AT_ONCE = 32
 BACKLOG = 4096
+SWITCH_SECONDS = 0.0005  # ours: the event loop waits a tenth as long for threads that decode; /health takes it a dozen times
 MAX_CONNECTIONS = 4000
 MIN_CONNECTIONS = 16
 
@@ -120,5 +122,6 @@ def listen(app: App, host: str, port: int) -> None:
     """Serves the app until Ctrl-C."""
     logging.getLogger("asyncio").addFilter(_OnceAMinute())
     config = uvicorn.Config(app, host, port, log_level="warning", http=protocol(), ws="none", backlog=ACCEPTED_AT_ONCE)  # type: ignore[arg-type]
+    sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.suppress(KeyboardInterrupt):
         _Server(config).run(sockets=[config.bind_socket()])

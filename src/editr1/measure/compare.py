@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from editr1.bench.base import Outcome, refuse_doubles, to_metric
+from editr1.bench.base import Outcome, refuse_doubles
 from editr1.errors import DataError
+from editr1.measure.metrics import to_metric
 from editr1.schema import Metric, derive_seed, from_json
 from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
 from editr1.stats.intervals import Floats
+from editr1.text import lines_of
 
 # ours: peers report about .1 between two runs of the same judge on the same images; a smaller change in a mean score is no finding
 NOISE_FLOOR = 0.1
@@ -44,13 +46,20 @@ def read_outcomes(path: Path, category: str = "") -> list[Outcome]:
     Raises DataError for a file that is no such list, holds a key twice, or has no row left.
     """
     try:
-        rows = [from_json(Outcome, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [from_json(Outcome, line) for line in lines_of(path.read_text(encoding="utf-8")) if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise DataError(f"{path}: no outcome rows ({error}); give a *.outcomes.jsonl that `editr1 bench` wrote") from error
+    return in_category(rows, category, str(path))
+
+
+def in_category(rows: Sequence[Outcome], category: str, where: str) -> list[Outcome]:
+    """The rows whose category starts so. Raises DataError where there is none, or a key stands twice."""
     kept = [row for row in rows if row.category.startswith(category)]
     if not kept:
-        raise DataError(f"{path}: no row of category {category!r}; there are {', '.join(sorted({row.category for row in rows})) or 'none'}")
-    refuse_doubles([row.key for row in kept], str(path))
+        raise DataError(
+            f"{where}: no row of category {category!r}; there are {', '.join(sorted({row.category for row in rows})) or 'none'}"
+        )
+    refuse_doubles([row.key for row in kept], where)
     return kept
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.decompose import principles_json
-from editr1.judge.decomposer import Decomposer, Decomposition, Rules
+from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.exemplars import exemplars
 from editr1.judge.expected import expected_score
 from editr1.judge.parse import render
@@ -155,21 +155,3 @@ def test_a_number_of_traces_below_one_and_an_unknown_prompt_are_refused():
         RewardModel(_says(None), "tvv", sampling=Sampling())
     with pytest.raises(ConfigError, match="must be an id or"):
         build({"name": "local"})
-
-
-def test_the_decomposer_remembers_the_last_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from editr1.judge import decomposer
-
-    monkeypatch.setattr(decomposer, "MAX_REMEMBERED", 2)
-    asked: list[list[str]] = []
-
-    def decompose(vlm: object, tasks: dict[str, tuple[Image.Image, str]], seed: int, rules: object) -> dict[str, Decomposition]:
-        asked.append([instruction for _, instruction in tasks.values()])
-        return {key: Decomposition((Principle("Is it?", "follow"),), "", 0, 1, 0.0, instruction) for key, (_, instruction) in tasks.items()}
-
-    monkeypatch.setattr(decomposer, "decompose", decompose)
-    made = decomposer.Decomposer(None)  # type: ignore[arg-type]  # nobody is asked
-    picture = Image.new("RGB", (2, 2))
-    for batch in (["a", "b", "c"], ["c"], ["b", "d"], ["b"], ["a"]):
-        assert [one.answer for one in made.decompose([(picture, text) for text in batch])] == batch
-    assert asked == [["a", "b", "c"], [], ["d"], [], ["a"]]

@@ -18,6 +18,7 @@ from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
 from editr1.schema import Principle, derive_seed, stable_id
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
+MAX_REMEMBERED = 10_000  # ours: tasks; a service that runs for months must not grow
 MAX_REPAIRS = 2  # ours: who fails three times fails for a reason that a fourth call does not cure
 
 
@@ -91,27 +92,24 @@ def _read(reply: ChatReply, before: Decomposition, rules: Rules, attempt: int) -
     return Decomposition(parsed, "", attempt, *spent, reply.text)
 
 
-MAX_REMEMBERED = 10_000  # ours: about 30 MB; a service that runs for months sees more tasks than it may keep
-
-
 class Decomposer:
-    """Principles for (source, instruction): equal tasks are asked about once, while they are among the last `MAX_REMEMBERED`."""
+    """Principles for (source, instruction), remembered: equal tasks are asked about once."""
 
     def __init__(self, vlm: VLM, rules: Rules | None = None) -> None:
         self._vlm = vlm
         self._rules = rules or Rules()
-        self._known: dict[str, Decomposition] = {}  # in the order of their last use
+        self._known: dict[str, Decomposition] = {}
 
     def decompose(self, tasks: Sequence[tuple[Image.Image, str]], seed: int = 0) -> list[Decomposition]:
         """One decomposition a (source, instruction), in their order. Failures are not remembered: another seed may succeed."""
         keys = [_key(source, instruction) for source, instruction in tasks]
-        found = {key: self._known.pop(key) for key in dict.fromkeys(keys) if key in self._known}
-        missing = {key: task for key, task in zip(keys, tasks, strict=True) if key not in found}
-        found |= decompose(self._vlm, missing, seed, self._rules)
-        self._known |= {key: made for key, made in found.items() if made.principles}
-        for key in list(self._known)[: max(0, len(self._known) - MAX_REMEMBERED)]:
+        missing = {key: task for key, task in zip(keys, tasks, strict=True) if key not in self._known}
+        made = decompose(self._vlm, missing, seed, self._rules)
+        found = [made[key] if key in made else self._known[key] for key in keys]
+        self._known.update({key: decomposition for key, decomposition in made.items() if decomposition.principles})
+        for key in list(self._known)[: max(0, len(self._known) - MAX_REMEMBERED)]:  # the oldest
             del self._known[key]
-        return [found[key] for key in keys]
+        return found
 
 
 def _key(source: Image.Image, instruction: str) -> str:

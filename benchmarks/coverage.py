@@ -84,7 +84,7 @@ SIZES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
     "four": lambda rng, num: [4] * num,
     "1 to 8": lambda rng, num: rng.integers(1, 9, size=num).tolist(),
 }
-SCORES: dict[str, Draw] = {"normal": normal, "two heaps": two_heaps, "near the top": near_the_top, "whole numbers": whole_numbers}
+BOUNDED: dict[str, Draw] = {"two heaps": two_heaps, "near the top": near_the_top, "whole numbers": whole_numbers}
 SHARES: dict[str, Draw] = {
     f"share {low:g} to {high:g}, correlation {correlation:g}": right_answers(low, high, correlation)
     for low, high in ((0.6, 0.9), (0.9, 1.0))
@@ -92,8 +92,12 @@ SHARES: dict[str, Draw] = {
 }
 
 
-def _mean(values: Floats, sources: list[int], rng: np.random.Generator) -> Estimate:
+def _unbounded(values: Floats, sources: list[int], rng: np.random.Generator) -> Estimate:
     return mean_estimate(values, sources, rng=rng)
+
+
+def _mean(values: Floats, sources: list[int], rng: np.random.Generator) -> Estimate:
+    return mean_estimate(values, sources, rng=rng, top=10.0)
 
 
 def _share(values: Floats, sources: list[int], rng: np.random.Generator) -> Estimate:
@@ -122,7 +126,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
 
-    cases = [(name, draw, _mean, sizes) for name, draw in SCORES.items() for sizes in SIZES]
+    cases = [(name, draw, _mean, sizes) for name, draw in BOUNDED.items() for sizes in SIZES]
+    cases += [("normal, no ends", normal, _unbounded, sizes) for sizes in SIZES]
     cases += [(name, draw, _share, sizes) for name, draw in SHARES.items() for sizes in SIZES]
     cases += [("paired credits", credit_gains, _paired, sizes) for sizes in ("one", "1 to 8")]
     found: dict[str, list[float]] = {}

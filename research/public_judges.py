@@ -88,7 +88,8 @@ def viescore_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
     for folder in folders:
         found = {m.protocol: m for m in viescore_pairs.metrics(viescore_pairs.load(folder.parent.parent, folder.name), seed)}
         strict, half, non_tied = (found[f"viescore-pairs/decisive/{credit}"] for credit in ("strict", "half", "non-tied"))
-        plain, fisher, biased = (found[f"viescore-pairs/spearman/{kind}"] for kind in ("plain", "fisher", "tanh-of-mean"))
+        plain, fisher = (found[f"viescore-pairs/spearman/{kind}"] for kind in ("plain", "fisher"))
+        biased = found["viescore-pairs/notebook/O"]
         lines.append(
             row(
                 folder.name,

@@ -37,15 +37,15 @@ def write_parquet(folder: Path, rows: list[dict[str, Any]], images: tuple[str, .
     return folder
 
 
-def write_study(root: Path, scores: dict[str, dict[str, object]], ratings: dict[str, dict[str, str]]) -> Path:
+def write_study(root: Path, scores: dict[str, dict[str, object]], ratings: dict[str, dict[str, str]], task: str = TASK) -> Path:
     """A study of one rater in the published layout; scores[editor][uid], ratings[uid][editor]."""
-    raters = root / "_human_annotations" / "ImagenHub_human_eval_results" / TASK
+    raters = root / "_human_annotations" / "ImagenHub_human_eval_results" / task
     raters.mkdir(parents=True)
     editors = sorted(scores)
     lines = ["\t".join(["uid", *editors]), *("\t".join([uid, *(row[editor] for editor in editors)]) for uid, row in ratings.items())]
     (raters / "Text-Guided_IE_rater1.tsv").write_text("\n".join(lines))
     for editor in editors:
-        folder = root / "_answers" / "judge" / TASK / editor
+        folder = root / "_answers" / "judge" / task / editor
         folder.mkdir(parents=True)
         for aspect in ("SC", "PQ"):
             (folder / f"{aspect}.json").write_text(json.dumps({uid: {"score": raw} for uid, raw in scores[editor].items()}))

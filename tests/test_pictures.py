@@ -318,6 +318,13 @@ def test_a_picture_whose_file_was_closed_is_data_and_no_crash() -> None:
         to_rgb(image)
 
 
+def test_a_picture_that_breaks_off_stays_broken_however_often_it_is_asked() -> None:
+    image = Image.open(io.BytesIO(saved(photo((200, 200)), "JPEG")[:-1200]))
+    for _ in range(3):
+        with pytest.raises(DataError, match="broken"):
+            to_rgb(image)
+
+
 def test_nothing_but_pixels_travels_on() -> None:
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Software", "who made it")

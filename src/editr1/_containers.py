@@ -45,9 +45,9 @@ def bare_png(data: bytes) -> tuple[bytes, int]:
         if name in _PNG_PIXELS or (name == b"fcTL" and not seen_pixels):  # fcTL before the pixels belongs to the first frame
             kept.append(data[at:end])
         elif name == b"eXIf":
-            exif = exif or data[at + 8 : end - 4]
+            exif = data[at + 8 : end - 4]
         elif name == b"iTXt" and data.startswith(_PNG_XMP, at + 8):
-            xmp = xmp or data[at + 8 : end - 4]
+            xmp = data[at + 8 : end - 4]
         at = end
         if name == b"IEND":
             break
@@ -67,7 +67,7 @@ def bare_jpeg(data: bytes) -> tuple[bytes, int]:
             break
         body = data[at + 4 : end]
         if marker == 0xE1 and body.startswith(_JPEG_EXIF):
-            exif = exif or body
+            exif += body.removeprefix(_JPEG_EXIF) if exif else body  # long EXIF goes on in a second segment
         elif marker == 0xE1 and body.startswith(_JPEG_XMP):
             xmp = xmp or body
         if marker in _JPEG_COLOURS or not (0xE0 <= marker <= 0xEF or marker == 0xFE):

@@ -1,6 +1,6 @@
 """How much memory of a card training takes, by part, and how long it takes: arithmetic on a model's sizes, before any weight is loaded.
 
-A stage with `memory(config, run_dir) -> Memory | None` has its dry run print it, and `--gpu-memory 80GiB` refuse what does not fit.
+A stage with `memory(config, run_dir, card) -> Memory | None` has its dry run print it, and `--gpu-memory 80GiB` refuse what does not fit.
 Checked against measured peaks (FLUX.1-Kontext 47.5 and 61.9 GiB, Qwen-Image-Edit 49.2 GiB: within 15 %) and tensors of tiny models.
 
 Sources: AdamW keeps two moments in float32 beside float32 weights and gradients, 16 bytes a trained parameter (arXiv 1910.02054,
@@ -64,17 +64,22 @@ class Memory:
     optimizer: float = 0.0
     activations: float = 0.0
     kv_cache: float = 0.0
+    copy: float = 0.0
+    """Weights that are made whole or converted while traces are sampled."""
     engine: float = 0.0
     """A colocated vLLM: its own weights and cache."""
     judge: float = 0.0
 
     @property
     def total(self) -> float:
-        return sum(dataclasses.astuple(self))
+        """The peak: what is kept for a backward pass is gone while traces are sampled."""
+        return sum(dataclasses.astuple(self)) - min(self.activations, self.kv_cache + self.copy)
 
     def __str__(self) -> str:
         sizes = {field.name.replace("_", " "): getattr(self, field.name) for field in dataclasses.fields(self)}
-        return f"{' + '.join(f'{name} {size:.1f}' for name, size in sizes.items() if size)} = {self.total:.1f} GiB a card"
+        parts = " + ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size)
+        once = " (activations, or kv cache and copy, not both at once)" if self.activations and self.kv_cache else ""
+        return f"{parts}{once}: peak {self.total:.1f} GiB a card"
 
 
 def this_launch() -> Layout:

@@ -18,7 +18,7 @@ import struct
 from typing import Any, Literal
 
 import numpy as np
-from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
+from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
 from editr1._containers import bare_jpeg, bare_png, kind_of, num_scans, orientation
 from editr1.errors import BackendError, DataError
@@ -75,7 +75,7 @@ def inspect_image(data: bytes, where: str = "image") -> tuple[Image.Image, str]:
     _check_size(opened.size, where)
     if kind == "JPEG" and num_scans(data) * opened.width * opened.height > MAX_SCANNED:
         raise DataError(f"{where} is a JPEG of {num_scans(data):,} scans, which would take minutes to decode; save it again")
-    if getattr(opened, "is_animated", False):
+    if _is_animated(opened):
         _say_animated(kind)
     return _upright_rgb(opened, turn, where), kind
 
@@ -118,6 +118,7 @@ def to_rgb(image: Image.Image, where: str = "the picture") -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image, turn: int, where: str) -> Image.Image:
+    tile = getattr(image, "tile", None)
     try:
         image.load()
         turn = turn if turn > 1 else _stated_turn(image)
@@ -128,6 +129,8 @@ def _upright_rgb(image: Image.Image, turn: int, where: str) -> Image.Image:
     except DataError:
         raise
     except Exception as error:
+        if tile and isinstance(image, ImageFile.ImageFile):
+            image.tile = tile  # Pillow takes a file that broke off for a whole one when it is asked again
         raise DataError(f"{where} is broken: {error or type(error).__name__}") from error
     rgb.info = {}
     return rgb
@@ -163,7 +166,8 @@ def _from_16_bits(image: Image.Image, where: str) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{where} holds integers from {values.min()} to {values.max()} (mode {image.mode}), expected 0 to 65535")
     grey = (values >> 8).astype(np.uint8)
-    grey[values == image.info.get("transparency", -1)] = 255
+    if "transparency" in image.info:
+        grey[values == int(image.info["transparency"])] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
@@ -235,6 +239,13 @@ def _check_size(size: tuple[int, int], where: str) -> None:
         raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {MAX_PIXELS:,}; make it smaller")
     if max(size) > MAX_RATIO * min(size):
         raise DataError(f"{where} has {width} x {height} pixels: a strip longer than {MAX_RATIO} times its width; crop it")
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 - the second frame is broken, the first may be good
+        return False
 
 
 @functools.cache

@@ -15,8 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+import stored_samples
 from bench_files import png
-from editr1.bench import editreward_editscore, editreward_tiger, gedit, genai_bench, imgedit, mmrb2_edit, viescore_pairs
+from editr1.bench import (
+    editreward_editscore,
+    editreward_tiger,
+    gedit,
+    genai_bench,
+    imgedit,
+    kris_bench,
+    mmrb2_edit,
+    risebench,
+    viescore_pairs,
+)  # fmt: skip
 from editr1.bench.base import Outcome, require_columns
 from editr1.errors import EditR1Error
 from editr1.judge.parse import parse
@@ -24,7 +35,7 @@ from editr1.judges._aspects import read_scores
 from editr1.judges.pairwise import read_choice
 from editr1.measure.compare import read_outcomes
 from editr1.measure.raw_scores import lowest
-from editr1.measure.recognise import aggregate
+from editr1.measure.recognise import read_stored
 from editr1.schema import Judgement, to_json
 
 Stated = float | str
@@ -50,6 +61,7 @@ def written(name: str, read: Callable[[Path], Iterable[Stated | None]]) -> Calla
 
     def read_text(text: str, folder: Path) -> Iterable[Stated | None]:
         path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="")
         return read(path)
 
@@ -61,14 +73,14 @@ def written(name: str, read: Callable[[Path], Iterable[Stated | None]]) -> Calla
 
 def gedit_csv(path: Path) -> list[Stated | None]:
     samples = gedit.read_scores([path])
-    aggregate([path])
+    read_stored([path])
     return [value for sample in samples for value in (sample.semantic, sample.quality)]
 
 
 def imgedit_results(path: Path) -> list[Stated | None]:
     (path.parent / "basic_edit.json").write_text(json.dumps({"k": {"id": "p.png", "prompt": "p", "edit_type": "add"}}))
     texts = imgedit.read_results(path).values()
-    aggregate([path])
+    read_stored([path])
     return [float(mark) for text in texts for read in imgedit.READERS.values() for mark in read(text) or ()]
 
 
@@ -93,15 +105,33 @@ def viescore_answers(path: Path) -> list[Stated | None]:
         folder.mkdir(parents=True, exist_ok=True)
         for aspect in ("SC", "PQ"):
             (folder / f"{aspect}.json").write_text(text, encoding="utf-8")
-    aggregate([root / "_answers" / "judge"])
+    read_stored([root / "_answers" / "judge"])
     return [lowest(raw) for raw in stored.values()]
 
 
 def genai_answers(path: Path) -> list[Stated | None]:
     answers = genai_bench.read_answers(path)
-    aggregate([path])
+    read_stored([path])
     names = {vote: name for name, vote in genai_bench.VOTES.items()}
     return [names[answer.vote] for answer in answers] + [genai_bench.read_label(answer.response) for answer in answers]
+
+
+def stored(path: Path) -> list[Stated | None]:
+    """The samples' own figures of readers that keep them as they stand."""
+    if path.name == "judge.json":
+        (path.parent / "edit.json").write_text(json.dumps(stored_samples.MMRB2_PAIRS))
+    found = [row for entry in read_stored([path]) for row in entry.outcomes]
+    return [row.value for row in found if row.unit == "score"] if path.suffix == ".csv" else []
+
+
+def kris(path: Path) -> list[Stated | None]:
+    read_stored([path.parent.parent])
+    return [mark for row in kris_bench.read_folder(path.parent.parent).values() for mark in row.values()]
+
+
+def rise(path: Path) -> list[Stated | None]:
+    read_stored([path])
+    return [mark for sample in risebench.read_samples(path) for mark in sample.asked.values()]
 
 
 def outcomes(path: Path) -> list[Stated | None]:
@@ -182,6 +212,19 @@ CASES = [
     Case("mmrb2 edit.json", written("edit.json", mmrb2), json.dumps({"pairs": [MMRB2_PAIR]}), ['"A"']),
     Case("tiger rows", written("rows.json", tiger), json.dumps([TIGER_ROW]), ["A>"]),
     Case("editscore rows", written("rows.json", editscore_bench), json.dumps([EDITSCORE_ROW]), ["overall"]),
+    Case("any table", written("t.csv", stored), stored_samples.TABLE, [7.5, 2.0, 6.0, 6.0]),
+    Case("kris marks", written("m/biology/metrics.json", kris), json.dumps(stored_samples.KRIS_MARKS), [4.0, 5.0, 3.0, 2.0, 5.0, 5.0, 5.0]),
+    Case(
+        "rise marks",
+        written("m_judge.csv", rise),
+        stored_samples.RISE_HEAD + stored_samples.RISE_LINES,
+        [*[5.0] * 3, 1.0, 5.0, 4.0, 5.0, 1.0, 5.0, 4.0, 5.0, 4.0],
+    ),
+    Case("mmrb2 judgements", written("judge.json", stored), json.dumps(stored_samples.MMRB2_SAID), []),
+    Case("lmms-eval gedit", written("m/s.jsonl", stored), stored_samples.lines(stored_samples.LMMS_GEDIT), []),
+    Case("lmms-eval imgedit", written("m/s.jsonl", stored), stored_samples.lines(stored_samples.LMMS_IMGEDIT), []),
+    Case("lmms-eval kris", written("m/s.jsonl", stored), stored_samples.lines(stored_samples.LMMS_KRIS), []),
+    Case("evalscope", written("m/gedit_ps_human.jsonl", stored), stored_samples.lines(stored_samples.EVALSCOPE), []),
     Case("outcomes", written("x.outcomes.jsonl", outcomes), OUTCOME, [7.25]),
     Case("viescore reply", lambda text, _: read_scores(text, 10) or (), 'Sure: {"score": [7, 8.5], "reasoning": "fine"}', [7.0, 8.5]),
     Case("editscore reply", lambda text, _: read_scores(text, 25) or (), '{"reasoning": "fine", "score": [24, 22]}', [24.0, 22.0]),

@@ -19,9 +19,7 @@ from editr1.bench.gedit import (
     TOTAL,
     Sample,
     build,
-    macro_of_tasks,
     metrics,
-    micro_of_tasks,
     read_scores,
 )
 from editr1.errors import DataError
@@ -56,6 +54,14 @@ def test_the_counts_are_those_of_the_full_set(public_data: Path) -> None:
     # a dictionary by key alone loses two rows of subject-remove to rows of the same key
     assert len(prompts) == 604
     assert {task: n - kinds.count(task) for task, n in TASK_COUNTS.items() if n != kinds.count(task)} == {"subject-remove": 2}
+
+
+def micro_of_tasks(means: dict[str, float]) -> float:
+    return sum(TASK_COUNTS[task] * mean for task, mean in means.items()) / sum(TASK_COUNTS[task] for task in means)
+
+
+def macro_of_tasks(means: dict[str, float]) -> float:
+    return sum(means.values()) / len(means)
 
 
 def test_the_papers_table_is_micro_in_nine_of_eleven_rows(published: dict[str, Any]) -> None:
@@ -188,7 +194,7 @@ def test_judging_a_folder_names_what_is_missing_and_keeps_equal_keys_apart(tmp_p
     items = {item.key: item for item in bench.edits()}
     source, edited = items["subject-remove/en/k"].load()
     assert source.size == edited.size == (8, 8)
-    with pytest.raises(DataError, match="missing image"):
+    with pytest.raises(DataError, match="cannot read"):
         items["ps_human/en/h"].load()
     same_picture = {row.key: row.cluster for row in bench.outcomes({})}
     assert same_picture["subject-remove/en/k"] == same_picture["subject-replace/en/k"] != same_picture["ps_human/en/h"]

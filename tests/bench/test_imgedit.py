@@ -17,11 +17,11 @@ from editr1.bench.imgedit import (
     Task,
     build,
     complete_marks,
-    macro_of_types,
     metrics,
     official_marks,
     read_results,
     read_tasks,
+    recognise,
 )
 from editr1.errors import DataError
 
@@ -34,9 +34,9 @@ def test_nine_of_twelve_published_rows_are_the_macro_mean(published: dict[str, A
     assert sum(TYPE_COUNTS.values()) == 737
     assert dict(zip(table["_cols"][:9], table["_n"], strict=True)) == TYPE_COUNTS
     rows = {name: row for name, row in table.items() if not name.startswith("_")}
-    off = {name for name, row in rows.items() if abs(macro_of_types(row[:9]) - row[9]) > 0.01}
+    off = {name for name, row in rows.items() if abs(sum(row[:9]) / 9 - row[9]) > 0.01}
     assert off == {"Kontext-dev", "Ovis-U1", "GPT-4o-Image"}
-    assert [f"{macro_of_types(rows[name][:9]):.3f}" for name in ("Kontext-dev", "Ovis-U1", "GPT-4o-Image")] == ["3.727", "3.992", "4.244"]
+    assert [f"{sum(rows[name][:9]) / 9:.3f}" for name in ("Kontext-dev", "Ovis-U1", "GPT-4o-Image")] == ["3.727", "3.992", "4.244"]
 
 
 def test_the_two_readings_differ_exactly_on_dressed_marks() -> None:
@@ -114,9 +114,24 @@ def test_judging_a_folder(tmp_path: Path) -> None:
     bench = build(root, edits)
     first, second = bench.edits()
     assert first.load()[1].size == (8, 8)
-    with pytest.raises(DataError, match="leaves the folder"):
+    with pytest.raises(DataError, match="outside its root"):
         second.load()
     metric = bench.metrics({"k": JudgedEdit("k", 7.0)})[0]
     assert (metric.value, metric.n, metric.num_unscored, metric.protocol) == (7.0, 1, 1, "imgedit/judge10/macro1")
     with pytest.raises(DataError, match=r"Benchmark\.tar"):
         build(tmp_path / "nowhere")
+
+
+def test_the_overall_mark_is_the_mean_of_rounded_types() -> None:
+    tasks = {str(i): Task(str(i), "p", "add" if i < 3 else "style") for i in range(4)}
+    texts = {str(i): f"x: {mark}\ny: {mark}\nz: {mark}" for i, mark in enumerate((1, 2, 2, 5))}
+    found = metrics(texts, tasks)[0]
+    assert found.by_category == {"add": 1.67, "style": 5.0}
+    assert found.value == pytest.approx((1.67 + 5.0) / 2, abs=1e-12)  # not (5/3 + 5) / 2
+
+
+@pytest.mark.parametrize("content", [{"a": "b"}, {"a": {"x": 1}}, {"a": 1.5}, {}, {"score": "good: very"}, {"a": ["x: 4"]}])
+def test_another_json_object_is_not_taken_for_results(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(content))
+    assert not recognise(path)

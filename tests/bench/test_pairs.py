@@ -67,7 +67,7 @@ def test_judges_of_pairs_see_both_edits(run_dir: Path) -> None:
         (["bench", "pairs", "--run", "RUN", "--set", "split=test"], "expected one of held_out, train, all"),
         (["bench", "pairs", "--run", "RUN", "--set", "limit=0"], "at least 1"),
         (["bench", "pairs", "--run", "nowhere"], "there is no run at nowhere"),
-        (["bench", "viescore_pairs", "--root", "X", "--run", "RUN"], "editr1 aggregate X/_answers/<results>"),
+        (["bench", "viescore_pairs", "--root", "X", "--run", "RUN"], "stored outputs, without pictures to judge: editr1 aggregate"),
     ],
 )
 def test_bad_input_is_one_line(run_dir: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from bench_files import write_study
-from editr1.bench.viescore_pairs import VIEScoreData, load, metrics, photo_of, read_answers, read_rater
+from editr1.bench.viescore_pairs import VIEScoreData, load, metrics, notebook_rho, photo_of, read_answers, read_rater, read_stored
 from editr1.errors import DataError
 from editr1.stats import clustered_standard_error
 
@@ -21,9 +22,9 @@ def test_gpt4o_on_the_published_study(public_data: Path) -> None:
     assert round(strict.tie_rate * strict.n) == 150
     assert found["viescore_three_class"].n == 5012
     assert f"{100 * found['viescore_always_tie'].value:.1f}" == "56.5"
-    # VIEScore's notebook and EditReward's table apply tanh to the mean of rho and print 38.21 for these files
-    rhos = [found[f"viescore_spearman_{kind}"].value for kind in ("plain", "fisher", "tanh_of_mean")]
-    assert [f"{100 * rho:.{digits}f}" for rho, digits in zip(rhos, (1, 1, 2), strict=True)] == ["40.3", "41.9", "38.21"]
+    assert [f"{100 * found[f'viescore_spearman_{kind}'].value:.1f}" for kind in ("plain", "fisher")] == ["40.3", "41.9"]
+    # VIEScore's notebook and EditReward's table apply tanh to the mean of rho: 38.21 is O of these files in both
+    assert [f"{100 * found[f'viescore_notebook_{aspect}'].value:.2f}" for aspect in ("SC", "PQ", "O")] == ["40.62", "48.63", "38.21"]
     # lists of one are drawn at random by VIEScore's script when it could not parse an answer
     assert round(found["viescore_odd_scores"].value * found["viescore_odd_scores"].n) == 6
 
@@ -101,3 +102,28 @@ def test_answers_without_a_human_rating_are_refused(tmp_path: Path) -> None:
     root = write_study(tmp_path, {"x": {"u1": [8, 9], "u9": [1, 1]}}, {"u1": {"x": "[1, 1]"}})
     with pytest.raises(DataError, match="no human rating"):
         load(root, "judge")
+
+
+def test_a_task_gives_its_own_figures_and_another_is_refused(tmp_path: Path) -> None:
+    """What lies below _answers/<results> is never taken for the Text-Guided study."""
+    ratings = {f"sample_{i}_1.jpg": {"x": "[1, 1]", "y": "[0, 0]"} for i in range(3)}
+    good = {"x": {uid: [9, 9] for uid in ratings}, "y": {uid: [1, 1] for uid in ratings}}
+    write_study(tmp_path, good, ratings)
+    write_study(tmp_path, {"x": good["y"], "y": good["x"]}, ratings, task="ImagenHub_Mask-Guided_IE")
+    write_study(tmp_path, good, ratings, task="ImagenHub_Text-Guided_IG")
+    results = tmp_path / "_answers" / "judge"
+    both = {stored.benchmark: stored for stored in read_stored([results])}
+    assert {name: stored.headline["strict"] for name, stored in both.items()} == {"viescore_pairs": 100.0, "viescore_mask_guided": 0.0}
+    assert [row.value for row in both["viescore_mask_guided"].outcomes] == [0.0] * 3
+    assert [stored.benchmark for stored in read_stored([results / "ImagenHub_Mask-Guided_IE"])] == ["viescore_mask_guided"]
+    for other in ("ImagenHub_Text-Guided_IG", "ImagenHub_Mask-Guided_IE/x"):
+        with pytest.raises(DataError, match="give a folder _answers/<results>, or one of its"):
+            read_stored([results / other])
+
+
+def test_the_notebooks_rho_takes_the_last_bit_for_a_rank_and_ours_does_not(tmp_path: Path) -> None:
+    ratings = {f"u{i}": {"x": f"[{score}, 1]"} for i, score in enumerate((0, 0.5, 0.5, 1))}
+    data = load(write_study(tmp_path, {"x": {"u0": [1.9, 9], "u1": [7, 8.5], "u2": [6, 9], "u3": [12, 9]}}, ratings), "judge")
+    # whole sub-scores (u0: 1), cut off at 10 (u3): SC .1 .7 .6 1 against 0 .5 .5 1
+    assert notebook_rho(data, "x", "SC") == pytest.approx(3 / math.sqrt(10))
+    assert data.judge["u3", "x"] is None  # out of range is no score of ours

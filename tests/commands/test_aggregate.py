@@ -1,4 +1,4 @@
-"""`editr1 aggregate` on the four raw formats; what it cannot use gives one line and exit code 2."""
+"""`editr1 aggregate` on raw formats; what it cannot use gives one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -66,11 +66,38 @@ def test_the_combined_file_of_gedit_is_not_added_to_its_parts(tmp_path: Path, ca
     assert "give one or the other" in err
 
 
-def test_the_files_of_two_models_are_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for model in ("kontext", "bagel"):
-        (tmp_path / f"{model}_ps_human_gpt_score.csv").write_text(HEADER + "o/fullset/ps_human/en/1.png,8,8,True,en\n")
-    code, _, err = run(capsys, str(tmp_path))
-    assert (code, "CSVs of 2 models (bagel, kontext)" in err) == (2, True), err
+def test_several_judges_are_a_row_each_and_go_into_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for judge, label in (("good", "[[A>B]]"), ("bad", "[[B>A]]")):
+        files.append(tmp_path / judge / "pairwise.json")
+        files[-1].parent.mkdir()
+        rows = [{"idx": i, "source_prompt": i, "response": label, "human_vote": "leftvote"} for i in range(9)]
+        files[-1].write_text(json.dumps(rows))
+    code, out, _ = run(capsys, *map(str, files), "--out", str(tmp_path / "out"))
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["genai_bench", "4-label", "three-class", "strict", "half", "n", "unscored"]
+    assert lines[1:3] == [["good", *["100.00"] * 4, "9", "0"], ["bad", *["0.00"] * 4, "9", "0"]]
+    assert "few sources: some intervals rest on 9" in out
+    outcomes = [str(tmp_path / "out" / f"genai_bench_{judge}.outcomes.jsonl") for judge in ("good", "bad")]
+    assert main(["compare", *outcomes, "--json"]) == 0
+    written = capsys.readouterr().out
+    assert main(["compare", *map(str, files), "--json"]) == 0
+    assert capsys.readouterr().out == written
+    found = {row["protocol"]: row for row in map(json.loads, written.splitlines())}
+    assert (found["compare/credit/micro"]["value"], found["compare/credit/mcnemar"]["p_value"]) == (-1.0, 2 / 2**9)
+    (tmp_path / "x" / "good").mkdir(parents=True)
+    twin = tmp_path / "x" / "good" / "pairwise.json"
+    twin.write_text(files[0].read_text())
+    assert "told apart by the names of their folders" in run(capsys, str(files[0]), str(twin))[2]
+
+
+def test_the_csvs_of_two_models_are_two_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for model, score in (("kontext", 8), ("bagel", 2)):
+        (tmp_path / f"{model}_ps_human_gpt_score.csv").write_text(HEADER + f"o/fullset/ps_human/en/1.png,{score},{score},True,en\n")
+    code, out, _ = run(capsys, str(tmp_path))
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["bagel", "2.00"], ["kontext", "8.00"]]
 
 
 @pytest.mark.parametrize(
@@ -78,10 +105,11 @@ def test_the_files_of_two_models_are_not_one(tmp_path: Path, capsys: pytest.Capt
     [
         ("nothing.csv", None, "does not exist"),
         ("x.csv", HEADER.replace("quality_score,", ""), "column"),
-        ("x.csv", "", "column 'edited_image' is missing"),
+        ("x.csv", "", "unknown content"),
         ("x.json", "{", "cannot read as JSON"),
         ("x.json", "7", "unknown content"),
-        ("x.json", '{"a": "b"}', "--basic-edit"),
+        ("x.json", '{"a": "b"}', "unknown content"),
+        ("result.json", '{"a": "x: 4"}', "name it with --data FILE"),
         ("SC.json", '{"u": {"score": [7, 8]}}', "give their folder _answers/<results>"),
         ("x.csv", HEADER, "no row below the heading"),
     ],

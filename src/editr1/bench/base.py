@@ -2,14 +2,18 @@
 
     Benchmark.edits() --judge--> {key: JudgedEdit} --Benchmark.metrics()--> [Metric]
 
-A benchmark is one file in this folder with a function `build(root=..., **options) -> Benchmark`. It never calls a judge itself:
-judging is resumable and lives elsewhere, so numbers can be made again from stored answers without a model.
+A benchmark is one file in this folder. It never calls a judge itself: judging is resumable and lives elsewhere. What it can do it offers
+as functions, all of them optional:
+
+    build(root=..., **options) -> Benchmark                        to be judged: `editr1 bench`
+    recognise(path) -> bool                                        whether a file or folder holds stored judge outputs of its kind
+    read_stored(paths, data=None, seed=0) -> list[Stored]          their numbers and outcomes, one judge each: `editr1 aggregate`
+    edit_set(root=..., **options) -> EditSet                       the edits that an editor has to make: `editr1 edit-benchmark`
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +23,9 @@ import numpy as np
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.schema import Label, Metric, Principle, Reward, derive_seed
-from editr1.stats import Credit, Estimate, accuracy, half_credit, pairwise_report, share_estimate, strict_credit
-from editr1.stats.intervals import Floats
-from editr1.stats.ties import three_class
+from editr1.schema import Label, Metric, Principle, Reward
+from editr1.stats import half_credit
 
-CREDITS: tuple[Credit, ...] = ("half", "strict", "non_tied")
 OVERALL = "overall"
 MAX_NAMED = 3  # keys spelled out in a message; the rest is counted
 
@@ -129,6 +130,51 @@ def credit_outcome(key: str, cluster: str, category: str, margin: float) -> Outc
     return Outcome(key, cluster, category, value, "credit")
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What stored outputs of one judge, or about one editor, say: read by `read_stored` of a benchmark."""
+
+    name: str
+    """The judge, or the editor that was judged."""
+    benchmark: str
+    """Part of the outcomes' file name, such as `genai_bench`."""
+    metrics: list[Metric]
+    outcomes: list[Outcome]
+    """What `editr1 compare` takes; empty where no sample has a figure of its own."""
+    headline: dict[str, float | None]
+    """The figures of the benchmark's published table, under short names, in its units (percent where it prints percent)."""
+
+
+def headline(metrics: Sequence[Metric], columns: Mapping[str, str], scale: float = 100.0) -> dict[str, float | None]:
+    """Columns of a published table: {name: value of the metric of that protocol, times the scale}; None where there is none."""
+    values = {metric.protocol: metric.value for metric in metrics}
+    return {name: None if (value := values.get(protocol)) is None else scale * value for name, protocol in columns.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class EditOrder:
+    """One edit that an editor has to make."""
+
+    key: str
+    """Unique within the set, and the same in every run: the seed follows it."""
+    instruction: str
+    load: Callable[[], Image.Image]
+    """The source picture; raises DataError for a missing or broken one."""
+    edited: str
+    """Where the edit belongs, relative to the folder of the editor's edits, so that `score-folder` reads the folder."""
+    source: str | None = None
+    """Where a copy of the source belongs, where the layout has one."""
+
+
+@dataclass(frozen=True)
+class EditSet:
+    """The tasks of a benchmark whose edits an editor makes."""
+
+    orders: tuple[EditOrder, ...]
+    lists: Mapping[str, str] = field(default_factory=dict)
+    """Text files that belong beside the pictures: {name: content}."""
+
+
 class Benchmark(Protocol):
     """Questions and the arithmetic of their answers."""
 
@@ -148,102 +194,6 @@ class Benchmark(Protocol):
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         """One row a sample, unscored ones included, in an order that never changes."""
         ...
-
-
-def accuracy_metrics(
-    name: str,
-    margins: Floats,
-    clusters: Sequence[Hashable],
-    protocol: str,
-    *,
-    kinds: Sequence[str] | None = None,
-    macro: bool = False,
-) -> list[Metric]:
-    """Half-credit, strict and non-tied pair accuracy as metrics with intervals by cluster.
-
-    margins: `[N]` preferred minus other, nan = unscored. kinds: N task names, for `by_category` and, with `macro`, for the
-    mean of task accuracies. `name/x` names the half-credit number, `name_strict/x` and `name_non_tied/x` stand beside it.
-    Nothing that counts gives value None, not 0.
-    """
-    report = pairwise_report(margins)
-    values = {"half": half_credit(margins), "strict": strict_credit(margins)}
-    metrics = []
-    for credit in CREDITS:
-        estimate = accuracy(margins, clusters, credit=credit, strata=kinds if macro else None)
-        metrics.append(
-            to_metric(
-                with_suffix(name, "" if credit == "half" else f"_{credit}"),
-                estimate,
-                f"{protocol}/{credit.replace('_', '-')}" + (f"/macro{len(set(kinds))}" if macro and kinds else ""),
-                n=report.n,
-                num_unscored=report.num_unscored,
-                tie_rate=report.tie_rate,
-                by_category=by_kind(values[credit], kinds) if credit in values else {},
-            )
-        )
-    return metrics
-
-
-def three_class_metrics(
-    name: str, gaps: Floats, signs: Sequence[int], clusters: Sequence[Hashable], protocol: str, seed: int = 0
-) -> list[Metric]:
-    """Three-class accuracy of scores at a cross-fitted epsilon with its interval, at an in-sample epsilon, and the floor of the latter.
-
-    gaps: `[N]` a - b, nan = unscored. signs: N labels, +1: a is better, -1: b is, 0: same. Fewer than two clusters leave nothing to
-    tune on, and the values are None.
-    """
-    kinds = {"cross-fitted": f"{name}_three_class", "in-sample": f"{name}_tie_calibrated", "floor": f"{name}_always_tie"}
-    if len(set(clusters)) < 2:
-        num_unscored = int(np.isnan(gaps).sum())
-        return [Metric(n, None, n=len(gaps), num_unscored=num_unscored, protocol=f"{protocol}/{kind}") for kind, n in kinds.items()]
-    classes = three_class(gaps, signs, clusters, rng=np.random.default_rng(derive_seed(seed, protocol)))
-    estimate = share_estimate(classes.credit, clusters)
-    n, num_unscored = classes.n, classes.num_unscored
-    return [
-        to_metric(kinds["cross-fitted"], estimate, f"{protocol}/cross-fitted", n=n, num_unscored=num_unscored),
-        Metric(kinds["in-sample"], classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{protocol}/in-sample"),
-        Metric(kinds["floor"], classes.always_tie, n=n, protocol=f"{protocol}/floor"),
-    ]
-
-
-def to_metric(
-    name: str,
-    estimate: Estimate | None,
-    protocol: str,
-    *,
-    n: int,
-    num_unscored: int = 0,
-    tie_rate: float | None = None,
-    by_category: Mapping[str, float] | None = None,
-    p_value: float | None = None,
-) -> Metric:
-    """An estimate (None = nothing that counts) as a metric."""
-    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-    num_clusters = estimate.num_clusters if estimate else 0
-    return Metric(name, value, low, high, n, num_unscored, tie_rate, dict(by_category or {}), protocol, p_value, num_clusters=num_clusters)
-
-
-def by_kind(values: Floats, kinds: Sequence[str] | None) -> dict[str, float]:
-    """Mean of `[N]` values per kind, kinds without a name left out.
-
-    >>> by_kind(np.array([1.0, 0.0, 1.0]), ["add", "add", ""])
-    {'add': 0.5}
-    """
-    grouped: dict[str, list[float]] = defaultdict(list)
-    for kind, value in zip(kinds or [""] * len(values), values.tolist(), strict=True):
-        if kind:
-            grouped[kind].append(value)
-    return {kind: float(np.mean(found)) for kind, found in sorted(grouped.items())}
-
-
-def with_suffix(name: str, suffix: str) -> str:
-    """The metric name with a suffix on its first part.
-
-    >>> with_suffix("pair_accuracy/sft", "_strict")
-    'pair_accuracy_strict/sft'
-    """
-    head, slash, tail = name.partition("/")
-    return f"{head}{suffix}{slash}{tail}"
 
 
 def require_folder(root: Path | str | None, benchmark: str, download: str) -> Path:

@@ -20,8 +20,9 @@ from typing import Any
 
 from PIL import Image
 
-from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, accuracy_metrics, credit_outcome, require_folder, to_metric
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_folder
 from editr1.errors import DataError
+from editr1.measure.metrics import accuracy_metrics, to_metric
 from editr1.measure.rows import expect_count, load_pair, read_rows, to_bytes
 from editr1.schema import Metric, stable_id
 from editr1.stats import accuracy, pairwise_report, to_margins

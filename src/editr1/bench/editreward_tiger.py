@@ -24,20 +24,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench.base import (
-    ComparisonItem,
-    EditItem,
-    JudgedEdit,
-    JudgedPair,
-    Outcome,
-    accuracy_metrics,
-    credit_outcome,
-    require_folder,
-    three_class_metrics,
-    to_metric,
-)
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair, Outcome, credit_outcome, require_folder
 from editr1.errors import DataError
 from editr1.measure.kway_pairs import AnsweredGroup, kway_pair_metrics
+from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
 from editr1.measure.rows import load_pair, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed, stable_id
 from editr1.stats import mean_estimate, share_estimate

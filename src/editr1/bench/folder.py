@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_columns, require_folder, to_metric
+from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, refuse_doubles, require_columns, require_folder
 from editr1.errors import DataError
-from editr1.measure.rows import load_pair, read_inside
-from editr1.schema import Metric, derive_seed, stable_id
+from editr1.measure.metrics import by_kind, to_metric
+from editr1.measure.rows import load_pair, load_source, read_inside
+from editr1.schema import MAX_SCORE, Metric, derive_seed, stable_id
 from editr1.stats import mean_estimate
 
 LIST = "edits.jsonl"
@@ -54,7 +55,7 @@ class FolderBench:
         scored = [(row, value) for row in self.rows if (value := _value(judged, row.key)) is not None]
         values = np.array([value for _, value in scored])
         rng = np.random.default_rng(derive_seed(seed, "folder"))
-        estimate = mean_estimate(values, [row.source for row, _ in scored], rng=rng) if scored else None
+        estimate = mean_estimate(values, [row.source for row, _ in scored], rng=rng, top=MAX_SCORE) if scored else None
         kinds = by_kind(values, [row.category for row, _ in scored])
         return [to_metric("folder", estimate, "folder/mean", n=len(scored), num_unscored=len(self.rows) - len(scored), by_category=kinds)]
 
@@ -73,6 +74,21 @@ def build(root: Path | str | None = None) -> FolderBench:
     if not path.is_file():
         raise DataError(f"{folder} has no {LIST}; write one JSON object a line with {', '.join(COLUMNS)}")
     return FolderBench(folder, read_list(path))
+
+
+def edit_set(root: Path | str | None = None) -> EditSet:
+    """Tasks of one's own: rows need no `edited`. Raises DataError for a missing or broken list."""
+    place = require_folder(root, "folder", f"make a folder with a file {LIST}")
+    if not (place / LIST).is_file():
+        raise DataError(f"{place} has no {LIST}; write one JSON object a line with source and instruction")
+    orders, lines = [], []
+    for row in read_list(place / LIST, ("source", "instruction")):
+        edited, source = f"edits/{stable_id(row.key)}.png", f"sources/{stable_id(row.source)}.png"
+        load = partial(load_source, place, row.source, f"folder {row.key}")
+        orders.append(EditOrder(row.key, row.instruction, load, edited, source))
+        line = {"id": row.key, "source": source, "edited": edited, "instruction": row.instruction, "category": row.category}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return EditSet(tuple(orders), {LIST: "".join(lines)})
 
 
 def read_list(path: Path, columns: Sequence[str] = COLUMNS) -> tuple[Row, ...]:

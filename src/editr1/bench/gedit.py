@@ -14,82 +14,26 @@ Source: stepfun-ai/Step1X-Edit at 570eba6 (GEdit-Bench), arXiv 2504.17761; data 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, refuse_doubles, require_folder, to_metric
+from editr1.bench._gedit_scores import LANGUAGES, TASK_COUNTS, TOTAL, RowId, Sample, check_language, metrics, stored, to_outcomes
+from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, Stored, refuse_doubles, require_folder
 from editr1.errors import DataError
-from editr1.measure.raw_scores import geometric_mean, in_range
-from editr1.measure.rows import load_pair, read_csv, read_inside, read_rows
-from editr1.schema import Metric, derive_seed
-from editr1.stats import mean_estimate
+from editr1.measure.raw_scores import in_range
+from editr1.measure.rows import first_line, load_pair, read_csv, read_inside, read_rows, to_bytes
+from editr1.pictures import decode_image
+from editr1.schema import Metric
 
-# Samples a task; the same for English and Chinese. Alphabetical, which is also the order of the columns in the paper's table.
-TASK_COUNTS = {
-    "background_change": 40,
-    "color_alter": 40,
-    "material_alter": 40,
-    "motion_change": 40,
-    "ps_human": 70,
-    "style_change": 60,
-    "subject-add": 60,
-    "subject-remove": 57,
-    "subject-replace": 60,
-    "text_change": 99,
-    "tone_transfer": 40,
-}
-TOTAL = sum(TASK_COUNTS.values())
-LANGUAGES = ("en", "cn")
-Aspect = Literal["SC", "PQ", "O"]
-ASPECTS: tuple[Aspect, ...] = ("SC", "PQ", "O")
 CSV_COLUMNS = ("edited_image", "sementics_score", "quality_score", "intersection_exist", "instruction_language")  # spelled so in the files
 DATA_COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
 DOWNLOAD = "huggingface-cli download stepfun-ai/GEdit-Bench --repo-type dataset --local-dir DIR"
-
-RowId = tuple[str, str, str]
-"""(task, language, key)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Scores of one edit, in [0, 10]; None = missing, refused or unparsed."""
-
-    id: RowId
-    semantic: float | None
-    quality: float | None
-    in_intersection: bool = True
-    """Whether every method of the benchmark's paper answered this instruction."""
-    single: float | None = None
-    """O of a judge that gives one number and no factors."""
-    reason: str = ""
-    """Why a score is missing, where that is known."""
-    source: str = ""
-    """What samples of one source share; empty where the source is not known."""
-
-    @property
-    def cluster(self) -> str:
-        """The source; where it is not known the key, for rows of two tasks with one key may be of one picture."""
-        return self.source or self.id[2]
-
-    def aspect(self, aspect: Aspect) -> float | None:
-        if aspect == "O":
-            return geometric_mean(self.semantic, self.quality) if self.single is None else self.single
-        return self.semantic if aspect == "SC" else self.quality
-
-
-def check_language(language: str, where: str) -> str:
-    """The language if it is `en` or `cn`. Raises DataError otherwise; the official script offers zh, which the data do not use."""
-    if language not in LANGUAGES:
-        hint = "; the data say 'cn' for Chinese" if language.startswith("zh") else ""
-        raise DataError(f"{where}: language {language!r}, expected en or cn{hint}")
-    return language
 
 
 def read_scores(paths: Sequence[Path]) -> list[Sample]:
@@ -101,6 +45,36 @@ def read_scores(paths: Sequence[Path]) -> list[Sample]:
     samples = [sample for path in paths for sample in _read_csv(path)]
     refuse_doubles([sample.id for sample in samples], ", ".join(path.name for path in paths))
     return samples
+
+
+_MODEL = re.compile(rf"(.+)_(?:{'|'.join(TASK_COUNTS)}|combined)_gpt_score\.csv")
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is a score CSV of the official script, by its name or heading, or a folder holds such files (`eval_results_new`)."""
+    if path.is_dir():
+        return any(_MODEL.fullmatch(file.name) for file in path.glob("*_gpt_score.csv"))
+    return path.suffix == ".csv" and (bool(_MODEL.fullmatch(path.name)) or CSV_COLUMNS[1] in first_line(path).split(","))
+
+
+def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
+    """One model a name in the files' names: several files of one are its tasks. A folder's combined file is not read beside the others.
+
+    Raises DataError for a combined file named beside others of its model.
+    """
+    models: dict[str, list[Path]] = {}
+    for path in paths:
+        for file in sorted(path.glob("*_gpt_score.csv")) if path.is_dir() else [path]:
+            match = _MODEL.fullmatch(file.name)
+            models.setdefault(match.group(1) if match else file.stem, []).append(file)
+    found = []
+    for model, files in models.items():
+        single = [file for file in files if not file.name.endswith("_combined_gpt_score.csv")]
+        combined = [file for file in files if file not in single and file in paths]
+        if combined and single:
+            raise DataError(f"{combined[0]} holds the rows of all tasks, which the other files hold too; give one or the other")
+        found.append(stored(model, read_scores(single or files), seed))
+    return found
 
 
 def _read_csv(path: Path) -> Iterator[Sample]:
@@ -136,64 +110,6 @@ def _task_of(words: Sequence[str], where: str) -> str:
         if word in TASK_COUNTS:
             return word
     raise DataError(f"{where}: no task name in the image path or the file name; expected one of {', '.join(TASK_COUNTS)}")
-
-
-def metrics(samples: Sequence[Sample], language: str, seed: int = 0, expected: Mapping[str, int] | None = None) -> list[Metric]:
-    """SC, PQ and O of one language, micro and macro, full set and intersection, with intervals over sources.
-
-    expected: samples a task that should be there; what is not counts as unscored. None: the benchmark's own counts.
-    """
-    check_language(language, "gedit")
-    mine = [sample for sample in samples if sample.id[1] == language]
-    wanted = sum((TASK_COUNTS if expected is None else expected).values())
-    num_missing = max(0, wanted - len(mine))
-    common = [sample for sample in mine if sample.in_intersection]
-    found = []
-    for aspect in ASPECTS:
-        found += _means(mine, aspect, f"gedit-{language}/{aspect}/full", num_missing, seed)
-        found += _means(common, aspect, f"gedit-{language}/{aspect}/intersection", 0, seed)
-    return [*found, _unscored(mine, wanted, language)]
-
-
-def _unscored(samples: Sequence[Sample], wanted: int, language: str) -> Metric:
-    """Share of the wanted samples without O; `by_category` counts them by reason: missing, empty, unparsed, or a judge's own code."""
-    reasons = Counter(sample.reason or "missing" for sample in samples if sample.aspect("O") is None)
-    reasons["missing"] += max(0, wanted - len(samples))
-    total = max(wanted, len(samples))
-    counts = {reason: float(count) for reason, count in sorted(reasons.items()) if count}
-    share = reasons.total() / total if total else None
-    return Metric("gedit_unscored", share, n=total, by_category=counts, protocol=f"gedit-{language}/unscored")
-
-
-def _means(samples: Sequence[Sample], aspect: Aspect, protocol: str, num_missing: int, seed: int) -> list[Metric]:
-    scored = [(sample, value) for sample in samples if (value := sample.aspect(aspect)) is not None]
-    num_unscored = num_missing + len(samples) - len(scored)
-    tasks = [sample.id[0] for sample, _ in scored]
-    values, clusters = np.array([value for _, value in scored]), [sample.cluster for sample, _ in scored]
-    found = []
-    for kind, strata in [("micro", None), (f"macro{len(set(tasks))}", tasks)]:
-        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = mean_estimate(values, clusters, rng=rng, strata=strata) if len(values) else None
-        by_task = by_kind(values, tasks)
-        name = f"gedit_{aspect}/{kind.rstrip('0123456789')}"
-        found.append(to_metric(name, estimate, f"{protocol}/{kind}", n=len(scored), num_unscored=num_unscored, by_category=by_task))
-    return found
-
-
-def to_outcomes(samples: Sequence[Sample], aspect: Aspect = "O") -> list[Outcome]:
-    """One row a sample for a paired comparison of two editors."""
-    return [Outcome("/".join(s.id), s.cluster, s.id[0], s.aspect(aspect)) for s in sorted(samples, key=lambda s: s.id)]
-
-
-def micro_of_tasks(task_means: Mapping[str, float], counts: Mapping[str, int] | None = None) -> float:
-    """The mean over samples from the means of tasks."""
-    weights = TASK_COUNTS if counts is None else counts
-    return sum(weights[task] * mean for task, mean in task_means.items()) / sum(weights[task] for task in task_means)
-
-
-def macro_of_tasks(task_means: Mapping[str, float]) -> float:
-    """The unweighted mean of the tasks, as the official script prints it."""
-    return sum(task_means.values()) / len(task_means)
 
 
 # --- judging ----------------------------------------------------------------------------------------
@@ -260,6 +176,24 @@ def build(root: Path | str | None = None, edits: Path | str | None = None, langu
         (row_id, table[i]["instruction"], bool(table[i]["Intersection_exist"])) for i, row_id in numbered(table, language, partial_set)
     )
     return GEditBench(Path(edits), rows, language)
+
+
+def edit_set(root: Path | str | None = None, language: str = "en", partial_set: bool = False) -> EditSet:
+    """The instructions of one language as edits to make. Raises DataError as `build` does."""
+    check_language(language, "gedit")
+    folder = require_folder(root, "gedit", DOWNLOAD)
+    table = read_rows(folder, (*DATA_COLUMNS, "input_image"), "gedit")
+    instructions = table["instruction"]
+    orders = []
+    for i, row_id in numbered(table, language, partial_set):
+        name, place = "/".join(row_id), _place(row_id)
+        load = partial(_source_picture, table, i, folder, f"gedit {name}")
+        orders.append(EditOrder(name, instructions[i], load, f"{place}.png", f"{place}_SRCIMG.png"))
+    return EditSet(tuple(orders))
+
+
+def _source_picture(table: Any, index: int, folder: Path, where: str) -> Image.Image:
+    return decode_image(to_bytes(table[index]["input_image"], folder, where), where)
 
 
 def numbered(table: Any, language: str, partial_set: bool) -> list[tuple[int, RowId]]:

@@ -32,15 +32,14 @@ from editr1.bench.base import (
     EditItem,
     JudgedEdit,
     Outcome,
-    accuracy_metrics,
-    by_kind,
+    Stored,
     credit_outcome,
+    headline,
     refuse_doubles,
     require_folder,
-    three_class_metrics,
-    to_metric,
-)
+)  # fmt: skip
 from editr1.errors import DataError
+from editr1.measure.metrics import accuracy_metrics, by_kind, three_class_metrics, to_metric
 from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Label, Metric
 from editr1.stats import share_estimate, to_margins
@@ -142,6 +141,32 @@ def metrics(answers: Sequence[Answer], rules: Sequence[Rule] = RULES) -> list[Me
     found += decisive(answers, lambda answer: _sign(read_label(answer.response)))
     found.append(three_class_labels(answers))
     return [*found, *position_metrics(answers)]
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is a `pairwise.json`: a list of answers with human votes."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    rows = read_json(path)
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "human_vote" in rows[0]
+
+
+def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
+    """One judge a `pairwise.json`, named by its folder."""
+    found = []
+    for path in paths:
+        answers = read_answers(path)
+        numbers = metrics(answers)
+        columns = {"4-label": "genai-bench/4-label/official", "three-class": "genai-bench/three-class/labels"}
+        columns |= {kind: f"genai-bench/decisive/{kind}" for kind in ("strict", "half")}
+        outcomes = [
+            credit_outcome(str(answer.index), answer.source, answer.vote, _sign(read_label(answer.response)) * SIGNS[answer.vote])
+            for answer in answers
+            if SIGNS[answer.vote]
+        ]
+        name = path.parent.name if path.stem == "pairwise" else path.stem
+        found.append(Stored(name, "genai_bench", numbers, outcomes, headline(numbers, columns)))
+    return found
 
 
 def four_label(answers: Sequence[Answer], rule: Rule) -> Metric:

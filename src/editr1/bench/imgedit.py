@@ -4,8 +4,8 @@
     result.json        {key: the judge's text, with lines "Name: <digit>"}         as the official script writes it
     <edits>/<key>.png  the edits
 
-Per image the mean of its marks (rounded to 2), per type the mean (rounded to 2), overall the unweighted mean of the types: 9 of 12
-published rows are that macro mean, the micro mean fits none. The 737 edits are of 171 source pictures, up to 20 of one: intervals
+Per image the mean of its marks (rounded to 2), per type the mean (rounded to 2), overall the unweighted mean of the rounded types: 9 of
+12 published rows are that macro mean, the micro mean fits none. The 737 edits are of 171 source pictures, up to 20 of one: intervals
 resample pictures inside each type. Two ways to read a text, side by side:
 `imgedit/official/macro9` takes what the official parser finds ("4/5", "**4**" and "4." vanish without a word);
 `imgedit/complete/macro9` reads these forms too and leaves out a text without exactly three marks, counted as unscored.
@@ -14,6 +14,7 @@ Source: PKU-YuanGroup/ImgEdit at 547185d (Benchmark/Basic), arXiv 2505.20275.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.bench.base import EditItem, JudgedEdit, Outcome, by_kind, require_columns, require_folder, to_metric
+from editr1.bench.base import (
+    EditItem,
+    EditOrder,
+    EditSet,
+    JudgedEdit,
+    Outcome,
+    Stored,
+    headline,
+    require_columns,
+    require_folder,
+)  # fmt: skip
 from editr1.errors import DataError
-from editr1.measure.rows import expect_count, load_pair, read_inside, read_json
+from editr1.measure.metrics import by_kind, to_metric
+from editr1.measure.rows import expect_count, load_pair, load_source, read_inside, read_json
 from editr1.schema import MAX_SCORE, Metric, derive_seed
 from editr1.stats import mean_estimate
 
@@ -127,20 +139,55 @@ def metrics(results: Mapping[str, str], tasks: Mapping[str, Task], seed: int = 0
 
 
 def overall(means: Mapping[str, float], tasks: Mapping[str, Task], protocol: str, seed: int = 0) -> Metric:
-    """Unweighted mean over types of per-image means (any scale), by type rounded to 2 as published."""
+    """The mean of the types' means, these rounded to 2 as published; its interval is of pictures inside each type."""
     keys = [key for key in tasks if key in means]
     kinds, pictures = [tasks[key].kind for key in keys], [tasks[key].picture for key in keys]
     values = np.array([means[key] for key in keys])
     rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = mean_estimate(values, pictures, rng=rng, strata=kinds) if keys else None
+    estimate = mean_estimate(values, pictures, rng=rng, strata=kinds, top=MAX_SCORE) if keys else None
     by_type = {kind: round(mean, 2) for kind, mean in by_kind(values, kinds).items()}
+    if estimate is not None:
+        estimate = dataclasses.replace(estimate, value=sum(by_type.values()) / len(by_type))
     protocol = f"{protocol}/macro{len(by_type)}"
     return to_metric("imgedit", estimate, protocol, n=len(keys), num_unscored=len(tasks) - len(keys), by_category=by_type)
 
 
-def macro_of_types(type_means: Sequence[float]) -> float:
-    """The unweighted mean of the types."""
-    return sum(type_means) / len(type_means)
+def recognise(path: Path) -> bool:
+    """Whether a file is a `result.json`: a JSON object of texts, of which one at least has a mark, or the errors of a judge."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    rows = read_json(path)
+    texts = [text for text in rows.values() if isinstance(text, str)] if isinstance(rows, dict) else []
+    return any(read(text) for text in texts for read in READERS.values())
+
+
+def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
+    """One judged editor a `result.json`. data: `basic_edit.json`, where it does not lie beside. Raises DataError where it is missing."""
+    found = []
+    for path in paths:
+        beside = data or path.with_name("basic_edit.json")
+        if not beside.is_file():
+            raise DataError(f"{path} looks like an ImgEdit result.json, but {beside} is missing; name it with --data FILE")
+        tasks, results = read_tasks(beside), read_results(path)
+        numbers = metrics(results, tasks, seed)
+        outcomes = [
+            Outcome(key, task.picture, task.kind, sum(marks) / len(marks) if (marks := complete_marks(results.get(key, ""))) else None)
+            for key, task in tasks.items()
+        ]
+        columns = {metric.protocol.split("/")[1]: metric.protocol for metric in numbers}
+        name = path.parent.name if path.stem == "result" else path.stem
+        found.append(Stored(name, "imgedit", numbers, outcomes, headline(numbers, columns, 1.0)))
+    return found
+
+
+def edit_set(root: Path | str | None = None) -> EditSet:
+    """The basic part as edits to make. Raises DataError as `build` does."""
+    path = find_list(root)
+    orders = (
+        EditOrder(key, task.instruction, partial(load_source, path.parent, task.picture, f"imgedit {key}"), f"{key}.png")
+        for key, task in read_tasks(path).items()
+    )
+    return EditSet(tuple(orders))
 
 
 @dataclass(frozen=True)

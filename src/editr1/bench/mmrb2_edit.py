@@ -33,13 +33,13 @@ from editr1.bench.base import (
     JudgedEdit,
     JudgedPair,
     Outcome,
-    accuracy_metrics,
     credit_outcome,
     refuse_doubles,
     require_columns,
     require_folder,
 )
 from editr1.errors import DataError
+from editr1.measure.metrics import accuracy_metrics
 from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Label, Metric
 from editr1.stats import to_margins

@@ -11,17 +11,17 @@ from typing import Any
 
 from editr1.bench.base import Benchmark, Outcome
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, make_judge, vlm_component
-from editr1.commands._metrics import say, show
+from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import create
 from editr1.errors import ConfigError
 from editr1.judges.base import Judge
 from editr1.measure.cache import CachedVLM, Prices
 from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
-from editr1.measure.pairwise import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs, pairwise_metrics, pairwise_outcomes
+from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
+from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.measure.repeats import between_run
-from editr1.schema import Metric, to_json
+from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
-from editr1.store._files import write_atomic
 
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +91,7 @@ class _Ask:
         """The metrics of one repeat; its answers and outcomes stay in the run."""
         table = f"{name}_{repeat}" if repeat else name
         metrics, outcomes = (self._pairs if isinstance(self.judge, ComparesPairs) else self._edits)(table, self.args.seed + repeat)
-        write_atomic(self.run.dir / f"{table}.outcomes.jsonl", "".join(to_json(outcome) + "\n" for outcome in outcomes).encode())
+        write_outcomes(self.run.dir / f"{table}.outcomes.jsonl", outcomes)
         return metrics
 
     def _edits(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from editr1.bench.base import Outcome
 from editr1.schema import Metric, to_json
 from editr1.stats import FEW_CLUSTERS, MIN_CLUSTERS
 from editr1.store import Run
+from editr1.store._files import write_atomic
 
 _HEADINGS = ("protocol", "value", "95 % interval", "n", "sources", "unscored", "ties", "p")
 
@@ -21,8 +23,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, metavar="DIR", help="add the metrics to this run's 10_metrics.jsonl")
 
 
-def show(metrics: Sequence[Metric], args: argparse.Namespace) -> None:
-    """Prints the metrics as the arguments say, and adds them to the run directory if one is named."""
+def show(metrics: Sequence[Metric], args: argparse.Namespace, lines: Sequence[str] = ()) -> None:
+    """Prints the metrics as the arguments say (or `lines` in place of the table), and adds them to the run directory if one is named."""
     if args.run:
         run = Run.open(args.run)
         for metric in metrics:
@@ -30,7 +32,13 @@ def show(metrics: Sequence[Metric], args: argparse.Namespace) -> None:
     if args.json:
         say(*map(to_json, metrics))
     else:
-        say(*table(metrics, args.details), *few_sources(metrics))
+        say(*(lines or [*table(metrics, args.details), *few_sources(metrics)]))
+
+
+def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """An `*.outcomes.jsonl`, which `editr1 compare` takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(to_json(outcome) + "\n" for outcome in outcomes).encode())
 
 
 def few_sources(metrics: Sequence[Metric]) -> list[str]:
@@ -50,17 +58,21 @@ def say(*lines: str) -> None:
 
 def table(metrics: Sequence[Metric], details: bool = False) -> list[str]:
     """The metrics as aligned lines. A number that does not exist is a dash."""
-    rows = [_HEADINGS, *(_cells(metric) for metric in metrics)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     lines = []
-    for index, row in enumerate(rows):
-        aligned = [
-            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(aligned).rstrip())
+    for index, line in enumerate(aligned([_HEADINGS, *(_cells(metric) for metric in metrics)])):
+        lines.append(line)
         if details and index:
             lines += [f"    {name}: {value:.4f}" for name, value in metrics[index - 1].by_category.items()]
     return lines
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells as lines: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in rows
+    ]
 
 
 def _cells(metric: Metric) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import editr1
 from editr1.config import available, fill_in, load_recipe, section, to_plain
-from editr1.errors import ChangedInputsError, DataError
+from editr1.errors import ChangedInputsError, ConfigError, DataError
+from editr1.memory import check, gibibytes
 from editr1.store import StageCounts, put_aside
 
 ENGINES = ("local", "ray")
@@ -53,6 +54,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser, has_engine: bool) -> No
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    parser.add_argument("--gpu-memory", type=gibibytes, metavar="80GiB", help="what a card holds: training that takes more is refused")
     parser.add_argument(
         "--accept", action="store_true", help="where inputs or settings have changed since, put the old table aside and make it over"
     )
@@ -71,6 +73,11 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
     config = section(recipe, name, stage.Config)
     for line in describe(stage, config, args.run):
         _say(line)
+    if args.gpu_memory is not None and hasattr(stage, "memory"):
+        needed = stage.memory(config, args.run, args.gpu_memory)
+        if needed is None:
+            raise ConfigError(f"--gpu-memory: how much {name} takes is not known for this model; the plan above says why")
+        check(needed, args.gpu_memory)
     if args.dry_run:
         return 0
     result = run_accepting(stage, config, args.run, args.accept)

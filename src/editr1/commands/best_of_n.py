@@ -20,7 +20,7 @@ from editr1.commands._metrics import add_output_arguments, say, show
 from editr1.errors import ConfigError, DataError
 from editr1.measure.best_of_n import best_of_n, picked
 from editr1.measure.choices import Groups, from_outcomes, from_pairs
-from editr1.measure.compare import read_outcomes
+from editr1.measure.recognise import outcomes_of
 from editr1.store import Run
 from editr1.store._files import write_atomic
 
@@ -73,10 +73,7 @@ def _from_files(args: argparse.Namespace) -> Groups:
     if len(set(names)) < len(names):
         raise ConfigError(f"--edits names an editor twice ({', '.join(names)}); give each its own name")
     return from_outcomes(
-        {
-            name: (read_outcomes(Path(judge), args.category), read_outcomes(Path(referee), args.category))
-            for name, judge, referee in args.edits
-        }
+        {name: (outcomes_of(Path(judge), args.category), outcomes_of(Path(referee), args.category)) for name, judge, referee in args.edits}
     )
 
 

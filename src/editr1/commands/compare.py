@@ -1,6 +1,7 @@
 """Compare two judges, or two editors under one judge, sample by sample: difference b - a, interval, p, and where they disagree.
 
     editr1 compare RUN_A/bench_gedit_viescore.outcomes.jsonl RUN_B/bench_gedit_viescore.outcomes.jsonl
+    editr1 compare results/gpt4o/pairwise.json results/gemini/pairwise.json
 
 Intervals are of whole clusters (source images); p values of categories are adjusted by Holm, and fewer than 6 clusters give none.
 A change of a mean score below the spread between two runs of one judge (about .1, or --noise-floor) is marked.
@@ -15,13 +16,15 @@ from pathlib import Path
 
 from editr1.commands._metrics import add_output_arguments, say, show
 from editr1.errors import ConfigError
-from editr1.measure.compare import NOISE_FLOOR, compare, read_outcomes, sample_table
+from editr1.measure.compare import NOISE_FLOOR, compare, sample_table
+from editr1.measure.recognise import outcomes_of
 from editr1.store._files import write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, metavar="A", help="an *.outcomes.jsonl that `editr1 bench` wrote")
+    parser.add_argument("a", type=Path, metavar="A", help="an *.outcomes.jsonl, or stored outputs that `aggregate` reads")
     parser.add_argument("b", type=Path, metavar="B", help="another of the same benchmark")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="the benchmark's own file, for stored outputs that need one")
     parser.add_argument("--category", default="", metavar="PREFIX", help="only samples whose category starts so, such as overall/")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="disagreements to print (default 10)")
     parser.add_argument(
@@ -35,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     if args.noise_floor < 0:
         raise ConfigError(f"--noise-floor is {args.noise_floor:g}; expected a change of a score, 0 or above")
-    a, b = read_outcomes(args.a, args.category), read_outcomes(args.b, args.category)
+    a, b = (outcomes_of(path, args.category, args.data) for path in (args.a, args.b))
     found = compare(a, b, args.seed, args.noise_floor)
     show(found.metrics, args)
     if args.samples:

@@ -14,19 +14,19 @@ import dataclasses
 import json
 from pathlib import Path
 
+from editr1.bench.base import EditSet
 from editr1.commands._judge import options
 from editr1.commands._metrics import say
-from editr1.config import Component, available, create
+from editr1.config import Component, available, create, offered
 from editr1.editors.base import Editor
 from editr1.errors import ConfigError, nearest
 from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
-from editr1.measure.edit_sets import NAMES, EditSet
 
 SECRETS = ("api_key",)  # options that are not written down
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help=f"benchmark: {', '.join(NAMES)}")
+    parser.add_argument("name", metavar="NAME", help=f"benchmark: {', '.join(offered('bench', 'edit_set'))}, or package.module:function")
     parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark, such as language=cn")
     parser.add_argument("--editor", required=True, metavar="ID", help=f"{', '.join(available('editors'))}, or package.module:Name")
@@ -68,9 +68,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _edit_set(args: argparse.Namespace) -> EditSet:
-    if args.name not in NAMES:
-        raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, NAMES)}")
-    component = Component(f"editr1.measure.edit_sets:{args.name}", {"root": args.root, **options(args.set)})
+    names = offered("bench", "edit_set")
+    if args.name not in names and ":" not in args.name:
+        raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, names)}")
+    place = args.name if ":" in args.name else f"editr1.bench.{args.name}:edit_set"
+    component = Component(place, {"root": args.root, **options(args.set)})
     edit_set: EditSet = create("bench", component)
     return edit_set
 

@@ -36,7 +36,7 @@ MEANING = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="picture before the edit (PNG, JPEG or WebP)")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="picture before the edit (PNG, JPEG, WebP, AVIF or GIF)")
     parser.add_argument("edited", type=Path, metavar="EDITED", help="picture after the edit")
     parser.add_argument("instruction", metavar="INSTRUCTION", help="what the edit was meant to do")
     add_model_arguments(parser)

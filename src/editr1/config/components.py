@@ -35,6 +35,15 @@ def available(kind: str) -> list[str]:
     return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
 
+def offered(kind: str, name: str) -> dict[str, Callable[..., Any]]:
+    """The optional function `name` of every file of a kind that has one, by id. Raises ConfigError for a missing optional package."""
+    try:
+        modules = {id: importlib.import_module(f"editr1.{kind}.{id}") for id in available(kind)}
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"cannot load the files of kind {kind!r}: no module named {error.name!r}; install it") from error
+    return {id: getattr(module, name) for id, module in modules.items() if callable(getattr(module, name, None))}
+
+
 def load(kind: str, id: str) -> Callable[..., Any]:
     """The factory of a component: `build` of the file `id` in the kind's folder, or what `package.module:Name` names.
 

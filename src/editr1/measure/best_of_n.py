@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from editr1.bench.base import to_metric
 from editr1.errors import DataError
+from editr1.measure.metrics import to_metric
 from editr1.schema import Metric, derive_seed
 from editr1.stats import mean_estimate, paired_difference
 

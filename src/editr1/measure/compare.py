@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from editr1.bench.base import Outcome, refuse_doubles, to_metric
+from editr1.bench.base import Outcome, refuse_doubles
 from editr1.errors import DataError
+from editr1.measure.metrics import to_metric
 from editr1.schema import Metric, derive_seed, from_json
 from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
@@ -47,10 +48,17 @@ def read_outcomes(path: Path, category: str = "") -> list[Outcome]:
         rows = [from_json(Outcome, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise DataError(f"{path}: no outcome rows ({error}); give a *.outcomes.jsonl that `editr1 bench` wrote") from error
+    return in_category(rows, category, str(path))
+
+
+def in_category(rows: Sequence[Outcome], category: str, where: str) -> list[Outcome]:
+    """The rows whose category starts so. Raises DataError where there is none, or a key stands twice."""
     kept = [row for row in rows if row.category.startswith(category)]
     if not kept:
-        raise DataError(f"{path}: no row of category {category!r}; there are {', '.join(sorted({row.category for row in rows})) or 'none'}")
-    refuse_doubles([row.key for row in kept], str(path))
+        raise DataError(
+            f"{where}: no row of category {category!r}; there are {', '.join(sorted({row.category for row in rows})) or 'none'}"
+        )
+    refuse_doubles([row.key for row in kept], where)
     return kept
 
 

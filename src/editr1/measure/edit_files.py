@@ -17,9 +17,9 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from editr1.bench.base import EditOrder, EditSet
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
-from editr1.measure.edit_sets import EditOrder, EditSet
 from editr1.measure.rows import batches
 from editr1.pictures import encode_picture
 from editr1.schema import derive_seed

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from editr1.bench.base import JudgedPair, to_metric
+from editr1.bench.base import JudgedPair
+from editr1.measure.metrics import to_metric
 from editr1.schema import Label, Metric
 from editr1.stats import share_estimate
 from editr1.stats.kway import chance, pairs_right

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from editr1.bench.base import accuracy_metrics
 from editr1.errors import DataError
+from editr1.measure.metrics import accuracy_metrics
 from editr1.schema import Metric, PreferencePair, derive_seed
 from editr1.stats import Estimate, half_credit, paired_difference, pairwise_report, to_margins
 from editr1.stats.intervals import Floats

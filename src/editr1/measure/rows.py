@@ -82,6 +82,15 @@ def _encoded(rows: Any) -> Any:
     return rows
 
 
+def first_line(path: Path) -> str:
+    """The first line of a text file without its end, for telling formats apart; empty for one that cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.readline(100_000).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
     """(line number, cells) of every row below the heading.
 
@@ -139,6 +148,11 @@ def read_inside(folder: Path, name: str, where: str) -> bytes:
         return store.read_inside(folder, name)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+def load_source(folder: Path, name: str, where: str) -> Image.Image:
+    """A picture inside the folder. Raises DataError as `read_inside` does, and for one that cannot be read."""
+    return decode_image(read_inside(folder, name, where), where)
 
 
 def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:

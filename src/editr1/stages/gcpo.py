@@ -11,14 +11,17 @@ one image's traces, and the coupling of the two groups sits in the reward functi
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from editr1.errors import ConfigError
 from editr1.generation import template_settings
+from editr1.memory import Layout, Memory, this_launch
 from editr1.schema import derive_seed
 from editr1.store import Run
+from editr1.training import cost
 from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
@@ -128,15 +131,38 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine)
 
 
+def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
+    """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
+    verifier = cost.sizes(config.model or run_dir / "06_rrm_sft")
+    return None if verifier is None else _memory(config, verifier, this_launch(), card)
+
+
+def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
+    return cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
+
+
+def _sampled(config: Config, layout: Layout) -> cost.Sampled:
+    how = config.generation
+    at_once = min(how.batch_size, config.traces_per_step) if config.share_prompts else config.traces_per_step
+    traces = config.steps // config.updates_per_batch * config.traces_per_step
+    return cost.Sampled(how.engine, -(-at_once // layout.processes), how.max_tokens, how.vllm_memory, traces)
+
+
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What a dry run prints."""
     model = config.model or str(Path(run_dir) / "06_rrm_sft")
+
+    def hours(verifier: cost.Verifier, layout: Layout) -> float:
+        rows, sampled = config.steps * config.traces_per_step, _sampled(config, layout)
+        return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, sampled)
+
     sampled = config.steps // config.updates_per_batch * config.traces_per_step
     clip = "never acts (one update a batch)" if config.updates_per_batch == 1 else f"1 +- {config.clip:g} on the ratio of a token"
     return [
         f"gcpo: {model}, {config.trained.scope}",
         f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
         f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; no KL term",
+        *cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours),
     ]
 
 

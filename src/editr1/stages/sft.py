@@ -8,6 +8,7 @@ For comparison the stage also learns from traces that nobody inspected, or from 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError
+from editr1.memory import Layout, Memory, this_launch
 from editr1.store import Run
+from editr1.training import cost
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
 from editr1.training.rows import (
     Difficulty,
@@ -102,12 +105,28 @@ def _lessons(config: Config, store: Run) -> list[Selected]:
     return read_selected(store, config.held_out_share, config.difficulty, config.lessons == "inspected")
 
 
+def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
+    """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
+    verifier = cost.sizes(config.model)
+    return None if verifier is None else _memory(config, verifier, this_launch(), card)
+
+
+def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
+    return cost.memory(verifier, config.trained, config.picture, config.machine, layout, None, card)
+
+
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What a dry run prints."""
+
+    def hours(verifier: cost.Verifier, layout: Layout) -> float:
+        rows = config.steps * config.batch_size
+        return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, None)
+
     vision = "frozen" if config.trained.freeze_vision or config.trained.last_blocks else "trained"
     return [
         f"sft: {config.model}, {config.trained.scope}, vision tower {vision}, target {config.target} of prompt {config.prompt_id}",
         f"sft: {config.steps} steps of {config.batch_size} rows -> {Path(run_dir) / config.output}",
+        *cost.lines("sft", config.model, config.trained, functools.partial(_memory, config), hours),
     ]
 
 

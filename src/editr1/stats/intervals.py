@@ -7,8 +7,9 @@ Items of one source image share their difficulty, so a naive standard error is a
 - **means and differences**: the values that a sign-flip test of whole clusters does not reject (Hartigan 1969). The interval and the
   test's p cannot contradict each other, and on single right / wrong answers the p is exact McNemar's. Below MIN_CLUSTERS no pattern of
   signs is rarer than 5 %: then Student's t gives the interval and there is no p.
-- **shares** in [0, 1]: Wilson's interval for the sample size that independent answers would need for the clustered standard error, with
-  a quantile of Student's t for what is not known about that error. One answer a cluster is Wilson's own interval.
+- **shares** in [0, 1], and means of scores with known ends: Wilson's interval for the sample size that independent answers would need for
+  the clustered standard error, with a quantile of Student's t for what is not known about that error. One right or wrong answer a
+  cluster is Wilson's own interval.
 
 Legend: N items, C clusters, S sign patterns, T strata (the tasks of a macro mean).
 Sources: Wilson 1927; Hartigan 1969, "Using subsample values as typical values"; Kish 1965 (design effect); Cameron and Miller 2015.
@@ -101,6 +102,16 @@ class Clustered:
         return None if size_T.min() < 2 else math.sqrt(float((size_T / (size_T - 1) * square_T).sum()))
 
     @property
+    def left_out_error(self) -> float | None:
+        """As `standard_error`, of leaving each cluster out in turn (jackknife): larger where clusters are of unequal size."""
+        total_T = np.bincount(self.stratum_C, weights=self.weight_C)
+        size_C = np.bincount(self.stratum_C)[self.stratum_C]
+        if size_C.min() < 2:
+            return None
+        left_out_C = self.residual_C / (1 - self.weight_C / total_T[self.stratum_C])
+        return math.sqrt(float(((size_C - 1) / size_C * left_out_C**2).sum()))
+
+    @property
     def degrees_of_freedom(self) -> float:
         """Clusters that the standard error rests on, less one: fewer where some are much larger than others (Kish)."""
         share = float((self.weight_C**2).sum())
@@ -178,14 +189,24 @@ def mean_estimate(
     rng: np.random.Generator,
     strata: Sequence[Hashable] | None = None,
     counts: ArrayLike | None = None,
+    top: float | None = None,
 ) -> Estimate:
     """Mean of `values` (macro mean over `strata` if given) with its 95 % interval by cluster. Arguments as in `clustered`.
+
+    top: where all values lie in [0, top], and then so does the interval. Raises ValueError for a value outside.
 
     >>> estimate = mean_estimate([0.0, 1.0] * 50, rng=np.random.default_rng(0))
     >>> estimate.value, estimate.low < 0.5 < estimate.high
     (0.5, True)
     """
-    return estimate_and_p(clustered(values, clusters, strata=strata, counts=counts), rng)[0]
+    data = clustered(values, clusters, strata=strata, counts=counts)
+    if top is None:
+        return estimate_and_p(data, rng)[0]
+    value_N = np.asarray(values, dtype=np.float64)
+    counted_N = value_N if counts is None else value_N[np.asarray(counts, dtype=bool)]
+    if counted_N.min() < 0 or counted_N.max() > top:
+        raise ValueError(f"values from {counted_N.min():g} to {counted_N.max():g}, expected [0, {top:g}]")
+    return _bounded(data, top, data.degrees_of_freedom)
 
 
 def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate, float | None]:
@@ -275,19 +296,23 @@ def share_of_sums(tops: ArrayLike, bottoms: ArrayLike) -> Estimate:
 
 
 def _share(data: Clustered) -> Estimate:
-    value, num_clusters, error = data.value, data.num_clusters, data.standard_error
-    if (error is None and num_clusters > 1) or (num_clusters == 1 and not data.is_single):
-        return Estimate(value, None, None, data.n, num_clusters)
-    spread = value * (1 - value)
-    size = spread / error**2 if error else float(num_clusters)
     if data.is_single:  # independent answers: Wilson's own interval
-        quantile = _t_quantile(math.inf)
-        size *= num_clusters / (num_clusters - 1) if error else 1.0
-    else:
-        # ours: twice the degrees of freedom, for only the design effect is unknown; the spread of a share follows from its value
-        quantile = _t_quantile(2 * data.degrees_of_freedom)
-    low, high = score_bounds(value, size, quantile)
-    return Estimate(value, low, high, data.n, num_clusters, error)
+        return _bounded(data, 1.0, math.inf)
+    # ours: twice the degrees of freedom, for only the design effect is unknown; the spread of a share follows from its value
+    return _bounded(data, 1.0, 2 * data.degrees_of_freedom)
+
+
+def _bounded(data: Clustered, top: float, degrees_of_freedom: float) -> Estimate:
+    """Wilson's interval of a mean of values in [0, top]; one whose values are all 0 or all top has the size of its clusters."""
+    value, num_clusters, error = data.value, data.num_clusters, data.left_out_error
+    share = min(1.0, max(0.0, value / top))
+    if (error is None and num_clusters > 1) or (num_clusters == 1 and not data.is_single) or (not error and 0 < share < 1):
+        return Estimate(value, None, None, data.n, num_clusters, error)
+    size = share * (1 - share) * (top / error) ** 2 if error else float(num_clusters)
+    if error and math.isinf(degrees_of_freedom):
+        size *= num_clusters / (num_clusters - 1)
+    low, high = score_bounds(share, size, _t_quantile(degrees_of_freedom))
+    return Estimate(value, top * low, top * high, data.n, num_clusters, data.standard_error)
 
 
 def score_bounds(share: float, size: float, quantile: float) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from editr1.measure.pair_metrics import decisive, pair_margins
-from editr1.schema import PreferencePair, decided, derive_seed
+from editr1.schema import MAX_SCORE, PreferencePair, decided, derive_seed
 from editr1.stats import (
     Difference,
     Estimate,
@@ -205,7 +205,7 @@ def _row(name: str, about: str, answers: Answers) -> Row:
     assert strict is not None
     known = {key: value for key, value in answers.scores.items() if value is not None}
     tasks = [answers.task_of[key] for key in known]
-    score = mean_estimate(list(known.values()), tasks, rng=_rng(name, "score")) if known else None
+    score = mean_estimate(list(known.values()), tasks, rng=_rng(name, "score"), top=MAX_SCORE) if known else None
     one_trace = mean_estimate(_credit_of_one_trace(answers), answers.tasks, rng=_rng(name, "one")) if len(answers.one_trace_KD) else None
     return Row(
         name, about, half, strict, one_trace, report.tie_rate, report.num_unscored, score, answers.num_rows, answers.steps, answers.by_seed

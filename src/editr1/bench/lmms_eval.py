@@ -1,0 +1,100 @@
+"""lmms-eval's sample logs of editing tasks: the benchmarks' own arithmetic and intervals from what `--log_samples` keeps.
+
+    <date>_samples_gedit_bench.jsonl    {..., "gedit_bench_overall_score": {"key", "task_type", "instruction_language", "score", ...}, ...}
+    <date>_samples_imgedit.jsonl        {..., "imgedit_score1": {"key", "edit_type", "score"}, ..., "imgedit_avg_score": {...}}
+    <date>_samples_kris_bench.jsonl     {..., "kris_bench_consistency_score": {"key", "category", "image_id", "score", "valid"}, ...}
+
+The harness writes 0 for what failed (a missing image, a judge that raised) and averages it; -1 in KRIS. Here a row whose marks are all 0 is
+unscored and counted: a judge that means 0 throughout cannot be told from a failure. GEdit under `gedit-<en|cn>/...`, KRIS under
+`kris-bench/...`, ImgEdit under `imgedit/lmms-eval/macroN` (the unweighted mean of the types, of unrounded marks: rows name no picture).
+Source: lmms-eval 0.7.3 (MIT), evaluator.py and tasks/{gedit_bench,imgedit,kris_bench}/utils.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from editr1.bench import _gedit_scores, kris_bench
+from editr1.bench._gedit_scores import TASK_COUNTS, Sample, check_language
+from editr1.bench.base import Outcome, Stored, headline, refuse_doubles
+from editr1.errors import DataError
+from editr1.measure.metrics import mean_metrics
+from editr1.measure.raw_scores import in_range
+from editr1.measure.tables import column_names, read_table
+
+GEDIT = {aspect: f"gedit_bench_{aspect}_score" for aspect in ("semantics", "quality")}
+IMGEDIT = tuple(f"imgedit_score{i}" for i in (1, 2, 3))
+KRIS = {aspect: f"kris_bench_{aspect}_score" for aspect in kris_bench.ASPECTS}
+
+
+def recognise(path: Path) -> bool:
+    """Whether JSON lines have the harness' `doc_id` and the metrics of a task that is known here."""
+    names = set(column_names(path)) if path.is_file() and path.suffix == ".jsonl" else set()
+    return "doc_id" in names and any(first in names for first in (GEDIT["semantics"], IMGEDIT[0], KRIS["consistency"]))
+
+
+def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
+    """One model a log, named by its folder. Raises DataError for a row without the task's metrics, and for a sample that stands twice."""
+    found = []
+    for path in paths:
+        rows = read_table(path, ("doc_id",))
+        names, name = set(rows[0][1]), path.parent.name
+        if GEDIT["semantics"] in names:
+            found.append(_gedit_scores.stored(name, _gedit(rows, path), seed))
+        elif IMGEDIT[0] in names:
+            found.append(_imgedit(name, rows, path, seed))
+        else:
+            found.append(kris_bench.stored(name, _kris(rows, path), seed))
+    return found
+
+
+def _gedit(rows: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> list[Sample]:
+    samples = []
+    for where, row in rows:
+        cells = [_cell(row, column, where) for column in GEDIT.values()]
+        scores = [in_range(cell.get("score")) for cell in cells]
+        semantic, quality = scores if any(scores) else (None, None)
+        task, language = str(cells[0].get("task_type")), check_language(str(cells[0].get("instruction_language")), where)
+        if task not in TASK_COUNTS:
+            raise DataError(f"{where}: unknown task_type {task!r}, expected one of {', '.join(TASK_COUNTS)}")
+        common = cells[0].get("intersection_exist") is True
+        reason = "" if None not in (semantic, quality) else "failed"
+        samples.append(Sample((task, language, str(cells[0].get("key"))), semantic, quality, common, reason=reason))
+    refuse_doubles([sample.id for sample in samples], str(path))
+    return samples
+
+
+def _imgedit(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]], path: Path, seed: int) -> Stored:
+    outcomes = []
+    for where, row in rows:
+        cells = [_cell(row, column, where) for column in IMGEDIT]
+        marks = [mark for cell in cells if (mark := kris_bench.mark(cell.get("score"))) is not None]
+        value = sum(marks) / len(marks) if len(marks) == len(IMGEDIT) else None
+        outcomes.append(Outcome(str(cells[0].get("key")), str(cells[0].get("key")), str(cells[0].get("edit_type")), value))
+    refuse_doubles([row.key for row in outcomes], str(path))
+    metrics = mean_metrics("imgedit", outcomes, "imgedit/lmms-eval", seed=seed, top=kris_bench.HIGH)
+    return Stored(name, "imgedit", metrics, outcomes, headline(metrics, {"overall": metrics[-1].protocol}, 1.0))
+
+
+def _kris(rows: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> dict[tuple[str, str], dict[str, float | None]]:
+    marks: dict[tuple[str, str], dict[str, float | None]] = {}
+    keys = []
+    for where, row in rows:
+        cells = {aspect: _cell(row, column, where) for aspect, column in KRIS.items()}
+        first = cells["consistency"]
+        key = (str(first.get("category")), str(first.get("image_id")))
+        if key[0] not in kris_bench.CATEGORIES:
+            raise DataError(f"{where}: unknown category {key[0]!r}")
+        keys.append(key)
+        marks[key] = {aspect: kris_bench.mark(cell.get("score")) if cell.get("valid", True) else None for aspect, cell in cells.items()}
+    refuse_doubles(keys, str(path))
+    return marks
+
+
+def _cell(row: Mapping[str, Any], column: str, where: str) -> Mapping[str, Any]:
+    cell = row.get(column)
+    if not isinstance(cell, dict):
+        raise DataError(f"{where}: {column} is {str(cell)[:40]!r}, expected an object with 'score'; was the file cut or mixed?")
+    return cell

@@ -1,0 +1,142 @@
+"""From credits and scores to metrics with their proof: what benchmarks share of arithmetic."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+
+from editr1.bench.base import Outcome
+from editr1.schema import Metric, derive_seed
+from editr1.stats import Credit, Estimate, accuracy, half_credit, mean_estimate, pairwise_report, share_estimate, strict_credit
+from editr1.stats.intervals import Floats
+from editr1.stats.ties import three_class
+
+CREDITS: tuple[Credit, ...] = ("half", "strict", "non_tied")
+
+
+def accuracy_metrics(
+    name: str,
+    margins: Floats,
+    clusters: Sequence[Hashable],
+    protocol: str,
+    *,
+    kinds: Sequence[str] | None = None,
+    macro: bool = False,
+) -> list[Metric]:
+    """Half-credit, strict and non-tied pair accuracy as metrics with intervals by cluster.
+
+    margins: `[N]` preferred minus other, nan = unscored. kinds: N task names, for `by_category` and, with `macro`, for the
+    mean of task accuracies. `name/x` names the half-credit number, `name_strict/x` and `name_non_tied/x` stand beside it.
+    Nothing that counts gives value None, not 0.
+    """
+    report = pairwise_report(margins)
+    values = {"half": half_credit(margins), "strict": strict_credit(margins)}
+    metrics = []
+    for credit in CREDITS:
+        estimate = accuracy(margins, clusters, credit=credit, strata=kinds if macro else None)
+        metrics.append(
+            to_metric(
+                with_suffix(name, "" if credit == "half" else f"_{credit}"),
+                estimate,
+                f"{protocol}/{credit.replace('_', '-')}" + (f"/macro{len(set(kinds))}" if macro and kinds else ""),
+                n=report.n,
+                num_unscored=report.num_unscored,
+                tie_rate=report.tie_rate,
+                by_category=by_kind(values[credit], kinds) if credit in values else {},
+            )
+        )
+    return metrics
+
+
+def three_class_metrics(
+    name: str, gaps: Floats, signs: Sequence[int], clusters: Sequence[Hashable], protocol: str, seed: int = 0
+) -> list[Metric]:
+    """Three-class accuracy of scores at a cross-fitted epsilon with its interval, at an in-sample epsilon, and the floor of the latter.
+
+    gaps: `[N]` a - b, nan = unscored. signs: N labels, +1: a is better, -1: b is, 0: same. Fewer than two clusters leave nothing to
+    tune on, and the values are None.
+    """
+    kinds = {"cross-fitted": f"{name}_three_class", "in-sample": f"{name}_tie_calibrated", "floor": f"{name}_always_tie"}
+    if len(set(clusters)) < 2:
+        num_unscored = int(np.isnan(gaps).sum())
+        return [Metric(n, None, n=len(gaps), num_unscored=num_unscored, protocol=f"{protocol}/{kind}") for kind, n in kinds.items()]
+    classes = three_class(gaps, signs, clusters, rng=np.random.default_rng(derive_seed(seed, protocol)))
+    estimate = share_estimate(classes.credit, clusters)
+    n, num_unscored = classes.n, classes.num_unscored
+    return [
+        to_metric(kinds["cross-fitted"], estimate, f"{protocol}/cross-fitted", n=n, num_unscored=num_unscored),
+        Metric(kinds["in-sample"], classes.in_sample, n=n, num_unscored=num_unscored, protocol=f"{protocol}/in-sample"),
+        Metric(kinds["floor"], classes.always_tie, n=n, protocol=f"{protocol}/floor"),
+    ]
+
+
+def to_metric(
+    name: str,
+    estimate: Estimate | None,
+    protocol: str,
+    *,
+    n: int,
+    num_unscored: int = 0,
+    tie_rate: float | None = None,
+    by_category: Mapping[str, float] | None = None,
+    p_value: float | None = None,
+) -> Metric:
+    """An estimate (None = nothing that counts) as a metric."""
+    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    num_clusters = estimate.num_clusters if estimate else 0
+    return Metric(name, value, low, high, n, num_unscored, tie_rate, dict(by_category or {}), protocol, p_value, num_clusters=num_clusters)
+
+
+def by_kind(values: Floats, kinds: Sequence[str] | None) -> dict[str, float]:
+    """Mean of `[N]` values per kind, kinds without a name left out.
+
+    >>> by_kind(np.array([1.0, 0.0, 1.0]), ["add", "add", ""])
+    {'add': 0.5}
+    """
+    grouped: dict[str, list[float]] = defaultdict(list)
+    for kind, value in zip(kinds or [""] * len(values), values.tolist(), strict=True):
+        if kind:
+            grouped[kind].append(value)
+    return {kind: float(np.mean(found)) for kind, found in sorted(grouped.items())}
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """The metric name with a suffix on its first part.
+
+    >>> with_suffix("pair_accuracy/sft", "_strict")
+    'pair_accuracy_strict/sft'
+    """
+    head, slash, tail = name.partition("/")
+    return f"{head}{suffix}{slash}{tail}"
+
+
+def mean_metrics(
+    name: str, rows: Sequence[Outcome], protocol: str, *, seed: int = 0, top: float | None = None, num_missing: int = 0
+) -> list[Metric]:
+    """Mean score of samples, micro and macro over categories, with intervals by cluster: `<protocol>/micro`, `<protocol>/macroN`.
+
+    top: where scores lie in [0, top]. num_missing: samples that should be there; they count as unscored, as those without a value do.
+    """
+    scored = [(row, row.value) for row in rows if row.value is not None]
+    values = np.array([value for _, value in scored])
+    kinds, clusters = [row.category for row, _ in scored], [row.cluster for row, _ in scored]
+    found = []
+    for kind, strata in [("micro", None), (f"macro{len(set(kinds))}", kinds)]:
+        if strata is not None and len(set(kinds)) < 2:
+            continue
+        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
+        estimate = mean_estimate(values, clusters, rng=rng, strata=strata, top=top) if scored else None
+        num_unscored = len(rows) - len(scored) + num_missing
+        found.append(
+            to_metric(
+                with_suffix(name, "" if strata is None else "_macro"),
+                estimate,
+                f"{protocol}/{kind}",
+                n=len(scored),
+                num_unscored=num_unscored,
+                by_category=by_kind(values, kinds),
+            )
+        )
+    return found

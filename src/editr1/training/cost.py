@@ -1,0 +1,140 @@
+"""What training a verifier takes before it is started: memory of a card by part, hours, and GPU-hours. No weight is loaded.
+
+Sizes come from the checkpoint's own config, or, for the models that the recipes name, from the table here: a hub is not asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editr1.memory import GIB, Layout, Memory, Transformer, activations, kv_cache, states, this_launch, training_hours
+from editr1.training.options import Machine, Picture, Trained
+
+PROMPT_TEXT = 700  # ours: tokens of the question with its principles
+TRACE = 600  # ours: tokens of a trace, on average
+_PIXELS = 1024**2  # ours: a picture where neither recipe nor checkpoint has a budget
+_TOKENS_PER_SECOND = {"transformers": 739, "vllm": 2500}
+"""Of a 7B model on one 80 GB card. transformers: measured on an H100, 32 rows; vLLM: ours, a cautious guess."""
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Sizes of a vision-language model."""
+
+    text: Transformer
+    """Its `parameters` are those of the whole model."""
+    vision: float
+    """Parameters of the vision tower."""
+    pixels_per_token: int
+
+
+KNOWN = {
+    "Qwen2.5-VL-3B": Verifier(Transformer(3.75e9, 36, 2048, kv_width=2 * 128), 0.67e9, 28**2),
+    "Qwen2.5-VL-7B": Verifier(Transformer(8.29e9, 28, 3584, kv_width=4 * 128), 0.68e9, 28**2),
+    "Qwen3-VL-4B": Verifier(Transformer(4.44e9, 36, 2560, kv_width=8 * 128), 0.42e9, 32**2),
+    "Qwen3-VL-8B": Verifier(Transformer(8.77e9, 36, 4096, kv_width=8 * 128), 0.58e9, 32**2),
+    "Qwen3.5-4B": Verifier(Transformer(4.66e9, 32, 2560, kv_width=4 * 256, cached_layers=8), 0.33e9, 32**2),
+    "Qwen3.5-9B": Verifier(Transformer(9.65e9, 32, 4096, kv_width=4 * 256, cached_layers=8), 0.46e9, 32**2),
+}
+
+
+def sizes(model: str | Path) -> Verifier | None:
+    """Sizes of a checkpoint folder or of a model in the table; None for anything else."""
+    if not Path(model, "config.json").is_file():
+        return next((verifier for name, verifier in KNOWN.items() if name in str(model)), None)
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(str(model))
+    with torch.device("meta"):
+        shell = AutoModelForImageTextToText.from_config(config)
+    text, vision = config.get_text_config(), getattr(config, "vision_config", None)
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    kinds = getattr(text, "layer_types", None) or ["full_attention"]
+    cached = None if "linear_attention" not in kinds else len(kinds) - kinds.count("linear_attention")
+    tower = sum(p.numel() for name, p in shell.named_parameters() if "visual" in name or "vision" in name)
+    side = getattr(vision, "patch_size", 14) * getattr(vision, "spatial_merge_size", 2)
+    total = sum(p.numel() for p in shell.parameters())
+    return Verifier(Transformer(total, text.num_hidden_layers, text.hidden_size, text.num_key_value_heads * head, cached), tower, side**2)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """How GCPO draws its traces."""
+
+    engine: str
+    sequences: int
+    """Drawn together on one card."""
+    max_tokens: int
+    vllm_memory: float
+    traces: int
+    """Of the whole run."""
+
+
+def trained_parameters(verifier: Verifier, trained: Trained) -> float:
+    """How many move; adapters and last blocks to a tenth."""
+    text = verifier.text
+    language = text.parameters - verifier.vision
+    if trained.lora_rank is not None:
+        return text.layers * trained.lora_rank * 23 * text.hidden  # seven linear layers a block, the three of the MLP five times as wide
+    if trained.last_blocks is not None:
+        return language * trained.last_blocks / text.layers
+    return language if trained.freeze_vision else text.parameters
+
+
+def memory(
+    verifier: Verifier, trained: Trained, picture: Picture, machine: Machine, layout: Layout, sampled: Sampled | None, card: float
+) -> Memory:
+    """GiB on one card of `card` GiB."""
+    text, moving = verifier.text, trained_parameters(verifier, trained)
+    frozen = text.parameters if trained.lora_rank is not None else text.parameters - moving
+    narrow = machine.precision == "bfloat16"
+    found = states(frozen, moving, layout, frozen_bytes=2 if narrow else 4)
+    length = prompt_tokens(verifier, picture) + (sampled.max_tokens if sampled else 2 * TRACE)
+    kept = activations(text, machine.micro_batch, length, machine.activation_checkpointing, 2 if narrow else 4)
+    found = dataclasses.replace(found, activations=kept)
+    if sampled is None or sampled.engine == "vllm_server":
+        return found
+    if sampled.engine == "vllm_colocate":
+        return dataclasses.replace(found, engine=sampled.vllm_memory * card)
+    whole = (text.parameters if layout.shards > 1 else moving * narrow) * 2 / GIB
+    return dataclasses.replace(found, kv_cache=kv_cache(text, sampled.sequences, length, 2 if narrow else 4), copy=whole)
+
+
+def prompt_tokens(verifier: Verifier, picture: Picture) -> int:
+    """Tokens of a question with its two pictures at their budget."""
+    return PROMPT_TEXT + 2 * (picture.max_pixels or _PIXELS) // verifier.pixels_per_token
+
+
+def hours(
+    verifier: Verifier, trained: Trained, picture: Picture, machine: Machine, layout: Layout, rows: int, sampled: Sampled | None
+) -> float:
+    """Hours of the whole run on cards of the H100's kind. rows: sequences that are learnt from."""
+    tokens = rows * (prompt_tokens(verifier, picture) + TRACE)
+    learning = training_hours(
+        verifier.text.parameters, trained_parameters(verifier, trained), tokens, machine.activation_checkpointing, layout.processes
+    )
+    if sampled is None:
+        return learning
+    rate = _TOKENS_PER_SECOND["vllm" if sampled.engine.startswith("vllm") else "transformers"] * 8.29e9 / verifier.text.parameters
+    return learning + sampled.traces * min(TRACE, sampled.max_tokens) / (rate * layout.processes) / 3600
+
+
+def lines(stage: str, model: str | Path, trained: Trained, per_card: Any, time: Any) -> list[str]:
+    """The dry run's lines, for this launch and, where that is one card, for eight. per_card, time: functions of (sizes, layout)."""
+    layout = this_launch()
+    verifier = sizes(model)
+    if verifier is None:
+        return [f"{stage}: memory and time are not known: {model} is neither a folder here nor one of {', '.join(KNOWN)}"]
+    layouts = [layout, *([Layout(8, sharded=trained.lora_rank is None)] if layout.processes == 1 else [])]
+    told = []
+    for each in layouts:
+        needed = time(verifier, each)
+        told += [
+            f"{stage}: on {each.words}: {per_card(verifier, each)}",
+            f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, at 400 TFLOP/s a card",
+        ]
+    return told

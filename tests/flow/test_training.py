@@ -10,7 +10,7 @@ from PIL import Image
 
 import toy
 from editr1.config import Component
-from editr1.errors import BackendError, UnscoredError
+from editr1.errors import BackendError, NoSignalError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
 from editr1.flow.state import checkpoints, load_state, load_weights, numbers, optimizer_tensors, save_state
@@ -178,7 +178,7 @@ def test_too_many_unscored_edits_stop_the_run_and_few_do_not(run):
 
 
 def test_a_judge_without_opinions_stops_the_run(run):
-    with pytest.raises(UnscoredError, match="no group"):
+    with pytest.raises(NoSignalError, match="no group"):
         trained(run, config(iterations=9, limits=Limits(max_constant=3)), lambda edits, seed: [Reward(5.0, 1, 1) for _ in edits])
 
 

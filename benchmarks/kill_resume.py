@@ -1,6 +1,9 @@
 """Kills data stages with SIGKILL at random moments, runs them again, and compares every byte with an undisturbed run.
 
     python benchmarks/kill_resume.py --kills 50
+    python benchmarks/kill_resume.py --kills 50 --shard-sizes 3 11 40      every start with another shard size
+
+With shard sizes the rows are compared in place of the bytes, for a table keeps the size that it was begun with.
 
 The stages are the real ones, on the embedded world; a delay before each model call keeps them busy long enough to be hit.
 Files that differ by design are left out: latencies (`*.seconds.jsonl`), lock files and `images/.incoming`.
@@ -123,18 +126,18 @@ class SlowTasks:
             yield task
 
 
-def start(stage: str, recipe: Path, run_dir: Path, seconds: float) -> subprocess.Popen[bytes]:
+def start(stage: str, recipe: Path, run_dir: Path, seconds: float, more: Sequence[str]) -> subprocess.Popen[bytes]:
     """One stage in a process of its own, with `seconds` of delay before each model call."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "KILL_RESUME_DELAY": str(seconds), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "editr1.cli", stage, "--config", str(recipe), "--run", str(run_dir)]
+    command = [sys.executable, "-m", "editr1.cli", stage, "--config", str(recipe), "--run", str(run_dir), *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def finish(stage: str, recipe: Path, run_dir: Path) -> None:
+def finish(stage: str, recipe: Path, run_dir: Path, more: Sequence[str] = ()) -> None:
     """The stage to its end, in this process."""
     with contextlib.redirect_stdout(io.StringIO()):
-        code = cli.main([stage, "--config", str(recipe), "--run", str(run_dir)])
+        code = cli.main([stage, "--config", str(recipe), "--run", str(run_dir), *more])
     if code:
         raise SystemExit(f"stage {stage} failed with code {code}")
 
@@ -147,9 +150,25 @@ def content(run_dir: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in relative.items() if not name.endswith(skip) and ".incoming" not in name}
 
 
-def kill_at_random(stage: str, recipe: Path, run_dir: Path, draw: random.Random, seconds: float) -> bool:
+def rows(run_dir: Path) -> dict[str, bytes]:
+    """What the tables of a run say, however their rows lie in shards."""
+    import pyarrow.parquet as pq
+
+    found = {}
+    for table in sorted(run_dir.glob("0*")):
+        parts = [row for path in sorted(table.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+        found[table.name] = json.dumps(parts, sort_keys=True).encode()
+    return found
+
+
+def other_size(stage: str, draw: random.Random, sizes: Sequence[int]) -> list[str]:
+    """Options that start a stage with one of the shard sizes; none where none are given."""
+    return ["--set", f"{stage}.engine.shard_size={draw.choice(sizes)}"] if sizes else []
+
+
+def kill_at_random(stage: str, recipe: Path, run_dir: Path, draw: random.Random, seconds: float, more: Sequence[str]) -> bool:
     """Starts a stage and kills it within two seconds of its table's first sign; False when it was done before that."""
-    process = start(stage, recipe, run_dir, seconds)
+    process = start(stage, recipe, run_dir, seconds, more)
     folder = run_dir / STAGES[stage]
     while process.poll() is None and not folder.exists():
         time.sleep(0.002)
@@ -168,6 +187,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=60, help="size of the run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.05, help="seconds before each model call of a stage that is to be killed")
+    parser.add_argument("--shard-sizes", type=int, nargs="*", default=[], help="every start takes one of these, drawn by seed")
     args = parser.parse_args()
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -180,21 +200,22 @@ def main() -> int:
                 finish(stage, recipe, whole)
                 wanted = args.kills // len(STAGES) + (number < args.kills % len(STAGES))
                 while kills[stage] < wanted:
-                    if kill_at_random(stage, recipe, killed, draw, args.delay):
+                    if kill_at_random(stage, recipe, killed, draw, args.delay, other_size(stage, draw, args.shard_sizes)):
                         kills[stage] += 1
                         bar.update()
                     else:  # it came through: once more from its beginning
                         for table in killed.glob(f"{STAGES[stage][:3]}*"):
                             shutil.rmtree(table)
-                finish(stage, recipe, killed)
-        expected, found = content(whole), content(killed)
+                finish(stage, recipe, killed, other_size(stage, draw, args.shard_sizes))
+        look = rows if args.shard_sizes else content
+        expected, found = look(whole), look(killed)
         different = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
     for stage, count in kills.items():
         print(f"{stage:<10} killed {count} times")
     for key in different:
         print(f"differs: {key}")
     result = {
-        "measured": "files that differ after SIGKILL at random moments and a rerun",
+        "measured": f"{'tables' if args.shard_sizes else 'files'} that differ after SIGKILL at random moments and a rerun",
         "value": len(different),
         "n": sum(kills.values()),
         "files": len(expected),

@@ -6,13 +6,14 @@ import argparse
 import importlib
 import pkgutil
 import shlex
+import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editr1 import __version__, commands
 from editr1.commands._stages import stage_commands
-from editr1.errors import EditR1Error
+from editr1.errors import EditR1Error, disk_trouble
 
 EXIT_USER_ERROR = 2  # the same as argparse uses for a wrong command line
 
@@ -73,12 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EditR1Error as error:
         print(f"editr1 {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except sqlite3.DatabaseError as error:
+        print(f"editr1 {args.command}: the database of votes cannot be used ({error}); restore it from a copy", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"editr1 {args.command}: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `editr1 ... | head`
         sys.stderr.close()
         return 141
+    except OSError as error:
+        trouble = disk_trouble(error)
+        if trouble is None:
+            raise
+        print(f"editr1 {args.command}: {trouble}", file=sys.stderr)
+        return EXIT_USER_ERROR
 
 
 if __name__ == "__main__":

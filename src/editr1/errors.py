@@ -9,6 +9,7 @@ prints its message as one line and exits with code 2. Everything else is our own
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +46,26 @@ class ContentRefusedError(EditR1Error, RuntimeError):
 
 class UnscoredError(EditR1Error, RuntimeError):
     """Too large a share of candidates came back unscored for the run to mean anything."""
+
+
+DISK_TROUBLE = {
+    errno.ENOSPC: "the disk is full; make room",
+    errno.EDQUOT: "your quota of the disk is used up; make room",
+    errno.EROFS: "the file system is read-only; choose a folder that can be written",
+    errno.EACCES: "permission denied; choose a folder that you may write, or change its permissions",
+    errno.EPERM: "permission denied; choose a folder that you may write, or change its permissions",
+    errno.EIO: "the disk cannot be read or written; look at its health",
+    errno.EMFILE: "too many files are open; raise `ulimit -n`",
+    errno.ENOENT: "it is missing; restore it, or correct the path",
+    errno.ENOTDIR: "a part of the path is a file; correct the path",
+    errno.EISDIR: "it is a folder, a file was expected; correct the path",
+}
+
+
+def disk_trouble(error: OSError) -> str | None:
+    """One line about a disk that does not do what was asked; None for trouble of another kind."""
+    cure = DISK_TROUBLE.get(error.errno or 0)
+    return f"{error.filename or 'a file'}: {cure}, and run the same command again: what was finished is kept" if cure else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from editr1.commands._judged_table import judge_name
 from editr1.errors import DataError
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward, Trace
+from fake_endpoint import completion, serve
 
 PRINCIPLES = [{"question": "Is the sky purple?", "category": "follow"}, {"question": "Is the house the same?", "category": "keep"}]
 
@@ -102,3 +103,26 @@ def test_names_of_judges_and_of_edits(tmp_path: Path) -> None:
     (folder / "edits.csv").write_text('source,edited,instruction,principles\ns.png,dark.png,x,"[{}]"\n')
     with pytest.raises(DataError, match="principles are unusable"):
         build(folder)
+
+
+def test_another_model_writes_the_principles_that_edits_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "edits", "jsonl")
+    rows = [json.loads(line) for line in (folder / "edits.jsonl").read_text().splitlines()]
+    (folder / "edits.jsonl").write_text("".join(json.dumps({k: v for k, v in row.items() if k != "principles"}) + "\n" for row in rows))
+    with serve(lambda body: completion("no principles, no verdicts")) as endpoint:
+        argv = [
+            "score-folder",
+            str(folder),
+            "--run",
+            str(tmp_path / "run"),
+            "--judge",
+            "rrm",
+            "--model",
+            "judge",
+            "--base-url",
+            endpoint.url,
+        ]
+        assert main([*argv, "--decomposer", "writer"]) == 2  # nothing is scored
+        assert {body["model"] for body in endpoint.bodies} == {"writer"}
+    assert "2 of 2 edits are unscored" in capsys.readouterr().err
+    assert (tmp_path / "run" / "bench_folder_rrm.edits.csv").is_file()

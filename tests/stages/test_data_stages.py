@@ -212,6 +212,14 @@ def trace_text(verdicts: str, value: float) -> str:
     return json.dumps([{"score": int(v)} for v in verdicts]) + f" <score>{value}</score>"
 
 
+def test_a_pool_of_which_nothing_can_be_read_fails_in_one_line(run: Run) -> None:
+    with_candidates(run)
+    config = score.Config((score.Member("a", scripted("a", lambda request: "I like it"), num_traces=2),), engine=QUIET)
+    with pytest.raises(DataError, match=r"none of 24 traces could be read, 24 of them for NO_VERDICTS; one ends with 'I like it'"):
+        score.run(config, run.dir)
+    assert run.count("04_traces") == 24, "the traces are rows like any other"
+
+
 def test_unparsed_traces_are_rows_and_usage_is_counted(run: Run) -> None:
     with_candidates(run)
 
@@ -337,6 +345,23 @@ def test_answers_from_a_file_name_candidates_or_pictures(run: Run, tmp_path: Pat
     assert second.label == "same"
     path.write_text(path.read_text().replace("same", "a"))
     with pytest.raises(DataError, match="begun with file_digest"):
+        pairs.run(pairs.Config(file=path, engine=QUIET), run.dir)
+
+
+def test_a_mistyped_column_of_pairs_is_named_and_a_changed_picture_is_refused(run: Run, tmp_path: Path) -> None:
+    for name, shade in (("s", 0), ("x", 70), ("y", 71), ("z", 72)):
+        picture(shade).save(tmp_path / f"{name}.png")
+    path = tmp_path / "answers.csv"
+    row = "s.png,make it nicer,x.png,y.png,a\n"
+    faults = {"source,instruction,a,b,lable": "no column 'label' .* did you mean 'lable'", "sorce,instruction,a,b,label": "mean 'source'"}
+    for header, message in faults.items():
+        path.write_text(f"{header}\n{row}")
+        with pytest.raises(DataError, match=message):
+            pairs.run(pairs.Config(file=path, engine=QUIET), run.dir)
+    path.write_text(f"source,instruction,a,b,label\n{row}")
+    assert pairs.run(pairs.Config(file=path, engine=QUIET), run.dir).num_out == 1
+    (tmp_path / "x.png").write_bytes((tmp_path / "z.png").read_bytes())
+    with pytest.raises(DataError, match=r"row 1 is not what .* its picture has changed"):
         pairs.run(pairs.Config(file=path, engine=QUIET), run.dir)
 
 

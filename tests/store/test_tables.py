@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +31,7 @@ from editr1.schema import (
     Trace,
     to_json,
 )
-from editr1.store import Drop, Engine, Lane, Run, Work
+from editr1.store import Drop, Engine, Lane, Run, Work, hold
 from editr1.store.migrate import migrate
 
 QUIET = Engine(progress=False, max_dropped_share=1.0)
@@ -303,6 +305,68 @@ def test_a_stage_where_most_rows_fail_stops_and_tries_them_again(tmp_path: Path)
     fill({2})
     assert sorted(made) == [0, 1, 2, 3, 4, 5]
     assert run.counts("01_tasks").reasons == {"bad_row": 1}
+
+
+def test_a_checkpoint_that_changed_behind_its_path_is_noticed(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    model = tmp_path / "model"
+    (model / "vae").mkdir(parents=True)
+    (model / "checkpoint-5").mkdir()
+    for name in ("model.safetensors", "vae/config.json", "checkpoint-5/model.safetensors", "events.log"):
+        (model / name).write_text(name)
+    settings = {"pool": [{"name": "a", "vlm": {"id": "local", "options": {"model": str(model), "device": "cpu"}}}], "seed": 0}
+    first = run.made_from(settings)
+    assert first.keys() - settings.keys() == {f"content {model}"}
+    for name in ("events.log", "checkpoint-5/model.safetensors"):  # what no reply depends on
+        (model / name).write_text("other")
+    (model / "model.safetensors").touch()
+    assert run.made_from(settings) == first
+    write(run, "04_traces", ROWS["04_traces"], **first)
+    (model / "vae" / "config.json").write_text("other")
+    with pytest.raises(ChangedInputsError, match=r"begun with content .*model"):
+        write(run, "04_traces", ROWS["04_traces"], **run.made_from(settings))
+
+
+def test_what_an_older_program_did_not_write_down_is_no_change(run: Run) -> None:
+    write(run, "01_tasks", [*ROWS["01_tasks"], Drop("bad_row: for the test")], prompts="x")
+    with pytest.raises(ChangedInputsError, match="begun with prompts='x', now it is 'y'"):
+        write(run, "01_tasks", [*ROWS["01_tasks"], Drop("bad_row: for the test")], prompts="y")
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    held = hold(tmp_path / "06_rrm_sft")
+    with pytest.raises(DataError, match="06_rrm_sft is being written by another process"):
+        hold(tmp_path / "06_rrm_sft")
+    del held
+    assert hold(tmp_path / "06_rrm_sft")
+
+
+def test_the_ranks_of_one_run_hold_their_folder_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = hold(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    assert held
+    assert hold(tmp_path) is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_cannot_be_written_is_one_line_and_costs_no_row(
+    code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = pictures(tmp_path / "pictures")
+    true_replace, calls = os.replace, iter(range(10_000))
+
+    def full(source: Any, target: Any) -> None:
+        if next(calls) == 9:
+            raise OSError(code, os.strerror(code), str(target))
+        true_replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert stage(recipe) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "run the same command again" in err
+    assert stage(recipe) == 0
+    assert Run.open(tmp_path / "run").count("01_tasks") == 12
 
 
 # --- runs of schema 1 -------------------------------------------------------------------------------

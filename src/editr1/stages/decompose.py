@@ -16,6 +16,7 @@ from editr1.judge.decomposer import MAX_REPAIRS, Decomposition, Rules, decompose
 from editr1.judge.exemplars import NUM_SHOWN
 from editr1.judge.quotas import Quotas
 from editr1.schema import EditTask, TaskPrinciples
+from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 from editr1.vlm.base import VLM, Sampling
 
@@ -61,7 +62,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `02_principles`. Raises BackendError when the endpoint fails beyond what the engine tolerates."""
     store = Run.open(run_dir, {"decompose": to_plain(config)}, create=False)
-    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("01_tasks")
+    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "01_tasks") | prompts("decompose.md", "../exemplars.json")
     items = ((task.id, task) for task in store.read("01_tasks"))
     work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=store.count("01_tasks"))

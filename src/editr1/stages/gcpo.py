@@ -20,7 +20,7 @@ from editr1.errors import ConfigError
 from editr1.generation import template_settings
 from editr1.memory import Layout, Memory, this_launch
 from editr1.schema import derive_seed
-from editr1.store import Run
+from editr1.store import Run, hold
 from editr1.training import cost
 from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
@@ -128,6 +128,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
         return _trainer(config, store, rows, resume)
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
+    _held = hold(store.dir / config.output)  # until this function ends
     return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine)
 
 

@@ -71,7 +71,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     work = Work(partial(_make, config, store.dir), lanes, _editor_of)
     items = ((f"{order.task.id}:{order.editor}:{order.seed}", order) for order in orders(config, store))
     total = store.count("02_principles") * _per_task(config)
-    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("02_principles")
+    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles")
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
     store.write_json(f"{TABLE}/repeats.json", repeats(store))
     return counts

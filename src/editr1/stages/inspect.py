@@ -21,6 +21,7 @@ from editr1.judge.choose import MIN_ACCURACY, agreement, choose
 from editr1.judge.inspect import Gold, parse_gold
 from editr1.judge.prompts import labels, render_inspect
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
+from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, with_traces
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
@@ -86,7 +87,8 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `05_inspections`; quadruples whose traces were all refused count as dropped, though their gold is kept."""
     store = Run.open(run_dir, {"inspect": to_plain(config)}, create=False)
-    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("02_principles", "03_candidates", "04_traces")
+    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates", "04_traces")
+    settings |= prompts("inspect.md")
     total = store.count("03_candidates")
     if config.second is not None:
         lane = Lane(config.second.batch_size, config.second.concurrency)

@@ -81,14 +81,18 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     settings = to_plain(config, without=SPEED_KEYS)
     if config.file is not None:
         settings["file_digest"] = file_digest(config.file)  # answers that were changed since are other answers
-        rows = itertools.islice(read_pair_rows(config.file), config.max_pairs)
-        file_items = ((f"row-{row.number:08d}", row) for row in rows)
-        work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)})
+        rows = itertools.islice(read_pair_rows(config.file, store.origins(TABLE)), config.max_pairs)
+        file_items = ((row.key, row) for row in rows)
+        work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)}, origin_of=_origin_of)
         return store.process(TABLE, file_items, work, settings=settings, engine=config.engine)
-    settings |= store.inputs("02_principles", "03_candidates")
+    settings = store.made_from(settings, "02_principles", "03_candidates")
     items = ((f"{pair.a.id}:{pair.b.id}", pair) for pair in itertools.islice(comparisons(store, config), config.max_pairs))
     work = Work(partial(_make_annotator, config, store.dir), {"": Lane(concurrency=config.concurrency)})
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=config.max_pairs)
+
+
+def _origin_of(row: PairRow) -> tuple[str, ...] | None:
+    return row.origin
 
 
 def comparisons(store: Run, config: Config) -> Iterator[Comparison]:
@@ -149,7 +153,7 @@ def import_row(
     if row.label not in LABELS:
         return Drop(f"bad_label: {row.label!r}, expected one of {', '.join(LABELS)}")
     label = cast(Label, row.label)
-    if row.images is None:
+    if not row.source:
         missing = [key for key in (row.a, row.b) if key not in known]
         if missing:
             return Drop(f"unknown_candidate: {missing[0]!r}")

@@ -7,17 +7,19 @@ A trace that Phi cannot parse is a row like any other. Latencies lie beside the 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.errors import DataError
 from editr1.judge.prompts import render_score, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
+from editr1.stages._prompts import score_prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
 from editr1.vlm.base import VLM, ChatRequest, Sampling
 
@@ -88,16 +90,34 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 
 
 def run(config: Config, run_dir: Path) -> StageCounts:
-    """Writes `04_traces`. Raises BackendError when a member fails beyond what the engine tolerates."""
+    """Writes `04_traces`. Raises BackendError when a member fails beyond what the engine tolerates, DataError when nothing
+    could be read."""
     store = Run.open(run_dir, {"score": to_plain(config)}, create=False)
     lanes = {member.name: Lane(member.batch_size, member.concurrency) for member in config.pool}
     work = Work(partial(Scorer, config, store.dir), lanes, _member_of, timed=True)
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
-    settings = to_plain(config, without=SPEED_KEYS) | store.inputs("02_principles", "03_candidates")
+    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates")
+    settings |= score_prompts(*(member.prompt_id for member in config.pool))
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
-    store.write_json(f"{TABLE}/usage.json", usage(config, store))
+    used = usage(config, store)
+    store.write_json(f"{TABLE}/usage.json", used)
+    check_parsed(used, store)
     return counts
+
+
+def check_parsed(used: Mapping[str, Mapping[str, float]], store: Run) -> None:
+    """Raises DataError when no trace at all says a score: the next stages would keep nothing, and money was spent for it."""
+    num = sum(member.get("traces", 0) for member in used.values())
+    if not num or num > sum(member.get("unparsed", 0) for member in used.values()):
+        return
+    codes = Counter(trace.outcome.code for trace in store.read(TABLE) if isinstance(trace.outcome, ParseFailure))
+    last = next(trace.outcome.excerpt for trace in store.read(TABLE) if isinstance(trace.outcome, ParseFailure))
+    code, count = codes.most_common(1)[0]
+    raise DataError(
+        f"none of {num:.0f} traces could be read, {count} of them for {code}; one ends with {last[-120:]!r}. Choose another prompt_id or "
+        "model, or more max_tokens for TRUNCATED, and run again with --accept"
+    )
 
 
 def questions(config: Config, store: Run) -> Iterator[Question]:

@@ -17,7 +17,7 @@ from typing import Any
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.memory import Layout, Memory, this_launch
-from editr1.store import Run
+from editr1.store import Run, hold
 from editr1.training import cost
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
 from editr1.training.rows import (
@@ -96,6 +96,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
         return _trainer(config, store, SelectedTraces(store, rows, config.prompt_id, config.target), resume)
 
     stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
+    _held = hold(store.dir / config.output)  # until this function ends
     return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine)
 
 

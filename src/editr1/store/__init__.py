@@ -16,9 +16,9 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 `images/.incoming/` excepted), nothing lost and nothing done twice but the batches that were in flight.
 """
 
-from editr1.store._files import put_aside
+from editr1.store._files import hold, put_aside
 from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
-from editr1.store.foreign import read_inside, read_table, stamp_inside
+from editr1.store.foreign import check_columns, read_inside, read_table, stamp_inside
 from editr1.store.images import ImageStore
 from editr1.store.joins import held_out_share, is_held_out, preference_pairs, quadruples, with_inspections, with_traces
 from editr1.store.origins import Loaded, Origin, Origins
@@ -36,7 +36,9 @@ __all__ = [
     "Run",
     "StageCounts",
     "Work",
+    "check_columns",
     "held_out_share",
+    "hold",
     "is_held_out",
     "preference_pairs",
     "put_aside",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from editr1.errors import DataError
 
@@ -63,6 +63,23 @@ def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError as error:
             raise DataError(f"{what} is being written by another process; wait for it or stop it") from error
         yield
+
+
+def hold(folder: Path) -> IO[str] | None:
+    """Takes a folder for this process, as long as what it returns is kept. Raises DataError when another process has it.
+
+    Of the processes of one training run the first holds it for all.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise DataError(f"{folder} is being written by another process; wait for it or stop it") from error
+    return file
 
 
 def put_aside(folder: Path) -> Path:

@@ -61,5 +61,8 @@ class ImageStore:
         incoming = self.root / ".incoming" / f"{ref.digest}-{uuid.uuid4().hex}"  # unique: threads and hosts may race for one image
         incoming.parent.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        incoming.write_bytes(data)
+        with incoming.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a row that names the picture may be on the disk before it
         os.replace(incoming, path)

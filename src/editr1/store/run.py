@@ -26,6 +26,7 @@ from editr1.schema import (
     to_json,
 )
 from editr1.store._files import exclusive, read_json, read_jsonl, read_whole_lines, write_atomic, write_json
+from editr1.store.behind import digests_behind
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore
 from editr1.store.origins import Origins
@@ -102,6 +103,12 @@ class Run:
     def inputs(self, *tables: str) -> dict[str, str]:
         """The contents of tables as settings of those made from them: a table made anew is not continued with old rows."""
         return {f"input {table}": read_summary(self.dir / table)["digest"] for table in tables}
+
+    def made_from(self, settings: Mapping[str, Any], *tables: str) -> dict[str, Any]:
+        """The settings of a table with what they stand for: the contents of other tables, and of the checkpoints that they name."""
+        with exclusive(self.dir / ".lock", str(self.dir), wait=True):
+            behind = digests_behind(settings, self.dir / ".digests.json")
+        return {**settings, **behind, **self.inputs(*tables)}
 
     def origins(self, table: str) -> Origins:
         """What the rows of a table were made from, as its stage noted it."""

@@ -142,6 +142,10 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         write_json(path, settings)
         return
     old = read_json(path)
+    unknown = {key: value for key, value in settings.items() if key not in old and key.startswith(("content ", "prompts"))}
+    if unknown:  # an older editr1 did not write down what its settings stood for
+        old |= unknown
+        write_json(path, old)
     changed = sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
     if changed:
         key = changed[0]

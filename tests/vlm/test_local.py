@@ -186,3 +186,25 @@ def test_thinking_is_a_setting_of_the_chat_template(vlm):
         asked = LocalVLM(vlm.model, processor, "thinker", thinking=thinking)
         length[thinking] = asked.chat([ask("a", 1, 2)])[0].num_prompt_tokens
     assert length == {None: length[None], True: length[None] + 2, False: length[None] + 3}
+
+
+def test_a_judge_keeps_to_its_process_and_to_what_a_trainer_chose(tmp_path, monkeypatch):
+    import torch
+
+    from editr1 import placement
+
+    path = str(build_tiny_qwen(tmp_path / "qwen"))
+    kernels = torch.backends.cuda
+    before = kernels.cudnn_sdp_enabled()
+    monkeypatch.setattr(placement, "_chosen", False)
+    monkeypatch.setattr("editr1.vlm.local.local_device", lambda: torch.device("cpu"))
+    try:
+        kernels.enable_cudnn_sdp(True)
+        assert build(path).model.device == torch.device("cpu")
+        assert not kernels.cudnn_sdp_enabled()
+        placement.prepare(placement.Placement(attention=("cudnn", "math")))
+        build(path)
+        assert kernels.cudnn_sdp_enabled()
+    finally:
+        placement.prepare(placement.Placement())
+        kernels.enable_cudnn_sdp(before)

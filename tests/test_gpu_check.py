@@ -34,13 +34,13 @@ def test_a_crash_a_hang_and_an_error_end_their_part_alone(check, monkeypatch, tm
         raise RuntimeError("cuDNN error")
 
     broken = {
-        "hang": (1.0, lambda *_: time.sleep(60)), "crash": (10.0, lambda *_: os.kill(os.getpid(), signal.SIGSEGV)),
+        "hang": (1.0, lambda *_: time.sleep(60)), "crash": (10.0, lambda *_: os.kill(os.getpid(), signal.SIGKILL)),
         "error": (10.0, fails), "works": (10.0, works),
     }  # fmt: skip
     monkeypatch.setattr(parts, "PARTS", broken)
     args, out = argparse.Namespace(tiny=True), tmp_path / "rows.jsonl"
     told = {name: gpu_check.isolated(name, bound, args, 0.0, out, forked=True) for name, (bound, _) in broken.items()}
-    assert told == {"hang": "stopped after 1 s", "crash": "died of signal 11", "error": None, "works": None}
+    assert told == {"hang": "stopped after 1 s", "crash": "died of signal 9", "error": None, "works": None}
     rows = gpu_check.rows_of(out)
     assert [(row["part"], row["what"], row["holds"]) for row in rows] == [
         ("error", "before", None), ("error", "error: RuntimeError", False), ("works", "figure", True)

@@ -7,6 +7,7 @@ thousand of them fill the memory. So those parts are cut out first; of EXIF and 
 from __future__ import annotations
 
 import re
+import zlib
 from typing import Literal
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -19,6 +20,7 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL")
 _PNG_XMP = b"XML:com.adobe.xmp\0\0"  # uncompressed only
 _JPEG_EXIF, _JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_COLOURS = (0xE0, 0xEE)  # JFIF and Adobe: they say what the channels mean
+_JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xDA))  # no length behind them
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 
 
@@ -34,17 +36,20 @@ def kind_of(data: bytes) -> str:
 
 def bare_png(data: bytes) -> tuple[bytes, int]:
     """The chunks that make the picture, and its orientation. A file that breaks off is left for the decoder to refuse."""
-    kept, exif, xmp, at, seen_pixels = [data[:8]], b"", b"", 8, False
+    kept, exif, xmp, at, seen_pixels, animated = [data[:8]], b"", b"", 8, False, False
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         name = data[at + 4 : at + 8]
-        if end > len(data):
+        if end > len(data) or not re.match(rb"\w{4}", name):
             kept.append(data[at:])
+            break
+        animated |= name == b"acTL" and data[at + 8 : at + 12] > b"\0\0\0\1"
+        if name == b"fcTL" and seen_pixels and animated:  # here the second frame begins
             break
         seen_pixels |= name == b"IDAT"
         if name in _PNG_PIXELS or (name == b"fcTL" and not seen_pixels):  # fcTL before the pixels belongs to the first frame
             kept.append(data[at:end])
-        elif name == b"eXIf":
+        elif name == b"eXIf" and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big"):
             exif = data[at + 8 : end - 4]
         elif name == b"iTXt" and data.startswith(_PNG_XMP, at + 8):
             xmp = data[at + 8 : end - 4]
@@ -57,13 +62,17 @@ def bare_png(data: bytes) -> tuple[bytes, int]:
 def bare_jpeg(data: bytes) -> tuple[bytes, int]:
     """The segments that make the (first) picture, and its orientation."""
     kept, exif, xmp, at = [data[:2]], b"", b"", 2
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+    while at + 4 <= len(data):
         marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
+        if data[at] != 0xFF or marker == 0xFF:  # junk and fill bytes between segments, which every decoder skips
             at += 1
             continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA or marker in (0x01, *range(0xD0, 0xDA)) or end > len(data):
+        if marker in _JPEG_BARE:
+            kept.append(data[at : at + 2] if marker else b"")
+            at += 2
+            continue
+        end = at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+        if marker == 0xDA or end > len(data):
             break
         body = data[at + 4 : end]
         if marker == 0xE1 and body.startswith(_JPEG_EXIF):

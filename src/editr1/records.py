@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from editr1.text import whole_text
+
 SCHEMA_VERSION = 2
 """2: tables are Parquet with a column for each field. A record's line of JSON is the same since 1."""
 _READABLE = (1, 2)
@@ -50,19 +52,6 @@ def _checked(record: Any) -> str:
 def to_plain(record: Any) -> dict[str, Any]:
     """The record as dicts, lists and plain values."""
     return cast(dict[str, Any], msgspec.to_builtins(record))
-
-
-def whole_text(text: str) -> str:
-    r"""The text with U+FFFD for each half of a surrogate pair that stands alone.
-
-    >>> whole_text("cut \ud83d") == "cut \ufffd"
-    True
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def from_json(cls: type[T], line: str | bytes) -> T:

@@ -12,7 +12,7 @@ from editr1.config import Component, create
 from editr1.errors import BackendError, ConfigError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import choose_contexts, read_contexts, share_of_process
-from editr1.flow.evaluate import held_out_images
+from editr1.flow.evaluate import sampled_images
 from editr1.flow.policy import Policy, follow
 from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table, signal_share
 from editr1.flow.rollout import rollout
@@ -183,7 +183,7 @@ def test_evaluation_images_do_not_depend_on_the_batch_size(run):
     for batch in (2, 5):
         config = Config(TOY, JUDGE, height=8, width=8, evaluation=Evaluation(steps=3, batch=batch), training=Training(rank=2, alpha=2))
         trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir)
-        images.append(held_out_images(trainer, contexts, config))
+        images.append(sampled_images(trainer, contexts))
     assert [toy.redness(i) for i in images[0]] == pytest.approx([toy.redness(i) for i in images[1]], abs=0.05)
 
 

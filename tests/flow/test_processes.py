@@ -23,8 +23,9 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 SCRIPT = Path(__file__).parent / "two_processes.py"
 
 
-@pytest.mark.parametrize(("std", "algorithm"), [("batch", "grpo"), ("group", "nft"), ("group", "sharded")])
-def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
+# nft divides by the size of an error, which carries rounding of three iterations further
+@pytest.mark.parametrize(("std", "algorithm", "tolerance"), [("batch", "grpo", 1e-5), ("group", "nft", 1e-4), ("group", "sharded", 1e-5)])
+def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm, tolerance):
     ends = {}
     for world in (1, 2):
         run = Run.open(tmp_path / f"world_{world}")
@@ -46,9 +47,11 @@ def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm):
         ends[world] = [load_file(run.dir / f"end_{world}_{rank}.safetensors") for rank in range(world)], points
     (one,), points_one = ends[1]
     two, points_two = ends[2]
+    size = max(float(value.abs().max()) for value in one.values())
+    assert size > 1e-3  # sums of gradients: something was learnt
     for name, value in one.items():
         assert torch.equal(two[0][name], two[1][name])  # processes stay in step
-        torch.testing.assert_close(two[0][name], value, atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(two[0][name], value, atol=tolerance * size, rtol=1e-5)
     for figure in ("reward/mean", "evaluation/reward", "train/grad_norm"):
         assert points_one[-1][figure] == pytest.approx(points_two[-1][figure], rel=1e-3)
 

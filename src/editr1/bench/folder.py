@@ -23,6 +23,7 @@ from editr1.measure.metrics import by_kind, to_metric
 from editr1.measure.rows import load_pair, load_source, read_inside
 from editr1.schema import MAX_SCORE, Metric, derive_seed, stable_id
 from editr1.stats import mean_estimate
+from editr1.text import lines_of
 
 LIST = "edits.jsonl"
 COLUMNS = ("source", "edited", "instruction")
@@ -103,7 +104,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read: {error}") from error
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return [(number, line) for number, line in enumerate(lines_of(text), start=1) if line.strip()]
 
 
 def _row(line: str, where: str, columns: Sequence[str]) -> Row:

@@ -32,6 +32,7 @@ from editr1.objectives.schedule import qwen_schedule
 
 CHANNELS = 64  # 16 VAE channels x 2 x 2 packing
 NUM_PARAMETERS = 20.4e9
+_SIZES = (60, 3072, 8.3e9, 0.13e9)  # blocks, width, Qwen2.5-VL-7B, VAE
 INSTRUCTION_TOKENS = 256  # ours: an upper bound for what people write, beside the picture's own tokens
 VISION_PIXELS = 28  # side of the square that the VL encoder turns into one token
 
@@ -170,4 +171,4 @@ def qwen_footprint(height: int, width: int, num_steps: int, options: Mapping[str
     forwards = 2 if options.get("true_cfg", 1.0) > 1.0 else 1
     tokens = source[0] * source[1] // PIXELS_PER_TOKEN**2
     sigmas = qwen_schedule(num_steps, plan.num_tokens).sigmas
-    return Footprint(plan, tokens, vision + INSTRUCTION_TOKENS, forwards, NUM_PARAMETERS, sigmas)
+    return Footprint(plan, tokens, vision + INSTRUCTION_TOKENS, forwards, NUM_PARAMETERS, sigmas, *_SIZES)

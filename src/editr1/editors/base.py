@@ -71,6 +71,13 @@ class Footprint:
     """Of the transformer."""
     sigmas: tuple[float, ...]
     """The schedule of num_steps steps at this size."""
+    num_layers: int
+    """Blocks of the transformer."""
+    hidden: int
+    """Width of a token inside them."""
+    num_encoder_parameters: float
+    """Of the text encoders."""
+    num_vae_parameters: float
 
 
 Conditioning = dict[str, Any]

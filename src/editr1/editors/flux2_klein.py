@@ -31,6 +31,7 @@ from editr1.objectives.schedule import flux2_mu, flux2_schedule
 
 CHANNELS = 128  # 32 VAE channels x 2 x 2 packing
 NUM_PARAMETERS = 3.9e9  # klein 4B
+_SIZES = (25, 3072, 4.0e9, 0.08e9)  # blocks, width, Qwen3-4B, VAE
 MAX_TEXT_TOKENS = 512
 SOURCE_TIME = 10  # time coordinate of the first source picture; the target's is 0
 TEXT_LAYERS = (9, 18, 27)  # hidden states of the Qwen3 encoder that klein reads
@@ -187,4 +188,4 @@ def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any
     rows, columns = (size // PIXELS_PER_TOKEN for size in condition_size(plan, options.get("condition_area"), PIXELS_PER_TOKEN))
     forwards = 2 if options.get("guidance", 1.0) > 1.0 else 1
     text = options.get("text_tokens", MAX_TEXT_TOKENS)
-    return Footprint(plan, rows * columns, text, forwards, NUM_PARAMETERS, flux2_schedule(num_steps, plan.num_tokens).sigmas)
+    return Footprint(plan, rows * columns, text, forwards, NUM_PARAMETERS, flux2_schedule(num_steps, plan.num_tokens).sigmas, *_SIZES)

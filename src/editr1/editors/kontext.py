@@ -34,6 +34,7 @@ NUM_PARAMETERS = 11.9e9
 MAX_TEXT_TOKENS = 512
 
 _TEXTS = ("prompt", "pooled")
+_SIZES = (57, 3072, 4.89e9, 0.08e9)  # blocks, width, T5-XXL and CLIP, VAE
 
 
 class KontextEditor(WithEncoders):
@@ -186,4 +187,4 @@ def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any
     rows, columns = (size // PIXELS_PER_TOKEN for size in condition_size(plan, options.get("condition_area"), PIXELS_PER_TOKEN))
     forwards = 2 if options.get("true_cfg", 1.0) > 1.0 else 1
     text = options.get("text_tokens", MAX_TEXT_TOKENS)
-    return Footprint(plan, rows * columns, text, forwards, NUM_PARAMETERS, flux_schedule(num_steps, plan.num_tokens).sigmas)
+    return Footprint(plan, rows * columns, text, forwards, NUM_PARAMETERS, flux_schedule(num_steps, plan.num_tokens).sigmas, *_SIZES)

@@ -97,6 +97,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Curation:
+    """Which tasks and groups are trained on. ours: all of them; the paper says nothing."""
+
+    first_pass: int = 0
+    """Edits of each task before training, without noise; tasks that are all good or all bad then are left out. 0 = no first pass."""
+    all_good: float = 9.5
+    """Points of tau from which on an edit of the first pass counts as good."""
+    all_bad: float = 0.5
+    min_mean: float | None = None
+    """Groups whose mean tau is not above this teach nothing: nothing in them is worth imitating. None = no floor."""
+    max_mean: float | None = None
+    """Groups whose mean tau is not below this teach nothing: the task is solved. None = no ceiling."""
+    redraw: int = 0
+    """How often an iteration's groups that teach nothing are drawn anew, from other tasks; each time costs their rollouts and rewards."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of the advantages by a task's kind; 1 where a kind is not named."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """When a run is not worth its electricity any more."""
 
@@ -145,6 +164,7 @@ class Config:
     sampling: Sampling = field(default_factory=Sampling)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    curation: Curation = field(default_factory=Curation)
     limits: Limits = field(default_factory=Limits)
     save_every: int = 25
     keep_checkpoints: int = 2
@@ -165,6 +185,10 @@ class Config:
             raise ValueError(f"{name} needs a noise level above 0: without noise the policy has no density (nft needs none)")
         if self.training.shard and (self.training.weights != "lora" or self.contexts_per_batch != 1):
             raise ValueError("shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 to keep processes in step")
+        if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):
+            raise ValueError("curation.redraw replaces single groups: it needs contexts_per_batch: 1, and no shard")
+        if self.curation.first_pass and self.training.shard:
+            raise ValueError("curation.first_pass lets processes sample different numbers of tasks: it needs shard: false")
         if not needs.noisy and self.sampling.same_start:
             raise ValueError(f"{name} samples without noise, so same_start would make all edits of a group equal")
         if needs.means and self.sampling.log_prob != "normal":

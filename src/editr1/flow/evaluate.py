@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from editr1.flow.config import Config
 from editr1.flow.contexts import Context
 from editr1.flow.rewarding import Score
 from editr1.flow.rollout import denoise
@@ -30,7 +29,7 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
     asked = [*own, *contexts[: per_process - len(own)]] if shard else own
     if asked:
         with trainer.state.policy.using(trainer.state.ema):
-            images = held_out_images(trainer, asked, config)[: len(own)]
+            images = sampled_images(trainer, asked)[: len(own)]
     if own:
         edits = list(zip(own, images, strict=True))
         rewards = score(edits, derive_seed(config.seed, "evaluation"))
@@ -45,11 +44,12 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
 
 
 @torch.no_grad()
-def held_out_images(trainer: Trainer, contexts: Sequence[Context], config: Config) -> list[Image.Image]:
-    """One ODE edit a context with the weights in place, in their order; the seed belongs to the context."""
+def sampled_images(trainer: Trainer, contexts: Sequence[Context], seed: Sequence[str | int] = ("evaluation",)) -> list[Image.Image]:
+    """One ODE edit a context with the weights in place, in their order; the noise belongs to the seed and the context."""
+    config = trainer.config
     images: dict[str, Image.Image] = {}
     for plan, batch in trainer.batches(contexts, 1 if config.training.shard else config.evaluation.batch):
-        noise = trainer.editor.noise(plan, [derive_seed(config.seed, "evaluation", c.id) for c in batch]).float()
+        noise = trainer.editor.noise(plan, [derive_seed(config.seed, *seed, c.id) for c in batch]).float()
         schedule = Schedule(trainer.editor.sigmas(plan, config.evaluation.steps))
         final = denoise(trainer.editor, noise, schedule, trainer.encode(batch, plan))
         images |= {context.id: image for context, image in zip(batch, trainer.editor.decode(final, plan), strict=True)}

@@ -5,6 +5,7 @@ Counts are exact; seconds and gigabytes are estimates from the two constants bel
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from editr1.editors.base import Footprint
 from editr1.flow.config import Config
 from editr1.flow.trainer import iteration_window
 from editr1.flow.update import rows_per_sample
+from editr1.memory import GIB, Layout, Memory, Transformer, activations, states, this_launch
 from editr1.objectives.kl import kl_weight
 from editr1.objectives.schedule import Schedule
 from editr1.objectives.sde import make_step
@@ -80,7 +82,7 @@ def describe_plan(config: Config) -> list[str]:
     lines += [
         _sizes_line(config, footprint),
         _evaluations_line(config, footprint.forwards_per_velocity),
-        _cost_line(config, footprint),
+        *_cost_lines(config, footprint),
     ]
     if needs_of(config).clip is not None:
         lines.append(_clip_line(config, elements))
@@ -123,19 +125,49 @@ def _evaluations_line(config: Config, forwards: int) -> str:
     )
 
 
-def _cost_line(config: Config, f: Footprint) -> str:
+def _cost_lines(config: Config, f: Footprint) -> list[str]:
     """Transformers cost 2 FLOP a parameter and token; attention's quadratic part is left out (below 10 % up to 4k tokens)."""
     tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
     counts = count_evaluations(config, f.forwards_per_velocity)
     checkpointing = counts.trained if config.training.gradient_checkpointing else 0
     hours = (counts.forward_equivalents + checkpointing) * 2.0 * f.num_parameters * tokens / ASSUMED_FLOPS / 3600.0
-    if config.training.weights == "lora":
-        gib = 2.0 * f.num_parameters / 2**30
-        memory = f"{gib:.0f} GiB of frozen bf16 weights"
-    else:
-        gib = 16.0 * f.num_parameters / 2**30  # fp32 weight, gradient, two moments
-        memory = f"{gib:.0f} GiB of fp32 weights, gradients and moments"
-    return f"estimate: {hours:.2g} GPU-hours an iteration at {ASSUMED_FLOPS:.0e} FLOP/s without the judge; {memory} plus activations"
+    processes = this_launch().processes
+    whole = hours * config.iterations
+    return [
+        f"estimate: {hours:.2g} GPU-hours an iteration at {ASSUMED_FLOPS:.0e} FLOP/s without judge and evaluations; the run: {whole:.3g} "
+        f"GPU-hours, {whole / processes:.3g} hours on {processes} card(s)",
+        f"memory: {_memory(config, f)}",
+    ]
+
+
+def memory_of(config: Config) -> Memory | None:
+    """What a card holds at the peak of an iteration, by part; None for editors that state no footprint. The judge is not counted."""
+    footprint = read_footprint(config)
+    return None if footprint is None else _memory(config, footprint)
+
+
+def _memory(config: Config, f: Footprint) -> Memory:
+    t, s = config.training, config.sampling
+    launch = this_launch()
+    lora = t.weights == "lora"
+    # attention's four projections in and out, and feed-forward layers four times as wide
+    trained = f.num_layers * 18.0 * t.rank * f.hidden if lora else f.num_parameters
+    copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None)
+    reference = 0.0 if lora or t.beta == 0 else 2.0 * f.num_parameters / GIB
+    encoders = 0.0 if config.cache_encodings else f.num_encoder_parameters
+    base = states(f.num_parameters if lora else 0.0, 0.0, Layout(launch.processes, t.shard)).weights
+    beside = states(encoders + f.num_vae_parameters, 0.0, Layout()).weights
+    moved = states(0.0, trained, Layout(), trained_bytes=4 + 2 + 4 * copies)  # masters, rounded working weights, averages
+    rows = t.micro_batch or config.contexts_per_batch * config.group_size
+    tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
+    size = Transformer(f.num_parameters, f.num_layers, f.hidden)
+    kept = config.group_size * config.contexts / launch.processes * (s.window + 2) * f.plan.num_tokens * f.plan.channels
+    latents = kept * (4 if s.storage == "float32" else 2) / GIB
+    return dataclasses.replace(
+        moved,
+        weights=base + beside + moved.weights + reference,
+        activations=activations(size, rows * f.forwards_per_velocity, tokens, t.gradient_checkpointing) + latents,
+    )
 
 
 def _clip_line(config: Config, elements: int) -> str:

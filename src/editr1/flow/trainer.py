@@ -49,10 +49,14 @@ class Trainer:
     teacher: FlowEditor | None = None
     """The editor that a distilling algorithm learns from."""
 
-    def contexts(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
-        """This process' whole groups of the iteration."""
-        chosen = choose_contexts(len(tasks), self.config.contexts, seed=self.config.seed, iteration=iteration)
-        return [tasks[i] for i in share_of_process(chosen, self.accelerator.process_index, self.accelerator.num_processes)]
+    def chosen(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
+        """The iteration's tasks, over all processes."""
+        return [tasks[i] for i in choose_contexts(len(tasks), self.config.contexts, seed=self.config.seed, iteration=iteration)]
+
+    def own_contexts(self, chosen: Sequence[Context]) -> list[Context]:
+        """This process' whole groups of them."""
+        own = share_of_process(range(len(chosen)), self.accelerator.process_index, self.accelerator.num_processes)
+        return [chosen[i] for i in own]
 
     def plan_of(self, context: Context) -> Plan:
         """Sizes of a context's edits."""

@@ -32,6 +32,8 @@ def normalised(text: str) -> str:
     >>> normalised("<sc\u200bore>\uff17</score>\r\n"), normalised("<score>\u202e01</score>")
     ('<score>7</score>\n', '<score>\ufffd\ufffd</score>')
     """
+    if text.isascii() and not any(mark in text for mark in ("\r", "&", "<|", "</s>", "<end_of_turn>")):
+        return text  # nothing to do, as mostly
     return _ODD.sub(_plain, text)
 
 
@@ -51,7 +53,7 @@ def origins(text: str) -> list[int]:
 def _plain(match: re.Match[str]) -> str:
     odd = match.group()
     if odd[0] == "\u202e":
-        return _REVERSED_WORD.sub(lambda word: word.group() if word.group()[0] == "<" else "\ufffd", normalised(odd[1:]))
+        return _REVERSED_WORD.sub(lambda word: word.group() if word.group()[0] == "<" else "\ufffd", normalised(odd.replace("\u202e", "")))
     if odd[0] in "\r\u0085\u2028\u2029":
         return "\n"
     if odd[0] == "&":

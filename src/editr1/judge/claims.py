@@ -34,6 +34,7 @@ _ATTRIBUTED = re.compile(
 _NAMED = re.compile(
     rf"\b(?:{_SIGNS}|instructions?|user|prompt|ocr|quote)(?:\s+(?:in|on|of|from)\s+(?:the|its|this)\s+\w+)?\s*:\s*$", re.IGNORECASE
 )
+_FIRST_PERSON = re.compile(r"\b(?:I|my|we|our)\b")
 _SUBJECT = re.compile(
     rf"\b(?:(?P<own>I|my|we|our|(?:final|overall)\s+(?:\w+\s+)?(?:score|rating|verdict|grade|answer|judge?ment)|verdicts?|rating)"
     rf"|(?P<sign>{_SIGNS})|{_OTHERS})\b",
@@ -82,8 +83,12 @@ def _in_marks(text: str, start: int, end: int, floor: int) -> bool:
 
 def _attributed(text: str, start: int, end: int, floor: int) -> bool:
     lead = _FENCE_AT_END.sub("", text[max(floor, start - _REACH) : start]).rstrip(_WRAPPING)
-    clause = re.split(r"[.;!?\n>]", lead)[-1]
-    return _said_by_another(clause) or bool(_NAMED.search(clause)) or bool(_SAID_BEHIND.match(text[end : end + _REACH]))
+    clause = re.split(r"[.;!?\n]|(?<!-)>", lead)[-1]
+    if _said_by_another(clause) or _NAMED.search(clause) or _SAID_BEHIND.match(text[end : end + _REACH]):
+        return True
+    # `The user wrote: F1 -> yes <score>10` gives all of its sentence away, unless the judge comes in.
+    head, colon, rest = clause.partition(":")
+    return bool(colon) and not _FIRST_PERSON.search(rest) and (_said_by_another(head) or bool(_NAMED.search(f"{head}:")))
 
 
 def _said_by_another(clause: str) -> bool:
@@ -136,15 +141,28 @@ def is_rejected(text: str, start: int, end: int, floor: int = 0) -> bool:
 
 
 _ITS_WORD = r"(?:that|this|(?:the|my|this|that)\s+(?:last\s+|final\s+|above\s+)?(?:score|verdicts?|rating|answer|number|judge?ment|above))"
+_FAULTS = (
+    r"(?:wrong|incorrect|mistaken|a\s+mistake|an\s+error|not\s+(?:right|correct|final|valid)|invalid|void|withdrawn"
+    r"|too\s+(?:high|low|generous|harsh|kind|much))"
+)
 _TAKEN_BACK = re.compile(
-    r"\b(?:take|took|taking)\s+(?:that|it|this|everything|all|my\s+\w+|the\s+\w+)\s+(?:all\s+)?back\b|\b(?:scratch|strike|forget|discard|drop)\s+(?:that|this|it|the\s+above)\b"
-    r"|\b(?:withdraw|withdrawn|withdrawing|retract|retracted|retracting|rescind|reconsider|reconsidering)\b"
-    rf"|\b(?:disregard|ignore)\s+(?:{_ITS_WORD}|everything|what\s+I|the\s+(?:above|previous|block))\b"
-    r"|(?:^|[.!?\n,(]\s*)(?:on\s+(?:second\s+thoughts?|reflection)\b|(?:correction|revised|revision|erratum)\s*[:.,\u2014\u2013-])|\bmy\s+mistake\b|\bnever\s?mind\b"
-    r"|\bI\s+(?:was|am)\s+(?:wrong|mistaken|not\s+sure)\b|\b(?:I|we)\s+(?:cannot|can['\u2019]t|could\s+not|am\s+unable\s+to)\s+(?:really\s+)?(?:judge|score|rate|assess|evaluate|tell|say)\b"
-    rf"|\b{_ITS_WORD}\s+(?:is|was|were|are|seems?|must\s+be)\s+(?:\w+\s+)?(?:wrong|incorrect|mistaken|a\s+mistake|an\s+error|not\s+(?:right|correct|final|valid)|invalid|void|withdrawn|too\s+(?:high|low|generous|harsh|kind|much))\b"
-    r"|\b(?:revised\s+(?:score|verdicts?|answer|rating|judge?ment)|I\s+(?:must\s+|will\s+|now\s+)?(?:am\s+)?revis(?:e|ing)|changed\s+my\s+mind|let\s+me\s+(?:re|think|check|look|start|redo|correct|do))"
-    r"|(?:^|[.!?\n(\u2014\u2013-])\s*(?:oh\s+|but\s+|hm+[,.\s]+)?(?:wait|actually|hold\s+on|no|hm+|sorry|oops)\b\s*(?:[,.:!\u2026\u2014\u2013-]|$)",
+    "|".join(
+        (
+            r"\b(?:take|took|taking)\s+(?:that|it|this|everything|all|my\s+\w+|the\s+\w+)\s+(?:all\s+)?back\b",
+            r"\b(?:scratch|strike|forget|discard|drop)\s+(?:that|this|it|the\s+above)\b",
+            r"\b(?:withdraw|withdrawn|withdrawing|retract|retracted|retracting|rescind|reconsider|reconsidering)\b",
+            rf"\b(?:disregard|ignore)\s+(?:{_ITS_WORD}|everything|what\s+I|the\s+(?:above|previous|block))\b",
+            r"(?:^|[.!?\n,(])[ \t]*(?:on\s+(?:second\s+thoughts?|reflection)\b"
+            r"|(?:correction|revised|revision|erratum)\s*[:.,\u2014\u2013-])",
+            r"\bmy\s+mistake\b|\bnever\s?mind\b|\bI\s+(?:was|am)\s+(?:wrong|mistaken|not\s+sure)\b",
+            r"\b(?:I|we)\s+(?:cannot|can['\u2019]t|could\s+not|am\s+unable\s+to)\s+(?:really\s+)?(?:judge|score|rate|assess|evaluate|tell|say)\b",
+            rf"\b{_ITS_WORD}\s+(?:is|was|were|are|seems?|must\s+be)\s+(?:\w+\s+)?{_FAULTS}\b",
+            r"\b(?:revised\s+(?:score|verdicts?|answer|rating|judge?ment)|I\s+(?:must\s+|will\s+|now\s+)?(?:am\s+)?revis(?:e|ing)"
+            r"|changed\s+my\s+mind|let\s+me\s+(?:re|think|check|look|start|redo|correct|do))",
+            r"(?:^|[.!?\n(\u2014\u2013-])[ \t]*(?:oh\s+|but\s+|hm+[,.\s]+)?(?:wait|actually|hold\s+on|no|hm+|sorry|oops)\b"
+            r"\s*(?:[,.:!\u2026\u2014\u2013-]|$)",
+        )
+    ),
     re.IGNORECASE,
 )
 _RESTATED = re.compile(

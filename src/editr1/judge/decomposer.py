@@ -18,6 +18,7 @@ from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
 from editr1.schema import Principle, derive_seed, stable_id
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
+MAX_REMEMBERED = 10_000  # ours: tasks; a service that runs for months must not grow
 MAX_REPAIRS = 2  # ours: who fails three times fails for a reason that a fourth call does not cure
 
 
@@ -104,8 +105,11 @@ class Decomposer:
         keys = [_key(source, instruction) for source, instruction in tasks]
         missing = {key: task for key, task in zip(keys, tasks, strict=True) if key not in self._known}
         made = decompose(self._vlm, missing, seed, self._rules)
-        self._known.update({key: found for key, found in made.items() if found.principles})
-        return [made[key] if key in made else self._known[key] for key in keys]
+        found = [made[key] if key in made else self._known[key] for key in keys]
+        self._known.update({key: decomposition for key, decomposition in made.items() if decomposition.principles})
+        for key in list(self._known)[: max(0, len(self._known) - MAX_REMEMBERED)]:  # the oldest
+            del self._known[key]
+        return found
 
 
 def _key(source: Image.Image, instruction: str) -> str:

@@ -59,9 +59,9 @@ def no_alternatives(reply: ChatReply) -> str:
     """What an endpoint withholds, for a message.
 
     >>> no_alternatives(ChatReply("7", "m"))
-    'no token log-probabilities'
+    'no token log-probabilities (logprobs, top_logprobs)'
     """
-    return "no alternatives beside its tokens (top_logprobs is empty)" if reply.logprobs else "no token log-probabilities"
+    return "no alternatives to its tokens (top_logprobs)" if reply.logprobs else "no token log-probabilities (logprobs, top_logprobs)"
 
 
 def _digits(positions: Sequence[TokenAlternatives], score: float, tags_behind: int) -> list[TokenAlternatives]:

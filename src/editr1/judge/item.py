@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from editr1.errors import DataError
 from editr1.schema import Principle
+from editr1.text import is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +22,8 @@ class RewardItem:
     """None: decomposed on the fly, where the prompt shows principles."""
     id: str = ""
     """With an id, the seeds of the traces depend on it and not on the item's place in the call."""
+
+    def __post_init__(self) -> None:
+        """Raises DataError for text that no request can carry."""
+        if not all(map(is_whole, (self.instruction, *(principle.question for principle in self.principles or ())))):
+            raise DataError("the instruction or a principle holds half of a character (a lone surrogate), as where a tool cut an emoji")

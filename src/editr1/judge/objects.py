@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from editr1.text import whole_text
+
 # Innermost objects. Strings may hold braces; where the quotation marks do not pair, the next brace ends the object. The quantifiers
 # give nothing back (`++`), and a scan stops at the next brace outside a string: linear over the whole text.
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
@@ -58,9 +60,9 @@ def object_arrays(text: str) -> Iterator[ObjectArray]:
 
 
 def _objects(text: str) -> Iterator[re.Match[str]]:
-    at = text.find("{")
-    while at >= 0:
-        match = _OBJECT.match(text, at, at + MAX_OBJECT_CHARS)
+    at, last = text.find("{"), text.rfind("}") + 1
+    while 0 <= at < last:
+        match = _OBJECT.match(text, at, min(at + MAX_OBJECT_CHARS, last))
         if match is None or read_json_object(match.group()) is None:
             match = _UNPAIRED.match(text, at)
         if match is not None:
@@ -108,6 +110,7 @@ class Contradiction:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
+        value = whole_text(value) if isinstance(value, str) else value  # an escape may spell half a character
         if key in found and found[key] != value:
             before = found[key]
             found[key] = Contradiction((*(before.values if isinstance(before, Contradiction) else (before,)), value))
@@ -133,4 +136,4 @@ def read_loose_object(text: str) -> dict[str, Any] | None:
         value = json_repair.loads(text)
     except (ValueError, RecursionError):  # its own nesting limit
         return None
-    return value if isinstance(value, dict) else None
+    return _once(list(value.items())) if isinstance(value, dict) else None

@@ -15,6 +15,7 @@ import re
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from editr1.judge.answers import blanked, normalised, read_number, thinking_marks, without_block_quotes
@@ -24,6 +25,7 @@ from editr1.judge.verdicts import SCORE_TAG, VerdictBlock, Verdicts, last_verdic
 from editr1.schema import MAX_SCORE, FailureCode, Judgement, Outcome, ParseFailure
 
 _CONTENT = re.compile(r"([^<>]{0,400})<\s*[/\\]\s*(?:(?:final|overall)[_ -]?)?score\s*>", re.IGNORECASE)
+_PLAIN_TAG = re.compile(r"<\s*(?:(?:final|overall)[_ -]?)?score\s*>", re.IGNORECASE)
 _MENTION = re.compile(r"[`'\"\u201d]?\s*(?:tags?|elements?|markers?|brackets?|format)\b", re.IGNORECASE)  # "in <score> tags"
 _OPEN_SCORE_AT_END = re.compile(r"<score>[^<>]{0,40}(?:<[/\\]?[a-z]{0,5})?$", re.IGNORECASE)
 _OPEN_BRACKET_AT_END = re.compile(r"\[\s*$")
@@ -139,7 +141,9 @@ def _judgement(answer: str, num_principles: int, labels: Sequence[str] | None, p
     own, foreign = _blocks(answer, prompt)
     kept = blanked(answer, ((block.start, block.end) for block in foreign))
     verdicts = last_verdicts(kept, own, num_principles, labels)
-    return _score(answer, kept, verdicts.values, verdicts.end, prompt) if isinstance(verdicts, Verdicts) else verdicts
+    if not isinstance(verdicts, Verdicts):
+        return verdicts
+    return _score(answer, kept, verdicts.values, verdicts.end, prompt, [block.end for block in foreign])
 
 
 def own_blocks(answer: str) -> list[VerdictBlock]:
@@ -159,20 +163,27 @@ def _blocks(answer: str, prompt: _Prompt) -> tuple[list[VerdictBlock], list[Verd
     return own, foreign
 
 
-def _score(answer: str, kept: str, verdicts: tuple[bool, ...], start: int, prompt: _Prompt) -> _Stated | FailureCode:
-    """The judgement that the last score tag behind `start` completes, or why there is none. `kept` is the answer without foreign blocks."""
+def _score(
+    answer: str, kept: str, verdicts: tuple[bool, ...], start: int, prompt: _Prompt, foreign_ends: Sequence[int] = ()
+) -> _Stated | FailureCode:
+    """The judgement that the last score tag behind `start` completes, or why there is none.
+
+    kept: the answer without foreign blocks, which end at `foreign_ends`: a tag right behind one is as foreign as the block.
+    """
     rejected: list[float | None] = []
     ignored: list[tuple[int, int]] = []
     tags = list(SCORE_TAG.finditer(kept, start))
     for tag in reversed(tags):
         content = _CONTENT.match(answer, tag.end())
         end = content.end() if content else tag.end()
-        if prompt.copied(answer, start, tag.start(), end) or is_quoted(answer, tag.start(), end, start):
+        index = bisect(foreign_ends, tag.start()) - 1
+        follows = index >= 0 and not answer[foreign_ends[index] : tag.start()].strip(" \n\t,`")
+        if follows or prompt.copied(answer, start, tag.start(), end) or is_quoted(answer, tag.start(), end, start):
             ignored.append((tag.start(), end))
             continue
         if content is None and _MENTION.match(answer, tag.end()):
             continue
-        value = read_number(content.group(1), MAX_SCORE) if content else None
+        value = read_number(content.group(1), MAX_SCORE) if content and _PLAIN_TAG.fullmatch(tag.group()) else None
         if is_rejected(answer, tag.start(), end, start):
             rejected.append(value)
             ignored.append((tag.start(), end))
@@ -208,7 +219,7 @@ class _Prompt:
 
     def __init__(self, prompt_text: str, begin: int = 0) -> None:
         """begin: offset of the answer's first character."""
-        self._text = _squeeze(normalised(prompt_text))
+        self._text = _squeezed_prompt(prompt_text)
         self._begin = begin
 
     def copied(self, text: str, floor: int, start: int, end: int) -> bool:
@@ -223,6 +234,11 @@ class _Prompt:
         # At the beginning of an answer there may be less to agree; behind a verdict block a word or two are the judge's own.
         enough = len(before) == needed or (before != "" and not heading and floor <= self._begin)
         return (enough and before + passage in self._text) or bool(_FORMAT.search(lead))
+
+
+@lru_cache(maxsize=32)  # the traces of one edit share their prompt
+def _squeezed_prompt(prompt_text: str) -> str:
+    return _squeeze(normalised(prompt_text))
 
 
 def _squeeze(text: str) -> str:

@@ -38,7 +38,7 @@ _LOOSE_LABEL = re.compile(
     re.IGNORECASE,
 )
 
-_LINE_LABEL = re.compile(r"[ \t]*(?:[-+*\u2022][ \t]+)?[*_`(\[|]*[ \t]*([A-Za-z][0-9]{1,3})\b")
+_LINE_LABEL = re.compile(r"[ \t]*+(?:[-+*\u2022][ \t]++)?+[*_`(\[|]*+[ \t]*+([A-Za-z][0-9]{1,3})\b")
 _ARROW = re.compile(r"-{1,2}>|=>|[\u2192\u21d2\u27f6\u279c]")
 _SHORT = re.compile(r"[*_`)\]]*[ \t]*[:=][ \t]*(.*)")  # `F1: yes`
 _REMARK = re.compile(

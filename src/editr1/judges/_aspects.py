@@ -115,7 +115,7 @@ def read_scores(text: str, top: float, may_be_one: bool = False) -> tuple[float,
 
 # `"score": [7, 8]` as a key of an object whose other strings may be broken; the list may be followed by nothing, as in a cut object.
 _KEY = re.compile(
-    r"""(?:[{,\n]|["'\u201c\u201d]\s)\s*["'\u201c\u201d]score["'\u201c\u201d]\s*:\s*(\[[^\[\]{}]{0,200}\]|[0-9.]{1,20})\s*(?=[,}\n]|$)""",
+    r"""(?:[{,\n]|["'\u201c\u201d]\s)\s{0,40}["'\u201c\u201d]score["'\u201c\u201d]\s*:\s*(\[[^\[\]{}]{0,200}\]|[0-9.]{1,20})\s*(?=[,}\n]|$)""",
     re.IGNORECASE,
 )
 _BARE = re.compile(r"\s*(?:```[a-z]*\s*)?(\[[^\[\]{}]{0,200}\])\s*(?:```)?\s*")

@@ -22,6 +22,7 @@ from editr1.schema import Metric, derive_seed, from_json
 from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
 from editr1.stats.intervals import Floats
+from editr1.text import lines_of
 
 # ours: peers report about .1 between two runs of the same judge on the same images; a smaller change in a mean score is no finding
 NOISE_FLOOR = 0.1
@@ -45,7 +46,7 @@ def read_outcomes(path: Path, category: str = "") -> list[Outcome]:
     Raises DataError for a file that is no such list, holds a key twice, or has no row left.
     """
     try:
-        rows = [from_json(Outcome, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [from_json(Outcome, line) for line in lines_of(path.read_text(encoding="utf-8")) if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise DataError(f"{path}: no outcome rows ({error}); give a *.outcomes.jsonl that `editr1 bench` wrote") from error
     return in_category(rows, category, str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from editr1.errors import DataError
 from editr1.store import Run
+from editr1.text import lines_of
 
 MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page shall stay small
 
@@ -68,7 +69,7 @@ def _place(stage: str) -> tuple[int, str]:
 def _stages(path: Path) -> set[str]:
     if not path.exists():
         return set()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = lines_of(path.read_text(encoding="utf-8"))
     try:
         return {json.loads(line)["stage"] for line in lines}
     except (ValueError, KeyError) as error:

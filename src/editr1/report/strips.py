@@ -10,6 +10,7 @@ from editr1.errors import DataError
 from editr1.report.pictures import Album
 from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
 from editr1.store import Run
+from editr1.text import lines_of
 
 GALLERY = Path("09_editor") / "gallery.jsonl"
 
@@ -20,7 +21,7 @@ def build_strips(run: Run, album: Album) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     strips = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
         if album.full:
             break
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from editr1.errors import DataError
 from editr1.sources.base import BadRow, SourceRow
 from editr1.store import read_inside, stamp_inside
+from editr1.text import lines_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -29,18 +30,13 @@ class Folder:
             yield BadRow(f"bad_instruction: there is no {text.name} beside the picture", f"({name})")
             return
         try:
-            instructions = list(filter(None, map(str.strip, _lines(text.read_text(encoding="utf-8-sig")))))
+            instructions = list(filter(None, map(str.strip, lines_of(text.read_text(encoding="utf-8-sig")))))
         except UnicodeDecodeError:
             yield BadRow(f"bad_instruction: {text.name} is not UTF-8", f"({name})")
             return
         load, stamp = partial(read_inside, self.path, name), partial(stamp_inside, self.path, name)
         for instruction in instructions or [""]:
             yield SourceRow(load, instruction, "", f"({name})", stamp=stamp)
-
-
-def _lines(text: str) -> list[str]:
-    """As editors end them; `str.splitlines` also cuts at U+2028, which is part of a text."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def build(path: str) -> Folder:

@@ -25,20 +25,22 @@ from editr1.config import Component, create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
+from editr1.flow.curation import curated, draw, first_pass, redraw
 from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
-from editr1.flow.plan import describe_plan
+from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock, check_constant, hacked, symptoms, warning_of
 from editr1.judge.item import RewardItem
+from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward
 from editr1.store import Run, hold
 
-__all__ = ["Config", "EditRLResult", "plan", "run"]
+__all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
 FOLDER = "09_editor"
 
@@ -60,6 +62,11 @@ class EditRLResult:
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What the run will cost, before any weight is loaded."""
     return describe_plan(config)
+
+
+def memory(config: Config, run_dir: Path, card: float | None = None) -> Memory | None:
+    """GiB a card by part; None for editors that state no footprint."""
+    return memory_of(config)
 
 
 def run(config: Config, run_dir: Path) -> EditRLResult:
@@ -117,31 +124,30 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
     """The algorithm box: sample groups, score them, compare inside groups, move the policy."""
     config, state = trainer.config, trainer.state
     main = trainer.accelerator.is_main_process
+    if config.curation.first_pass:
+        tasks, left = first_pass(trainer, tasks, trainer.collectors[0].score, run_.dir / FOLDER)
+        logger.info("edit-rl: the first pass kept %d tasks, %d were all good, %d all bad", *map(int, left.values()))
     first, signs = state.iteration, Symptoms(run_)
     for iteration in tqdm(range(first, config.iterations), desc="edit-rl", unit="it", disable=not main):
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()
         window = iteration_window(config, trainer.algorithm.needs, iteration)
-        contexts = trainer.contexts(tasks, iteration)
+        chosen = trainer.chosen(tasks, iteration)
+        drawn = draw(trainer, trainer.own_contexts(chosen), window, iteration, clock)
+        redrawn = redraw(trainer, drawn, tasks, chosen, window, iteration, clock) if config.curation.redraw else 0
 
-        trajectories, edits = [], []
-        for sizes, batch in trainer.batches(contexts, config.contexts_per_batch):
-            trajectories.append(trainer.sample(batch, sizes, window, iteration, clock))
-            edits += trainer.submit(trajectories[-1], batch, iteration, clock)
-        with clock.phase("wait_for_rewards"):
-            rewards = [collector.collect() for collector in trainer.collectors]
-
-        tables_KCG = torch.stack([trainer.gather(reward_table(judged, config.group_size)) for judged in rewards])
-        for table_CG, judged in zip(tables_KCG, rewards, strict=True):
+        tables_KCG = torch.stack([trainer.gather(reward_table(judged, config.group_size)) for judged in drawn.rewards])
+        for table_CG, judged in zip(tables_KCG, drawn.rewards, strict=True):
             check_unscored(table_CG, config.limits.max_unscored, judged)
-        advantages_CG = trainer.advantages(tables_KCG)
+        advantages_CG = curated(trainer, trainer.advantages(tables_KCG), tables_KCG[0], drawn)
         with clock.phase("update"):
-            logs = trainer.update(trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=iteration == first)
+            logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=iteration == first)
         state.iteration = iteration + 1
         state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
-        logs |= judge_logs(tables_KCG, rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
+        logs |= judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
+        logs |= {"curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()), "curation/redrawn": float(redrawn)}
         if due(config.evaluation.every, state.iteration) and held_out:
             with clock.phase("evaluate"):
                 logs |= evaluate(trainer, held_out, judge, run_)
@@ -149,7 +155,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
                 save_weights(state, run_.dir / FOLDER / "best.safetensors")
         signs.add(logs)
         if main:
-            record(trainer, run_, iteration, logs, clock, edits, rewards[0])
+            record(trainer, run_, iteration, logs, clock, drawn.edits, drawn.rewards[0])
             signs.tell()
         if due(config.save_every, state.iteration) and main:
             save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)

@@ -19,11 +19,11 @@ from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
 from editr1.judge.prompts import render_hard_filter
 from editr1.pictures import read_picture
-from editr1.records import whole_text
 from editr1.schema import EditTask, ParseFailure, derive_seed, stable_id
 from editr1.sources.base import BadRow, SourceRow
 from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Origin, Origins, Run, StageCounts, Work
+from editr1.text import is_whole, whole_text
 from editr1.vlm.base import Sampling
 
 TABLE, FILTER_TABLE = "01_tasks", "00_filter"
@@ -222,7 +222,7 @@ def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
         return row
     if not isinstance(row.instruction, str):
         return BadRow(f"bad_instruction: expected a text, found {row.instruction!r}", row.origin)
-    if whole_text(row.instruction) != row.instruction:
+    if not is_whole(row.instruction):
         return BadRow("bad_instruction: it holds half of a surrogate pair, such as an emoji that was cut in two", row.origin)
     if not row.instruction.strip():
         return BadRow("bad_instruction: it is empty", row.origin)

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 import msgspec
 
 from editr1.errors import DataError
-from editr1.records import encode, whole_text
+from editr1.records import encode
 from editr1.store._files import read_whole_lines, write_atomic
 from editr1.store.columns import drops_of, records_of, schema_of, to_batch
+from editr1.text import whole_text
 
 _ABOUT = b"editr1"  # Parquet metadata: what `About` holds
 

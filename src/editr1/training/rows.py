@@ -20,6 +20,7 @@ from editr1.judge.parse import answer_of, own_blocks, render
 from editr1.judge.prompts import labels, render_score, request_text, score_traits
 from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace, derive_seed
 from editr1.store import Run, held_out_share, is_held_out, preference_pairs, with_inspections, with_traces
+from editr1.text import without_control_tokens
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 Target = Literal["trace", "verdicts", "reasoning", "score"]
@@ -228,7 +229,7 @@ def lesson_row(lesson: Lesson, template: Mapping[str, bool]) -> dict[str, Any]:
     return {
         **({"chat_template_kwargs": dict(template)} if template else {}),
         "prompt": to_messages(lesson.request),
-        "completion": [{"role": "assistant", "content": lesson.completion}],
+        "completion": [{"role": "assistant", "content": without_control_tokens(lesson.completion)}],
         "images": request_images(lesson.request),
     }
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from editr1.errors import ConfigError
 from editr1.pictures import to_rgb
+from editr1.text import without_control_tokens
 from editr1.vlm.base import ChatRequest, request_images, to_messages
 
 
@@ -62,10 +63,7 @@ def _without_control_tokens(request: ChatRequest, special: Sequence[str]) -> Cha
     """The request with control tokens in its text broken up: an instruction must not end a turn or show a picture."""
 
     def plain(text: str) -> str:
-        for token in special:
-            if len(token) > 1 and token in text:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return without_control_tokens(text, special)
 
     parts = tuple(plain(part) if isinstance(part, str) else part for part in request.parts)
     return dataclasses.replace(request, parts=parts, system=plain(request.system))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from editr1.schema import Principle
+from editr1.text import whole_text, without_control_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,10 @@ class ChatReply:
     prompt_token_ids: tuple[int, ...] = ()
     """The tokens that the model read, where the backend knows them."""
 
+    def __post_init__(self) -> None:
+        """An emoji that a token limit cut in half is U+FFFD: no file can hold half of it."""
+        object.__setattr__(self, "text", whole_text(self.text))
+
 
 class VLM(Protocol):
     """Answers requests. Raises BackendError when the machine fails after its retries; never invents a reply."""
@@ -98,12 +103,15 @@ class VLM(Protocol):
 def to_messages(request: ChatRequest) -> list[dict[str, object]]:
     """The request as chat messages with typed content, images as `{"type": "image"}` in reading order.
 
+    Control tokens in the text are broken up.
     The pictures themselves travel beside the messages (`request_images`), as processors and trainers want them.
     """
     content: list[dict[str, object]] = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in request.parts
+        {"type": "text", "text": without_control_tokens(part)} if isinstance(part, str) else {"type": "image"} for part in request.parts
     ]
-    system: list[dict[str, object]] = [{"role": "system", "content": [{"type": "text", "text": request.system}]}] if request.system else []
+    system: list[dict[str, object]] = (
+        [{"role": "system", "content": [{"type": "text", "text": without_control_tokens(request.system)}]}] if request.system else []
+    )
     return [*system, {"role": "user", "content": content}]
 
 

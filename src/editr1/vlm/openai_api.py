@@ -30,6 +30,7 @@ from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
 from editr1.generation import template_settings
 from editr1.pictures import encode_picture
+from editr1.text import without_control_tokens
 from editr1.vlm._trace_check import TraceCheck
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
 
@@ -145,10 +146,12 @@ class OpenAIVLM:
 
     def _body(self, request: ChatRequest, data_urls: Mapping[int, str]) -> dict[str, Any]:
         content = [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_url", "image_url": {"url": data_urls[id(part)]}}
+            {"type": "text", "text": without_control_tokens(part)}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": data_urls[id(part)]}}
             for part in request.parts
         ]
-        system = [{"role": "system", "content": request.system}] if request.system else []
+        system = [{"role": "system", "content": without_control_tokens(request.system)}] if request.system else []
         fields = {
             "temperature": request.sampling.temperature,
             "top_p": request.sampling.top_p,

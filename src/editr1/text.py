@@ -1,0 +1,57 @@
+"""Text that goes to a model or into a file: whole, without a model's control tokens, in lines that only a line break ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# Control tokens of the chat templates in use (Qwen, Llama, GLM, InternVL, Gemma, Mistral, DeepSeek and others); a tokenizer may know more.
+_CONTROL = re.compile(
+    r"<\|[^<>|\n]{1,48}\|>|<\uff5c[^<>\n]{1,48}\uff5c>|</?s>|</?(?:img|box|ref|quad)>|\[/?(?:INST|IMG|IMG_BREAK|IMG_END|SYSTEM_PROMPT)\]|<</?SYS>>"
+    r"|<(?:bos|eos|pad|unk|image|video|audio|image_soft_token|start_of_image|end_of_image|start_of_turn|end_of_turn|boi|eoi|IMG_CONTEXT)>"
+)
+
+
+def without_control_tokens(text: str, special: Iterable[str] = ()) -> str:
+    """The text with control tokens broken up by a blank: an instruction must not end a turn or show a picture.
+
+    special: further tokens, as a tokenizer names them.
+
+    >>> without_control_tokens("Write <|image_pad|> and <3")
+    'Write < |image_pad|> and <3'
+    """
+    for token in special:
+        if len(token) > 1 and token in text:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return _CONTROL.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+
+
+def is_whole(text: str) -> bool:
+    r"""Whether no half of a surrogate pair stands alone in the text, as where a tool cut an emoji.
+
+    >>> is_whole("a smile \ud83d"), is_whole("a smile")
+    (False, True)
+    """
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def whole_text(text: str) -> str:
+    r"""The text with U+FFFD for each half of a surrogate pair that stands alone.
+
+    >>> whole_text("cut \ud83d") == "cut \ufffd"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a text file. Only line breaks end them: a string of JSON may hold U+2028, at which `str.splitlines` cuts.
+
+    >>> lines_of("\ufeffone\u2028still one\r\ntwo\n")
+    ['one\u2028still one', 'two']
+    """
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []

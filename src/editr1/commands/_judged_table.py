@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from editr1.bench.base import Benchmark, Outcome
+from editr1.bench.judges.base import Judge
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, make_judge, vlm_component
 from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import create
 from editr1.errors import ConfigError
-from editr1.judges.base import Judge
 from editr1.measure.cache import CachedVLM, Prices
 from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
 from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs

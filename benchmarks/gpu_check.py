@@ -142,7 +142,7 @@ def main() -> None:
             trouble = isolated(name, limit, args, rate, out, forked)
             if trouble:
                 add(out, name, row(f"{name}: {trouble}", None, "runs", False))
-            if name == "matrix" and forked and "initialization error" in read(out, name):
+            if name == "matrix" and forked and "initializ" in read(out, name):
                 forked = False
                 isolated(name, limit, args, rate, out, forked)
             spent[name] = round(time.monotonic() - since, 1)

@@ -204,12 +204,6 @@ def test_a_judge_of_ones_own_works_as_its_page_says(reader, capsys: pytest.Captu
     assert (metric.value, metric.n, metric.num_unscored) == (10.0, 2, 0)
 
 
-def test_a_writer_of_principles_can_be_named_as_its_page_says(reader) -> None:
-    reader(HOW_TO / "benchmark_a_judge.md")
-    judge = importlib.import_module("rrm_with_writer").build(importlib.import_module("scripted_vlm").ScriptedVLM(str), "writer", URL)
-    assert callable(judge.score)
-
-
 def test_editor_backend_and_benchmark_work_as_their_page_says(reader) -> None:
     page = HOW_TO / "add_a_component.md"
     pictures = reader(page) / "pictures"

@@ -1,5 +1,6 @@
 """One room for attention kernels, precision, processes and devices."""
 
+import os
 import subprocess
 import sys
 
@@ -116,3 +117,18 @@ def test_every_block_is_compiled_alone(monkeypatch):
     placement.compile_blocks(model)
     assert repeated_blocks(model) == [model[0], model[2]]
     assert asked == [(model[0], {"dynamic": False}), (model[2], {"dynamic": False})]
+
+
+def test_threads_of_a_command_wait_asleep_and_a_users_own_setting_stays():
+    """Set before torch, whose OpenMP library reads it once."""
+    code = (
+        "import os, sys; from editr1 import cli, placement\n"
+        "shared = placement.share_cores\n"
+        "cli.share_cores = lambda: (print('torch' in sys.modules), shared())\n"
+        "try: cli.main(['--version'])\n"
+        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    for own, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | own
+        said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()
+        assert (said[0], said[-1]) == ("False", expected)

@@ -14,6 +14,7 @@ from typing import Any
 from editr1 import __version__, commands
 from editr1.commands._stages import stage_commands
 from editr1.errors import EditR1Error, disk_trouble
+from editr1.placement import share_cores
 
 EXIT_USER_ERROR = 2  # the same as argparse uses for a wrong command line
 
@@ -66,6 +67,7 @@ def _overview(summaries: Mapping[str, str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; what the user can act on is one line on stderr and exit code 2."""
+    share_cores()
     words = sys.argv[1:] if argv is None else list(argv)
     args = build_parser().parse_args(words)
     args.command_line = shlex.join(["editr1", *words])  # for commands that keep how a figure was made

@@ -51,10 +51,30 @@ class Placement:
             raise ValueError(f"timeout_minutes is {self.timeout_minutes}, expected a positive number")
 
 
+def share_cores() -> None:
+    """Threads of this process and its children that wait for one another sleep, in place of spinning. To be called before torch is loaded.
+
+    Beside another busy program a spinning thread keeps the very core that the thread it waits for needs: a training step on two cores took
+    twenty times as long. What the user has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by libgomp and libiomp when they are loaded
+
+
+_chosen = False
+
+
+def prepare_unless_chosen() -> None:
+    """`prepare` with the defaults, for a judge that may live in the process of a trainer whose recipe has chosen otherwise."""
+    if not _chosen:
+        prepare(Placement())
+
+
 def prepare(placement: Placement) -> None:
     """Sets torch's attention kernels and matrix precision for this process."""
     import torch
 
+    global _chosen
+    _chosen = True
     kernels = torch.backends.cuda
     kernels.enable_flash_sdp("flash" in placement.attention)
     kernels.enable_mem_efficient_sdp("efficient" in placement.attention)

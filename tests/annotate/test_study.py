@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +116,6 @@ def test_answers_are_on_disk_for_another_connection_at_once(tmp_path: Path) -> N
     assert [found.item for found in reader.all()] == ["item0"]
     writer.put(vote("item0", "ada", "b"))
     assert [found.answer for found in reader.all()] == ["b"]
-
-
-def test_ten_thousand_pairs_are_handed_out_quickly(tmp_path: Path) -> None:
-    queue = Queue(items_of(10_000), [vote(f"item{i}", "bob") for i in range(9_000)], Overlap(0.1))
-    queue.next("ada", 4)
-    start = time.perf_counter()
-    for _ in range(10):
-        item = queue.next("ada", 4)[0]
-        queue.answered(vote(item.id, "ada"))
-        queue.remaining("ada")
-    assert (time.perf_counter() - start) / 10 < 0.1
 
 
 def test_export_makes_07_pairs_and_what_was_imported_comes_out_again(run: Run, tmp_path: Path) -> None:

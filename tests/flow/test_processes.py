@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import toy
 from editr1.config import Component
 from editr1.errors import ConfigError
-from editr1.flow.config import Config
+from editr1.flow.config import Config, Sampling, Training
 from editr1.placement import repeated_blocks
 from editr1.stages import edit_rl
 from editr1.store import Run
@@ -79,3 +79,47 @@ def test_accelerate_reads_its_recipes(path):
 
     config = load_config_from_file(str(path))
     assert config.num_processes >= 2
+
+
+def on_any_device(device=None):
+    """An editor that is told where to load."""
+    editor = toy.ToyEditor()
+    editor.loaded_on = device
+    return editor
+
+
+def test_processes_come_first_then_judges_then_the_editor(tmp_path, monkeypatch):
+    """A judge or an editor that is made before the process group lands on the first card, with those of all other processes."""
+    run = Run.open(tmp_path / "run")
+    toy.write_tasks(run)
+    order = []
+    make = edit_rl.create
+
+    def create(kind, component, **fixed):
+        if kind in ("judges", "editors"):
+            order.append(kind)
+        return make(kind, component, **fixed)
+
+    begin = edit_rl.make_accelerator
+    monkeypatch.setattr(edit_rl, "make_accelerator", lambda *args, **options: order.append("processes") or begin(*args, **options))
+    monkeypatch.setattr(edit_rl, "create", create)
+    config = Config(
+        Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=1, gallery_every=0,
+        sampling=Sampling(steps=4, kind="cps", level=0.5, window=2, last=3), training=Training(rank=2, alpha=2, beta=0.0),
+    )  # fmt: skip
+    assert edit_rl.run(config, run.dir).iterations == 1
+    assert order == ["processes", "judges", "editors"]
+
+
+@pytest.mark.parametrize(("shard", "where"), [(True, "cpu"), (False, None)])
+def test_what_will_be_sharded_is_loaded_on_the_cpu(shard, where, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    editor = Component("test_processes:on_any_device")
+    config = Config(editor, Component("toy:RednessJudge"), training=Training(shard=shard))
+    assert edit_rl.load_editor(config, None, []).loaded_on == where
+
+
+def test_processes_that_see_different_checkpoints_are_refused(tmp_path):
+    trainer = SimpleNamespace(state=SimpleNamespace(iteration=3), gather=lambda own: torch.tensor([3, 0]))
+    with pytest.raises(ConfigError, match="file system that all share"):
+        edit_rl.resume(trainer, tmp_path)

@@ -60,7 +60,7 @@ class Training:
     beta: float = 0.04
     """paper, section 4. A beta means nothing without its convention: see `kl`."""
     std: AdvantageStd = "group"
-    """paper, section 4: std inside the group."""
+    """paper, section 3.3: std inside the group."""
     min_std: float = 0.0
     """Groups at or below this std (in points of tau) teach nothing."""
     updates_per_rollout: int = 1
@@ -138,7 +138,7 @@ class WeightedReward:
 
 @dataclass(frozen=True)
 class Config:
-    """`edit_rl`: Flow-GRPO of an editor with the RRM as its only reward (paper, section 4)."""
+    """`edit_rl`: Flow-GRPO of an editor with the RRM as its only reward (paper, section 3.3)."""
 
     editor: Component
     reward: Component

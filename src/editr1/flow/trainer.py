@@ -30,7 +30,7 @@ Edit = tuple[Context, Image.Image]
 
 logger = logging.getLogger(__name__)
 
-MAX_EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
+EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Trainer:
     def _follow(self, iteration: int) -> None:
         training, state = self.config.training, self.state
         if state.ema is not None:
-            follow(state.ema, state.policy, min((1.0 + iteration) / (MAX_EMA_WARMUP + iteration), training.ema_decay))
+            follow(state.ema, state.policy, min((1.0 + iteration) / (EMA_WARMUP + iteration), training.ema_decay))
         decay = self.algorithm.needs.old_decay
         if state.old is not None and decay is not None:
             follow(state.old, state.policy, min(0.001 * iteration, decay))

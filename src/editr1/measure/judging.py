@@ -82,5 +82,5 @@ def check_unscored(reasons: Sequence[str | None], counts: StageCounts, what: str
         shown = ", ".join(sorted({reason for reason in reasons if reason} | set(counts.reasons)))
         raise UnscoredError(
             f"{num_unscored} of {counts.num_in} {what} are unscored (limit: share {max_share:g}; {shown}); "
-            "look at the dropped.jsonl and the replies, or raise --max-unscored"
+            f"{'look at the dropped.jsonl of the table' if counts.num_dropped else 'look at the replies'}, or raise --max-unscored"
         )

@@ -72,8 +72,8 @@ def memory(config: Config, run_dir: Path, card: float | None = None) -> Memory |
 def run(config: Config, run_dir: Path) -> EditRLResult:
     """Trains, resuming from the newest checkpoint in the run directory.
 
-    Raises UnscoredError when the judge fails too often or sees no differences, BackendError when the first replay does not
-    reproduce the rollout or a gradient is not finite, ConfigError and DataError for wrong settings and inputs.
+    Raises UnscoredError when the judge fails too often, NoSignalError when it sees no differences, BackendError when the first replay
+    does not reproduce the rollout or a gradient is not finite, ConfigError and DataError for wrong settings and inputs.
     """
     run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)

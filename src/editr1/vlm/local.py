@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from editr1.errors import BackendError, ConfigError
 from editr1.generation import end_tokens, forbidden_tokens, plain_generation, template_settings
 from editr1.kv_cache import Sharing, sharing
+from editr1.placement import local_device, prepare_unless_chosen
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def build(
 
     Args:
         path: checkpoint folder, or the id of a model on the hub.
-        device: `auto` takes the first GPU, else the CPU; or any torch device.
+        device: `auto` takes this process' own GPU (the first without a launcher), else the CPU; or any torch device.
         dtype: `auto` is bfloat16 on a GPU and float32 on the CPU; or a torch dtype's name.
         batch_size: sequences generated together.
         trust_remote_code: allow code inside the checkpoint to run. Off: a checkpoint is data.
@@ -47,6 +48,7 @@ def build(
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    prepare_unless_chosen()
     place = _device(device)
     kind = (torch.bfloat16 if place.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
@@ -171,7 +173,7 @@ def _device(device: str) -> Any:
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return local_device()
     try:
         return torch.device(device)
     except RuntimeError as error:

@@ -27,7 +27,7 @@ from pages import HOW_TO, PAGES, ROOT, all_blocks, blocks, commands, files, page
 
 TRAINING = ("sft", "gcpo", "edit-rl")
 URL = "http://localhost:8000/v1"
-NEEDS_NAMES = {HOW_TO / "judge.md"}  # its code starts from a `vlm`: tests/judge/test_docs.py runs it
+NEEDS_NAMES = {HOW_TO / "judge.md", HOW_TO / "query_a_run.md"}  # tests/judge/test_docs.py and tests/store/test_query_page.py run their code
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 

@@ -335,7 +335,7 @@ def stable_id(*parts: str) -> str:
     >>> stable_id("ab", "c") == stable_id("a", "bc")
     False
     """
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def derive_seed(run_seed: int, *parts: str | int) -> int:

@@ -7,7 +7,6 @@ import io
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
@@ -241,11 +240,11 @@ def test_other_hosts_need_a_token(run: Run, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_page_is_served_with_a_limit_on_slow_headers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {}
-    monkeypatch.setattr(uvicorn, "run", lambda app, **given: options.update(given))
-    assert main(["annotate", str(run.dir)]) == 0
-    assert options["host"] == "127.0.0.1"
-    assert issubclass(options["http"], PatientProtocol)
+    taken: list[uvicorn.Config] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: taken.append(self.config))
+    assert main(["annotate", str(run.dir), "--port", "0"]) == 0
+    assert taken[0].host == "127.0.0.1"
+    assert issubclass(taken[0].http, PatientProtocol)
 
 
 def test_export_without_answers_says_what_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

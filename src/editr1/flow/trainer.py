@@ -93,6 +93,14 @@ class Trainer:
             )  # fmt: skip
         return dataclasses.replace(path, teacher_cond=taught)
 
+    def stored(self, contexts: Sequence[Context], plan: Plan, clock: Clock) -> Trajectory:
+        """People's pairs in the place of a rollout: groups of two, the preferred edit first."""
+        with clock.phase("encode"), torch.no_grad():
+            cond = self.encode(contexts, plan)
+            final = self.editor.latents([image for context in contexts for image in context.preferred()], plan)
+        nothing = final.new_zeros(0)
+        return Trajectory(plan, tuple(c.id for c in contexts), cond, 2, (), (), (), nothing, nothing, final)
+
     def submit(self, trajectory: Trajectory, contexts: Sequence[Context], iteration: int, clock: Clock) -> list[Edit]:
         """Decodes the edits and asks for their rewards; scoring goes on while the next batch is sampled."""
         with clock.phase("decode"), torch.no_grad():

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
 
-.PHONY: demo evidence test check bounds clean
+.PHONY: demo evidence test check bounds trainers clean
 
 demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo
@@ -36,6 +36,15 @@ bounds:
 	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis
 	$(VENV)-bounds/bin/python -m pytest -q tests/test_cli.py tests/test_config.py tests/judge tests/store tests/vlm/test_local.py \
 		tests/stages/test_sft.py tests/stages/test_gcpo.py tests/training tests/editors/test_adapters.py tests/flow/test_training.py
+
+# Other trainers' packages in an environment of their own, without their dependencies: torch and the rest come from .venv.
+trainers: $(READY)
+	test -x $(VENV)-trainers/bin/python || $(PYTHON) -m venv $(VENV)-trainers
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(VENV)-trainers/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_base.pth
+	echo $(CURDIR)/src >> $$($(VENV)-trainers/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_base.pth
+	$(VENV)-trainers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/trainers.txt
+	$(VENV)-trainers/bin/python benchmarks/trainers.py --out docs/results/trainers.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-bounds runs

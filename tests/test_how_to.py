@@ -27,7 +27,7 @@ from pages import HOW_TO, PAGES, ROOT, all_blocks, blocks, commands, files, page
 
 TRAINING = ("sft", "gcpo", "edit-rl")
 URL = "http://localhost:8000/v1"
-NEEDS_NAMES = {HOW_TO / "judge.md"}  # its code starts from a `vlm`: tests/judge/test_docs.py runs it
+NEEDS_NAMES = {HOW_TO / "judge.md", HOW_TO / "query_a_run.md"}  # tests/judge/test_docs.py and tests/store/test_query_page.py run their code
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 
@@ -202,12 +202,6 @@ def test_a_judge_of_ones_own_works_as_its_page_says(reader, capsys: pytest.Captu
     assert "black" in said
     (metric,) = [metric for metric in Run.open("runs/mine").metrics() if metric.protocol == "folder/mean"]
     assert (metric.value, metric.n, metric.num_unscored) == (10.0, 2, 0)
-
-
-def test_a_writer_of_principles_can_be_named_as_its_page_says(reader) -> None:
-    reader(HOW_TO / "benchmark_a_judge.md")
-    judge = importlib.import_module("rrm_with_writer").build(importlib.import_module("scripted_vlm").ScriptedVLM(str), "writer", URL)
-    assert callable(judge.score)
 
 
 def test_editor_backend_and_benchmark_work_as_their_page_says(reader) -> None:

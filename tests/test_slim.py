@@ -1,4 +1,4 @@
-"""What must start at once: `import editr1` and the parts that people use without a GPU load no torch."""
+"""What must start at once loads no torch; `benchmarks/start_up.py` takes the time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,3 @@ def test_slim_parts_load_no_torch() -> None:
     code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in present)
     code += f"import editr1.cli; editr1.cli.build_parser()\nprint([m for m in {HEAVY!r} if m in sys.modules])"
     assert run_python(code) == "[]"
-
-
-def test_import_takes_less_than_a_third_of_a_second() -> None:
-    code = "import time; t = time.perf_counter(); import editr1; print(time.perf_counter() - t)"
-    assert min(float(run_python(code)) for _ in range(3)) < 0.3

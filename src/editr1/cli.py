@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import pkgutil
 import shlex
 import sqlite3
@@ -69,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; what the user can act on is one line on stderr and exit code 2."""
     share_cores()
     words = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # half an emoji, or a terminal that is not UTF-8; inside JSON it is an escape
     args = build_parser().parse_args(words)
     args.command_line = shlex.join(["editr1", *words])  # for commands that keep how a figure was made
     try:

@@ -44,6 +44,10 @@ class ContentRefusedError(EditR1Error, RuntimeError):
     """A model works, and will not handle this content: data for whoever counts, not a failure of the machine."""
 
 
+class NoSignalError(EditR1Error, RuntimeError):
+    """The judge sees no differences: every edit of a group gets the same reward, for too long."""
+
+
 class UnscoredError(EditR1Error, RuntimeError):
     """Too large a share of candidates came back unscored for the run to mean anything."""
 

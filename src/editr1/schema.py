@@ -312,6 +312,22 @@ class Metric:
     num_clusters: int = 0
     """Sources (images or tasks) that the interval rests on; 0 = not stated."""
 
+    def promised(self, floor: float, goal: str) -> Metric:
+        """The metric with a goal that its interval decides: it holds when the whole interval lies above `floor`, does not hold when nothing
+        of it does, and is not decided (None) otherwise, or where there is no interval.
+
+        >>> [Metric("gain", 0.03, low, high).promised(0.0, "above 0").holds for low, high in ((0.01, 0.05), (-0.01, 0.07), (-0.2, -0.1))]
+        [True, None, False]
+        """
+        return dataclasses.replace(self, goal=goal, holds=decided(self.low, self.high, floor))
+
+
+def decided(low: float | None, high: float | None, floor: float) -> bool | None:
+    """Whether an interval lies above `floor` as a whole (True) or not above it as a whole (False); None = it holds both."""
+    if low is None or high is None or low <= floor < high:
+        return None
+    return low > floor
+
 
 def stable_id(*parts: str) -> str:
     """16 hex digits that depend on the parts and their borders, the same on every machine.
@@ -319,7 +335,7 @@ def stable_id(*parts: str) -> str:
     >>> stable_id("ab", "c") == stable_id("a", "bc")
     False
     """
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def derive_seed(run_seed: int, *parts: str | int) -> int:

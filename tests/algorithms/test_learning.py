@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import toy
 from editr1.algorithms.base import Needs, with_advantage
 from editr1.config import Component
 from editr1.flow.config import Config, Sampling, Training
 from editr1.flow.contexts import read_contexts
+from editr1.flow.evaluate import sampled_images
 from editr1.flow.plan import count_evaluations, describe_plan
 from editr1.flow.update import micro_batches
+from editr1.schema import Candidate, PreferencePair
 from editr1.stages.edit_rl import make_trainer, train
 from editr1.store import Run
+from editr1.store.engine import Work
 
 sys.path.insert(0, str(Path(__file__).parent))  # components are named by module
 
@@ -123,3 +127,31 @@ def test_a_group_that_competes_is_never_cut():
     pairs[0, [1, 3]] = pairs[2, [0, 2]] = True
     places = list(micro_batches(pairs, 1, 2, Needs(levels=1, groups=True, samples_per_group=2)))
     assert [place.sample.tolist() for place in places] == [[1, 3], [8, 10]]
+
+
+def test_dpo_learns_offline_from_peoples_pairs_without_rollout_and_judge(tmp_path):
+    run = Run.open(tmp_path / "run")
+    toy.write_tasks(run)
+    pairs = []
+    for number, context in enumerate(read_contexts(run, 0.0)[0]):
+        red, blue = (run.images.put(Image.new("RGB", (toy.SIDE, toy.SIDE), colour)) for colour in ((200, 90, 90), (90, 90, 200)))
+        a, b = (Candidate.make(context.id, image, "other", seed) for seed, image in enumerate((red, blue)))
+        pair = PreferencePair(context.task, context.principles, *((a, b) if number % 2 else (b, a)), "a" if number % 2 else "b")
+        pairs.append((pair.id, pair if number else dataclasses.replace(pair, label="same")))
+    run.process("07_pairs", pairs, Work(lambda: list), settings={})
+    settings = config(SETTINGS["dpo"], source="pairs", group_size=2, contexts=8, iterations=40)
+
+    def never(edits, seed):
+        raise AssertionError("no judge is asked")
+
+    tasks, _ = read_contexts(run, 0.0, pairs=True)
+    assert len(tasks) == 11  # ties teach nothing
+    editor = toy.ToyEditor()
+    trainer = make_trainer(settings, editor, [never], run.dir)
+    before = [toy.redness(image) for image in sampled_images(trainer, tasks)]
+    train(trainer, tasks, [], never, run)
+    after = [toy.redness(image) for image in sampled_images(trainer, tasks)]
+    assert sum(after) / len(after) > sum(before) / len(before) + 0.2
+    assert count_evaluations(settings).rollout == 0
+    with pytest.raises(ValueError, match="group_size: 2"):
+        config(SETTINGS["grpo"], source="pairs", group_size=2)

@@ -101,7 +101,7 @@ def test_a_page_shows_every_judge_of_the_run_with_its_command_and_intervals(tmp_
     assert (
         "| unedited | the source handed in as the edit scores 0 | 100.0% (61.0% to 100.0%) of 6 | no case, 6 unscored **broken** |" in text
     )
-    assert "| drop | score, points | +0.000 (+0.000 to +0.000), p = 1.0000, n = 12 |" in text  # it answers no to every question
+    assert "| drop | score, points | +0.000, p = 1.0000, n = 12 |" in text  # it answers no to every question
     assert "up to 12 edits unscored" in text
     assert "Probes on 6 edits of held-out tasks" in text
     assert {metric.name for metric in Run.open(run_dir).metrics()} >= {"audit/unedited/Silent", "audit/unedited/ByPrinciples"}

@@ -133,6 +133,7 @@ def test_an_encoded_source_decodes_to_a_picture_of_its_size(name):
     editor, _, _ = make(name, False)
     plan = editor.plan(tiny.SIDE, tiny.SIDE)
     source = editor.encode([picture(1)], ["make it red"], plan)["source"].float()
+    torch.testing.assert_close(editor.latents([picture(1)], plan), source)
     assert source.shape == (1, plan.num_tokens, plan.channels)
     (image,) = editor.decode(source, plan)
     assert image.size == (tiny.SIDE, tiny.SIDE)

@@ -55,6 +55,9 @@ class ToyEditor:
         words = torch.tensor([[float(ord(c)) / 128 for c in text.ljust(8)[:8]] for text in instructions])
         return {"source": pack(pixels), "words": words[:, None, :]}
 
+    def latents(self, images, plan):
+        return self.encode(images, [""] * len(images), plan)["source"]
+
     def expand(self, cond, copies):
         return {name: rows.repeat_interleave(copies, dim=0) for name, rows in cond.items()}
 

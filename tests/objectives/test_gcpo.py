@@ -85,20 +85,20 @@ def test_all_tied_or_no_opponent_gives_no_advantage(tau_l: list[list[float]]) ->
 @given(groups())
 def test_half_credit_for_ties_makes_the_two_sides_mirror_images(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     tau_w, tau_l = torch.nan_to_num(pair[0], nan=5.0), torch.nan_to_num(pair[1], nan=5.0)
-    half = gcpo.Contest(tie_credit=0.5)
+    half = gcpo.WinRule(tie_credit=0.5)
     forward, backward = gcpo.win_ratio(tau_w, tau_l, half), gcpo.win_ratio(tau_l, tau_w, half)
     torch.testing.assert_close(forward.mean(1) + backward.mean(1), torch.ones(len(tau_w), dtype=tau_w.dtype))
 
 
 def test_a_margin_asks_for_a_clear_gap() -> None:
     tau_w, tau_l = torch.tensor([[6.0, 8.0]]), torch.tensor([[5.5, 5.5]])
-    assert gcpo.win_ratio(tau_w, tau_l, gcpo.Contest(margin=1.0)).tolist() == [[0.0, 1.0]]
+    assert gcpo.win_ratio(tau_w, tau_l, gcpo.WinRule(margin=1.0)).tolist() == [[0.0, 1.0]]
 
 
 @pytest.mark.parametrize("options", [{"tie_credit": 1.5}, {"margin": -1.0}, {"margin": NAN}])
 def test_an_impossible_contest_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        gcpo.Contest(**options)
+        gcpo.WinRule(**options)
 
 
 def test_before_the_first_update_the_gradient_is_the_plain_policy_gradient() -> None:

@@ -288,3 +288,21 @@ def test_many_long_traces_are_cut_alike_until_they_fit() -> None:
 
 def test_embedded_json_survives_line_separators() -> None:
     assert json.loads(embed_json({"a": "<\u2028"})) == {"a": "<\u2028"}
+
+
+@pytest.mark.parametrize(
+    "bad", [b'{"cut', b"\xff\x00", b"", b"[1]\n", b"null\n", b"{}\n"], ids=["cut", "bytes", "empty", "list", "null", "object"]
+)
+@pytest.mark.parametrize(
+    "name", ["04_traces/usage.json", "05_inspections/agreement.json", "05_inspections/annotators.json", "10_traces/gcpo.jsonl", "env.json"]
+)
+def test_a_damaged_file_is_named_in_one_line(run: Run, name: str, bad: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run.dir / name
+    good = path.read_bytes()
+    path.write_bytes(bad)
+    code = main(["report", str(run.dir)])
+    path.write_bytes(good)
+    err = capsys.readouterr().err
+    assert code == 0 or (code == 2 and err.count("\n") == 1 and path.name in err)
+    if name != "10_traces/gcpo.jsonl" and bad not in (b"{}\n",):  # no trace at all, and an object without entries, are no damage
+        assert code == 2

@@ -198,6 +198,7 @@ def test_silent_connections_make_room_for_those_that_ask() -> None:
     with Live(max_connections=20) as live:
         idle = [socket.create_connection(("127.0.0.1", live.port)) for _ in range(60)]
         assert httpx.get(f"{live.url}/health", trust_env=False).status_code == 200
+        assert len(live.server.server_state.connections) <= 20
         for connection in idle:
             connection.close()
 

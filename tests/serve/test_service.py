@@ -362,11 +362,11 @@ def test_endless_headers_are_cut_off_while_others_are_served() -> None:
 
 
 def test_the_command_listens_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {}
-    monkeypatch.setattr(uvicorn, "run", lambda app, **given: options.update(given))
-    assert main(["serve", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"]) == 0
-    assert options["host"] == "127.0.0.1"
-    assert issubclass(options["http"], PatientProtocol)
+    taken: list[uvicorn.Config] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: taken.append(self.config))
+    assert main(["serve", "--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--port", "0"]) == 0
+    assert taken[0].host == "127.0.0.1"
+    assert issubclass(taken[0].http, PatientProtocol)
 
 
 def test_a_client_that_connects_and_says_nothing_is_cut_off() -> None:

@@ -60,7 +60,7 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     assert served.eos_token_id is not None
 
 
-def test_shared_prompts_change_nothing_but_the_cost(tmp_path: Path, verifier: Path) -> None:
+def test_gcpo_runs_with_shared_prompts(tmp_path: Path, verifier: Path) -> None:
     run_dir = build_tiny_run(tmp_path / "run")
     gcpo.run(config(verifier, share_prompts=True), run_dir)
     assert [point["step"] for point in Run.open(run_dir).curves("gcpo")] == [1, 2, 3, 4]

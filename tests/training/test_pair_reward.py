@@ -8,7 +8,7 @@ import pytest
 
 from editr1.errors import DataError
 from editr1.training.options import RewardOptions
-from editr1.training.pair_reward import PairReward, Played, figures, is_flat, play
+from editr1.training.pair_reward import PairReward, ReadTrace, figures, is_flat, play
 
 
 def say(score: float | None) -> str:
@@ -51,11 +51,12 @@ def test_messages_and_strings_are_the_same_completion() -> None:
 def test_traces_of_a_pair_may_lie_on_different_ranks() -> None:
     scores = [8, 3, 5, 4]
     together = PairReward()([say(s) for s in scores], **columns("wwll", [0] * 4))
-    world: list[Played] = []
+    world: list[ReadTrace] = []
 
-    def remember(local: list[Played]) -> list[Played]:
+    def remember(local: list[ReadTrace]) -> tuple[list[ReadTrace], int]:
         world.extend(local)
-        return [*world, *(Played(0, "l", False, float(s), "", 1) for s in scores[2:])] if len(world) == 2 else world
+        others = [ReadTrace(0, "l", False, float(s), "", 1) for s in scores[2:]] if len(world) == 2 else []
+        return [*world, *others], len(world) - len(local)
 
     ranks = PairReward(gather=remember)
     first = ranks([say(s) for s in scores[:2]], **columns("ww", [0] * 2))
@@ -77,7 +78,7 @@ def test_a_truncated_trace_is_told_from_a_mute_one() -> None:
 
 
 def test_nothing_parsed_invents_no_figure() -> None:
-    traces = [Played(0, side, False, math.nan, "NO_SCORE", 3) for side in "wl"]
+    traces = [ReadTrace(0, side, False, math.nan, "NO_SCORE", 3) for side in "wl"]
     values = figures(play(traces, RewardOptions()))
     assert values["parse_rate"] == 0.0
     assert not {"pair_accuracy", "pair_ties", "trace_ties", "score_mean"} & values.keys()
@@ -95,7 +96,7 @@ def test_skipping_flat_groups_scales_the_others() -> None:
 
 def test_a_pair_is_flat_when_neither_side_teaches() -> None:
     def match(winners: list[float], losers: list[float]) -> bool:
-        traces = [Played(0, side, False, tau, "", 1) for side, scores in (("w", winners), ("l", losers)) for tau in scores]
+        traces = [ReadTrace(0, side, False, tau, "", 1) for side, scores in (("w", winners), ("l", losers)) for tau in scores]
         return is_flat(play(traces, RewardOptions())[0])
 
     assert match([7, 8], [2, 3])  # all win

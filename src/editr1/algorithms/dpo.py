@@ -4,6 +4,7 @@
     loss = -log sigmoid( -beta / 2 [ (e_w - e_w_ref) - (e_l - e_l_ref) ] )
 
 Only the order of a group counts, not by how much: the choice where a judge ranks well and scores badly.
+Offline (`edit_rl.source: pairs`) the same loss learns from people's pairs in 07_pairs, without a rollout and without a judge.
 """
 
 from __future__ import annotations

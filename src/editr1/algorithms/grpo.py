@@ -1,4 +1,4 @@
-"""Flow-GRPO: the clipped surrogate over denoising steps. paper, section 4; arXiv 2505.05470, equation 5.
+"""Flow-GRPO: the clipped surrogate over denoising steps. paper, section 3.3; arXiv 2505.05470, equation 5.
 
 loss = w max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)),   r = p_new(x' | x) / p_old(x' | x) an element
 """

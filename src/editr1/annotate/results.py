@@ -137,7 +137,7 @@ def agreement(votes: Sequence[Vote]) -> dict[str, Any]:
 
 
 def gsb(votes: Sequence[Vote], editors: tuple[str, str] | None) -> dict[str, Any] | None:
-    """(G - B) / (G + S + B) of the second editor over the first, one majority answer an item (paper, section 5); a draw is "same"."""
+    """(G - B) / (G + S + B) of the second editor over the first, one majority answer an item (paper, section 4); a draw is "same"."""
     if editors is None or not votes:
         return None
     answers = Counter(majority(group) or "same" for group in by_item(votes).values())

@@ -94,6 +94,12 @@ class JudgedEdit:
     seconds: float = 0.0
     scores: tuple[float | None, ...] = ()
     """Of each trace alone, None where it was not readable; empty for judges without traces."""
+    questions: tuple[str, ...] = ()
+    """The principles that the edit was judged by."""
+    rates: tuple[float, ...] = ()
+    """Share of readable traces that say yes, one a principle; empty for judges without verdicts."""
+    text: str = ""
+    """What the judge said: its first readable trace, else its first; empty for judges without traces."""
 
     def part(self, dimension: str) -> float | None:
         """The sub-score of a dimension; the overall value where the judge has only that one."""
@@ -107,8 +113,13 @@ class JudgedEdit:
         parts = reward.parts if isinstance(reward, PartedReward) else {}
         return JudgedEdit(
             key, reward.value, dict(parts), reward.reason, reward.num_valid, reward.num_traces, reward.num_tokens, reward.seconds,
-            reward.scores,
+            reward.scores, tuple(principle.question for principle in reward.principles), reward.rates, _text(reward),
         )  # fmt: skip
+
+
+def _text(reward: Reward) -> str:
+    readable = [trace for trace, score in zip(reward.traces, reward.scores, strict=False) if score is not None]
+    return next((trace.text for trace in (*readable, *reward.traces)), reward.answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,32 +1,38 @@
-"""A plain folder of edits: `edits.jsonl` names them, and any judge scores them.
+"""A plain folder of edits: `edits.jsonl` or `edits.csv` names them, and any judge scores them.
 
     {"source": "a.png", "edited": "a_edit.png", "instruction": "Make the sky purple", "category": "color_alter"}
 
-Paths are relative to the folder and must stay inside it; `category` and `id` are optional.
-Protocol: `folder/mean`, the mean score on 0 to 10 with its interval by source image.
+Paths are relative to the folder and must stay inside it; `category`, `id` and `principles` are optional. `principles` is a JSON array of
+{question, category}, as `editr1 audit --table` reads it; without it a judge that wants principles writes its own. An edit without an `id`
+is called by its file. Protocol: `folder/mean`, the mean score on 0 to 10 with its interval by source image.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, refuse_doubles, require_columns, require_folder
+from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, refuse_doubles, require_folder
 from editr1.errors import DataError
+from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.measure.metrics import by_kind, to_metric
 from editr1.measure.rows import load_pair, load_source, read_inside
-from editr1.schema import MAX_SCORE, Metric, derive_seed, stable_id
+from editr1.measure.tables import read_table
+from editr1.schema import MAX_SCORE, Metric, Principle, derive_seed, stable_id
 from editr1.stats import mean_estimate
-from editr1.text import lines_of
 
 LIST = "edits.jsonl"
+LISTS = (LIST, "edits.csv")
 COLUMNS = ("source", "edited", "instruction")
+TASK_COLUMNS = ("source", "instruction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Row:
     edited: str
     instruction: str
     category: str = ""
+    principles: tuple[Principle, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class FolderBench:
 
     def edits(self) -> Iterator[EditItem]:
         for row in self.rows:
-            yield EditItem(row.key, row.instruction, partial(self._load, row))
+            yield EditItem(row.key, row.instruction, partial(self._load, row), row.principles)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         scored = [(row, value) for row in self.rows if (value := _value(judged, row.key)) is not None]
@@ -69,21 +76,26 @@ class FolderBench:
 
 
 def build(root: Path | str | None = None) -> FolderBench:
-    """The edits that `<root>/edits.jsonl` lists. Raises DataError for a missing or broken list and for a doubled id."""
+    """The edits that `<root>/edits.jsonl` or `edits.csv` lists. Raises DataError for a missing or broken list and for a doubled id."""
     folder = require_folder(root, "folder", f"make a folder with a file {LIST}")
-    path = folder / LIST
-    if not path.is_file():
-        raise DataError(f"{folder} has no {LIST}; write one JSON object a line with {', '.join(COLUMNS)}")
-    return FolderBench(folder, read_list(path))
+    return FolderBench(folder, read_list(find_list(folder, COLUMNS)))
+
+
+def find_list(folder: Path, columns: Sequence[str]) -> Path:
+    """The folder's list. Raises DataError where there is none, or two."""
+    found = [folder / name for name in LISTS if (folder / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has {' and '.join(LISTS)}; keep one, or which edits count is unknown")
+    if not found:
+        raise DataError(f"{folder} has no {' or '.join(LISTS)}; write one row an edit with {', '.join(columns)}")
+    return found[0]
 
 
 def edit_set(root: Path | str | None = None) -> EditSet:
     """Tasks of one's own: rows need no `edited`. Raises DataError for a missing or broken list."""
     place = require_folder(root, "folder", f"make a folder with a file {LIST}")
-    if not (place / LIST).is_file():
-        raise DataError(f"{place} has no {LIST}; write one JSON object a line with source and instruction")
     orders, lines = [], []
-    for row in read_list(place / LIST, ("source", "instruction")):
+    for row in read_list(find_list(place, TASK_COLUMNS), TASK_COLUMNS):
         edited, source = f"edits/{stable_id(row.key)}.png", f"sources/{stable_id(row.source)}.png"
         load = partial(load_source, place, row.source, f"folder {row.key}")
         orders.append(EditOrder(row.key, row.instruction, load, edited, source))
@@ -94,30 +106,32 @@ def edit_set(root: Path | str | None = None) -> EditSet:
 
 def read_list(path: Path, columns: Sequence[str] = COLUMNS) -> tuple[Row, ...]:
     """The rows of a list that has these columns. Raises DataError for a broken list and for a doubled id."""
-    rows = tuple(_row(line, f"{path}, line {number}", columns) for number, line in _lines(path))
-    refuse_doubles([row.key for row in rows], str(path))
-    return rows
+    rows = [_row(row, where) for where, row in read_table(path, columns)]
+    names = Counter(row.key for row, _ in rows)
+    # Several instructions may share a source that has not been edited yet, and one file may stand under two instructions.
+    unique = tuple(replace(row, key=f"{row.key} {row.instruction}") if not given and names[row.key] > 1 else row for row, given in rows)
+    refuse_doubles([row.key for row in unique], str(path))
+    return unique
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    return [(number, line) for number, line in enumerate(lines_of(text), start=1) if line.strip()]
+def _row(row: Mapping[str, Any], where: str) -> tuple[Row, bool]:
+    """The row, and whether its key is an id that was given."""
+    cells = {name: row.get(name) or "" for name in (*COLUMNS, "category", "id")}
+    if not all(isinstance(cell, str) for cell in cells.values()):
+        raise DataError(f"{where}: expected an object of texts ({', '.join(cells)})")
+    key = cells["id"] or cells["edited"] or cells["source"]
+    found = Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], _principles(row.get("principles"), where))
+    return found, bool(cells["id"])
 
 
-def _row(line: str, where: str, columns: Sequence[str]) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON: {error}") from error
-    if not isinstance(row, dict) or not all(isinstance(row.get(name, ""), str) for name in (*COLUMNS, "category", "id")):
-        raise DataError(f"{where}: expected a JSON object of texts")
-    require_columns(row, columns, where)
-    edited = row.get("edited", "")
-    key = row.get("id") or stable_id(row["source"], edited, row["instruction"])
-    return Row(key, row["source"], edited, row["instruction"], row.get("category", ""))
+def _principles(value: Any, where: str) -> tuple[Principle, ...] | None:
+    if not value:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    parsed = parse_principles(text, quotas=None, questions_in_english=False)
+    if isinstance(parsed, BadDecomposition):
+        raise DataError(f"{where}: principles are unusable: {parsed.problem}")
+    return parsed
 
 
 def _value(judged: Mapping[str, JudgedEdit], key: str) -> float | None:

@@ -48,7 +48,8 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) 
     return [_stored(path, seed) for path in paths]
 
 
-def _stored(path: Path, seed: int) -> Stored:
+def read_rated(path: Path) -> tuple[list[Outcome], list[float | None]]:
+    """The samples, and what people say of each (None = nothing). Raises DataError as `read_stored` does."""
     rows = read_table(path, COLUMNS)
     refuse_doubles([str(row["key"]) for _, row in rows], str(path))
     values = [_number(row["value"], f"{where}: value") for where, row in rows]
@@ -58,6 +59,12 @@ def _stored(path: Path, seed: int) -> Stored:
         Outcome(str(row["key"]), _text(row, "cluster") or str(row["key"]), _text(row, "category"), value, unit)  # type: ignore[arg-type]
         for (_, row), value in zip(rows, values, strict=True)
     ]
+    return outcomes, human
+
+
+def _stored(path: Path, seed: int) -> Stored:
+    outcomes, human = read_rated(path)
+    unit = outcomes[0].unit
     metrics = _credits(outcomes) if unit == "credit" else mean_metrics("table_mean", outcomes, "table/mean", seed=seed)
     columns = {"mean": "table/mean/micro"}
     if any(value is not None for value in human):

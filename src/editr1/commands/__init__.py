@@ -10,7 +10,7 @@ GROUPS = {
         *("demo", "tasks", "decompose", "generate", "score", "inspect", "sft", "pairs", "rationales", "gcpo"),
         *("edit-rl", "evaluate", "report"),
     ),
-    "judges": ("verify", "score-folder", "edit-benchmark", "bench", "compare", "best-of-n", "aggregate", "audit", "study"),
+    "judges": ("verify", "score-folder", "edit-benchmark", "bench", "compare", "best-of-n", "signal", "aggregate", "audit", "study"),
     "people": ("annotate",),
     "tools": ("serve", "export-rows", "migrate", "repair"),
 }

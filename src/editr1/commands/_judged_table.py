@@ -5,23 +5,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from editr1.bench.base import Benchmark, Outcome
-from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, make_judge, vlm_component
+from editr1.bench.base import Benchmark, JudgedEdit, Outcome
+from editr1.bench.judges.base import Judge
+from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, vlm_component
 from editr1.commands._metrics import say, show, write_outcomes
-from editr1.config import create
-from editr1.errors import ConfigError
-from editr1.judges.base import Judge
+from editr1.config import Component, create
+from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.measure.cache import CachedVLM, Prices
+from editr1.measure.edit_table import as_csv, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
 from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.measure.repeats import between_run
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
+from editr1.store._files import write_atomic
 
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,8 @@ def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=1, metavar="R", help="judge R times with other seeds and print the spread")
     parser.add_argument("--max-unscored", type=float, default=MAX_UNSCORED, help=f"stop above this share (default {MAX_UNSCORED})")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where replies are kept (default: cache/ of the run)")
+    parser.add_argument("--decomposer", metavar="MODEL", help="model that writes principles which an edit lacks (default: the judge's own)")
+    parser.add_argument("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
     parser.add_argument("--label", help="name of the judged table (default: the judge's id)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
@@ -48,7 +52,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     _check(args)
     run = Run.open(args.run)
     settings = {"benchmark": source, "judge": judge_settings(args)}
-    label = args.label or judge_component(args).id.rpartition(":")[2]
+    label = args.label or judge_name(judge_component(args).id)
     if args.dry_run or not args.json:
         sizes = f"{sum(1 for _ in benchmark.edits())} edits"
         if isinstance(benchmark, HasComparisons):
@@ -57,7 +61,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if args.dry_run:
         return 0
     vlm = make_vlm(args, run)
-    ask = _Ask(benchmark, make_judge(args, vlm), run, settings, args, vlm.status if vlm else lambda: "")
+    ask = _Ask(benchmark, _make_judge(args, vlm), run, settings, args, vlm.status if vlm else lambda: "")
     repeats = [ask.once(f"bench_{benchmark.name}_{label}", repeat) for repeat in range(args.repeats)]
     metrics = [*repeats[0], *between_run(repeats)]
     show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
@@ -90,7 +94,10 @@ class _Ask:
     def once(self, name: str, repeat: int) -> list[Metric]:
         """The metrics of one repeat; its answers and outcomes stay in the run."""
         table = f"{name}_{repeat}" if repeat else name
-        metrics, outcomes = (self._pairs if isinstance(self.judge, ComparesPairs) else self._edits)(table, self.args.seed + repeat)
+        try:
+            metrics, outcomes = (self._pairs if isinstance(self.judge, ComparesPairs) else self._edits)(table, self.args.seed + repeat)
+        except ChangedInputsError as error:
+            raise DataError(f"{error.change}; give this judge, or what it judges now, a table of its own: --label NAME") from error
         write_outcomes(self.run.dir / f"{table}.outcomes.jsonl", outcomes)
         return metrics
 
@@ -101,6 +108,7 @@ class _Ask:
             self.run, table, edits, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
         )
         self._say_dropped(table, counts)
+        self._write_edits(table, judged)
         check_unscored([edit.reason for edit in judged.values() if edit.value is None], counts, "edits", self.args.max_unscored)
         return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
 
@@ -120,6 +128,15 @@ class _Ask:
             found += self.benchmark.pair_metrics(judged, self.args.seed)
         return found, pairwise_outcomes(items, judged)
 
+    def _write_edits(self, table: str, judged: Mapping[str, JudgedEdit]) -> None:
+        """Every edit by name, as a table and as a page."""
+        place = f"{self.run.dir / table}.edits"
+        write_atomic(Path(f"{place}.csv"), as_csv(edit_rows(self.benchmark.edits(), judged)).encode())
+        title = table.removeprefix("bench_")
+        write_atomic(Path(f"{place}.html"), edit_page(title, self.benchmark.edits(), judged).encode())
+        if not self.args.json:
+            say(f"every edit: {place}.csv, the worst and the best: {place}.html")
+
     def _say_dropped(self, table: str, counts: StageCounts) -> None:
         if counts.num_dropped and not self.args.json:
             reasons = ", ".join(f"{reason} {count}" for reason, count in counts.reasons.items())
@@ -130,10 +147,34 @@ class _Ask:
         return Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)
 
 
+def judge_name(id: str) -> str:
+    """A name for a judge of one's own: what `package.module:Name` names, or its module where that is only a factory.
+
+    >>> judge_name("rrm"), judge_name("mylab.sharpness:build"), judge_name("mylab.judges:Sharpness")
+    ('rrm', 'sharpness', 'Sharpness')
+    """
+    module, _, name = id.rpartition(":")
+    return module.rpartition(".")[2] if name == "build" and module else name
+
+
+def _make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Any:
+    """The judge, with its model and the model of --decomposer where they are named. Raises ConfigError for a judge that takes none."""
+    component = judge_component(args)
+    fixed: dict[str, Any] = {} if vlm is None else {"vlm": vlm}
+    if args.decomposer:
+        fixed["decomposer"] = create("vlm", _writer(args))
+    return create("judges", Component(component.id, component.options | fixed))
+
+
+def _writer(args: argparse.Namespace) -> Component:
+    return Component("openai_api", {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url})
+
+
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that a judge's answers depend on."""
     component, judge = vlm_component(args), judge_component(args)
-    return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None}
+    writer = {"decomposer": dataclasses.asdict(_writer(args))} if args.decomposer else {}
+    return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None, **writer}
 
 
 def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:

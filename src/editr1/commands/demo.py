@@ -13,8 +13,10 @@ from typing import Any
 
 from editr1.commands._stages import check_recipe, places
 from editr1.config import fill_in, load_recipe, section, to_plain
-from editr1.schema import Metric
+from editr1.schema import Metric, to_json
 from editr1.store import Run
+from editr1.store._files import write_atomic
+from editr1.store.run import environment
 
 STEPS = (
     "tasks",
@@ -38,8 +40,9 @@ _TABLE_WIDTH = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="run directory (default: runs/demo)")
     parser.add_argument("--config", type=Path, default=None, metavar="RECIPE", help="recipe (default: the one that is shipped)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as gcpo.max_steps=10; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as gcpo.steps=10; repeatable")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="where the figures go as JSON (default: figures.json of the run)")
     parser.add_argument("--dry-run", action="store_true", help="print what every stage would do and stop")
 
 
@@ -59,7 +62,9 @@ def main(args: argparse.Namespace) -> int:
 
     report = write_report(args.run)
     print_results(run)
-    print(f"report: {report}")  # noqa: T201
+    figures = args.figures or args.run / "figures.json"
+    write_atomic(figures, f"{json.dumps(as_json(run), indent=1)}\n".encode())
+    print(f"report: {report}\nfigures: {figures}")  # noqa: T201
     return 0
 
 
@@ -120,12 +125,18 @@ def print_results(run: Run) -> None:
     console.print(f"{sum(seconds) / 60:.1f} minutes in {len(seconds)} stages")
 
 
+def as_json(run: Run) -> dict[str, Any]:
+    """Every figure at full precision, with what it was made on: `docs/results/demo.json`."""
+    return {"environment": environment(), "metrics": [json.loads(to_json(metric)) for metric in run.metrics()]}
+
+
 def _cells(metric: Metric) -> tuple[str, ...]:
     interval = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} to {metric.high:.3f}"
     if metric.p_value is not None:
         interval += f", p = {metric.p_value:.3g}"
     ties = "" if metric.tie_rate is None else f"{100 * metric.tie_rate:.0f} %"
     unscored = f" ({metric.num_unscored} unscored)" if metric.num_unscored else ""
-    goal = "" if metric.holds is None else f"{'holds' if metric.holds else 'DOES NOT HOLD'}: {metric.goal}"
+    word = {True: "holds", False: "DOES NOT HOLD", None: "not decided"}[metric.holds]
+    goal = f"{word}: {metric.goal}" if metric.goal else ""
     value = "unscored" if metric.value is None else f"{metric.value:.3f}"
     return metric.name, value, interval, f"{metric.n}{unscored}", ties, goal

@@ -1,4 +1,4 @@
-"""Score a folder of edits: GEdit's layout, ImgEdit's layout, or a plain folder with an edits.jsonl.
+"""Score a folder of edits: GEdit's layout, ImgEdit's layout, or a plain folder with an edits.jsonl or edits.csv.
 
 editr1 score-folder OUT/kontext --root GEDIT_DATA --run RUN --judge viescore --model gpt-4.1
 editr1 score-folder my_edits --run RUN --judge rrm --checkpoint checkpoints/rrm
@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from editr1.bench.folder import LISTS
 from editr1.commands._judge import options
 from editr1.commands._judged_table import add_judging_arguments, judge_and_show
 from editr1.commands._metrics import add_output_arguments
@@ -38,13 +39,13 @@ def recognise(folder: Path, root: Path | None) -> tuple[str, dict[str, Any]]:
     """The benchmark id of the folder's layout and its options. Raises DataError for a folder of no known layout."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}")
-    if (folder / "edits.jsonl").is_file():
+    if any((folder / name).is_file() for name in LISTS):
         return "folder", {"root": folder}
     if (folder / "fullset").is_dir():
         return "gedit", {"root": root, "edits": folder}
     if root is not None and any(root.rglob("basic_edit.json")):
         return "imgedit", {"root": root, "edits": folder}
     raise DataError(
-        f"{folder} has no known layout: expected edits.jsonl, GEdit's fullset/<task>/<language>/, "
+        f"{folder} has no known layout: expected {' or '.join(LISTS)}, GEdit's fullset/<task>/<language>/, "
         "or ImgEdit's <key>.png with --root naming the folder of basic_edit.json"
     )

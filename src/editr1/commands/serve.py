@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     config = section({"serve": _settings(args)}, "serve", Config)
     app = build_app(make_judge(config), config, access)
     print(f"serving {config.vlm.id}, prompt {config.prompt_id}, at http://{args.host}:{args.port} (Ctrl-C stops)", flush=True)  # noqa: T201
-    listen(app, args.host, args.port, backlog=4096)
+    listen(app, args.host, args.port)
     return 0
 
 

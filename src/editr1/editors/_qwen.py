@@ -112,6 +112,10 @@ class QwenFlow(WithEncoders, ABC):
             pixels.unsqueeze(2), 1, self.config.in_channels // 4, height, width, self.transformer.dtype, self.device, None, unused
         )[1]
 
+    @torch.no_grad()
+    def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
+        return torch.cat([self._encode_source(image, (plan.height, plan.width)) for image in images]).float()
+
     def expand(self, cond: Conditioning, copies: int) -> Conditioning:
         return expand_rows(cond, copies)
 

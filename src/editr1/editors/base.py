@@ -135,6 +135,10 @@ class FlowEditor(Protocol):
         """
         ...
 
+    def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
+        """Pictures as packed latents at sigma = 0, [B, L, D] float32, without gradient: the inverse of `decode` up to the VAE's loss."""
+        ...
+
     def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
         """Packed latents at sigma = 0 -> RGB images."""
         ...

@@ -96,6 +96,10 @@ class KleinEditor(WithEncoders):
         pixels = self.pipe.image_processor.preprocess(source.resize((width, height), Image.Resampling.LANCZOS), height=height, width=width)
         return self.pipe.prepare_image_latents([pixels], 1, None, self.device, self.pipe.vae.dtype)[0]
 
+    @torch.no_grad()
+    def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
+        return torch.cat([self._encode_source(image, plan.height, plan.width) for image in images]).float()
+
     def expand(self, cond: Conditioning, copies: int) -> Conditioning:
         return expand_rows(cond, copies)
 

@@ -83,12 +83,20 @@ class KontextEditor(WithEncoders):
     def _encode_source(self, sources: Sequence[Image.Image], plan: Plan) -> Conditioning:
         """Packed VAE latents [B, M, D] and their grid (rows, columns)."""
         height, width = condition_size(plan, self.condition_area, self.multiple)
-        pixels = self.pipe.image_processor.preprocess([s.resize((width, height), Image.Resampling.LANCZOS) for s in sources])
-        unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
-        latents = self.pipe.prepare_latents(
-            pixels, len(sources), self.config.in_channels // 4, height, width, self.transformer.dtype, self.device, None, unused
-        )[1]
+        latents = self._packed(sources, height, width)
         return {"source": latents, "source_grid": (height // self.multiple, width // self.multiple), "grid": self._grid(plan)}
+
+    @torch.no_grad()
+    def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
+        return self._packed(images, plan.height, plan.width).float()
+
+    def _packed(self, images: Sequence[Image.Image], height: int, width: int) -> torch.Tensor:
+        pixels = self.pipe.image_processor.preprocess([image.resize((width, height), Image.Resampling.LANCZOS) for image in images])
+        unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
+        packed: torch.Tensor = self.pipe.prepare_latents(
+            pixels, len(images), self.config.in_channels // 4, height, width, self.transformer.dtype, self.device, None, unused
+        )[1]
+        return packed
 
     def expand(self, cond: Conditioning, copies: int) -> Conditioning:
         return expand_rows(cond, copies)

@@ -1,4 +1,4 @@
-"""The rooms of editor RL (paper, section 4): what `stages/edit_rl.py` calls, one file a step of the algorithm.
+"""The rooms of editor RL (paper, section 3.3): what `stages/edit_rl.py` calls, one file a step of the algorithm.
 
     contexts -> rollout -> rewards -> (objectives) -> update -> ema, evaluation -> checkpoint
 

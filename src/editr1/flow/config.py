@@ -60,7 +60,7 @@ class Training:
     beta: float = 0.04
     """paper, section 4. A beta means nothing without its convention: see `kl`."""
     std: AdvantageStd = "group"
-    """paper, section 4: std inside the group."""
+    """paper, section 3.3: std inside the group."""
     min_std: float = 0.0
     """Groups at or below this std (in points of tau) teach nothing."""
     updates_per_rollout: int = 1
@@ -138,13 +138,15 @@ class WeightedReward:
 
 @dataclass(frozen=True)
 class Config:
-    """`edit_rl`: Flow-GRPO of an editor with the RRM as its only reward (paper, section 4)."""
+    """`edit_rl`: Flow-GRPO of an editor with the RRM as its only reward (paper, section 3.3)."""
 
     editor: Component
     reward: Component
     """Kind `judges`: something with `.score(items, seed) -> list[Reward]`."""
     further_rewards: tuple[WeightedReward, ...] = ()
     """ours: none; the paper trains on the RRM alone."""
+    source: Literal["rollout", "pairs"] = "rollout"
+    """Where edits come from: the policy, judged as they come (paper), or people's pairs in `07_pairs`, without rollout and judge."""
     seed: int = 0
     height: int = 512
     """Pixels; the adapter snaps them to what the model can do."""
@@ -185,6 +187,8 @@ class Config:
             raise ValueError(f"{name} needs a noise level above 0: without noise the policy has no density (nft needs none)")
         if self.training.shard and (self.training.weights != "lora" or self.contexts_per_batch != 1):
             raise ValueError("shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 to keep processes in step")
+        if self.source == "pairs" and (needs.noisy or self.group_size != 2 or self.curation != Curation()):
+            raise ValueError(f"source: pairs needs group_size: 2, no curation, and an algorithm of the forward process (dpo), found {name}")
         if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):
             raise ValueError("curation.redraw replaces single groups: it needs contexts_per_batch: 1, and no shard")
         if self.curation.first_pass and self.training.shard:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from editr1.errors import ConfigError, DataError
 from editr1.flow.config import Config
-from editr1.schema import EditTask, Principle, TaskPrinciples, derive_seed, stable_id
+from editr1.schema import EditTask, PreferencePair, Principle, TaskPrinciples, derive_seed, stable_id
 from editr1.store import Run
 
 
@@ -24,6 +24,8 @@ class Context:
     task: EditTask
     principles: tuple[Principle, ...]
     run: Run
+    pair: PreferencePair | None = None
+    """Two edits of it and which of them a person preferred, where training is from pairs."""
 
     @property
     def id(self) -> str:
@@ -33,6 +35,11 @@ class Context:
         """x_ref, RGB."""
         return self.run.images.get(self.task.source)
 
+    def preferred(self) -> list[Image.Image]:
+        """[winner, loser], RGB."""
+        assert self.pair is not None
+        return [self.run.images.get(side.image) for side in (self.pair.winner, self.pair.loser)]
+
     def aspect(self) -> float:
         """Width over height of the source."""
         reference = self.task.source
@@ -40,14 +47,22 @@ class Context:
         return width / height
 
 
-def read_contexts(run: Run, held_out: float) -> tuple[list[Context], list[Context]]:
+def read_contexts(run: Run, held_out: float, pairs: bool = False) -> tuple[list[Context], list[Context]]:
     """(training, held-out) contexts of the run's principles, split by a hash of the source picture.
 
-    By the source and not by the task, so that no held-out picture was seen with other words. Raises DataError for none.
+    By the source and not by the task, so that no held-out picture was seen with other words. `pairs`: those of `07_pairs`, one a pair
+    that is no tie. Raises DataError for none.
     """
+    if pairs:
+        found = [row for row in run.read("07_pairs") if isinstance(row, PreferencePair) and row.label != "same"]
+        return _split([Context(row.task, row.principles, run, row) for row in found], held_out, "07_pairs holds no pair with a winner")
     contexts = [Context(row.task, row.principles, run) for row in run.read("02_principles") if isinstance(row, TaskPrinciples)]
+    return _split(contexts, held_out, "02_principles is empty: editor RL trains on decomposed tasks; run `editr1 decompose` first")
+
+
+def _split(contexts: list[Context], held_out: float, nothing: str) -> tuple[list[Context], list[Context]]:
     if not contexts:
-        raise DataError("02_principles is empty: editor RL trains on decomposed tasks; run `editr1 decompose` first")
+        raise DataError(nothing)
     train = [c for c in contexts if not _is_held_out(c, held_out)]
     rest = [c for c in contexts if _is_held_out(c, held_out)]
     if not train:

@@ -40,6 +40,13 @@ def draw(trainer: Trainer, contexts: Sequence[Context], window: tuple[int, ...],
     """Samples and scores groups; judging overlaps with sampling."""
     order: list[Context] = []
     trajectories, edits = [], []
+    if trainer.config.source == "pairs":
+        for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
+            order += batch
+            trajectories.append(trainer.stored(batch, plan, clock))
+            edits += [(context, image) for context in batch for image in context.preferred()]
+        verdicts = [Reward(float(1 - index % 2), 1, 1) for index in range(len(edits))]  # preferred or not: no points of tau
+        return Drawn(order, trajectories, edits, [list(verdicts) for _ in trainer.collectors])
     for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
         order += batch
         trajectories.append(trainer.sample(batch, plan, window, iteration, clock))

@@ -62,7 +62,7 @@ def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
     groups, sampling, training = config.contexts * forwards, config.sampling, config.training
     samples = groups * config.group_size
     rows = groups * (needs.samples_per_group or config.group_size) * rows_per_sample(config, needs)
-    rollout = samples * sampling.steps
+    rollout = samples * sampling.steps if config.source == "rollout" else 0
     if sampling.same_start:
         last_start = sampling.first if sampling.window_kind == "fixed" else sampling.last - sampling.window
         once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point

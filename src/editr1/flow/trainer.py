@@ -30,7 +30,7 @@ Edit = tuple[Context, Image.Image]
 
 logger = logging.getLogger(__name__)
 
-MAX_EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
+EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,14 @@ class Trainer:
                 group_size=config.group_size, seed=config.seed, iteration=iteration, keep_means=keep_means,
             )  # fmt: skip
         return dataclasses.replace(path, teacher_cond=taught)
+
+    def stored(self, contexts: Sequence[Context], plan: Plan, clock: Clock) -> Trajectory:
+        """People's pairs in the place of a rollout: groups of two, the preferred edit first."""
+        with clock.phase("encode"), torch.no_grad():
+            cond = self.encode(contexts, plan)
+            final = self.editor.latents([image for context in contexts for image in context.preferred()], plan)
+        nothing = final.new_zeros(0)
+        return Trajectory(plan, tuple(c.id for c in contexts), cond, 2, (), (), (), nothing, nothing, final)
 
     def submit(self, trajectory: Trajectory, contexts: Sequence[Context], iteration: int, clock: Clock) -> list[Edit]:
         """Decodes the edits and asks for their rewards; scoring goes on while the next batch is sampled."""
@@ -189,7 +197,7 @@ class Trainer:
     def _follow(self, iteration: int) -> None:
         training, state = self.config.training, self.state
         if state.ema is not None:
-            follow(state.ema, state.policy, min((1.0 + iteration) / (MAX_EMA_WARMUP + iteration), training.ema_decay))
+            follow(state.ema, state.policy, min((1.0 + iteration) / (EMA_WARMUP + iteration), training.ema_decay))
         decay = self.algorithm.needs.old_decay
         if state.old is not None and decay is not None:
             follow(state.old, state.policy, min(0.001 * iteration, decay))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from editr1.errors import BackendError, UnscoredError
+from editr1.errors import BackendError, NoSignalError
 
 HELP = "docs/how_to/collapse.md has the table of causes"
 
@@ -90,10 +90,10 @@ def rounding_bound(
 
 
 def check_constant(num_constant: int, limit: int) -> None:
-    """Raises UnscoredError when no group had two different rewards for too many iterations in a row."""
+    """Raises NoSignalError when no group had two different rewards for too many iterations in a row."""
     if num_constant < limit:
         return
-    raise UnscoredError(
+    raise NoSignalError(
         f"for {num_constant} iterations no group had two different rewards: the judge cannot tell these edits apart, so nothing can be "
         f"learnt. Use more traces a reward (avg@K), a larger group_size, or a higher sampling.level; {HELP}"
     )

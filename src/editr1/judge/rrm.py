@@ -7,7 +7,7 @@
     reward.principles       # what was judged by, made on the fly where none were given
     reward.category_means   # share of yes, by category
 
-T, V, T+V and the no-principle judge differ only by `prompt_id`; avg@K by `num_traces` (paper, section 5; K traces: ours).
+T, V, T+V and the no-principle judge differ only by `prompt_id`; avg@K by `num_traces` (paper, section 4; K traces: ours).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from editr1.config import Component, create
@@ -61,6 +62,33 @@ class RewardModel:
         self.sampling = sampling or Sampling()
         self.decomposer = decomposer
         self.expected = expected
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, prompt_id: str = "tv", num_traces: int = 1, **options: Any) -> RewardModel:
+        """A local checkpoint as the judge, which also writes principles where an item has none.
+
+        Args:
+            path: folder of a trained RRM or of any vision-language model.
+            prompt_id: the question that it was trained with.
+            num_traces: 1 asks greedily, more are sampled at temperature .7.
+            options: of the component `vlm/local`, such as `batch_size`.
+
+        Raises ConfigError for a folder that is no checkpoint.
+        """
+        return _for_people(cls, Component("local", {"path": str(path), **options}), prompt_id, num_traces)
+
+    @classmethod
+    def from_endpoint(
+        cls, model: str, base_url: str | None = None, prompt_id: str = "tv", num_traces: int = 1, **options: Any
+    ) -> RewardModel:
+        """A model behind an OpenAI-compatible endpoint as the judge, which also writes principles where an item has none.
+
+        Args:
+            model, base_url: as at the endpoint, the address up to and including `/v1`; None = OpenAI's own.
+            prompt_id, num_traces: see `from_checkpoint`.
+            options: of the component `vlm/openai_api`, such as `timeout`.
+        """
+        return _for_people(cls, Component("openai_api", {"model": model, "base_url": base_url, **options}), prompt_id, num_traces)
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """One reward an item, in their order. Raises BackendError when the judge's machine fails."""
@@ -171,6 +199,11 @@ def build(
     judge = create("vlm", _component(vlm))
     helper = Decomposer(create("vlm", _component(decomposer))) if decomposer is not None else None
     return RewardModel(judge, prompt_id, num_traces, Sampling(temperature, top_p, max_tokens), helper, expected)
+
+
+def _for_people(cls: type[RewardModel], vlm: Component, prompt_id: str, num_traces: int) -> RewardModel:
+    judge, sampling = create("vlm", vlm), Sampling(0.0 if num_traces == 1 else 0.7)
+    return cls(judge, prompt_id, num_traces, sampling, Decomposer(judge) if score_traits(prompt_id).shows_principles else None)
 
 
 def _component(spec: Component | Mapping[str, Any] | str) -> Component:

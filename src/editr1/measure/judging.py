@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from editr1.bench.base import EditItem, JudgedEdit
+from editr1.bench.judges.base import Judge
 from editr1.errors import DataError, UnscoredError
 from editr1.judge.item import RewardItem
-from editr1.judges.base import Judge
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 
 MAX_UNSCORED = 0.5  # ours: above this share the numbers say more about the endpoint or the prompt than about the judge
@@ -82,5 +82,5 @@ def check_unscored(reasons: Sequence[str | None], counts: StageCounts, what: str
         shown = ", ".join(sorted({reason for reason in reasons if reason} | set(counts.reasons)))
         raise UnscoredError(
             f"{num_unscored} of {counts.num_in} {what} are unscored (limit: share {max_share:g}; {shown}); "
-            "look at the dropped.jsonl and the replies, or raise --max-unscored"
+            f"{'look at the dropped.jsonl of the table' if counts.num_dropped else 'look at the replies'}, or raise --max-unscored"
         )

@@ -1,7 +1,7 @@
 """Pair accuracy on preference pairs: does the judge agree with the people?
 
 Scores in, `Metric`s out; how the scores came about (avg@K, greedy, which prompt) is the caller's, and travels in the protocol
-id. The paper (section 5) removes pairs labelled "same" and counts a pair as right when the preferred edit scores higher.
+id. The paper (section 4) removes pairs labelled "same" and counts a pair as right when the preferred edit scores higher.
 Protocol ids: `<protocol>/half`, `<protocol>/strict`, `<protocol>/non-tied`, for example `pairs/avg4/half`.
 """
 

@@ -23,7 +23,7 @@ def group_advantages(
     min_std: float = 0.0,
     max_advantage: float = MAX_ADVANTAGE,
 ) -> torch.Tensor:
-    """A_i = (r_i - mean of its group) / (std + epsilon), clamped, [C, G] float32. paper, section 4: group std.
+    """A_i = (r_i - mean of its group) / (std + epsilon), clamped, [C, G] float32. paper, section 3.3: group std.
 
     `std`: "group" = the group's own population std, "batch" = one std over all samples of the iteration (gather first
     when there are several processes), "none" = 1. A group whose std is <= `min_std` (in reward units) or that has fewer than

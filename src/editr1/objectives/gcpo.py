@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class WinRule:
     """How a trace of the winner is compared with a trace of the loser. The defaults are the paper's.
 
     Raises ValueError when `tie_credit` lies outside [0, 1] or `margin` is negative.
@@ -39,24 +39,24 @@ class Contest:
             raise ValueError(f"margin is {self.margin}, expected score points >= 0")
 
 
-PAPER = Contest()
+PAPER = WinRule()
 
 
-def win_ratio(tau_w_PN: Tensor, tau_l_PK: Tensor, contest: Contest = PAPER) -> Tensor:
+def win_ratio(tau_w_PN: Tensor, tau_l_PK: Tensor, rule: WinRule = PAPER) -> Tensor:
     """Share of the loser's parsed traces that each trace of the winner beats, `[P, N]` in [0, 1].
 
     r_w[j] = (1/K) * sum_k 1{tau_w[j] > tau_l[k]}   (section 3.2; strict, so a tie earns nothing)
 
     ours: K counts the *parsed* opponents, for a judge must not profit from an opponent that failed to answer.
-    Without a parsed opponent the row is 0; `has_opponent` tells that case from a lost contest.
+    Without a parsed opponent the row is 0; `has_opponent` tells that case from a lost rule.
 
     >>> win_ratio(torch.tensor([[8.0, 5.0]]), torch.tensor([[5.0, 3.0]])).tolist()
     [[1.0, 0.5]]
     """
-    return _credit(tau_w_PN, tau_l_PK, contest).sum(dim=2) / _num_parsed(tau_l_PK)
+    return _credit(tau_w_PN, tau_l_PK, rule).sum(dim=2) / _num_parsed(tau_l_PK)
 
 
-def loss_ratio(tau_l_PN: Tensor, tau_w_PK: Tensor, contest: Contest = PAPER) -> Tensor:
+def loss_ratio(tau_l_PN: Tensor, tau_w_PK: Tensor, rule: WinRule = PAPER) -> Tensor:
     """Share of the winner's parsed traces that each trace of the loser stays below, `[P, N]` in [0, 1].
 
     r_l[j] = (1/K) * sum_k 1{tau_l[j] < tau_w[k]}   (section 3.2)
@@ -64,7 +64,7 @@ def loss_ratio(tau_l_PN: Tensor, tau_w_PK: Tensor, contest: Contest = PAPER) -> 
     >>> loss_ratio(torch.tensor([[5.0, 3.0]]), torch.tensor([[8.0, 5.0]])).tolist()
     [[0.5, 1.0]]
     """
-    return _credit(tau_w_PK, tau_l_PN, contest).sum(dim=1) / _num_parsed(tau_w_PK)
+    return _credit(tau_w_PK, tau_l_PN, rule).sum(dim=1) / _num_parsed(tau_w_PK)
 
 
 def closeness_ratio(tau_PN: Tensor, tau_other_PK: Tensor, tolerance: float) -> Tensor:
@@ -144,12 +144,12 @@ def tie_share(tau_w_PN: Tensor, tau_l_PK: Tensor) -> float:
     return float((gap_PNK[~gap_PNK.isnan()] == 0).float().mean())
 
 
-def _credit(tau_w_PN: Tensor, tau_l_PK: Tensor, contest: Contest) -> Tensor:
+def _credit(tau_w_PN: Tensor, tau_l_PK: Tensor, rule: WinRule) -> Tensor:
     """What the comparison of winner's trace j with loser's trace k earns both of them, `[P, N, K]` in [0, 1]."""
     tau_w_PN1, tau_l_P1K = tau_w_PN[:, :, None], tau_l_PK[:, None, :]
-    won_PNK = (tau_w_PN1 > tau_l_P1K + contest.margin).to(tau_w_PN.dtype)
+    won_PNK = (tau_w_PN1 > tau_l_P1K + rule.margin).to(tau_w_PN.dtype)
     tied_PNK = (tau_w_PN1 == tau_l_P1K).to(tau_w_PN.dtype)
-    return won_PNK + contest.tie_credit * tied_PNK
+    return won_PNK + rule.tie_credit * tied_PNK
 
 
 def _num_parsed(tau_PK: Tensor) -> Tensor:

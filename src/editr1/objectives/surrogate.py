@@ -20,7 +20,7 @@ class Surrogate(NamedTuple):
 
 
 def clipped_surrogate(log_ratio_B: torch.Tensor, advantages_B: torch.Tensor, clip_low: float, clip_high: float) -> Surrogate:
-    """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), not yet averaged. paper, section 4; arXiv 1707.06347, equation 7.
+    """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), not yet averaged. paper, section 3.3; arXiv 1707.06347, equation 7.
 
     Mean, mask and denominator are the caller's: unscored samples come with A = 0 and keep their place in the mean.
     """

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from editr1.judge.annotators import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts
-from editr1.schema import from_json
 from editr1.store import Run
-from editr1.store._files import read_json
+from editr1.store._files import read_object, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +23,14 @@ class Annotators:
 def read_annotators(run: Run) -> Annotators:
     """The figures that `score` and `inspect` left."""
     found = run.dir / "05_inspections" / "annotators.json"
-    accuracies = from_json(AnnotatorAccuracies, found.read_text(encoding="utf-8")).annotators if found.exists() else ()
+    accuracies = read_record(AnnotatorAccuracies, found).annotators if found.exists() else ()
     path = run.dir / "05_inspections" / "agreement.json"
-    both = read_json(path) if path.exists() else {"n": 0}
+    both = read_object(path, "n") if path.exists() else {"n": 0}
     usage = run.dir / "04_traces" / "usage.json"
     return Annotators(
         accuracies,
         (both["agreement"], both.get("kappa"), both["n"]) if both["n"] else None,
-        tuple(read_json(usage).items()) if usage.exists() else (),
+        tuple(read_object(usage).items()) if usage.exists() else (),
     )
 
 

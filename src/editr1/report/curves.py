@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from editr1.errors import DataError
 from editr1.store import Run
-from editr1.text import lines_of
+from editr1.store._files import read_jsonl
 
 MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page shall stay small
 
@@ -69,10 +68,9 @@ def _place(stage: str) -> tuple[int, str]:
 def _stages(path: Path) -> set[str]:
     if not path.exists():
         return set()
-    lines = lines_of(path.read_text(encoding="utf-8"))
     try:
-        return {json.loads(line)["stage"] for line in lines}
-    except (ValueError, KeyError) as error:
+        return {point["stage"] for point in read_jsonl(path)}
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path} holds a line that is no point of a curve ({error}); delete that line") from error
 
 

@@ -78,7 +78,7 @@ def judge_traces(run: Run, wanted: Container[str] | None) -> dict[str, dict[str,
 
 def _read_traces(path: Path, wanted: Container[str] | None) -> dict[str, list[Trace]]:
     found: dict[str, list[Trace]] = defaultdict(list)
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 trace = from_json(Trace, line)

@@ -10,7 +10,7 @@ from editr1.errors import DataError
 from editr1.report.pictures import Album
 from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
 from editr1.store import Run
-from editr1.text import lines_of
+from editr1.store._files import read_jsonl
 
 GALLERY = Path("09_editor") / "gallery.jsonl"
 
@@ -21,11 +21,10 @@ def build_strips(run: Run, album: Album) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     strips = []
-    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
+    for number, row in enumerate(read_jsonl(path), start=1):
         if album.full:
             break
         try:
-            row = json.loads(line)
             pictures = {name: album.add(_ref(row[name])) for name in ("source", "before", "after")}
             strips.append(
                 {

@@ -218,11 +218,14 @@ class Guard:
             if size > self.limits.max_body:
                 return 413, f"the body is longer than the limit of {self.limits.max_body} bytes; send smaller batches"
             marks += sum(map(chunk.count, (b'"', b",", b"[", b"{"))) if is_json else 0
-            if marks > self.limits.max_marks:
-                return 413, f"the body holds more than {self.limits.max_marks} JSON values; no batch needs as many"
-            chunks.append(chunk)
+            too_many = marks > self.limits.max_marks
+            if not too_many:
+                chunks.append(chunk)
+            elif chunks:
+                chunks.clear()  # the rest is read and dropped: a client that is still sending would not see the refusal
             if not message.get("more_body", False):
-                return chunks
+                refusal = 413, f"the body holds more than {self.limits.max_marks} JSON values; no batch needs as many"
+                return refusal if too_many else chunks
             seconds = asyncio.get_running_loop().time() - start
             if seconds > self.limits.body_seconds:
                 return 408, f"the body did not arrive within {self.limits.body_seconds:g} seconds"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from editr1.errors import ChangedInputsError, DataError
-from editr1.records import whole_text
 from editr1.schema import stable_id
 from editr1.store import Origin, Origins, check_columns, read_inside, read_table, stamp_inside
+from editr1.text import whole_text
 
 LABELS = ("a", "b", "same")
 

@@ -72,11 +72,11 @@ def memory(config: Config, run_dir: Path, card: float | None = None) -> Memory |
 def run(config: Config, run_dir: Path) -> EditRLResult:
     """Trains, resuming from the newest checkpoint in the run directory.
 
-    Raises UnscoredError when the judge fails too often or sees no differences, BackendError when the first replay does not
-    reproduce the rollout or a gradient is not finite, ConfigError and DataError for wrong settings and inputs.
+    Raises UnscoredError when the judge fails too often, NoSignalError when it sees no differences, BackendError when the first replay
+    does not reproduce the rollout or a gradient is not finite, ConfigError and DataError for wrong settings and inputs.
     """
     run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
-    tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0)
+    tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0, config.source == "pairs")
     folder = run_.dir / FOLDER
     _held = hold(folder)  # until this function ends
     accelerator = start(config, folder)  # before editor and judges: it decides this process' device
@@ -265,7 +265,7 @@ def record(
     """Logs that answer: is it training, what does it cost, what do the edits look like."""
     seconds = clock.read()
     logs |= seconds | {"cost/images_per_second": trainer.config.contexts * trainer.config.group_size / seconds["seconds/total"]}
-    logs |= {"cost/reward_share": seconds["seconds/wait_for_rewards"] / seconds["seconds/total"]}
+    logs |= {"cost/reward_share": seconds.get("seconds/wait_for_rewards", 0.0) / seconds["seconds/total"]}
     if (drift := trainer.state.policy.drift()) is not None:
         logs["train/drift"] = drift
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Good / same / bad counts of a side-by-side study (paper, section 5: GSB = +23.2 % in the human evaluation)."""
+"""Good / same / bad counts of a side-by-side study (paper, section 4: GSB = +23.2 % in the human evaluation)."""
 
 from __future__ import annotations
 

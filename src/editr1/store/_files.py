@@ -9,9 +9,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from editr1.errors import DataError
+from editr1.records import from_json
+
+T = TypeVar("T")
 
 
 def write_atomic(path: Path, data: bytes, settle: bool = True) -> None:
@@ -52,6 +55,23 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is missing; restore it or start a new run directory") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); restore it or start a new run directory") from error
+
+
+def read_object(path: Path, *names: str) -> dict[str, Any]:
+    """The object of a JSON file. Raises DataError when it is none, or lacks one of the names."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not value.keys() >= set(names):
+        expected = f"an object with {', '.join(names)}" if names else "an object"
+        raise DataError(f"{path} is damaged: it holds {type(value).__name__}, expected {expected}; restore it or start a new run directory")
+    return value
+
+
+def read_record(record: type[T], path: Path) -> T:
+    """The record that is a file's content. Raises DataError when it is none."""
+    try:
+        return from_json(record, path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); restore it, or run again what wrote it") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from editr1.errors import DataError, nearest
 from editr1.pictures import MAX_BYTES
-from editr1.records import whole_text
+from editr1.text import whole_text
 
 
 def read_table(path: Path) -> Iterator[dict[str, Any] | str]:

@@ -25,7 +25,7 @@ from editr1.schema import (
     from_json,
     to_json,
 )
-from editr1.store._files import exclusive, read_json, read_jsonl, read_whole_lines, write_atomic, write_json
+from editr1.store._files import exclusive, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.behind import digests_behind
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore
@@ -180,7 +180,7 @@ class Run:
 
 
 def _check_version(header: Path) -> None:
-    version = read_json(header).get("schema")
+    version = read_object(header, "schema")["schema"]
     if version != SCHEMA_VERSION:
         raise DataError(
             f"run directory {header.parent} has schema version {version}, this program reads {SCHEMA_VERSION}; "

@@ -58,7 +58,7 @@ class Claim:
     """What is claimed, in words."""
     steps: tuple[tuple[str, str], ...]
     min_gain: float = 0.0
-    """Smallest gain that counts, in [0, 1]; 0 = any gain above 0."""
+    """Smallest gain that counts, in [0, 1]: every gain's whole 95 % interval lies above it."""
     p_below: float | None = None
     """Above every step's p: exact McNemar's, or see `one_trace`. Not adjusted: a claim needs all its steps. None = no test is promised."""
     stricter: bool = False

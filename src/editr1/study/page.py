@@ -108,7 +108,7 @@ def _points(gain: Estimate) -> tuple[str, str]:
 
 
 def _claim_line(verdict: Verdict) -> tuple[str, ...]:
-    result = {True: "holds", False: "**does not hold**", None: "not measured"}[verdict.holds]
+    result = {True: "holds", False: "**does not hold**", None: "not measured" if verdict.value is None else "not decided"}[verdict.holds]
     return verdict.id, verdict.measure, verdict.goal, verdict.why, result
 
 

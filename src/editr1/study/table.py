@@ -8,14 +8,14 @@ compares cannot change it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from editr1.measure.pair_metrics import decisive, pair_margins
-from editr1.schema import MAX_SCORE, PreferencePair, derive_seed
+from editr1.schema import MAX_SCORE, PreferencePair, decided, derive_seed
 from editr1.stats import (
     Difference,
     Estimate,
@@ -111,7 +111,7 @@ class Verdict:
     n: int
     goal: str
     holds: bool | None
-    """None = not measured yet."""
+    """By the whole interval of every step; None = not measured yet, or not decided: `why` says which."""
     why: str
     """The figure that decides each condition."""
 
@@ -257,7 +257,7 @@ def judge_claim(claim: Claim, answers: Mapping[str, Answers], tests: Sequence[Te
     gains = [_gain(claim, test) for test in found]
     smallest = min((gain for gain, _ in gains if gain is not None), key=lambda gain: gain.value, default=None)
     value, n = (smallest.value, smallest.n) if smallest else (None, 0)
-    return Verdict(claim.id, claim.measure, value, n, goal, all(met for met, _ in conditions), why)
+    return Verdict(claim.id, claim.measure, value, n, goal, _all(met for met, _ in conditions), why)
 
 
 def _gain(claim: Claim, test: Test) -> tuple[Estimate | None, float | None]:
@@ -268,7 +268,7 @@ def _gain(claim: Claim, test: Test) -> tuple[Estimate | None, float | None]:
 
 
 def _goal(claim: Claim) -> str:
-    parts = [f"every gain at least {claim.min_gain:g}" if claim.min_gain else "every gain above 0"]
+    parts = [f"every gain above {claim.min_gain:g} (whole interval)"]
     if claim.p_below is not None:
         parts.append(f"each {'sign-flip' if claim.one_trace else 'McNemar'} p < {claim.p_below:g}")
     if claim.stricter:
@@ -278,23 +278,32 @@ def _goal(claim: Claim) -> str:
     return ", ".join(parts)
 
 
-def _meets(claim: Claim, test: Test, answers: Mapping[str, Answers]) -> tuple[bool, str]:
-    """Whether one step meets the claim's conditions, and its figures."""
+def _all(conditions: Iterable[bool | None]) -> bool | None:
+    """False where one condition fails, else None where one is not decided."""
+    found = set(conditions)
+    return False if False in found else None if None in found else True
+
+
+def _meets(claim: Claim, test: Test, answers: Mapping[str, Answers]) -> tuple[bool | None, str]:
+    """Whether one step meets the claim's conditions, None where the gain's interval does not decide, and its figures."""
     gain, p = _gain(claim, test)
     if gain is None:
         return False, f"{test.b} over {test.a}: the scores of single traces are not known"
-    met = gain.value >= claim.min_gain if claim.min_gain else gain.value > 0
-    text = f"{test.b} over {test.a} {100 * gain.value:+.1f} points, p = {'-' if p is None else f'{p:.2g}'}"
+    met = [decided(gain.low, gain.high, claim.min_gain)]
+    span = "" if gain.low is None or gain.high is None else f" ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    text = f"{test.b} over {test.a} {100 * gain.value:+.1f} points{span}, p = {'-' if p is None else f'{p:.2g}'}"
     if claim.p_below is not None:
-        met &= p is not None and p < claim.p_below
+        met.append(p is not None and p < claim.p_below)
     if claim.stricter:
-        met &= test.stricter is not None and test.stricter.value < 0
+        lower = test.stricter
+        fell = None if lower is None else decided(lower.low, lower.high, 0.0)
+        met.append(None if fell is None else not fell)
         text += f", mean score {test.stricter.value:+.2f}" if test.stricter else ", no score in common"
     if claim.max_data_share is not None:
         share = answers[test.b].num_rows / answers[test.a].num_rows
-        met &= share <= claim.max_data_share
+        met.append(share <= claim.max_data_share)
         text += f", {share:.1%} of the rows"
-    return met, text
+    return _all(met), text
 
 
 def _rng(*parts: str) -> np.random.Generator:

@@ -109,9 +109,9 @@ class RewardOptions:
     """What a trace earns in GCPO. The defaults are the paper's rule; every other value changes the objective."""
 
     tie_credit: float = 0.0
-    """What both sides earn for an equal score, in [0, 1]; see `objectives.gcpo.Contest`. paper: 0."""
+    """What both sides earn for an equal score, in [0, 1]; see `objectives.gcpo.WinRule`. paper: 0."""
     margin: float = 0.0
-    """Score points by which a win must be clear; see `objectives.gcpo.Contest`. paper: 0."""
+    """Score points by which a win must be clear; see `objectives.gcpo.WinRule`. paper: 0."""
     same_tolerance: float | None = None
     """Use pairs that people call "same": a trace earns the share of the other image's traces within this many score points.
     paper: such pairs are left out."""

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ReadTrace:
     """One trace as the reward sees it."""
 
     pair: int
@@ -44,16 +44,17 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class JudgedPair:
     """A pair with all its traces: scores and ratios of both sides, each `[N]`."""
 
-    winners: tuple[Played, ...]
-    losers: tuple[Played, ...]
+    winners: tuple[ReadTrace, ...]
+    losers: tuple[ReadTrace, ...]
     ratio_w: torch.Tensor
     ratio_l: torch.Tensor
 
 
-Gather = Callable[[list[Played]], list[Played]]
+Gather = Callable[[list[ReadTrace]], tuple[list[ReadTrace], int]]
+"""Local traces -> (those of all ranks in rank order, the place of the first local one among them)."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class PairReward:
 
     options: RewardOptions = field(default_factory=RewardOptions)
     gather: Gather | None = None
-    """Collects the local traces of all ranks in rank order; None = `torch.distributed` where it is initialised."""
+    """None = `torch.distributed` where it is initialised."""
     max_tokens: int | None = None
     """Length at which sampling was cut: tells a truncated trace from one that states no judgement."""
     __name__ = "gcpo"  # how trainers label the reward
@@ -95,19 +96,20 @@ class PairReward:
                 "prompt_text": prompt_text[i],
             }
             local.append(read_trace(text, row, lengths[i], self.max_tokens))
-        matches = play((self.gather or gather_from_ranks)(local), self.options)
+        traces, start = (self.gather or gather_from_ranks)(local)
+        matches = play(traces, self.options)
         if log_metric is not None:
             values = figures(matches) | ({"resampled": sum(resampled) / len(resampled)} if resampled else {})
             for name, value in values.items():
                 log_metric(name, value)
-        return _local_rewards(local, matches)
+        return _in_order(traces, matches)[start : start + len(local)]
 
 
-def read_trace(text: str, row: Mapping[str, Any], num_tokens: int, max_tokens: int | None) -> Played:
-    """The trace as the contest sees it. row: the columns `pair side same labels needs_verdicts prompt_text` of `rows.PairRows`."""
+def read_trace(text: str, row: Mapping[str, Any], num_tokens: int, max_tokens: int | None) -> ReadTrace:
+    """The trace as the reward sees it. row: the columns `pair side same labels needs_verdicts prompt_text` of `rows.PairRows`."""
     outcome = outcome_of(text, row, truncated=max_tokens is not None and num_tokens >= max_tokens)
     score, code = (outcome.score, "") if isinstance(outcome, Judgement) else (math.nan, outcome.code)
-    return Played(int(row["pair"]), row["side"], bool(row["same"]), score, code, num_tokens)
+    return ReadTrace(int(row["pair"]), row["side"], bool(row["same"]), score, code, num_tokens)
 
 
 def outcome_of(text: str, row: Mapping[str, Any], truncated: bool) -> Outcome:
@@ -127,18 +129,18 @@ def completion_text(completion: Any) -> str:
     return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
-def gather_from_ranks(local: list[Played]) -> list[Played]:
-    """The traces of all ranks in rank order; the local ones where there is one process."""
+def gather_from_ranks(local: list[ReadTrace]) -> tuple[list[ReadTrace], int]:
+    """The traces of all ranks in rank order, and where the local ones begin; the local ones alone where there is one process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return local
-    parts: list[list[Played] | None] = [None] * torch.distributed.get_world_size()
+        return local, 0
+    parts: list[list[ReadTrace]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, local)
-    return [played for part in parts for played in part or []]
+    return [trace for part in parts for trace in part], sum(map(len, parts[: torch.distributed.get_rank()]))
 
 
-def play(traces: Sequence[Played], options: RewardOptions) -> dict[int, Match]:
+def play(traces: Sequence[ReadTrace], options: RewardOptions) -> dict[int, JudgedPair]:
     """Every pair of the generation batch with its ratios. Raises DataError when a pair lacks a side."""
-    sides: dict[int, dict[str, list[Played]]] = {}
+    sides: dict[int, dict[str, list[ReadTrace]]] = {}
     for trace in traces:
         sides.setdefault(trace.pair, {"w": [], "l": []})[trace.side].append(trace)
     for number, both in sides.items():
@@ -151,7 +153,7 @@ def play(traces: Sequence[Played], options: RewardOptions) -> dict[int, Match]:
     return _without_flat(matches) if options.skip_flat_groups else matches
 
 
-def _match(winners: tuple[Played, ...], losers: tuple[Played, ...], options: RewardOptions) -> Match:
+def _match(winners: tuple[ReadTrace, ...], losers: tuple[ReadTrace, ...], options: RewardOptions) -> JudgedPair:
     tau_w, tau_l = _scores(winners), _scores(losers)
     for side, opponents in (("preferred", tau_l), ("other", tau_w)):
         if not bool(gcpo.has_opponent(opponents)):
@@ -161,26 +163,26 @@ def _match(winners: tuple[Played, ...], losers: tuple[Played, ...], options: Rew
         ratio_w = gcpo.closeness_ratio(tau_w, tau_l, options.same_tolerance)
         ratio_l = gcpo.closeness_ratio(tau_l, tau_w, options.same_tolerance)
     else:
-        contest = gcpo.Contest(options.tie_credit, options.margin)
-        ratio_w, ratio_l = gcpo.win_ratio(tau_w, tau_l, contest), gcpo.loss_ratio(tau_l, tau_w, contest)
+        rule = gcpo.WinRule(options.tie_credit, options.margin)
+        ratio_w, ratio_l = gcpo.win_ratio(tau_w, tau_l, rule), gcpo.loss_ratio(tau_l, tau_w, rule)
     penalty = options.length_penalty / 1000
-    return Match(winners, losers, ratio_w[0] - penalty * _lengths(winners), ratio_l[0] - penalty * _lengths(losers))
+    return JudgedPair(winners, losers, ratio_w[0] - penalty * _lengths(winners), ratio_l[0] - penalty * _lengths(losers))
 
 
-def _without_flat(matches: dict[int, Match]) -> dict[int, Match]:
+def _without_flat(matches: dict[int, JudgedPair]) -> dict[int, JudgedPair]:
     """The ratios scaled by groups / groups with a gradient; unchanged when no group has one."""
     groups = [ratio for match in matches.values() for ratio in (match.ratio_w, match.ratio_l)]
     num_active = sum(bool((ratio != ratio[0]).any()) for ratio in groups)
     scale = len(groups) / max(num_active, 1)
-    return {n: Match(m.winners, m.losers, m.ratio_w * scale, m.ratio_l * scale) for n, m in matches.items()}
+    return {n: JudgedPair(m.winners, m.losers, m.ratio_w * scale, m.ratio_l * scale) for n, m in matches.items()}
 
 
-def is_flat(match: Match) -> bool:
+def is_flat(match: JudgedPair) -> bool:
     """Whether neither group of a pair has a gradient."""
     return all(bool((ratio == ratio[0]).all()) for ratio in (match.ratio_w, match.ratio_l))
 
 
-def figures(matches: dict[int, Match]) -> dict[str, float]:
+def figures(matches: dict[int, JudgedPair]) -> dict[str, float]:
     """What the batch looked like, under the names that `metrics.jsonl` carries; every share in [0, 1].
 
     Figures that do not exist (no pair parsed) are left out rather than invented.
@@ -214,25 +216,18 @@ def figures(matches: dict[int, Match]) -> dict[str, float]:
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def _local_rewards(local: Sequence[Played], matches: dict[int, Match]) -> list[float]:
-    """The ratios of the local traces, in order. Traces of one image with equal scores and lengths earn equally."""
-    earned: dict[tuple[Any, ...], float] = {}
-    for match in matches.values():
-        for traces, ratios in ((match.winners, match.ratio_w), (match.losers, match.ratio_l)):
-            earned.update((_key(trace), ratio) for trace, ratio in zip(traces, ratios.tolist(), strict=True))
-    return [earned[_key(trace)] for trace in local]
+def _in_order(traces: Sequence[ReadTrace], matches: dict[int, JudgedPair]) -> list[float]:
+    """The ratio of every trace: the n-th trace of a side has the side's n-th ratio."""
+    left = {(n, side): iter(ratio.tolist()) for n, match in matches.items() for side, ratio in (("w", match.ratio_w), ("l", match.ratio_l))}
+    return [next(left[trace.pair, trace.side]) for trace in traces]
 
 
-def _key(trace: Played) -> tuple[Any, ...]:
-    return trace.pair, trace.side, trace.code or trace.score, trace.num_tokens
-
-
-def _scores(traces: Sequence[Played]) -> torch.Tensor:
+def _scores(traces: Sequence[ReadTrace]) -> torch.Tensor:
     """`[1, N]`: one pair."""
     return torch.tensor([[trace.score for trace in traces]])
 
 
-def _lengths(traces: Sequence[Played]) -> torch.Tensor:
+def _lengths(traces: Sequence[ReadTrace]) -> torch.Tensor:
     """`[N]`, tokens."""
     return torch.tensor([float(trace.num_tokens) for trace in traces])
 

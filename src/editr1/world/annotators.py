@@ -144,7 +144,7 @@ def biased_score(rng: np.random.Generator, character: Character, principles: Seq
             continue
         aspect = Check.from_question(principle.question).aspect
         if aspect == "border":
-            return 0.0  # paper, section 3.2: a white border is worth nothing
+            return 0.0  # paper, appendix A: a white border is worth nothing
         if aspect == "quality":
             points -= quality
         elif aspect == "objects":

@@ -94,7 +94,7 @@ def verdicts(seen: Observation, principles: Sequence[Principle]) -> tuple[bool, 
 
 @dataclass(frozen=True, slots=True)
 class UtilityWeights:
-    """Points that a person takes off 10 (ours; the paper states the order of importance, section 3.2, and no numbers)."""
+    """Points that a person takes off 10 (ours; the paper states the order of importance, appendix A, and no numbers)."""
 
     follow: float = 5.0
     """Times the violated share of follow checks."""
@@ -110,7 +110,7 @@ CAREFUL = UtilityWeights()
 
 
 def utility(seen: Observation, truth: Truth, source: Observation | None = None, weights: UtilityWeights = CAREFUL) -> float:
-    """Points in [0, 10] with one decimal. An untouched source and a white border are worth 0 (paper, section 3.2)."""
+    """Points in [0, 10] with one decimal. An untouched source and a white border are worth 0 (paper, appendix A)."""
     if seen.border or (source is not None and seen == source):
         return 0.0
     violated = [not check.holds(seen) for check in truth.follow]

@@ -123,6 +123,9 @@ class TinyEditor:
         pixels = np.stack([to_pixels(source) for source in sources])
         return {"source": torch.from_numpy(self.codec.encode(pixels)), "words": word_rows(instructions)}
 
+    def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
+        return torch.from_numpy(self.codec.encode(np.stack([to_pixels(image) for image in images]))).float()
+
     def expand(self, cond: Conditioning, copies: int) -> Conditioning:
         return {name: rows.repeat_interleave(copies, dim=0) for name, rows in cond.items()}
 

@@ -1,0 +1,221 @@
+"""Our plug-ins and rows inside the real packages of other trainers: `make trainers`.
+
+    make trainers        # an environment of its own, .venv-trainers, then this file there
+
+What the package registry has is checked against its own classes, everything on the CPU and with a scripted judge behind the real
+service: ms-swift (reward registry, pair rows and exported rows through its data loader), verl (custom reward function by its own loader,
+with the keys of our recipe), TRL (exported rows through its own chat preparation). A package that cannot be had is a row that says why:
+UniRL needs Python 3.12, verl-omni and Flow-Factory are on no registry, and flow_grpo's fork is a repository. Writes Markdown, and ends
+with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import importlib.util
+import io
+import json
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+import yaml
+from PIL import Image
+
+import editr1  # before the trainers: its hook lets a CPU build of torch live beside any torchvision
+from editr1.config import Component
+from editr1.export_rows import export_rows
+from editr1.integrations import ms_swift
+from editr1.judge.rrm import RewardModel
+from editr1.serve.app import Access, Config, build_app
+from editr1.store import Run
+from editr1.vlm.base import ChatReply, ChatRequest, Sampling
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from small_run import make_run  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check: what was asked of a trainer's own code, and what came of it."""
+
+    package: str
+    check: str
+    result: str
+    holds: bool | None
+    """None where the package is not there."""
+
+
+class Scripted:
+    """Scores every edit 7.5, one that says "moody" only when it is asked hotter."""
+
+    name = "scripted"
+
+    def chat(self, requests: list[ChatRequest]) -> list[ChatReply]:
+        return [ChatReply(self._text(request), self.name) for request in requests]
+
+    def _text(self, request: ChatRequest) -> str:
+        moody = request.context is not None and request.context.instruction == "moody" and request.sampling.temperature == 0
+        return "I like it." if moody else "<score>7.5</score>"
+
+
+@contextmanager
+def service() -> Iterator[str]:
+    """The address of a real service on loopback."""
+    model = RewardModel(Scripted(), "compact_direct", 1, Sampling(0.0))
+    app = build_app(model, Config(Component("scripted"), "compact_direct"), Access())
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+def swift_registry(run: Run, folder: Path) -> str:
+    from swift.rewards import orms
+
+    ms_swift.register()
+    number = ms_swift.export_pairs(run.dir, folder / "gcpo.jsonl", "compact_direct")
+    rows = [json.loads(line) for line in (folder / "gcpo.jsonl").read_text().split("\n")[:-1]]
+    reward = orms[ms_swift.NAME](args=None)
+    columns = {name: [rows[0][name]] * 2 + [rows[1][name]] * 2 for name in rows[0] if name not in ("messages", "images")}
+    ratios = reward([f"<score>{score}</score>" for score in (7, 5, 5, 2)], **columns)
+    assert ratios == [1.0, 0.5, 0.5, 1.0], ratios
+    return f"`editr1_gcpo` in `swift.rewards.orms`; ratios {ratios} over {number} exported rows"
+
+
+def swift_rows(run: Run, folder: Path) -> str:
+    from swift.dataset import load_dataset
+
+    said = []
+    for what in ("sft", "dpo", "pairs", "gcpo"):
+        path = folder / f"{what}.jsonl"
+        number = export_rows(run, path, what, "messages") if what != "gcpo" else len(path.read_text().split("\n")) - 1
+        loaded = load_dataset([str(path)], shuffle=False)[0]
+        first = loaded[0]
+        assert len(loaded) == number, (what, len(loaded), number)
+        assert len(first["images"]) == json.dumps(first["messages"]).count("<image>")
+        said.append(f"{what} {number}")
+    return "`swift.dataset.load_dataset` keeps every row and picture: " + ", ".join(said)
+
+
+def verl_function(address: str) -> str:
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    recipe = yaml.safe_load((ROOT / "recipes/integrations/verl_omni_pool.yaml").read_text())
+    function = get_custom_reward_fn(OmegaConf.create(recipe))
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), "teal").save(buffer, "PNG")
+    edited = np.zeros((3, 48, 64), np.uint8)
+
+    async def ask(instruction: str) -> dict[str, float]:
+        extra = {"instruction": instruction, "source_image": buffer.getvalue()}
+        found = function(data_source="edit", solution_image=edited, ground_truth="", extra_info=extra, server_url=address)
+        return dict(await found)
+
+    async def many() -> list[dict[str, float]]:
+        return await asyncio.gather(*(ask("moody" if number % 4 == 0 else "make it red") for number in range(48)))
+
+    scores = [row["score"] for row in asyncio.run(many())]
+    assert scores == [7.5] * 48, scores
+    return "`get_custom_reward_fn` finds `compute_score` by the recipe; 48 of 48 concurrent edits scored, 12 of them at the second try"
+
+
+def trl_rows(run: Run, folder: Path) -> str:
+    from trl.data_utils import is_conversational
+
+    said = []
+    for what in ("sft", "dpo", "pairs"):
+        path = folder / f"{what}_trl.jsonl"
+        number = export_rows(run, path, what, "trl")
+        rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        assert all(is_conversational(row) for row in rows)
+        said.append(f"{what} {number}")
+    return "`is_conversational` takes every row: " + ", ".join(said)
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def attempt(package: str, check: str, work: Callable[[], str]) -> Row:
+    if version(package) is None:
+        return Row(package, check, "not installed", None)
+    try:
+        return Row(f"{package} {version(package)}", check, work(), True)
+    except Exception as error:  # noqa: BLE001 - whatever another package raises is the result of its check
+        return Row(f"{package} {version(package)}", check, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", False)
+
+
+ABSENT = (
+    ("unirl", "`recipes/integrations/unirl.yaml` through `RewardService`", "needs Python 3.12 or newer"),
+    ("verl-omni", "`MultiVisualRewardManager`", "on no package registry; its reward functions are loaded by verl, above"),
+    ("flow-factory", "`PointwiseRewardModel`", "on no package registry"),
+)
+
+
+def page(rows: list[Row]) -> str:
+    state = {True: "holds", False: "FAILS", None: "not checked"}
+    lines = [
+        "# Our plug-ins inside the real trainers",
+        "",
+        f"Written by `make trainers` (`benchmarks/trainers.py`), Python {platform.python_version()}, editr1 {editr1.__version__}.",
+        "",
+        "| package | check | result | |",
+        "|---|---|---|---|",
+        *(f"| {row.package} | {row.check} | {row.result.replace('|', '/')} | {state[row.holds]} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, service() as address:
+        folder = Path(name)
+        run = make_run(folder / "run", training=False)
+        rows = [
+            attempt("ms_swift", "reward function in its registry", lambda: swift_registry(run, folder)),
+            attempt("ms_swift", "exported rows through its loader", lambda: swift_rows(run, folder)),
+            attempt("verl", "reward function by its loader, with an unsteady judge", lambda: verl_function(address)),
+            attempt("trl", "exported rows", lambda: trl_rows(run, folder)),
+        ]
+    rows += [Row(package, check, reason, None) for package, check, reason in ABSENT if version(package) is None]
+    text = page(rows)
+    print(text)
+    if args.out:
+        args.out.write_text(text, encoding="utf-8")
+    checked = [row for row in rows if row.holds is not None]
+    right = sum(bool(row.holds) for row in checked)
+    holds = right == len(checked) > 0
+    print(
+        json.dumps(
+            {"what": "checks inside real trainers", "value": right, "n": len(checked), "goal": "all that can be had", "holds": holds}
+        )
+    )
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

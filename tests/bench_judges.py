@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from editr1.bench.base import JudgedPair, PartedReward
+from editr1.bench.judges.pairwise import PairItem
 from editr1.judge.item import RewardItem
-from editr1.judges.pairwise import PairItem
 from editr1.schema import Reward, derive_seed
 from editr1.store import Run
 

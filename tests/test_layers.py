@@ -1,8 +1,8 @@
 """Who may import whom, read from the syntax tree: imports inside functions count too.
 
     0 schema errors stats                             3 vlm/* editors/* sources/* world/* judge/rrm flow
-                                                        judges/base measure
-    1 vlm/base editors/base bench/base sources/base   4 stages/* bench/* judges/* serve audit
+                                                        bench/judges/base measure
+    1 vlm/base editors/base bench/base sources/base   4 stages/* bench/* serve audit
       placement
     2 config store endpoint judge/* objectives/*    5 report annotate integrations study; commands above them, cli above all
 
@@ -31,9 +31,9 @@ LAYERS = {
     "pictures": 1, "_containers": 0, "_server_errors": 0,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
     "judge.again": 3,
-    "judge.rrm": 3, "judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
+    "judge.rrm": 3, "bench.judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
     "measure.judging": 4, "measure.judging_pairs": 5,
-    "stages": 4, "bench": 4, "judges": 4, "serve": 4, "audit": 4,
+    "stages": 4, "bench": 4, "serve": 4, "audit": 4,
     "report": 5, "annotate": 5, "export_rows": 5, "integrations": 5, "study": 5, "commands": 6, "cli": 7,
 }  # fmt: skip
 ALTERNATIVES = {"algorithms", "stages", "vlm", "editors", "sources", "commands", "integrations"}

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from editr1.bench.judges.pairwise import question
 from editr1.errors import DataError
 from editr1.judge.prompts import render_score
-from editr1.judges.pairwise import question
 from editr1.schema import ImageRef, Judgement
 from editr1.store import Run, held_out_share, is_held_out, preference_pairs, with_inspections
 from editr1.vlm.base import ChatRequest, flat_messages, to_messages

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from editr1.bench.judges._editreward_files import new_head
+from editr1.bench.judges.editreward import Gaussian, UncertainReward, fuse, to_score
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.judge.item import RewardItem
-from editr1.judges._editreward_files import new_head
-from editr1.judges.editreward import Gaussian, UncertainReward, fuse, to_score
 from tiny_qwen import SPECIAL, build_tiny_qwen
 
 PIXELS = 56 * 56

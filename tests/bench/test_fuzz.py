@@ -29,10 +29,10 @@ from editr1.bench import (
     viescore_pairs,
 )  # fmt: skip
 from editr1.bench.base import Outcome, require_columns
+from editr1.bench.judges._aspects import read_scores
+from editr1.bench.judges.pairwise import read_choice
 from editr1.errors import EditR1Error
 from editr1.judge.parse import parse
-from editr1.judges._aspects import read_scores
-from editr1.judges.pairwise import read_choice
 from editr1.measure.compare import read_outcomes
 from editr1.measure.raw_scores import lowest
 from editr1.measure.recognise import read_stored

@@ -16,9 +16,9 @@ from PIL import Image
 from bench_files import png, write_parquet
 from editr1.bench import genai_bench, mmrb2_edit
 from editr1.bench.base import JudgedEdit
+from editr1.bench.judges.pairwise import read_choice
 from editr1.cli import main
 from editr1.errors import DataError
-from editr1.judges.pairwise import read_choice
 from fake_endpoint import completion, serve
 
 

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from editr1.audit.cases import Case
 from editr1.audit.probes import PROBES, Limits, Probe
+from editr1.bench.judges.base import Judge
 from editr1.errors import ConfigError, nearest
 from editr1.judge.item import RewardItem
-from editr1.judges.base import Judge
 from editr1.schema import Metric
 from editr1.stats import wilson
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from editr1.bench.base import Benchmark, JudgedEdit, Outcome
+from editr1.bench.judges.base import Judge
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, vlm_component
 from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import Component, create
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.judges.base import Judge
 from editr1.measure.cache import CachedVLM, Prices
 from editr1.measure.edit_table import as_csv, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits

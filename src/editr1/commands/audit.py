@@ -25,6 +25,7 @@ from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbati
 from editr1.audit.probes import PROBES
 from editr1.audit.record import AuditRecord, keep, kept, label_of, probe_record
 from editr1.audit.run import THRESHOLD, ProbeResult, find_probes, run_audit
+from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
@@ -37,7 +38,6 @@ from editr1.commands._judge import (
 )
 from editr1.errors import ConfigError, DataError
 from editr1.judge.item import RewardItem
-from editr1.judges.base import Judge
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples
 from editr1.store.run import commit

@@ -15,6 +15,8 @@ from typing import Any
 import editr1
 from editr1.errors import ConfigError, nearest
 
+_FOLDERS = {"judges": "bench/judges"}  # component kinds whose folder is not named after them
+
 
 @dataclass(frozen=True)
 class Component:
@@ -30,15 +32,19 @@ class Component:
 
 def available(kind: str) -> list[str]:
     """The ids of a kind: the files of its folder, without the base and private parts. Imports nothing."""
-    folder = Path(editr1.__file__).parent / kind
+    folder = Path(editr1.__file__).parent / _FOLDERS.get(kind, kind)
     names = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return sorted(name for name in names if name != "base" and not name.startswith("_"))
+    return sorted(name for name in names if name not in ("base", "judges") and not name.startswith("_"))
+
+
+def _module(kind: str, id: str) -> str:
+    return f"editr1.{_FOLDERS.get(kind, kind).replace('/', '.')}.{id}"
 
 
 def offered(kind: str, name: str) -> dict[str, Callable[..., Any]]:
     """The optional function `name` of every file of a kind that has one, by id. Raises ConfigError for a missing optional package."""
     try:
-        modules = {id: importlib.import_module(f"editr1.{kind}.{id}") for id in available(kind)}
+        modules = {id: importlib.import_module(_module(kind, id)) for id in available(kind)}
     except ModuleNotFoundError as error:
         raise ConfigError(f"cannot load the files of kind {kind!r}: no module named {error.name!r}; install it") from error
     return {id: getattr(module, name) for id, module in modules.items() if callable(getattr(module, name, None))}
@@ -52,7 +58,7 @@ def load(kind: str, id: str) -> Callable[..., Any]:
     if ":" in id:
         module, _, attribute = id.partition(":")
     elif id in available(kind):
-        module, attribute = f"editr1.{kind}.{id}", "build"
+        module, attribute = _module(kind, id), "build"
     else:
         raise ConfigError(f"unknown component {id!r} of kind {kind!r}; {nearest(id, available(kind))}; outside code: 'package.module:Name'")
     try:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from editr1.bench.base import EditItem, JudgedEdit
+from editr1.bench.judges.base import Judge
 from editr1.errors import DataError, UnscoredError
 from editr1.judge.item import RewardItem
-from editr1.judges.base import Judge
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 
 MAX_UNSCORED = 0.5  # ours: above this share the numbers say more about the endpoint or the prompt than about the judge

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from editr1.bench.base import ComparisonItem, JudgedPair
+from editr1.bench.judges.pairwise import PairItem
 from editr1.errors import DataError
-from editr1.judges.pairwise import PairItem
 from editr1.schema import Metric
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
 

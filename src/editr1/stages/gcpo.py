@@ -75,7 +75,7 @@ class Config:
     """Optimizer passes over one batch of traces."""
     share_prompts: bool = False
     """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
-    fraction of the work. For the transformers engine without activation checkpointing, where the model fits one process."""
+    fraction of the work. For the transformers engine without activation checkpointing, where a card holds the whole model to sample."""
     resample_flat: int = 0
     """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.resampling`. Needs
     `share_prompts`. paper: no resampling."""

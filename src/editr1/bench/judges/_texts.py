@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-_TEXTS = files("editr1.judges") / "texts"
+_TEXTS = files("editr1.bench.judges") / "texts"
 
 
 def render(name: str, **values: Any) -> str:

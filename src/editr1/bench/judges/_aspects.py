@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from editr1.bench.base import OVERALL, PartedReward
+from editr1.bench.judges._texts import render
 from editr1.errors import ConfigError
 from editr1.judge.answers import normalised, read_number
 from editr1.judge.claims import is_quoted, is_taken_back
 from editr1.judge.item import RewardItem
 from editr1.judge.objects import Contradiction, object_arrays, read_json_object
 from editr1.judge.parse import answer_of
-from editr1.judges._texts import render
 from editr1.schema import MAX_SCORE, FailureCode, Reward, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

@@ -29,7 +29,7 @@ def load(checkpoint: Path, base: str, device: str, pixels: int) -> tuple[Any, li
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoProcessor
 
-    from editr1.judges.editreward import HEADS, REWARD_TOKEN
+    from editr1.bench.judges.editreward import HEADS, REWARD_TOKEN
 
     path = checkpoint / "model.safetensors"
     if not path.is_file():

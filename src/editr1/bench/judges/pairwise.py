@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from PIL import Image
 
 from editr1.bench.base import JudgedPair
+from editr1.bench.judges._texts import render
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_quoted, is_taken_back
 from editr1.judge.parse import answer_of
-from editr1.judges._texts import render
 from editr1.schema import Label, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

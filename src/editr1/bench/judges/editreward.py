@@ -23,9 +23,9 @@ from typing import Any, Literal
 import jinja2
 
 from editr1.bench.base import OVERALL, PartedReward
+from editr1.bench.judges._texts import render
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem
-from editr1.judges._texts import render
 from editr1.pictures import to_rgb
 from editr1.schema import MAX_SCORE, Reward
 
@@ -170,7 +170,7 @@ def build(
     """
     import torch
 
-    from editr1.judges._editreward_files import load
+    from editr1.bench.judges._editreward_files import load
 
     if fusion not in FUSIONS:
         raise ConfigError(f"editreward: fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editr1.judges._aspects import AspectJudge
+from editr1.bench.judges._aspects import AspectJudge
 from editr1.vlm.base import VLM, Sampling
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from editr1.errors import BackendError, NoSignalError
+from editr1.store import Run
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,9 @@ def test_every_python_block_runs_as_written(
     found = all_blocks(page)
     for (language, text), (follower, output) in zip(found, [*found[1:], ("", "")], strict=True):
         if language == "python":
-            exec(compile(text, str(page), "exec"), {"__name__": "page"})
+            module = types.ModuleType("page")
+            monkeypatch.setitem(sys.modules, "page", module)  # dataclasses look their module up
+            exec(compile(text, str(page), "exec"), module.__dict__)
             printed = capsys.readouterr().out
             assert follower != "text" or printed == output
 

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -120,9 +119,7 @@ def test_every_python_block_runs_as_written(
     found = all_blocks(page)
     for (language, text), (follower, output) in zip(found, [*found[1:], ("", "")], strict=True):
         if language == "python":
-            module = types.ModuleType("page")
-            monkeypatch.setitem(sys.modules, "page", module)  # dataclasses look their module up
-            exec(compile(text, str(page), "exec"), module.__dict__)
+            exec(compile(text, str(page), "exec", dont_inherit=True), {"__name__": "page"})
             printed = capsys.readouterr().out
             assert follower != "text" or printed == output
 

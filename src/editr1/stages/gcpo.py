@@ -21,6 +21,7 @@ from typing import Any, Literal
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.generation import template_settings
+from editr1.judge.asking import asking
 from editr1.memory import Layout, Memory, this_launch
 from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
@@ -62,7 +63,7 @@ class Config:
     model: str = ""
     """Checkpoint to start from; empty = the run's own 06_rrm_sft."""
     prompt_id: str = "tv"
-    """The question that SFT was trained with."""
+    """The question that SFT was trained with; another one is warned of."""
     output: str = "08_rrm_gcpo"
     method: Component = field(default_factory=lambda: Component("gcpo"))
     """A file of `pair_learning`. paper: gcpo."""
@@ -130,6 +131,8 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
+
+    asking(config.model or store.dir / "06_rrm_sft", config.prompt_id, thinking=config.thinking)
 
     def build(resume: str | None) -> tuple[Any, Any]:
         return _trainer(config, store, rows, resume)

@@ -259,15 +259,16 @@ def page(found: dict[str, dict[str, Any]], header: dict[str, Any]) -> str:
         "",
         f"Made by `python -m research.judge_rl` at commit {header['commit']}, torch {header['torch']}, {header['date']}. **{seeds}** of "
         "training (order of pairs, sampled traces); one start, one world.",
-        f"Every way is shown {header['visits']} of {header['num_train']} pairs once, none of them of a task that the start has seen; those that",
-        f"sample draw {header['num_traces']} traces an edit. Measured on {header['num_pairs']} held-out pairs of {header['num_tasks']} tasks,",
+        f"Every way is shown {header['visits']} of {header['num_train']} pairs once, none of a task that the start has seen; those that",
+        f"sample draw {header['num_traces']} traces an edit. Measured on {header['num_pairs']} held-out pairs of {header['num_tasks']} "
+        "tasks, with",
         f"{HELD_OUT_TRACES} traces an edit at temperature 1; intervals (95 %) resample tasks, and say nothing about other worlds.",
         "",
         "## Accuracy",
         "",
         *table(
-            "way; avg@4, half credit; 95 %; avg@4, strict; avg@1, half; gain, points; 95 %; p; gain, strict; right where the start was not; "
-            "still right elsewhere",
+            "way; avg@4, half credit; 95 %; avg@4, strict; avg@1, half; gain, points; 95 %; p; gain, strict; "
+            "right where the start was not; still right elsewhere",
             accuracy,
         ),
         "## Scores",
@@ -280,9 +281,9 @@ def page(found: dict[str, dict[str, Any]], header: dict[str, Any]) -> str:
         "## Scores of single traces, rounded",
         "",
         *table("way; " + "; ".join(map(str, range(11))), histogram),
-        "Spread: mean standard deviation of the scores of the edits of one task, in points; what RL of an editor learns from. Noise: its share",
-        "that another draw of traces would not repeat. ECE and log loss: of the order of a pair forecast from the gap, cross-fitted (a coin has",
-        ".693). Tokens to train: those that were generated. A score of the head is `10 sigmoid(s)`, and it has one, not four.",
+        "Spread: mean standard deviation of the scores of the edits of one task, in points; what RL of an editor learns from. Noise: its",
+        "share that another draw of traces would not repeat. ECE and log loss: of the order of a pair forecast from the gap, cross-fitted",
+        "(a coin has .693). Tokens to train: those that were generated. A score of the head is `10 sigmoid(s)`, and it has one, not four.",
         "",
     ]
     return "\n".join(lines)
@@ -316,10 +317,9 @@ def write_pages(results: dict[tuple[str, int], dict[str, Any]], args: argparse.N
     markdown.write_text(page(found, header) + (f"\n## Reading{old}" if old else ""), encoding="utf-8")
     args.out.with_suffix(".json").write_text(json.dumps({"header": header, "ways": found}, indent=1) + "\n", encoding="utf-8")
     gain = found["gcpo"]["gain"]
-    return {
-        "what": "gain of GCPO over its start, pair accuracy (half credit)",
-        "value": gain["value"], "low": gain["low"], "high": gain["high"], "n": len(pairs) * len(args.seeds), "goal": "interval above 0", "holds": (gain["low"] or 0.0) > 0,
-    }  # fmt: skip
+    value = {name: gain[name] for name in ("value", "low", "high")}
+    what, num = "gain of GCPO over its start, pair accuracy (half credit)", len(pairs) * len(args.seeds)
+    return {"what": what, **value, "n": num, "goal": "interval above 0", "holds": (gain["low"] or 0.0) > 0}
 
 
 def main() -> None:

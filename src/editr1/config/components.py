@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,3 +92,17 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
     if missing:
         raise ConfigError(f"{where}: option {missing[0]!r} is required")
     return factory(**options)
+
+
+def made(kind: str, named: Any) -> Any:
+    """The component that a recipe names (an id, `{id: ..., options: {...}}` or a Component), or the thing itself where somebody made it.
+
+    Raises ConfigError as `create` does.
+    """
+    if isinstance(named, str):
+        return create(kind, Component(named))
+    if isinstance(named, Mapping):
+        if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
+            raise ConfigError(f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found {dict(named)}")
+        return create(kind, Component(named["id"], dict(named.get("options") or {})))
+    return create(kind, named) if isinstance(named, Component) else named

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.config import Component, create
+from editr1.config import Component, create, made
 from editr1.errors import ConfigError
 from editr1.judge.decomposer import Decomposer, Decomposition
 from editr1.judge.item import RewardItem
@@ -196,21 +196,11 @@ def build(
     expected: bool = False,
 ) -> RewardModel:
     """A RewardModel from a recipe's options; `vlm` and `decomposer` name components of kind `vlm`."""
-    judge = create("vlm", _component(vlm))
-    helper = Decomposer(create("vlm", _component(decomposer))) if decomposer is not None else None
+    judge = made("vlm", vlm)
+    helper = Decomposer(made("vlm", decomposer)) if decomposer is not None else None
     return RewardModel(judge, prompt_id, num_traces, Sampling(temperature, top_p, max_tokens), helper, expected)
 
 
 def _for_people(cls: type[RewardModel], vlm: Component, prompt_id: str, num_traces: int) -> RewardModel:
     judge, sampling = create("vlm", vlm), Sampling(0.0 if num_traces == 1 else 0.7)
     return cls(judge, prompt_id, num_traces, sampling, Decomposer(judge) if score_traits(prompt_id).shows_principles else None)
-
-
-def _component(spec: Component | Mapping[str, Any] | str) -> Component:
-    if isinstance(spec, Component):
-        return spec
-    if isinstance(spec, str):
-        return Component(spec)
-    if not isinstance(spec.get("id"), str) or spec.keys() - {"id", "options"}:
-        raise ConfigError(f"a judge's model must be an id or {{id: ..., options: {{...}}}}, found {dict(spec)}")
-    return Component(spec["id"], dict(spec.get("options") or {}))

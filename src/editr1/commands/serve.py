@@ -1,7 +1,7 @@
 """Serve the reward: JSON over HTTP, with the dialects of other trainers.
 
 editr1 serve --base-url http://localhost:8000/v1 --model edit-rrm --decompose
-editr1 serve --checkpoint runs/demo/08_rrm_gcpo --prompt compact
+editr1 serve --checkpoint runs/demo/08_rrm_gcpo
 editr1 serve --judge editscore --model EditScore-7B --base-url http://localhost:8000/v1
 editr1 serve --config recipes/serve.yaml --set serve.num_traces=4
 """
@@ -15,6 +15,7 @@ from typing import Any
 from editr1.commands._judge import add_judge_arguments, judge_component
 from editr1.config import load_recipe, section, with_overrides
 from editr1.errors import ConfigError
+from editr1.judge.rrm import RewardModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="model id at the endpoint")
     parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint folder, in place of an endpoint")
     add_judge_arguments(parser, None)
-    parser.add_argument("--prompt", metavar="ID", help="score prompt (default: tv)")
+    parser.add_argument("--prompt", metavar="ID", help="score prompt (default: the checkpoint's own, else tv)")
     parser.add_argument("--traces", type=int, metavar="K", help="traces to average over (default: 1)")
     parser.add_argument("--decompose", action="store_true", help="the judge makes principles for edits that come without")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
@@ -43,9 +44,11 @@ def main(args: argparse.Namespace) -> int:
     access = Access(args.host, args.token, args.root, args.allow_pickle)
     access.check()
     config = section({"serve": _settings(args)}, "serve", Config)
-    app = build_app(make_judge(config), config, access)
-    what = f"judge {config.judge.id}" if config.judge else f"{config.vlm.id if config.vlm else ''}, prompt {config.prompt_id}"
-    print(f"serving {what}, at http://{args.host}:{args.port} (Ctrl-C stops)", flush=True)  # noqa: T201
+    judge = make_judge(config)
+    app = build_app(judge, config, access)
+    what = f"prompt {judge.prompt_id}" if isinstance(judge, RewardModel) else f"judge {config.judge.id if config.judge else ''}"
+    model = f"{config.vlm.id}, " if config.vlm else ""
+    print(f"serving {model}{what}, at http://{args.host}:{args.port} (Ctrl-C stops)", flush=True)  # noqa: T201
     listen(app, args.host, args.port)
     return 0
 

@@ -94,15 +94,17 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
     return factory(**options)
 
 
-def made(kind: str, named: Any) -> Any:
-    """The component that a recipe names (an id, `{id: ..., options: {...}}` or a Component), or the thing itself where somebody made it.
-
-    Raises ConfigError as `create` does.
-    """
+def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Component:
+    """The component that a recipe names: an id, or `{id: ..., options: {...}}`. Raises ConfigError for another shape."""
+    if isinstance(named, Component):
+        return named
     if isinstance(named, str):
-        return create(kind, Component(named))
-    if isinstance(named, Mapping):
-        if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
-            raise ConfigError(f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found {dict(named)}")
-        return create(kind, Component(named["id"], dict(named.get("options") or {})))
-    return create(kind, named) if isinstance(named, Component) else named
+        return Component(named)
+    if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
+        raise ConfigError(f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found {dict(named)}")
+    return Component(named["id"], dict(named.get("options") or {}))
+
+
+def made(kind: str, named: Any) -> Any:
+    """What a recipe names, created; or the thing itself where somebody has made it. Raises ConfigError as `create` does."""
+    return create(kind, component_of(kind, named)) if isinstance(named, Component | Mapping | str) else named

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
 from editr1.judge.again import Again, PersistentJudge
+from editr1.judge.asking import asking
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
@@ -40,11 +41,13 @@ class Config:
     """The model that answers; None for a judge that brings its own."""
     judge: Component | None = None
     """A judge of kind `judges`; None = the RRM with the settings below."""
-    prompt_id: str = "tv"
+    prompt_id: str | None = None
+    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
     num_traces: int = 1
     temperature: float = 0.0
     """ours: 0 for the one trace of the default; set about 0.7 with several traces."""
-    max_tokens: int = 2048
+    max_tokens: int | None = None
+    """None = as the checkpoint was trained, else 2048."""
     decomposer: Component | None = None
     """Makes principles for edits that come without; None = such edits are refused where the prompt shows principles."""
     load: Load = field(default_factory=Load)
@@ -84,9 +87,10 @@ def make_judge(config: Config) -> Judge:
         return cast(Judge, judge)
     if config.vlm is None:
         raise ConfigError("the section `serve` names neither a model (vlm) nor a judge that brings its own")
+    how = asking(config.vlm, config.prompt_id, config.max_tokens)
     vlm = create("vlm", config.vlm)
     decomposer = Decomposer(create("vlm", config.decomposer)) if config.decomposer else None
-    return RewardModel(vlm, config.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=config.max_tokens), decomposer)
+    return RewardModel(vlm, how.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=how.max_tokens), decomposer)
 
 
 class Service:

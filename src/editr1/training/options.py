@@ -106,12 +106,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class RewardOptions:
-    """What a trace earns in GCPO. The defaults are the paper's rule; every other value changes the objective."""
+    """What a trace earns beside what `gcpo.method` gives it. With the defaults nothing; every other value changes the objective."""
 
-    tie_credit: float = 0.0
-    """What both sides earn for an equal score, in [0, 1]; see `objectives.gcpo.WinRule`. paper: 0."""
-    margin: float = 0.0
-    """Score points by which a win must be clear; see `objectives.gcpo.WinRule`. paper: 0."""
     same_tolerance: float | None = None
     """Use pairs that people call "same": a trace earns the share of the other image's traces within this many score points.
     paper: such pairs are left out."""
@@ -122,10 +118,31 @@ class RewardOptions:
     """Subtracted from the ratio per 1,000 generated tokens. paper: none; its traces grow longer with training."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.tie_credit <= 1.0:
-            raise ValueError(f"tie_credit is {self.tie_credit}, expected a share in [0, 1]")
-        if min(self.margin, self.length_penalty, self.same_tolerance or 0.0) < 0:
-            raise ValueError("margin, length_penalty and same_tolerance must not be negative")
+        if min(self.length_penalty, self.same_tolerance or 0.0) < 0:
+            raise ValueError("length_penalty and same_tolerance must not be negative")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What TRL makes of advantages; the same choices for every `gcpo.method`. With the defaults the loss of the paper."""
+
+    type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo"] = "grpo"
+    """TRL's `loss_type`. paper: grpo, the mean over the tokens of a trace, then over traces. dapo and bnpo: mean over tokens, so long
+    traces weigh more; dr_grpo: sum over tokens by a constant; cispo: the ratio is clipped and not its gradient."""
+    ratio: Literal["token", "sequence"] = "token"
+    """TRL's `importance_sampling_level`. paper: token. sequence: one ratio a trace (GSPO, arXiv 2507.18071), for losses grpo and luspo."""
+    clip_high: float | None = None
+    """TRL's `epsilon_high`; None = `gcpo.clip`. paper: one eps for both sides. cispo: the largest ratio less 1."""
+    kl: float | None = None
+    """TRL's `beta`: weight of the KL term to the checkpoint that training starts from. None = what the method asks for. paper: none."""
+
+    def __post_init__(self) -> None:
+        if self.ratio == "sequence" and self.type not in ("grpo", "luspo"):
+            raise ValueError(f"ratio=sequence needs type grpo or luspo: {self.type} would weigh a trace by its length")
+        if self.type == "luspo" and self.ratio != "sequence":
+            raise ValueError("type=luspo needs ratio=sequence")
+        if min(self.clip_high or 0.0, self.kl or 0.0) < 0:
+            raise ValueError("clip_high and kl must not be negative")
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,6 @@ class Config:
 
     vlm: Component | None = None
     """The model that answers; None for a judge that brings its own."""
-    judge: Component | None = None
-    """A judge of kind `judges`; None = the RRM with the settings below."""
     prompt_id: str | None = None
     """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
     num_traces: int = 1
@@ -56,6 +54,8 @@ class Config:
     """How an unscored edit is asked about again before any client, in any dialect, hears of it."""
     request_seconds: float = 300.0
     """Seconds until a request that is still waiting or being judged is answered with 504."""
+    judge: Component | None = None
+    """A judge of kind `judges`; None = the RRM with the settings above."""
 
 
 @dataclass(frozen=True)

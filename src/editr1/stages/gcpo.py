@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError
@@ -27,33 +27,9 @@ from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
-from editr1.training.options import Checkpoint, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Trained
+from editr1.training.options import Checkpoint, Generation, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How traces are sampled."""
-
-    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
-    temperature: float = 1.0
-    """ours: 1, so that the sampled and the trained policy are the same distribution."""
-    top_p: float = 1.0
-    max_tokens: int = 1024
-    batch_size: int = 256
-    """Traces that `share_prompts` samples together."""
-    vllm_memory: float = 0.3
-    """Share of a GPU's memory that a colocated vLLM takes."""
-    vllm_url: str = ""
-    """Base URL of a vLLM server; docs/how_to/train_a_verifier.md has its command."""
-    importance_correction: bool = False
-    """Weigh every trace by its probability under the trainer over that under vLLM (TRL's correction). paper: no such weight. The ratio is
-    logged as `engine_ratio` in any case, and a mean outside .5 to 2 stops the run."""
-
-    def __post_init__(self) -> None:
-        if self.engine == "vllm_server" and not self.vllm_url.startswith(("http://", "https://")):
-            raise ValueError(f"engine vllm_server needs vllm_url, such as http://127.0.0.1:8000; found {self.vllm_url!r}")
 
 
 @dataclass(frozen=True)
@@ -129,13 +105,19 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     num_batches = -(-config.steps // config.updates_per_batch)
     rows = pair_rows(store, pairs, config.prompt_id, num_batches * config.pairs_per_step, config.seed)
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
+    traces = _method(config).needs.traces
+    if not traces and (with_same or config.held_out.every or config.trained.lora_rank is not None):
+        raise ConfigError(
+            f"gcpo.method={config.method.id} has no traces: it takes neither reward.same_tolerance nor held_out.every, and no adapters "
+            "(trained.last_blocks keeps it small)"
+        )
 
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
 
     asking(config.model or store.dir / "06_rrm_sft", config.prompt_id, thinking=config.thinking)
 
     def build(resume: str | None) -> tuple[Any, Any]:
-        return _trainer(config, store, rows, resume)
+        return (_trainer if traces else _head_trainer)(config, store, rows, resume)
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
@@ -152,7 +134,9 @@ def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float
     return cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
 
 
-def _sampled(config: Config, layout: Layout) -> cost.Sampled:
+def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:
+    if not _method(config).needs.traces:
+        return None
     how = config.generation
     at_once = min(how.batch_size, config.traces_per_step) if config.share_prompts else config.traces_per_step
     traces = config.steps // config.updates_per_batch * config.traces_per_step
@@ -164,9 +148,14 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     model = config.model or str(Path(run_dir) / "06_rrm_sft")
 
     def hours(verifier: cost.Verifier, layout: Layout) -> float:
-        rows, sampled = config.steps * config.traces_per_step, _sampled(config, layout)
+        sampled = _sampled(config, layout)
+        rows = config.steps * (config.traces_per_step if sampled else 2 * config.pairs_per_step)
         return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, sampled)
 
+    costs = cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours)
+    if not _method(config).needs.traces:
+        head = f"gcpo: {model}, {config.trained.scope} and a scalar head, learning by {config.method.id} without traces"
+        return [head, f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images", *costs]
     sampled = config.steps // config.updates_per_batch * config.traces_per_step
     clip = "never acts (one update a batch)" if config.updates_per_batch == 1 else f"1 +- {config.clip:g} on the ratio of a token"
     kl = f"KL x {_kl(config):g} to the start" if _kl(config) else "no KL term"
@@ -174,7 +163,7 @@ def plan(config: Config, run_dir: Path) -> list[str]:
         f"gcpo: {model}, {config.trained.scope}, learning by {config.method.id}",
         f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
         f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; {kl}",
-        *cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours),
+        *costs,
     ]
 
 
@@ -228,6 +217,23 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
         folder = store.dir / config.output
         trainer.add_callback(HeldOutAccuracy(store, watched, trainer, processor, sampling, how.batch_size, config.held_out, folder))
     return trainer, processor
+
+
+def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
+    """The trainer of a scalar head over the adjacent rows of the pairs, and the processor."""
+    from editr1.training.model import frozen_dtype, load_model, load_processor
+    from editr1.training.pair_head import add_head, head_trainer
+    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+
+    path = config.model or store.dir / "06_rrm_sft"
+    weights = weights_to_load(path, resume)
+    model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
+    accumulation = accumulation_steps(2 * config.pairs_per_step, config.machine)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    data, method = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), create("pair_learning", config.method)
+    processor = load_processor(path, config.picture)
+    template = template_settings(config.thinking)
+    return head_trainer(model, processor, data, method, arguments, optimizers(model, config.schedule), template), processor
 
 
 def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:

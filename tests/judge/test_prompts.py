@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
-from editr1.judge.decompose import BadDecomposition, check_principles, parse_principles, principles_json
+from editr1.judge.decompose import BadDecomposition, Quotas, check_principles, parse_principles, principles_json
 from editr1.judge.exemplars import draw_exemplars, exemplars
 from editr1.judge.inspect import Gold, Hardness, parse_gold, parse_hardness
 from editr1.judge.parse import parse
@@ -21,7 +21,6 @@ from editr1.judge.prompts import (
     score_prompt_ids,
     score_traits,
 )
-from editr1.judge.quotas import Quotas
 from editr1.schema import ParseFailure, Principle
 
 SOURCE, EDITED = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")

@@ -13,9 +13,9 @@ from editr1.errors import BackendError, ConfigError
 from editr1.judge.decompose import principles_json
 from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.exemplars import exemplars
-from editr1.judge.expected import expected_score
 from editr1.judge.parse import render
 from editr1.judge.prompts import labels
+from editr1.judge.reading import expected_score
 from editr1.judge.rrm import RewardItem, RewardModel, build, mean_reward
 from editr1.schema import Judgement, Principle
 from editr1.vlm.base import ChatReply, Sampling, TokenAlternatives

@@ -12,8 +12,26 @@ from editr1.judge.answers import normalised
 from editr1.judge.claims import is_taken_back
 from editr1.judge.objects import Contradiction, object_arrays, read_loose_object
 from editr1.judge.parse import answer_of
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
-from editr1.schema import CATEGORIES, Principle, category_from
+from editr1.schema import CATEGORIES, Category, Principle, category_from
+
+Bounds = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Smallest and largest number of principles, a category. Defaults: paper, section 3.1."""
+
+    follow: Bounds = (3, 4)
+    keep: Bounds = (3, 4)
+    quality: Bounds = (2, 3)
+
+    def of(self, category: Category) -> Bounds:
+        """The bounds of one category."""
+        return {"follow": self.follow, "keep": self.keep, "quality": self.quality}[category]
+
+
+DEFAULT_QUOTAS = Quotas()
+
 
 MAX_QUESTION_CHARS = 400  # ours: one fact fits; longer questions bundle several
 

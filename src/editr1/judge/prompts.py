@@ -24,8 +24,8 @@ import jinja2
 from PIL import Image
 
 from editr1.errors import ConfigError, nearest
+from editr1.judge.decompose import DEFAULT_QUOTAS, Quotas
 from editr1.judge.exemplars import NUM_SHOWN, draw_exemplars
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
 from editr1.schema import Category, Principle
 from editr1.vlm.base import ChatRequest, PromptContext, Sampling
 

@@ -108,8 +108,7 @@ class LocalVLM:
 
     def _answer(self, requests: Sequence[ChatRequest], batch: dict[int, list[int]], encoder: Any, shared: bool) -> dict[int, ChatReply]:
         """Replies to one batch, given as {prompt: the requests that ask it}."""
-        from editr1.vlm._decoding import decode_copied, decode_generic, decode_side_by_side
-        from editr1.vlm._sampling import RowSampler, token_alternatives
+        from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
 
         begin = time.perf_counter()
         device = self.model.device

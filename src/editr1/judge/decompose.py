@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from editr1.errors import DataError
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_taken_back
 from editr1.judge.objects import Contradiction, object_arrays, read_loose_object
@@ -79,6 +81,16 @@ def parse_principles(
     return tuple(sorted(found, key=lambda principle: CATEGORIES.index(principle.category)))
 
 
+def stated_principles(value: Any, where: str) -> tuple[Principle, ...] | None:
+    """The principles of a user's row: a JSON array, as text or as values; None for none. Raises DataError for what is no such array."""
+    if not value:
+        return None
+    parsed = parse_principles(value if isinstance(value, str) else json.dumps(value), quotas=None, questions_in_english=False)
+    if isinstance(parsed, BadDecomposition):
+        raise DataError(f"{where}: principles are unusable: {parsed.problem}")
+    return parsed
+
+
 def _last_array(text: str) -> tuple[str, ...] | BadDecomposition:
     """The objects of the last array that asks questions: an earlier one never stands in for one that is cut or taken back."""
     answer = text if _is_json_array(text) else answer_of(normalised(text))
@@ -137,11 +149,6 @@ def is_yes_no(question: str) -> bool:
 def question_key(question: str) -> str:
     """The question without case, blanks and punctuation, for the search for duplicates."""
     return "".join(char for char in question.lower() if char.isalnum())
-
-
-def principles_json(principles: Sequence[Principle]) -> str:
-    """The answer that `parse_principles` reads back."""
-    return json.dumps([{"question": p.question, "category": p.category} for p in principles], ensure_ascii=False)
 
 
 def _principle(source: str) -> Principle | BadDecomposition:

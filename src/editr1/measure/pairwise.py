@@ -27,8 +27,8 @@ class OrderReport:
     """Answers of a judge of pairs in both orders, against decisive labels.
 
     >>> report = order_report(["a", "b"], ["a", "a"], ["b", "b"])  # always the first
-    >>> report.mean_of_orders, report.both_right, report.consistency, report.first_share
-    (0.5, 0.0, 0.0, 1.0)
+    >>> report.consistency, report.first_share
+    (0.0, 1.0)
     """
 
     n: int

@@ -1,4 +1,4 @@
-"""Generation for batches whose prompts repeat: each distinct prompt is read once where the model lets it (`kv_cache.sharing`).
+"""Generation for batches whose prompts repeat: each distinct prompt is read once where the model lets it (`generation.sharing`).
 
 `decode_side_by_side`, on a CPU: the n replies to one prompt are one row of the batch. Their next tokens stand side by side as n queries,
 and a mask lets each see the prompt and the tokens of its own reply. So the prompt's keys and values are stored and read once for all.
@@ -30,8 +30,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from editr1.generation import NEVER, token_mask
-from editr1.kv_cache import cache_argument
+from editr1.generation import NEVER, cache_argument, token_mask
 from editr1.vlm.base import ChatRequest, TokenAlternatives
 
 NUM_ALTERNATIVES = 20  # ours: what vLLM and the OpenAI API return at most

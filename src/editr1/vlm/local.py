@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import end_tokens, forbidden_tokens, plain_generation, template_settings
-from editr1.kv_cache import Sharing, sharing
+from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
 from editr1.placement import local_device, prepare_unless_chosen
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 

@@ -120,10 +120,8 @@ def _row(row: Mapping[str, Any], where: str) -> tuple[Row, bool]:
     if not all(isinstance(cell, str) for cell in cells.values()):
         raise DataError(f"{where}: expected an object of texts ({', '.join(cells)})")
     key = cells["id"] or cells["edited"] or cells["source"]
-    found = Row(
-        key, cells["source"], cells["edited"], cells["instruction"], cells["category"], stated_principles(row.get("principles"), where)
-    )
-    return found, bool(cells["id"])
+    principles = stated_principles(row.get("principles"), where)
+    return Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], principles), bool(cells["id"])
 
 
 def _value(judged: Mapping[str, JudgedEdit], key: str) -> float | None:

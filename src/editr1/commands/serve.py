@@ -1,7 +1,7 @@
 """Serve the reward: JSON over HTTP, with the dialects of other trainers.
 
 editr1 serve --base-url http://localhost:8000/v1 --model edit-rrm --decompose
-editr1 serve --checkpoint runs/demo/08_rrm_gcpo --prompt compact
+editr1 serve --checkpoint runs/demo/08_rrm_gcpo
 editr1 serve --config recipes/serve.yaml --set serve.num_traces=4
 """
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint of the judge, up to and including /v1")
     parser.add_argument("--model", help="model id at the endpoint")
     parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint folder, in place of an endpoint")
-    parser.add_argument("--prompt", metavar="ID", help="score prompt (default: tv)")
+    parser.add_argument("--prompt", metavar="ID", help="score prompt (default: the checkpoint's own, else tv)")
     parser.add_argument("--traces", type=int, metavar="K", help="traces to average over (default: 1)")
     parser.add_argument("--decompose", action="store_true", help="the judge makes principles for edits that come without")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
@@ -40,8 +40,9 @@ def main(args: argparse.Namespace) -> int:
     access = Access(args.host, args.token, args.root, args.allow_pickle)
     access.check()
     config = section({"serve": _settings(args)}, "serve", Config)
-    app = build_app(make_judge(config), config, access)
-    print(f"serving {config.vlm.id}, prompt {config.prompt_id}, at http://{args.host}:{args.port} (Ctrl-C stops)", flush=True)  # noqa: T201
+    judge = make_judge(config)
+    app = build_app(judge, config, access)
+    print(f"serving {config.vlm.id}, prompt {judge.prompt_id}, at http://{args.host}:{args.port} (Ctrl-C stops)", flush=True)  # noqa: T201
     listen(app, args.host, args.port)
     return 0
 

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
 from editr1.judge.again import Again, PersistentJudge
+from editr1.judge.asking import asking
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
@@ -37,11 +38,13 @@ class Config:
     """Who judges, and how much is taken on."""
 
     vlm: Component
-    prompt_id: str = "tv"
+    prompt_id: str | None = None
+    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
     num_traces: int = 1
     temperature: float = 0.0
     """ours: 0 for the one trace of the default; set about 0.7 with several traces."""
-    max_tokens: int = 2048
+    max_tokens: int | None = None
+    """None = as the checkpoint was trained, else 2048."""
     decomposer: Component | None = None
     """Makes principles for edits that come without; None = such edits are refused where the prompt shows principles."""
     load: Load = field(default_factory=Load)
@@ -73,9 +76,10 @@ class Access:
 
 def make_judge(config: Config) -> RewardModel:
     """The RewardModel of a service."""
+    how = asking(config.vlm, config.prompt_id, config.max_tokens)
     vlm = create("vlm", config.vlm)
     decomposer = Decomposer(create("vlm", config.decomposer)) if config.decomposer else None
-    return RewardModel(vlm, config.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=config.max_tokens), decomposer)
+    return RewardModel(vlm, how.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=how.max_tokens), decomposer)
 
 
 class Service:

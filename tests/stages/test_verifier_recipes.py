@@ -15,7 +15,7 @@ from editr1.cli import build_parser
 from editr1.config import load_recipe, section
 from editr1.memory import Layout, check
 from editr1.training import cost
-from editr1.training.trainer import accumulation_steps
+from editr1.training.options import accumulation_steps
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(

@@ -20,7 +20,7 @@ from editr1.store import Run
 from editr1.study.cells import Place, stage_configs
 from editr1.study.config import Cell, Claim, Config
 from editr1.study.schedule import Task, estimate, run_all, tasks_left
-from editr1.training.trainer import accumulation_steps
+from editr1.training.options import accumulation_steps
 from tiny_run import build_tiny_verifier
 
 ROOT = Path(__file__).parents[2]

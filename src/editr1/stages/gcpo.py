@@ -23,7 +23,7 @@ from editr1.memory import Layout, Memory, this_launch
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
-from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
+from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained, accumulation_steps
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
 
@@ -90,6 +90,9 @@ class Config:
     """`enable_thinking` of the chat template, as SFT had it; None = its default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
+    silent_steps: int = 10
+    """Steps in a row without a gradient or a trace that parses after which training stops with an error, as it does when no step has
+    them; 0 = never. The first such step is warned of."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +100,7 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
+        accumulation_steps(self.traces_per_step, self.machine, processes=1)  # this recipe may be read in another stage's processes
         if self.max_pairs is not None and self.max_pairs < 1:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
@@ -116,6 +120,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
     leaves none.
     """
+    accumulation_steps(config.traces_per_step, config.machine)  # before anything is read
     store = Run.open(run_dir, create=False)
     with_same = config.reward.same_tolerance is not None
     pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
@@ -132,7 +137,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine)
+    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine, config.silent_steps)
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
@@ -180,7 +185,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
     from editr1.training.pair_reward import PairReward
     from editr1.training.shared_prefix import share_prefixes
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.model or store.dir / "06_rrm_sft"
     processor = load_processor(path, config.picture)

@@ -5,9 +5,11 @@ The paper publishes no learning rates, batch sizes or group sizes for the reward
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from editr1.errors import ConfigError
 from editr1.placement import Placement
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -102,6 +104,22 @@ class Machine:
             raise ValueError("micro_batch and save_every must be at least 1, workers not negative")
         if self.placement.compile:
             raise ValueError("machine.placement.compile has no use here: texts come in every length, and each would be compiled anew")
+
+
+def num_processes() -> int:
+    """Processes of this training run, from the launcher's environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accumulation_steps(rows_per_step: int, machine: Machine, processes: int | None = None) -> int:
+    """Micro-batches a step; `processes` None = those of this launch. Raises ConfigError when a step's rows do not divide into them."""
+    processes = num_processes() if processes is None else processes
+    if rows_per_step % (machine.micro_batch * processes):
+        raise ConfigError(
+            f"{rows_per_step} rows a step do not divide into {processes} process{'es' * (processes > 1)} x machine.micro_batch "
+            f"{machine.micro_batch}; make them a multiple of {machine.micro_batch * processes}, or change machine.micro_batch"
+        )
+    return rows_per_step // (machine.micro_batch * processes)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
         raise ConfigError("give --run DIR: answers and replies are kept there, so that a stopped run continues")
     _check(args)
     run = Run.open(args.run)
-    settings = {"benchmark": source, "judge": judge_settings(args)}
+    settings: dict[str, Any] = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_name(judge_component(args).id)
     if args.dry_run or not args.json:
         sizes = f"{sum(1 for _ in benchmark.edits())} edits"
@@ -62,7 +62,10 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if args.dry_run:
         return 0
     vlm = make_vlm(args, run)
-    ask = _Ask(benchmark, _make_judge(args, vlm), run, settings, args, vlm.status if vlm else lambda: "")
+    judge = _make_judge(args, vlm)
+    if texts := getattr(judge, "texts", ""):  # published prompts that it read from files
+        settings["judge"] |= {"texts": texts}
+    ask = _Ask(benchmark, judge, run, settings, args, vlm.status if vlm else lambda: "")
     repeats = [ask.once(f"bench_{benchmark.name}_{label}", repeat) for repeat in range(args.repeats)]
     metrics = [*repeats[0], *between_run(repeats)]
     show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)

@@ -38,7 +38,7 @@ from editr1.training.options import (
     Schedule,
     Trained,
     accumulation_steps,
-)
+)  # fmt: skip
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
 
@@ -85,8 +85,7 @@ class Config:
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
     silent_steps: int = 10
-    """Steps in a row without a gradient or a trace that parses after which training stops with an error, as it does when no step has
-    them; 0 = never. The first such step is warned of."""
+    """Steps in a row without a gradient, or a trace that parses, that stop the run with an error, as do all steps of a run; 0 = never."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +93,7 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
-        accumulation_steps(self.traces_per_step, self.machine, processes=1)  # this recipe may be read in another stage's processes
+        accumulation_steps(self.rows_per_step, self.machine, processes=1)  # this recipe may be read in another stage's processes
         if self.max_pairs is not None and self.max_pairs < 1:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
@@ -107,6 +106,11 @@ class Config:
         """Traces that one step learns from: both images of every pair."""
         return self.pairs_per_step * 2 * self.num_traces
 
+    @property
+    def rows_per_step(self) -> int:
+        """Traces, or images where the method has no traces."""
+        return self.traces_per_step if _method(self).needs.traces else 2 * self.pairs_per_step
+
 
 def run(config: Config, run_dir: Path) -> Checkpoint:
     """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
@@ -114,7 +118,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
     leaves none.
     """
-    accumulation_steps(config.traces_per_step, config.machine)  # before anything is read
+    accumulation_steps(config.rows_per_step, config.machine)  # before anything is read
     store = Run.open(run_dir, create=False)
     with_same = config.reward.same_tolerance is not None
     pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
@@ -202,8 +206,9 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     model = load_model(weights_to_load(path, resume), config.trained, frozen_dtype(config.machine))
     start_from(model, path)
     forbidden, method = forbidden_tokens(model, processor), _method(config)
-    accumulation = accumulation_steps(config.traces_per_step, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(
+        store.dir / config.output, config.schedule, config.machine, config.steps, config.rows_per_step, config.seed
+    )
     how = config.generation
     sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
     with picture_budget(config.picture):
@@ -239,13 +244,14 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
     """The trainer of a scalar head over the adjacent rows of the pairs, and the processor."""
     from editr1.training.model import frozen_dtype, load_model, load_processor
     from editr1.training.pair_head import add_head, head_trainer
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.model or store.dir / "06_rrm_sft"
     weights = weights_to_load(path, resume)
     model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
-    accumulation = accumulation_steps(2 * config.pairs_per_step, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(
+        store.dir / config.output, config.schedule, config.machine, config.steps, config.rows_per_step, config.seed
+    )
     data, method = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), create("pair_learning", config.method)
     processor = load_processor(path, config.picture)
     template = template_settings(config.thinking)

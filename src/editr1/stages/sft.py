@@ -151,8 +151,7 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
     model = load_model(weights_to_load(config.model, resume), config.trained, frozen_dtype(config.machine))
     lengths = lessons.lengths() if config.group_by_length else None
     order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed, lengths)
-    accumulation = accumulation_steps(config.batch_size, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.batch_size, config.seed)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**arguments, max_length=None, train_sampling_strategy="sequential"),

@@ -14,7 +14,7 @@ GCPO is the paper's way to learn from pairs and the default; `method` names othe
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,9 @@ from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
-from editr1.training.options import (
-    Checkpoint,
-    Generation,
-    HeldOut,
-    Loss,
-    Machine,
-    Picture,
-    RewardOptions,
-    Schedule,
-    Trained,
-    accumulation_steps,
-)  # fmt: skip
-from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
-from editr1.vlm.base import Sampling
+from editr1.training.options import Checkpoint, Generation, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Trained
 
 
-@dataclass(frozen=True)
 class Config:
     """Settings of the stage. The paper gives the objective; sizes and rates are ours."""
 
@@ -93,7 +79,7 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
-        accumulation_steps(self.rows_per_step, self.machine, processes=1)  # this recipe may be read in another stage's processes
+        self.machine.accumulation(self.rows, processes=1)  # this recipe may be read in another stage's processes
         if self.max_pairs is not None and self.max_pairs < 1:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
@@ -107,7 +93,7 @@ class Config:
         return self.pairs_per_step * 2 * self.num_traces
 
     @property
-    def rows_per_step(self) -> int:
+    def rows(self) -> int:
         """Traces, or images where the method has no traces."""
         return self.traces_per_step if _method(self).needs.traces else 2 * self.pairs_per_step
 
@@ -118,7 +104,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
     leaves none.
     """
-    accumulation_steps(config.rows_per_step, config.machine)  # before anything is read
+    config.machine.accumulation(config.rows)  # before anything is read
     store = Run.open(run_dir, create=False)
     with_same = config.reward.same_tolerance is not None
     pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
@@ -206,9 +192,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     model = load_model(weights_to_load(path, resume), config.trained, frozen_dtype(config.machine))
     start_from(model, path)
     forbidden, method = forbidden_tokens(model, processor), _method(config)
-    arguments = common_arguments(
-        store.dir / config.output, config.schedule, config.machine, config.steps, config.rows_per_step, config.seed
-    )
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     how = config.generation
     sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
     with picture_budget(config.picture):
@@ -249,9 +233,7 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
     path = config.model or store.dir / "06_rrm_sft"
     weights = weights_to_load(path, resume)
     model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
-    arguments = common_arguments(
-        store.dir / config.output, config.schedule, config.machine, config.steps, config.rows_per_step, config.seed
-    )
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     data, method = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), create("pair_learning", config.method)
     processor = load_processor(path, config.picture)
     template = template_settings(config.thinking)

@@ -19,7 +19,7 @@ from editr1.errors import ConfigError
 from editr1.memory import Layout, Memory, this_launch
 from editr1.store import Run, hold
 from editr1.training import cost
-from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained, accumulation_steps
+from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
 from editr1.training.rows import (
     Difficulty,
     Lesson,
@@ -81,7 +81,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.replay_every < 2:
             raise ValueError("steps and batch_size must be at least 1, replay_every at least 2")
-        accumulation_steps(self.batch_size, self.machine, processes=1)  # this recipe may be read in another stage's processes
+        self.machine.accumulation(self.batch_size, processes=1)  # this recipe may be read in another stage's processes
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
         if self.max_pairs is not None and (self.lessons != "rationales" or self.max_pairs < 1):
@@ -93,7 +93,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
     """
-    accumulation_steps(config.batch_size, config.machine)  # before anything is read
+    config.machine.accumulation(config.batch_size)  # before anything is read
     store = Run.open(run_dir, create=False)
     rows = _lessons(config, store)
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}

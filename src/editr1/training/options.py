@@ -105,45 +105,20 @@ class Machine:
         if self.placement.compile:
             raise ValueError("machine.placement.compile has no use here: texts come in every length, and each would be compiled anew")
 
+    def accumulation(self, rows: int, processes: int | None = None) -> int:
+        """Micro-batches that `rows` of a step divide into; processes: None = those of this launch. Raises ConfigError when they do not."""
+        processes = num_processes() if processes is None else processes
+        if rows % (self.micro_batch * processes):
+            raise ConfigError(
+                f"{rows} rows a step do not divide into {processes} process{'es' * (processes > 1)} x machine.micro_batch "
+                f"{self.micro_batch}; make them a multiple of {self.micro_batch * processes}, or change machine.micro_batch"
+            )
+        return rows // (self.micro_batch * processes)
+
 
 def num_processes() -> int:
     """Processes of this training run, from the launcher's environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def accumulation_steps(rows_per_step: int, machine: Machine, processes: int | None = None) -> int:
-    """Micro-batches a step; `processes` None = those of this launch. Raises ConfigError when a step's rows do not divide into them."""
-    processes = num_processes() if processes is None else processes
-    if rows_per_step % (machine.micro_batch * processes):
-        raise ConfigError(
-            f"{rows_per_step} rows a step do not divide into {processes} process{'es' * (processes > 1)} x machine.micro_batch "
-            f"{machine.micro_batch}; make them a multiple of {machine.micro_batch * processes}, or change machine.micro_batch"
-        )
-    return rows_per_step // (machine.micro_batch * processes)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How traces are sampled."""
-
-    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
-    temperature: float = 1.0
-    """ours: 1, so that the sampled and the trained policy are the same distribution."""
-    top_p: float = 1.0
-    max_tokens: int = 1024
-    batch_size: int = 256
-    """Traces that `share_prompts` samples together."""
-    vllm_memory: float = 0.3
-    """Share of a GPU's memory that a colocated vLLM takes."""
-    vllm_url: str = ""
-    """Base URL of a vLLM server; docs/how_to/train_a_verifier.md has its command."""
-    importance_correction: bool = False
-    """Weigh every trace by its probability under the trainer over that under vLLM (TRL's correction). paper: no such weight. The ratio is
-    logged as `engine_ratio` in any case, and a mean outside .5 to 2 stops the run."""
-
-    def __post_init__(self) -> None:
-        if self.engine == "vllm_server" and not self.vllm_url.startswith(("http://", "https://")):
-            raise ValueError(f"engine vllm_server needs vllm_url, such as http://127.0.0.1:8000; found {self.vllm_url!r}")
 
 
 @dataclass(frozen=True)

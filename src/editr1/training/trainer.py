@@ -17,7 +17,7 @@ from editr1.errors import ConfigError
 from editr1.placement import prepare
 from editr1.store import Run
 from editr1.training.alarms import SilentSteps
-from editr1.training.options import Checkpoint, Machine, Schedule, accumulation_steps, num_processes
+from editr1.training.options import Checkpoint, Machine, Schedule, num_processes
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may change in a later TRL: the version is pinned
@@ -54,7 +54,7 @@ def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: 
         "output_dir": str(folder / STEPS),
         "max_steps": steps,
         "per_device_train_batch_size": machine.micro_batch,
-        "gradient_accumulation_steps": accumulation_steps(rows, machine),
+        "gradient_accumulation_steps": machine.accumulation(rows),
         "learning_rate": schedule.lr,
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": schedule.final_lr_share},

@@ -122,6 +122,30 @@ def num_processes() -> int:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """How traces are sampled."""
+
+    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
+    temperature: float = 1.0
+    """ours: 1, so that the sampled and the trained policy are the same distribution."""
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    batch_size: int = 256
+    """Traces that `share_prompts` samples together."""
+    vllm_memory: float = 0.3
+    """Share of a GPU's memory that a colocated vLLM takes."""
+    vllm_url: str = ""
+    """Base URL of a vLLM server; docs/how_to/train_a_verifier.md has its command."""
+    importance_correction: bool = False
+    """Weigh every trace by its probability under the trainer over that under vLLM (TRL's correction). paper: no such weight. The ratio is
+    logged as `engine_ratio` in any case, and a mean outside .5 to 2 stops the run."""
+
+    def __post_init__(self) -> None:
+        if self.engine == "vllm_server" and not self.vllm_url.startswith(("http://", "https://")):
+            raise ValueError(f"engine vllm_server needs vllm_url, such as http://127.0.0.1:8000; found {self.vllm_url!r}")
+
+
+@dataclass(frozen=True)
 class RewardOptions:
     """What a trace earns beside what `gcpo.method` gives it. With the defaults nothing; every other value changes the objective."""
 

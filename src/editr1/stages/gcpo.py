@@ -8,7 +8,7 @@ one image the ratios become advantages. The trainer is TRL's GRPOTrainer as it i
 one image's traces, and the coupling of the two groups sits in the reward function alone (what is added to it watches, see
 `training.engines`, and masks tokens, see `training.masked_head`).
 
-GCPO is the paper's way to learn from pairs and the default; `method` names others on the same pairs and the same trainer.
+GCPO is the paper's way to learn from pairs; `method` names others on the same pairs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Config:
     """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
     fraction of the work. For the transformers engine without activation checkpointing, where a card holds the whole model to sample."""
     resample_flat: int = 0
-    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.resampling`. Needs
+    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.rollout`. Needs
     `share_prompts`. paper: no resampling."""
     reward: RewardOptions = field(default_factory=RewardOptions)
     generation: Generation = field(default_factory=Generation)
@@ -110,8 +110,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
     traces = _method(config).needs.traces
     if not traces and (with_same or config.held_out.every or config.trained.lora_rank is not None):
-        refused = "neither reward.same_tolerance nor held_out.every, and no adapters (trained.last_blocks keeps it small)"
-        raise ConfigError(f"gcpo.method={config.method.id} has no traces: it takes {refused}")
+        raise ConfigError(f"gcpo.method={config.method.id} has no traces: no reward.same_tolerance, no held_out.every and no lora_rank")
 
     from editr1.training.pair_gaps import start_gaps, stratified
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
@@ -248,8 +247,7 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
 
 def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:
     """Sampling that reads each prompt once, and draws flat pairs anew where asked for."""
-    from editr1.training.resampling import resampled
-    from editr1.training.rollout import shared_rollout
+    from editr1.training.rollout import resampled, shared_rollout
 
     seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
     draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed, config.thinking) for seed in seeds]

@@ -8,7 +8,7 @@ one image the ratios become advantages. The trainer is TRL's GRPOTrainer as it i
 one image's traces, and the coupling of the two groups sits in the reward function alone (what is added to it watches, see
 `training.engines`, and masks tokens, see `training.masked_head`).
 
-GCPO is the paper's way to learn from pairs and the default; `method` names others on the same pairs and the same trainer.
+GCPO is the paper's way to learn from pairs; `method` names others on the same pairs.
 """
 
 from __future__ import annotations
@@ -119,8 +119,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
     traces = _method(config).needs.traces
     if not traces and (with_same or config.held_out.every or config.trained.lora_rank is not None):
-        refused = "neither reward.same_tolerance nor held_out.every, and no adapters (trained.last_blocks keeps it small)"
-        raise ConfigError(f"gcpo.method={config.method.id} has no traces: it takes {refused}")
+        raise ConfigError(f"gcpo.method={config.method.id} has no traces: no reward.same_tolerance, no held_out.every and no lora_rank")
 
     from editr1.training.pair_gaps import start_gaps, stratified
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import

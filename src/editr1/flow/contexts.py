@@ -13,7 +13,7 @@ from PIL import Image
 
 from editr1.errors import ConfigError, DataError
 from editr1.flow.config import Config
-from editr1.schema import EditTask, PreferencePair, Principle, TaskPrinciples, derive_seed, stable_id
+from editr1.schema import EditTask, PreferencePair, Principle, Source, TaskPrinciples, derive_seed, stable_id
 from editr1.store import Run
 
 
@@ -31,9 +31,9 @@ class Context:
     def id(self) -> str:
         return self.task.id
 
-    def source(self) -> Image.Image:
-        """x_ref, RGB."""
-        return self.run.images.get(self.task.source)
+    def source(self) -> Source:
+        """x_ref, RGB; several pictures where the task has several."""
+        return self.run.images.source_of(self.task)
 
     def preferred(self) -> list[Image.Image]:
         """[winner, loser], RGB."""
@@ -41,9 +41,9 @@ class Context:
         return [self.run.images.get(side.image) for side in (self.pair.winner, self.pair.loser)]
 
     def aspect(self) -> float:
-        """Width over height of the source."""
+        """Width over height of the first source."""
         reference = self.task.source
-        width, height = (reference.width, reference.height) if reference.width else self.source().size
+        width, height = (reference.width, reference.height) if reference.width else self.run.images.get(reference).size
         return width / height
 
 

@@ -42,8 +42,8 @@ class EncodingCache:
     def path(self, context: Context) -> Path:
         """Where the encoding of a task lies, whether or not it exists."""
         height, width = size_of(context, self.config)
-        source = context.task.source.digest
-        return self.folder / f"{stable_id(self._editor_id, source, context.task.instruction, str(height), str(width))}.safetensors"
+        sources = (ref.digest for ref in context.task.sources)
+        return self.folder / f"{stable_id(self._editor_id, *sources, context.task.instruction, str(height), str(width))}.safetensors"
 
     def missing(self, contexts: Sequence[Context]) -> list[Context]:
         """Tasks whose encoding is not there yet."""

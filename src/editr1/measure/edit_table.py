@@ -14,6 +14,7 @@ from PIL import Image
 from editr1.bench.base import EditItem, JudgedEdit
 from editr1.errors import DataError
 from editr1.pictures import encode_picture
+from editr1.schema import pictures_of
 
 COLUMNS = ("edit", "instruction", "score", "unscored", "parts", "verdicts", "trace_scores", "text")
 SIDE = 320  # ours: pixels of a picture's longer side on the page
@@ -66,7 +67,8 @@ def _section(edit: EditItem, found: JudgedEdit) -> str:
     )
     words = f"<details><summary>What the judge said</summary><pre>{html.escape(found.text)}</pre></details>" if found.text else ""
     try:
-        pictures = "".join(_picture(image) for image in edit.load())
+        source, edited = edit.load()
+        pictures = "".join(_picture(image) for image in (*pictures_of(source), edited))
     except DataError as error:
         pictures = f"<p>{html.escape(str(error))}</p>"
     head = f"<h3>{found.value:g}: {html.escape(edit.instruction)}</h3><p>{html.escape(edit.key)}</p>"

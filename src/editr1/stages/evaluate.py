@@ -172,7 +172,7 @@ def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[
     vlm = create("vlm", judge.vlm)
     candidates = _candidates(pairs)
     items = [
-        RewardItem(run.images.get(pair.task.source), run.images.get(candidate.image), pair.task.instruction, pair.principles)
+        RewardItem(run.images.source_of(pair.task), run.images.get(candidate.image), pair.task.instruction, pair.principles)
         for pair, candidate in candidates.values()
     ]
     greedy_model = RewardModel(vlm, how.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=how.max_tokens))

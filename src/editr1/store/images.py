@@ -12,7 +12,7 @@ from PIL import Image
 
 from editr1.errors import DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
-from editr1.schema import ImageRef
+from editr1.schema import EditTask, ImageRef, Source, source_of
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what every browser and backend shows; other formats are stored as PNG
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -53,6 +53,10 @@ class ImageStore:
     def get(self, ref: ImageRef) -> Image.Image:
         """The picture in RGB. Raises DataError when it is missing or broken."""
         return decode_image(self.read_bytes(ref), str(self.path(ref)))
+
+    def source_of(self, task: EditTask) -> Source:
+        """The task's source picture, or all of several, in RGB. Raises DataError as `get` does."""
+        return source_of([self.get(ref) for ref in task.sources])
 
     def _write(self, ref: ImageRef, data: bytes) -> None:
         path = self.path(ref)

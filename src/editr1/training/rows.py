@@ -76,7 +76,7 @@ class SelectedTraces:
 
     def __getitem__(self, index: int) -> Lesson:
         row = self.rows[index]
-        source, edited = self.run.images.get(row.task.source), self.run.images.get(row.candidate.image)
+        source, edited = self.run.images.source_of(row.task), self.run.images.get(row.candidate.image)
         request = render_score(self.prompt_id, source, edited, row.task.instruction, row.principles)
         return Lesson(request, completion(row.trace, row.principles, self.target))
 
@@ -257,7 +257,7 @@ class PairRows:
         same = pair.label == "same"
         better, worse = (pair.a, pair.b) if same else (pair.winner, pair.loser)
         edited = worse if second else better
-        source = self.run.images.get(pair.task.source)
+        source = self.run.images.source_of(pair.task)
         request = render_score(self.prompt_id, source, self.run.images.get(edited.image), pair.task.instruction, pair.principles)
         traits = score_traits(self.prompt_id)
         return {

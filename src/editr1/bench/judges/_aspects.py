@@ -51,7 +51,7 @@ class AspectJudge:
 
     def _requests(self, item: RewardItem, item_id: str, seed: int) -> list[ChatRequest]:
         scale = {"top": int(self.top) if self.top == int(self.top) else self.top, "reasoning_first": self.reasoning_first}
-        semantic = (item.source, item.edited, render("semantic", instruction=item.instruction, **scale))
+        semantic = (item.only_source, item.edited, render("semantic", instruction=item.instruction, **scale))
         quality = (item.edited, render("quality", **scale))
         return [
             ChatRequest(parts, sampling=self.sampling, seed=derive_seed(seed, item_id, aspect, number))

@@ -151,7 +151,7 @@ class EditRewardJudge:
             text = jinja2.Template(self._prompts[name], undefined=jinja2.StrictUndefined).render(instruction=instruction)
         parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": f"{text.rstrip()} {REWARD_TOKEN}\n"}]
         prompt = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False)
-        encoded = self.processor(text=[prompt], images=[to_rgb(item.source), to_rgb(item.edited)], return_tensors="pt")
+        encoded = self.processor(text=[prompt], images=[to_rgb(item.only_source), to_rgb(item.edited)], return_tensors="pt")
         return {key: value.to(self.model.device) for key, value in encoded.items()}
 
 

@@ -35,6 +35,10 @@ class Context:
         """x_ref, RGB; several pictures where the task has several."""
         return self.run.images.source_of(self.task)
 
+    def further_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of the source pictures beside the first, whose tokens only samples of equal sizes can batch."""
+        return tuple((ref.width, ref.height) for ref in self.task.further)
+
     def preferred(self) -> list[Image.Image]:
         """[winner, loser], RGB."""
         assert self.pair is not None

@@ -114,7 +114,7 @@ def _card(
     return {
         "instruction": first.task.instruction,
         "kind": first.task.kind or "unknown kind",
-        "source": album.add(first.task.source),
+        "sources": [album.add(ref) for ref in first.task.sources],
         "principles": questions,
         "edits": edits,
     }

@@ -156,7 +156,7 @@ function shot(card, edit) {
 
 function taskCard(card, edits) {
   return el("article", { class: "card task" },
-    el("div", { class: "task-head" }, picture(card.source, "source"), el("div", {}, el("p", { class: "instruction" }, card.instruction), el("span", { class: "chip" }, card.kind.replaceAll("_", " ")))),
+    el("div", { class: "task-head" }, ...card.sources.map((source) => picture(source, "source")), el("div", {}, el("p", { class: "instruction" }, card.instruction), el("span", { class: "chip" }, card.kind.replaceAll("_", " ")))),
     el("div", { class: "shots" }, ...edits.map((edit) => shot(card, edit))));
 }
 
@@ -180,7 +180,7 @@ function open(card, edit) {
   dialog.replaceChildren(el("div", { class: "sheet" },
     el("div", { class: "sheet-head" }, el("h3", {}, card.instruction), el("button", { type: "button", onclick: () => dialog.close(), "aria-label": "Close" }, "✕")),
     el("div", { class: "flags" }, el("span", { class: "chip" }, card.kind.replaceAll("_", " ")), ...edit.flags.map((flag) => el("span", { class: chipClass(flag) }, flag)), edit.dropped ? el("span", { class: "muted" }, edit.dropped) : null),
-    el("div", { class: "sheet-pics" }, el("figure", {}, picture(card.source, "source"), el("figcaption", {}, "source")), el("figure", {}, picture(edit.image, "edit"), el("figcaption", {}, `${edit.editor}, seed ${edit.seed}`))),
+    el("div", { class: "sheet-pics" }, ...card.sources.map((source) => el("figure", {}, picture(source, "source"), el("figcaption", {}, "source"))), el("figure", {}, picture(edit.image, "edit"), el("figcaption", {}, `${edit.editor}, seed ${edit.seed}`))),
     el("div", { class: "scroll" }, el("table", { class: "verdicts" }, el("thead", {}, el("tr", {}, el("th", {}, "principle"), el("th", {}, "inspector"), ...heads)), el("tbody", {}, ...rows, scores))),
     edit.chosen != null ? el("p", { class: "muted" }, "★ the trace that the selector kept for SFT") : null, trace));
   dialog.showModal();

@@ -16,12 +16,11 @@ from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import Component, create
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.asking import Asking, asking
-from editr1.measure.cache import CachedVLM, Prices
-from editr1.measure.edit_table import as_csv, edit_page, edit_rows
-from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
+from editr1.measure.edit_files import as_csv, edit_page, edit_rows
+from editr1.measure.judging import MAX_UNSCORED, CachedVLM, Prices, check_unscored, judge_edits
 from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
+from editr1.measure.metrics import between_run
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
-from editr1.measure.repeats import between_run
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
@@ -52,7 +51,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
         raise ConfigError("give --run DIR: answers and replies are kept there, so that a stopped run continues")
     _check(args)
     run = Run.open(args.run)
-    settings = {"benchmark": source, "judge": judge_settings(args)}
+    settings: dict[str, Any] = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_name(judge_component(args).id)
     if args.dry_run or not args.json:
         sizes = f"{sum(1 for _ in benchmark.edits())} edits"
@@ -62,7 +61,10 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if args.dry_run:
         return 0
     vlm = make_vlm(args, run)
-    ask = _Ask(benchmark, _make_judge(args, vlm), run, settings, args, vlm.status if vlm else lambda: "")
+    judge = _make_judge(args, vlm)
+    if texts := getattr(judge, "texts", ""):  # published prompts that it read from files
+        settings["judge"] |= {"texts": texts}
+    ask = _Ask(benchmark, judge, run, settings, args, vlm.status if vlm else lambda: "")
     repeats = [ask.once(f"bench_{benchmark.name}_{label}", repeat) for repeat in range(args.repeats)]
     metrics = [*repeats[0], *between_run(repeats)]
     show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)

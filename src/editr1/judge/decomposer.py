@@ -9,10 +9,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from editr1.judge.decompose import BadDecomposition, parse_principles
-from editr1.judge.exemplars import NUM_SHOWN
-from editr1.judge.prompts import render_decompose
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
+from editr1.judge.decompose import DEFAULT_QUOTAS, BadDecomposition, Quotas, parse_principles
+from editr1.judge.prompts import NUM_SHOWN, render_decompose
 from editr1.schema import Principle, Source, derive_seed, pictures_of, stable_id
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.config import Component, create
+from editr1.config import Component, component_of, create
 from editr1.errors import ConfigError
 from editr1.judge.asking import asking
 from editr1.judge.decomposer import Decomposer, Decomposition
@@ -200,10 +200,10 @@ def build(
 
     prompt_id, max_tokens: None = as the checkpoint was trained (`judge.asking`).
     """
-    component = _component(vlm)
+    component = component_of("vlm", vlm)
     how = asking(component, prompt_id, max_tokens)
     judge = create("vlm", component)
-    helper = Decomposer(create("vlm", _component(decomposer))) if decomposer is not None else None
+    helper = Decomposer(create("vlm", component_of("vlm", decomposer))) if decomposer is not None else None
     return RewardModel(judge, how.prompt_id, num_traces, Sampling(temperature, top_p, how.max_tokens), helper, expected)
 
 
@@ -211,13 +211,3 @@ def _for_people(cls: type[RewardModel], vlm: Component, prompt_id: str | None, n
     how = asking(vlm, prompt_id)
     judge, sampling = create("vlm", vlm), Sampling(0.0 if num_traces == 1 else 0.7, max_tokens=how.max_tokens)
     return cls(judge, how.prompt_id, num_traces, sampling, Decomposer(judge) if score_traits(how.prompt_id).shows_principles else None)
-
-
-def _component(spec: Component | Mapping[str, Any] | str) -> Component:
-    if isinstance(spec, Component):
-        return spec
-    if isinstance(spec, str):
-        return Component(spec)
-    if not isinstance(spec.get("id"), str) or spec.keys() - {"id", "options"}:
-        raise ConfigError(f"a judge's model must be an id or {{id: ..., options: {{...}}}}, found {dict(spec)}")
-    return Component(spec["id"], dict(spec.get("options") or {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from editr1.audit.record import AuditRecord, ProbeRecord, kept
+from editr1.audit.run import AuditRecord, ProbeRecord, kept
 from editr1.report.results import ResultRow, result_row, show
 from editr1.schema import Metric
 from editr1.store import Run

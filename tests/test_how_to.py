@@ -119,7 +119,7 @@ def test_every_python_block_runs_as_written(
     found = all_blocks(page)
     for (language, text), (follower, output) in zip(found, [*found[1:], ("", "")], strict=True):
         if language == "python":
-            exec(compile(text, str(page), "exec"), {"__name__": "page"})
+            exec(compile(text, str(page), "exec", dont_inherit=True), {"__name__": "page"})
             printed = capsys.readouterr().out
             assert follower != "text" or printed == output
 

@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     given = read_principles(args.principles) if args.principles else None
     model = reward_model(args, rrm_vlm(args))
     reward = model.score([RewardItem(source, edited, args.instruction, given)], args.seed)[0]
-    told = json.dumps(as_json(reward, model.vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else as_text(reward)
+    told = json.dumps(as_json(reward, model.vlm.name, model.prompt_id), ensure_ascii=False, indent=2) if args.json else as_text(reward)
     print(told)  # noqa: T201
     return 0 if reward.scored else EXIT_UNSCORED
 

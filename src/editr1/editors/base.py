@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     import torch
 
 
+Source = Image.Image | tuple[Image.Image, ...]
+"""The source picture of a sample, or several for a model that reads several; the first is the one that is edited."""
+
+
+def pictures_of(source: Source) -> tuple[Image.Image, ...]:
+    """All source pictures of a sample, in their order."""
+    return (source,) if isinstance(source, Image.Image) else tuple(source)
+
+
 @dataclass(frozen=True, slots=True)
 class EditRequest:
     """One edit to make: x_ref, q and the seed of the noise."""
@@ -112,7 +121,7 @@ class FlowEditor(Protocol):
         """The noise levels sigma_0 = 1 > ... > sigma_N = 0, num_steps + 1 numbers (objectives.schedule)."""
         ...
 
-    def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
+    def encode(self, sources: Sequence[Source], instructions: Sequence[str], plan: Plan) -> Conditioning:
         """Text and source image as conditioning, one row a context, without gradient. Called once per group."""
         ...
 

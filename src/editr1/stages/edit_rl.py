@@ -33,7 +33,7 @@ from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
-from editr1.flow.watch import Clock, check_constant, hacked, symptoms, warning_of
+from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
 from editr1.judge.item import RewardItem
 from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
@@ -237,25 +237,6 @@ def judge_function(component: Component) -> Score:
         return judge.score(items, seed)
 
     return score
-
-
-class Symptoms:
-    """The curves so far, those before a resume included; warns once of each sign of collapse."""
-
-    def __init__(self, run_: Run) -> None:
-        self.points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
-        self._told = set(symptoms(self.points))
-
-    def add(self, logs: dict[str, float]) -> None:
-        """Adds an iteration."""
-        self.points.append(logs)
-
-    def tell(self) -> None:
-        """Logs what is new."""
-        for symptom, advice in symptoms(self.points).items():
-            if symptom not in self._told:
-                self._told.add(symptom)
-                logger.warning(warning_of(symptom, advice))
 
 
 def record(

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from editr1.config import Component, create
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import DataError
+from editr1.judge.asking import asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
@@ -36,7 +37,8 @@ class JudgeUnderTest:
 
     name: str
     vlm: Component
-    prompt_id: str = "compact"
+    prompt_id: str | None = None
+    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Config:
     num_traces: int = 4
     """Traces a candidate in `avg@K`; greedy is always one."""
     temperature: float = 1.0
-    max_tokens: int = 160
+    max_tokens: int | None = None
+    """None = as each judge was trained, else 2048."""
     oracle: Component | None = None
     """Knows the truth of the embedded world; without it only pair accuracy is measured."""
     editors: tuple[Component, ...] = ()
@@ -144,7 +147,7 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
             f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed
         ):
             run.add_metric(metric)
-        if oracle is not None and score_traits(judge.prompt_id).demands_verdicts:
+        if oracle is not None and score_traits(asking(judge.vlm, judge.prompt_id).prompt_id).demands_verdicts:
             _add_verdict_metrics(config, run, judge.name, pairs, judged, oracle)
         if previous is not None:
             is_last = judge is config.judges[-1]
@@ -165,15 +168,16 @@ def _with_floor(metric: Metric, floor: float | None) -> Metric:
 
 def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[PreferencePair]) -> _Judged:
     """Greedy and sampled scores of every candidate, the same seeds for every judge."""
+    how = asking(judge.vlm, judge.prompt_id, config.max_tokens)
     vlm = create("vlm", judge.vlm)
     candidates = _candidates(pairs)
     items = [
         RewardItem(run.images.get(pair.task.source), run.images.get(candidate.image), pair.task.instruction, pair.principles)
         for pair, candidate in candidates.values()
     ]
-    greedy_model = RewardModel(vlm, judge.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=config.max_tokens))
+    greedy_model = RewardModel(vlm, how.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=how.max_tokens))
     sampled_model = RewardModel(
-        vlm, judge.prompt_id, num_traces=config.num_traces, sampling=Sampling(config.temperature, max_tokens=config.max_tokens)
+        vlm, how.prompt_id, num_traces=config.num_traces, sampling=Sampling(config.temperature, max_tokens=how.max_tokens)
     )
     greedy = [traces[0] for traces in _in_chunks(greedy_model, items, config.seed, f"{judge.name}, greedy")]
     sampled = _in_chunks(sampled_model, items, config.seed, f"{judge.name}, avg@{config.num_traces}")

@@ -41,7 +41,7 @@ class Config:
     model: str
     """Checkpoint directory or hub id of an image-text-to-text model. paper: Qwen2.5-VL 3B and 7B."""
     prompt_id: str = "tv"
-    """The question; the trained model must be asked with the same one."""
+    """The question; whoever asks the trained model finds it beside the weights (`judge.asking`)."""
     target: Target = "trace"
     """What of the kept trace is learnt: the whole (T+V), `verdicts` (V), `reasoning` (T), or the `score` alone (no principles)."""
     lessons: Source = "inspected"
@@ -62,7 +62,9 @@ class Config:
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
     thinking: bool | None = None
-    """`enable_thinking` of the chat template; None = its default. Ask the trained model with the same."""
+    """`enable_thinking` of the chat template; None = its default."""
+    max_tokens: int | None = None
+    """Tokens of an answer at most, for whoever asks the trained model (`judge.asking`); training itself cuts nothing."""
     machine: Machine = field(default_factory=Machine)
     replay: Component | None = None
     """Further lessons, so that what the model knew is not unlearnt: a factory (`package.module:name`) of a function
@@ -77,6 +79,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.replay_every < 2:
             raise ValueError("steps and batch_size must be at least 1, replay_every at least 2")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
         if self.max_pairs is not None and (self.lessons != "rationales" or self.max_pairs < 1):
             raise ValueError("max_pairs is at least 1, and for lessons=rationales")
 

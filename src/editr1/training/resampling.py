@@ -1,6 +1,6 @@
 """Draws the traces of pairs that would teach nothing anew, so that a step spends its traces on gradients.
 
-A pair whose two groups are both flat (all ratios of a group equal) has advantage 0 throughout. Drawing its traces again until one
+A pair whose groups are flat (all rewards of a group equal) has advantage 0 throughout. Drawing its traces again until one
 group is not flat, at most so many times, divides its gradient by its chance to teach: the direction stays what it was, and pairs
 that the model nearly always tells apart, or never does, weigh more. Off in the paper; the idea of dynamic sampling (DAPO, arXiv
 2503.14476), which fills the batch with other prompts instead.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from editr1.errors import ConfigError
+from editr1.pair_learning.base import Method
 from editr1.training.options import RewardOptions
 from editr1.training.pair_reward import is_flat, play, read_trace
 from editr1.training.rows import PairRows
@@ -26,6 +27,7 @@ def resampled(
     num_traces: int,
     pairs_per_step: int,
     options: RewardOptions,
+    method: Method,
     max_tokens: int,
 ) -> Rollout:
     """A `rollout_func` of TRL's GRPOTrainer that draws with the first of `rollouts`, and flat pairs again with the next ones.
@@ -64,7 +66,7 @@ def resampled(
                 read_trace(text, both[i // num_traces], len(ids), max_tokens)
                 for i, (text, ids) in enumerate(zip(texts, completions[start : start + size], strict=True))
             ]
-            if all(is_flat(match) for match in play(traces, options).values()):
+            if all(is_flat(match) for match in play(traces, options, method).values()):
                 found += range(start, start + size)
         return found
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editr1.bench.judges._texts import render
+from editr1.config import made
 from editr1.errors import BackendError
 from editr1.judge.answers import normalised
 from editr1.judge.expected import MAX_LOGPROB, no_alternatives
@@ -71,4 +72,4 @@ def expected_digit(position: TokenAlternatives) -> float | None:
 
 def build(vlm: VLM) -> LogitJudge:
     """The judge."""
-    return LogitJudge(vlm)
+    return LogitJudge(made("vlm", vlm))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from editr1.bench.base import JudgedPair
 from editr1.bench.judges._texts import render
+from editr1.config import made
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_quoted, is_taken_back
 from editr1.judge.parse import answer_of
@@ -91,4 +92,4 @@ def _judged(key: str, forward: ChatReply, reverse: ChatReply) -> JudgedPair:
 
 def build(vlm: VLM, temperature: float = 0.0, max_tokens: int = 1024) -> PairwiseJudge:
     """The judge. ours: greedy, so that what differs between the orders is the order."""
-    return PairwiseJudge(vlm, Sampling(temperature, max_tokens=max_tokens))
+    return PairwiseJudge(made("vlm", vlm), Sampling(temperature, max_tokens=max_tokens))

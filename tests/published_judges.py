@@ -52,6 +52,13 @@ FILES = {
         ),
         "UnifiedReward-Edit/edit_pointwise_quality.py": "problem = 'From 0 to 25, naturalness and artifacts.'\n",
     },
+    "firm_edit": {
+        "editing/reward_server/prompt_template.py": (
+            "SCORE_LOGIT = 'Unused {prompt} {requirement}'\n"
+            "SCORE_CONSISTENCY = '''\nWas the rest kept? {prompt}\n{{\n\"score\" : [1/2/3/4/5]\n}}\n'''\n"
+            "SCORE_EXECUTION = '''\nWas it done? {prompt}\n{{\n\"score\" : [1/2/3/4/5]\n}}\n'''\n"
+        )
+    },
     "editreward": {
         "EditReward/dataset/prompts.py": (
             "INSTRUCTION_EDIT_FOLLOWING = '''\nDoes the edit follow? 1 to 4.\nText instruction - {text_prompt}\n'''\n"
@@ -91,6 +98,7 @@ REPLIES = {
     "editscore": ('{"reasoning": "r", "score": [20, 10]}', 4.0),
     "trm_edit": ('{"eval_points": [{"question": "q", "dimension": "d", "score": 1}], "score_reason": "r", "final_score": 8.3}', 8.3),
     "rationalrewards": (rationale(), (10 + 5 + 8) / 3),
+    "firm_edit": ('{"reasoning": "r", "score": [4]}', 7.5 * (0.6 + 0.4 * 0.75)),
     "unifiedreward_edit": ('{"reasoning": "r", "score": [20, 10],}', 6.0),
 }
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editr1.bench.base import PartedReward
-from editr1.bench.judges import rationalrewards, trm_edit, unifiedreward_edit
+from editr1.bench.judges import firm_edit, rationalrewards, trm_edit, unifiedreward_edit
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.judge.item import RewardItem
@@ -144,10 +144,22 @@ def test_unifiedreward_wants_two_numbers_on_each_axis() -> None:
     assert unifiedreward_edit.read([good, '{"score": [25.5, 2]}']) == "OUT_OF_RANGE"
 
 
+def test_firm_wants_one_number_of_1_to_5_to_each_question(tmp_path: Path) -> None:
+    good = '{"score": [5]}'
+    assert firm_edit.read([good, '{"score": [5, 5]}']) == "AMBIGUOUS"
+    assert firm_edit.read([good, '{"score": [0]}']) == firm_edit.read([good, '{"score": 6}']) == "OUT_OF_RANGE"
+    assert firm_edit.read([good, '{"score": 1}']) == {"prompt_following": 10.0, "consistency": 0.0, "overall": 6.0}
+    folder = Path(published("firm_edit", tmp_path))
+    path = folder / "editing" / "reward_server" / "prompt_template.py"
+    path.write_text(path.read_text().replace("kept? {prompt}", "kept? {words}"))
+    with pytest.raises(ConfigError, match="does not take an instruction"):
+        create("judges", component("firm_edit", str(folder)))
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=120) | st.builds(lambda a, b: a + REPLIES["trm_edit"][0][b:], st.text(max_size=9), st.integers(0, 90)))
 def test_no_reader_raises_or_leaves_the_scale(text: str) -> None:
-    for found in (trm_edit.read([text]), rationalrewards.read(text), unifiedreward_edit.read([text, text])):
+    for found in (trm_edit.read([text]), rationalrewards.read(text), unifiedreward_edit.read([text, text]), firm_edit.read([text, text])):
         assert isinstance(found, str) or all(0 <= value <= 10 for value in found.values())
 
 
@@ -185,6 +197,11 @@ def test_each_judge_asks_with_its_own_texts_and_pictures_in_place(root: Path) ->
     assert shapes["unifiedreward_edit"] == [
         ("", ("#", "#", "From 0 to 25, success and restraint.\nEditing instruction:Turn blue\n")),
         ("", ("#", "From 0 to 25, naturalness and artifacts.")),
+    ]
+    rest = '\n{\n"score" : [1/2/3/4/5]\n}\n'
+    assert shapes["firm_edit"] == [
+        ("", ("#", "#", f"\nWas it done? Turn blue{rest}")),
+        ("", ("#", "#", f"\nWas the rest kept? Turn blue{rest}")),
     ]
     context = 'You rate pictures. Answer so: {"reasoning" : "...", "score" : [...]}'
     semantic = f"{context}\nTwo pictures follow.\nFrom 0 to 25, success and restraint.\nEditing instruction: Turn blue\n"
@@ -224,6 +241,7 @@ GET = {
     "trm_edit": "github.com/bxhsort/Thinking_Reward_Model.*asdjghh/TRM-Image_Editing",
     "rationalrewards": "github.com/TIGER-AI-Lab/RationalRewards.*RationalRewards-8B-Edit",
     "unifiedreward_edit": "github.com/CodeGoat24/UnifiedReward.*UnifiedReward-Edit-qwen3vl-8b",
+    "firm_edit": "github.com/VisionXLab/FIRM-Reward.*FIRM-Edit-8B",
     "editreward": "github.com/TIGER-AI-Lab/EditReward.*EditReward-Qwen2.5-VL-7B",
 }
 
@@ -343,6 +361,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("editscore", "qwen3vl"),
         ("trm_edit", "qwen35"),
         ("rationalrewards", "qwen3vl"),
+        ("firm_edit", "qwen3vl"),
         ("unifiedreward_edit", "qwen25vl"),
         ("unifiedreward_edit", "qwen3vl"),
         ("unifiedreward_edit", "qwen35"),

@@ -16,7 +16,7 @@ from editr1.errors import ConfigError, DataError
 from editr1.schema import FAILURE_CODES, Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run, preference_pairs
-from editr1.training.options import HeldOut, Loss, Machine, Schedule
+from editr1.training.options import HeldOut, Loss, Machine, RewardOptions, Schedule, Strata
 from editr1.training.rows import read_pairs, read_selected
 from killed import kill_after_three_points
 from tiny_run import build_tiny_run, build_tiny_verifier
@@ -79,6 +79,22 @@ def test_watching_held_out_pairs_keeps_the_best_and_changes_no_step(tmp_path: Pa
     assert best["pair_accuracy"] == max(point["pair_accuracy"] for point in points)
     assert (Path(watched.path) / "best" / "model.safetensors").exists()
     assert (Path(watched.path) / "model.safetensors").read_bytes() == (Path(alone.path) / "model.safetensors").read_bytes()
+
+
+def test_pairs_are_drawn_by_what_the_start_says_and_hard_ones_are_watched(tmp_path: Path, schooled: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run", num_tasks=12)
+    (run_dir / "07_pairs" / "settings.json").write_text(json.dumps({"held_out_share": 0.3}))
+    settings = config(
+        schooled, steps=1, strata=Strata(shares=(1.0, 0.0, 0.0), edges=(10.0, 10.0)), held_out=HeldOut(every=1, num_traces=2, hard=True)
+    )
+    saved = Path(gcpo.run(settings, run_dir).path)
+    gaps = json.loads((saved / "gaps.json").read_text())
+    assert gaps.keys() == {pair.id for pair in read_pairs(Run.open(run_dir))}
+    watched = json.loads((saved / "held_out_gaps.json").read_text())
+    (point,) = Run.open(run_dir).curves("gcpo/held_out")
+    assert point["num_pairs"] == sum(gap is None or gap <= 0 for gap in watched.values())
+    with pytest.raises(ValueError, match="pairs called the same"):
+        config(schooled, strata=Strata(shares=(1.0, 0.0, 0.0)), reward=RewardOptions(same_tolerance=0.5))
 
 
 def test_flat_pairs_are_drawn_anew_and_nothing_else_is(tmp_path: Path, schooled: Path) -> None:

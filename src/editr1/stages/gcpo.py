@@ -14,7 +14,7 @@ GCPO is the paper's way to learn from pairs and the default; `method` names othe
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
-from editr1.training.options import Checkpoint, Generation, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Trained
+from editr1.training.options import Checkpoint, Generation, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Strata, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
 
@@ -53,6 +53,7 @@ class Config:
     unseen_share: float | None = None
     """Only pairs of tasks that SFT left out: the same as `sft.held_out_share`, which then exceeds `pairs.held_out_share`. None = all. ours:
     a judge sees pictures that it learnt from too clearly, and so has less to learn from their pairs (docs/results/evidence.md, E2)."""
+    strata: Strata = field(default_factory=Strata)
     clip: float = 0.2
     """eps of the PPO clip. With one update a batch (`updates_per_batch` 1) the ratio is 1 and never clipped."""
     updates_per_batch: int = 1
@@ -84,6 +85,8 @@ class Config:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
             raise ValueError("share_prompts needs generation.engine=transformers and machine.activation_checkpointing=false")
+        if self.strata.shares is not None and self.reward.same_tolerance is not None:
+            raise ValueError("strata go by the gap to the preferred edit, which pairs called the same do not have")
         if self.resample_flat < 0 or (self.resample_flat and not self.share_prompts):
             raise ValueError("resample_flat is a number of further draws, and needs share_prompts=true")
 
@@ -107,17 +110,21 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
     traces = _method(config).needs.traces
     if not traces and (with_same or config.held_out.every or config.trained.lora_rank is not None):
-        raise ConfigError(
-            f"gcpo.method={config.method.id} has no traces: it takes neither reward.same_tolerance nor held_out.every, and no adapters "
-            "(trained.last_blocks keeps it small)"
-        )
+        refused = "neither reward.same_tolerance nor held_out.every, and no adapters (trained.last_blocks keeps it small)"
+        raise ConfigError(f"gcpo.method={config.method.id} has no traces: it takes {refused}")
 
+    from editr1.training.pair_gaps import start_gaps, stratified
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
 
     asking(config.model or store.dir / "06_rrm_sft", config.prompt_id, thinking=config.thinking)
 
     def build(resume: str | None) -> tuple[Any, Any]:
-        return (_trainer if traces else _head_trainer)(config, store, rows, resume)
+        order = rows.order
+        if config.strata.shares is not None:
+            cache, start = store.dir / config.output / "gaps.json", config.model or store.dir / "06_rrm_sft"
+            gaps = start_gaps(rows, cache, start, config.generation, config.strata.num_traces, config.thinking)
+            order = stratified(gaps, len(order), config.strata, config.seed)
+        return (_trainer if traces else _head_trainer)(config, store, replace(rows, order=order), resume)
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
@@ -212,8 +219,12 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     prepare_reference(trainer, processor, config.share_prompts)
     if config.held_out.every:
         from editr1.training.held_out import HeldOutAccuracy
+        from editr1.training.pair_gaps import not_right, start_gaps
 
         watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
+        if config.held_out.hard:
+            cache = store.dir / config.output / "held_out_gaps.json"
+            watched = not_right(watched, start_gaps(watched, cache, path, how, config.held_out.num_traces, config.thinking))
         folder = store.dir / config.output
         trainer.add_callback(HeldOutAccuracy(store, watched, trainer, processor, sampling, how.batch_size, config.held_out, folder))
     return trainer, processor
@@ -230,10 +241,9 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
     model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
     accumulation = accumulation_steps(2 * config.pairs_per_step, config.machine)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
-    data, method = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), create("pair_learning", config.method)
-    processor = load_processor(path, config.picture)
-    template = template_settings(config.thinking)
-    return head_trainer(model, processor, data, method, arguments, optimizers(model, config.schedule), template), processor
+    data, processor = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), load_processor(path, config.picture)
+    how, template = create("pair_learning", config.method), template_settings(config.thinking)
+    return head_trainer(model, processor, data, how, arguments, optimizers(model, config.schedule), template), processor
 
 
 def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:

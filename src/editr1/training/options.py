@@ -178,10 +178,33 @@ class HeldOut:
     num_pairs: int = 200
     num_traces: int = 4
     """K: the score of an image is the mean over its parsed traces."""
+    hard: bool = False
+    """Only pairs that the checkpoint at the start does not get right (wrong, tied or unread by the mean of K traces): what learning must
+    change. They are chosen for being wrong, so that even a start drawn anew is above 0 on them; what is lost elsewhere does not show."""
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.num_pairs < 1 or self.num_traces < 1:
             raise ValueError("every must not be negative, num_pairs and num_traces at least 1")
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Pairs drawn by how clearly the checkpoint at the start tells them apart (TRM, arXiv 2609.37372, mixes easy, medium and hard ones)."""
+
+    shares: tuple[float, ...] | None = None
+    """Of hard, medium and easy pairs among those that are shown; they sum to 1. None = pairs as they come (paper)."""
+    edges: tuple[float, ...] = (0.0, 1.0)
+    """Score points: a pair is hard up to the first (0: wrong or tied), easy above the second. ours; the source names none."""
+    num_traces: int = 4
+    """K: the gap of a pair is that of the means over K read traces; a pair with an unread side is hard."""
+
+    def __post_init__(self) -> None:
+        if self.shares is not None and (len(self.shares) != 3 or min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
+            raise ValueError(f"shares are {self.shares}, expected three (hard, medium, easy) that sum to 1")
+        if len(self.edges) != 2 or not self.edges[0] <= self.edges[1]:
+            raise ValueError(f"edges are {self.edges}, expected two in rising order")
+        if self.num_traces < 1:
+            raise ValueError(f"num_traces is {self.num_traces}, expected at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,5 +50,14 @@ def to_request(messages: list[dict[str, Any]], sampling: Sampling, seed: int) ->
     return ChatRequest(tuple(part["image"] if part["type"] == "image" else part["text"] for part in parts), system, sampling, seed)
 
 
+def with_pictures(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The conversation of a row of `PairRows` with its pictures in their places, as `to_request` takes it."""
+    pictures = iter(row["images"])
+    return [
+        {**message, "content": [{**part, "image": next(pictures)} if part["type"] == "image" else part for part in message["content"]]}
+        for message in row["prompt"]
+    ]
+
+
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import jinja2
 import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
-from editr1.judge.decompose import BadDecomposition, check_principles, parse_principles, principles_json
-from editr1.judge.exemplars import draw_exemplars, exemplars
+from editr1.judge.decompose import BadDecomposition, Quotas, check_principles, parse_principles
 from editr1.judge.inspect import Gold, Hardness, parse_gold, parse_hardness
 from editr1.judge.parse import parse
 from editr1.judge.prompts import (
+    draw_exemplars,
+    exemplars,
     labels,
     render_decompose,
     render_hard_filter,
@@ -21,7 +25,6 @@ from editr1.judge.prompts import (
     score_prompt_ids,
     score_traits,
 )
-from editr1.judge.quotas import Quotas
 from editr1.schema import ParseFailure, Principle
 
 SOURCE, EDITED = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
@@ -131,7 +134,7 @@ def test_inspect_and_filter_show_their_material():
 
 def test_the_pool_reads_back_through_its_own_parser():
     for exemplar in exemplars():
-        assert parse_principles("Here:\n```json\n" + principles_json(exemplar.principles) + "\n```") == exemplar.principles
+        assert parse_principles("Here:\n```json\n" + json.dumps([asdict(p) for p in exemplar.principles]) + "\n```") == exemplar.principles
 
 
 @pytest.mark.parametrize(

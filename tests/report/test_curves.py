@@ -48,6 +48,15 @@ def test_a_curve_outside_its_healthy_band_is_told(tmp_path: Path) -> None:
     assert charts["size of the advantages"].alarm == charts["signal beside the judge's noise"].alarm == ""
 
 
+def test_a_held_out_reward_that_falls_while_training_rises_is_told(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    for step in range(6):
+        run.log("edit_rl", step, {"reward/mean": 5.0 + step, "evaluation/reward": 7.0 - step})
+    assert "reward hacking" in charts_of(run)["reward, of 10: in training and held out"].alarm
+    run.log("edit_rl", 6, {"reward/mean": 11.0, "evaluation/reward": 7.0})
+    assert charts_of(run)["reward, of 10: in training and held out"].alarm == ""
+
+
 def test_the_bands_are_those_of_the_collapse_page() -> None:
     rows = {line.split("|")[1].strip(" `"): line for line in COLLAPSE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
     for name, band in HEALTHY.items():

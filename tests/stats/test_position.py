@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editr1.stats.position import order_report
+from editr1.measure.pairwise import order_report
 
 answers = st.sampled_from(["a", "b", "same", None])
 rows = st.lists(st.tuples(st.sampled_from(["a", "b"]), answers, answers), min_size=1, max_size=30)

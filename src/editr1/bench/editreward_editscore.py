@@ -169,15 +169,6 @@ def dimension_metrics(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> 
     return found
 
 
-def overall_of_groups(group_means: Mapping[str, float]) -> float:
-    """The mean of 13 tasks from the four group means, each weighing as many tasks as it holds.
-
-    >>> round(overall_of_groups({"subject": 0.740, "appearance": 0.663, "scene": 0.789, "advanced": 0.529}), 3)  # EditScore-7B
-    0.659
-    """
-    return sum(len(tasks) * group_means[group] for group, tasks in GROUPS.items()) / len(TASKS)
-
-
 def _margins(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> Floats:
     winners = [_score(judged, row.winner, row.dimension) for row in rows]
     return to_margins(winners, [_score(judged, row.loser, row.dimension) for row in rows])

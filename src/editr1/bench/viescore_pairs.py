@@ -34,10 +34,9 @@ from numpy.typing import NDArray
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics
-from editr1.measure.raw_scores import geometric_mean, lowest, sub_scores
-from editr1.measure.rows import read_csv, read_json
+from editr1.measure.rows import geometric_mean, lowest, read_csv, read_json, sub_scores
 from editr1.schema import Metric
-from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit
+from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit, to_margins
 from editr1.stats.correlation import MeanCorrelation, mean_correlation, spearman
 from editr1.stats.intervals import Floats
 
@@ -235,7 +234,7 @@ def _pairs(data: VIEScoreData) -> tuple[list[tuple[str, str, str]], Floats, NDAr
         for a, b in itertools.combinations([editor for editor in data.editors if (uid, editor) in data.judge], 2)
     ]
     human = np.array([data.human[uid, a] - data.human[uid, b] for uid, a, b in cells])
-    judge = np.array([_gap(data.judge[uid, a], data.judge[uid, b]) for uid, a, b in cells])
+    judge = to_margins([data.judge[uid, a] for uid, a, _ in cells], [data.judge[uid, b] for uid, _, b in cells])
     return cells, judge, np.where(np.abs(human) <= TIE_TOLERANCE, 0, np.sign(human)).astype(int)
 
 
@@ -302,7 +301,3 @@ def _notebook_score(raw: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return None if math.isnan(number) else min(1.0, max(0.0, number / 10))
-
-
-def _gap(a: float | None, b: float | None) -> float:
-    return math.nan if a is None or b is None else a - b

@@ -16,12 +16,11 @@ from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import Component, create
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.asking import Asking, asking
-from editr1.measure.cache import CachedVLM, Prices
-from editr1.measure.edit_table import as_csv, edit_page, edit_rows
-from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
+from editr1.measure.edit_files import as_csv, edit_page, edit_rows
+from editr1.measure.judging import MAX_UNSCORED, CachedVLM, Prices, check_unscored, judge_edits
 from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
+from editr1.measure.metrics import between_run
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
-from editr1.measure.repeats import between_run
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic

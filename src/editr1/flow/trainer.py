@@ -23,7 +23,7 @@ from editr1.flow.state import State
 from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, rows_per_sample
 from editr1.flow.watch import Clock, check_finite
 from editr1.objectives.advantages import MAX_ADVANTAGE, combine_rewards, group_advantages
-from editr1.objectives.window import window_steps
+from editr1.objectives.sde import window_steps
 from editr1.schema import derive_seed
 
 Edit = tuple[Context, Image.Image]

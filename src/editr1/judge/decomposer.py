@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from editr1.judge.decompose import BadDecomposition, parse_principles
-from editr1.judge.exemplars import NUM_SHOWN
-from editr1.judge.prompts import render_decompose
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
+from editr1.judge.decompose import DEFAULT_QUOTAS, BadDecomposition, Quotas, parse_principles
+from editr1.judge.prompts import NUM_SHOWN, render_decompose
 from editr1.schema import Principle, derive_seed, stable_id
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

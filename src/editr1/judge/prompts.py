@@ -13,6 +13,7 @@ Text from outside (instructions, principles, traces) is quoted as a JSON string,
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ import jinja2
 from PIL import Image
 
 from editr1.errors import ConfigError, nearest
-from editr1.judge.exemplars import NUM_SHOWN, draw_exemplars
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
-from editr1.schema import Category, Principle
+from editr1.judge.decompose import DEFAULT_QUOTAS, Quotas
+from editr1.schema import CATEGORIES, Category, Principle
 from editr1.vlm.base import ChatRequest, PromptContext, Sampling
+
+NUM_SHOWN = 4  # paper, section 3.1: of a pool of 60, `exemplars.json` (the paper's is not published: ours is written anew)
 
 _TEXTS = files("editr1.judge") / "texts"
 
@@ -225,3 +227,35 @@ def _span(bounds: tuple[int, int]) -> str:
 def _json_array(principles: Sequence[Principle]) -> str:
     rows = (json.dumps({"question": p.question, "category": p.category}, ensure_ascii=False) for p in principles)
     return "[" + ",\n ".join(rows) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A task described in words, with its principles."""
+
+    kind: str
+    """GEdit category, or `compound`."""
+    source: str
+    """What the source picture shows."""
+    instruction: str
+    principles: tuple[Principle, ...]
+
+
+@cache
+def exemplars() -> tuple[Exemplar, ...]:
+    """The whole pool, in the order of the file."""
+    rows = json.loads((files("editr1.judge") / "exemplars.json").read_text("utf-8"))
+    return tuple(
+        Exemplar(
+            row["kind"],
+            row["source"],
+            row["instruction"],
+            tuple(Principle(question, category) for category in CATEGORIES for question in row[category]),
+        )
+        for row in rows
+    )
+
+
+def draw_exemplars(seed: int, count: int = NUM_SHOWN) -> list[Exemplar]:
+    """`count` different exemplars, the same ones for the same seed."""
+    return random.Random(seed).sample(exemplars(), count)

@@ -168,8 +168,23 @@ def _chart(title: str, names: Sequence[str], series: Mapping[str, Mapping[int, f
     lines = tuple(_thin(label, by_step) for label, by_step in series.items())
     band = HEALTHY.get(names[0])
     ends = {label: _mean([by_step[step] for step in sorted(by_step)[-SPAN:]]) for label, by_step in series.items()}
-    alarms = (_alarm(title, names[0], band, label if len(series) > 1 else "", value) for label, value in ends.items() if value is not None)
+    alarms = [_alarm(title, names[0], band, label if len(series) > 1 else "", value) for label, value in ends.items() if value is not None]
+    if names == ["reward/mean", "evaluation/reward"] and _hacked(*series.values()):
+        alarms.append("the held-out reward fell twice in a row while the training reward rose: reward hacking; stop at the best evaluation")
     return Chart(title, ", ".join(names), lines, _axis(names[0], lines, band), band, "; ".join(filter(None, alarms)))
+
+
+def _hacked(training: Mapping[int, float], held_out: Mapping[int, float]) -> bool:
+    """As `flow.watch.hacked`, of which this needs no torch: the last three evaluations fall while the training reward rises over them.
+
+    >>> _hacked({0: 5.0, 1: 5.5, 2: 6.0}, {0: 7.0, 1: 6.0, 2: 5.0})
+    True
+    """
+    times = sorted(held_out)[-3:]
+    before = _mean([value for step, value in sorted(training.items()) if step <= times[0]][-SPAN:])
+    after = _mean([value for _, value in sorted(training.items())][-SPAN:])
+    falls = len(times) == 3 and held_out[times[0]] > held_out[times[1]] > held_out[times[2]]
+    return falls and before is not None and after is not None and after > before
 
 
 def _alarm(title: str, name: str, band: tuple[float | None, float | None] | None, label: str, end: float) -> str:

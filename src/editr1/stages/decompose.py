@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.decompose import Quotas
 from editr1.judge.decomposer import MAX_REPAIRS, Decomposition, Rules, decompose
-from editr1.judge.exemplars import NUM_SHOWN
-from editr1.judge.quotas import Quotas
+from editr1.judge.prompts import NUM_SHOWN
 from editr1.schema import EditTask, TaskPrinciples
 from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work

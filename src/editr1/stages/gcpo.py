@@ -62,7 +62,7 @@ class Config:
     """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
     fraction of the work. For the transformers engine without activation checkpointing, where a card holds the whole model to sample."""
     resample_flat: int = 0
-    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.resampling`. Needs
+    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.rollout`. Needs
     `share_prompts`. paper: no resampling."""
     reward: RewardOptions = field(default_factory=RewardOptions)
     generation: Generation = field(default_factory=Generation)
@@ -248,8 +248,7 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
 
 def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:
     """Sampling that reads each prompt once, and draws flat pairs anew where asked for."""
-    from editr1.training.resampling import resampled
-    from editr1.training.rollout import shared_rollout
+    from editr1.training.rollout import resampled, shared_rollout
 
     seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
     draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed, config.thinking) for seed in seeds]

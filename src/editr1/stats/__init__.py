@@ -14,7 +14,7 @@ from editr1.stats.intervals import (
     share_of_sums,
     wilson,
 )
-from editr1.stats.paired import Difference, McNemar, binomial_p, holm, mcnemar, paired_difference
+from editr1.stats.paired import GSB, Difference, McNemar, binomial_p, holm, mcnemar, paired_difference
 from editr1.stats.pairwise import (
     TIE_TOLERANCE,
     Credit,
@@ -28,7 +28,6 @@ from editr1.stats.pairwise import (
     strict_credit,
     to_margins,
 )
-from editr1.stats.preference import GSB
 
 __all__ = [
     "FEW_CLUSTERS",

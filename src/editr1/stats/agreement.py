@@ -100,12 +100,6 @@ class VerdictAgreement:
         return self.both_no / violated if violated else None
 
     @property
-    def violated_precision(self) -> float | None:
-        """Share of the judge's alarms that were violations."""
-        alarms = self.both_no + self.only_human_yes
-        return self.both_no / alarms if alarms else None
-
-    @property
     def kappa(self) -> float | None:
         """Cohen's kappa from the four counts; None where chance agreement is complete or nothing was compared."""
         if not self.n:

@@ -40,11 +40,6 @@ class ThreeClassReport:
     def n(self) -> int:
         return len(self.credit)
 
-    @property
-    def cross_fitted(self) -> float:
-        """Mean of `credit`."""
-        return float(self.credit.mean())
-
 
 def three_class_credit(gaps: Floats, labels: ThreeClass, epsilon: float) -> Floats:
     """`[N]` in {0, 1}: tie iff |gap| <= epsilon, else the sign; nan (unscored) is wrong.

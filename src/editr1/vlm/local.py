@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import end_tokens, forbidden_tokens, plain_generation, template_settings
+from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
 from editr1.judge.asking import asking
-from editr1.kv_cache import Sharing, sharing
 from editr1.placement import local_device, prepare_unless_chosen
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
@@ -111,8 +110,7 @@ class LocalVLM:
 
     def _answer(self, requests: Sequence[ChatRequest], batch: dict[int, list[int]], encoder: Any, shared: bool) -> dict[int, ChatReply]:
         """Replies to one batch, given as {prompt: the requests that ask it}."""
-        from editr1.vlm._decoding import decode_copied, decode_generic, decode_side_by_side
-        from editr1.vlm._sampling import RowSampler, token_alternatives
+        from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
 
         begin = time.perf_counter()
         device = self.model.device

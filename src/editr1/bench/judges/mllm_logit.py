@@ -13,8 +13,8 @@ from editr1.bench.judges._texts import render
 from editr1.config import made
 from editr1.errors import BackendError
 from editr1.judge.answers import normalised
-from editr1.judge.expected import MAX_LOGPROB, no_alternatives
 from editr1.judge.item import RewardItem
+from editr1.judge.reading import MAX_LOGPROB, no_alternatives
 from editr1.schema import MAX_SCORE, Reward, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from editr1.audit.record import FOLDER, AuditRecord, ProbeRecord
+from editr1.audit.run import FOLDER, AuditRecord, ProbeRecord
 from editr1.judge.annotators import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts
 from editr1.report.figures import CategoryBars, ResultRow, result_row, show
 from editr1.report.reading import Reader

@@ -43,9 +43,11 @@ def test_a_curve_outside_its_healthy_band_is_told(tmp_path: Path) -> None:
     for step in range(10):
         run.log("edit_rl", step, {"train/clipped": 0.6 if step > 4 else 0.0, "train/abs_advantage": 0.6, "reward/signal": 0.9})
     charts = charts_of(run)
-    assert "below 0.25" in charts["ratios that were clipped"].alarm
+    assert "below 0.25" in charts["ratios that were clipped"].outside
     assert charts["ratios that were clipped"].band == (None, 0.25)
-    assert charts["size of the advantages"].alarm == charts["signal beside the judge's noise"].alarm == ""
+    assert charts["size of the advantages"].outside == charts["signal beside the judge's noise"].outside == ""
+    page = write_report(run.dir)[0].read_text(encoding="utf-8")
+    assert "healthy is below 0.25" in page[: page.index('id="editor"')]
 
 
 def test_a_held_out_reward_that_falls_while_training_rises_is_told(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_an_axis_does_not_zoom_into_noise(tmp_path: Path) -> None:
     charts = charts_of(run)
     assert charts["groups that tie"].axis == (0.0, 1.0)
     low, high = charts["reward, of 10: in training and held out"].axis
-    assert (low, high) == (4.0, 6.0)
+    assert high - low >= 2.0
     low, high = charts["train/grad_norm"].axis
     assert high - low >= 10
 

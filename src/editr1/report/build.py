@@ -110,6 +110,7 @@ def _page(template: str, readers: Sequence[Reader], refresh: int, data: dict[str
         parts,
         curves=curves,
         alarms=[(stage.title, chart.alarm) for stage in curves for chart in (*stage.headlines, *stage.others) if chart.alarm],
+        outside=[(stage.title, chart.outside) for stage in curves for chart in stage.headlines if chart.outside],
         damage=[(name if len(readers) == 1 else str(r.dir / name), line) for r in readers for name, line in r.damage.items()],
         environments=[_environment(reader) for reader in readers],
         refresh=refresh,

@@ -41,14 +41,6 @@ LINES = {
     "held_out/pair_accuracy": "held out",
     "held_out/parse_rate": "held out",
 }
-# docs/how_to/collapse.md, "Is it training?"; (low, high), None = open.
-HEALTHY: dict[str, tuple[float | None, float | None]] = {
-    "train/abs_advantage": (0.4, 0.8),
-    "reward/tied_groups": (None, 0.5),
-    "reward/signal": (0.3, None),
-    "train/clipped": (None, 0.25),
-    "cost/reward_share": (None, 0.3),
-}
 UNREAD = "parse_rate"
 # Last words of the names of shares.
 SHARES = {
@@ -58,8 +50,18 @@ SHARES = {
 OF_TEN = ("reward/mean", "evaluation/reward", "score_mean")
 _CLOCKS = ("epoch", "step_time", "num_tokens", "learning_rate", "lr")  # bookkeeping: never shown first
 
+Band = tuple[float | None, float | None]
+"""(low, high); None = open."""
 Points = dict[str, dict[int, float]]
 """series -> step -> value."""
+# docs/how_to/collapse.md, "Is it training?"
+HEALTHY: dict[str, Band] = {
+    "train/abs_advantage": (0.4, 0.8),
+    "reward/tied_groups": (None, 0.5),
+    "reward/signal": (0.3, None),
+    "train/clipped": (None, 0.25),
+    "cost/reward_share": (None, 0.3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,12 @@ class Chart:
     """The series as `metrics.jsonl` names them."""
     lines: tuple[Line, ...]
     axis: tuple[float, float]
-    band: tuple[float | None, float | None] | None = None
+    band: Band | None = None
     """What is healthy."""
     alarm: str = ""
-    """What is wrong at the end of the curve; empty when nothing is."""
+    """Why this training is lost as it stands; empty when it is not."""
+    outside: str = ""
+    """Where the curve has left the band at its end; empty when it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def overlay(runs: Mapping[str, Mapping[str, Points]]) -> list[StageCurves]:
         charts = []
         for name in names:
             lines = {run: stages[stage][name] for run, stages in runs.items() if name in stages.get(stage, {})}
-            charts.append(_chart(f"{_title_of(stage, name)}", [name], lines))
+            charts.append(_chart(_title_of(stage, name), [name], lines, several=True))
         found.append(StageCurves(stage, stage_title(stage), tuple(charts), ()))
     return found
 
@@ -164,14 +168,31 @@ def _stage(stage: str, series: Points) -> StageCurves:
     return StageCurves(stage, stage_title(stage), headlines, tuple(_chart(name, [name], {name: series[name]}) for name in rest))
 
 
-def _chart(title: str, names: Sequence[str], series: Mapping[str, Mapping[int, float]]) -> Chart:
+def _chart(title: str, names: Sequence[str], series: Mapping[str, Mapping[int, float]], several: bool = False) -> Chart:
     lines = tuple(_thin(label, by_step) for label, by_step in series.items())
     band = HEALTHY.get(names[0])
-    ends = {label: _mean([by_step[step] for step in sorted(by_step)[-SPAN:]]) for label, by_step in series.items()}
-    alarms = [_alarm(title, names[0], band, label if len(series) > 1 else "", value) for label, value in ends.items() if value is not None]
+    labels = [f" ({label})" if several or len(series) > 1 else "" for label in series]
+    alarms = [_unread(names[0], of, by_step) for of, by_step in zip(labels, series.values(), strict=True)]
     if names == ["reward/mean", "evaluation/reward"] and _hacked(*series.values()):
         alarms.append("the held-out reward fell twice in a row while the training reward rose: reward hacking; stop at the best evaluation")
-    return Chart(title, ", ".join(names), lines, _axis(names[0], lines, band), band, "; ".join(filter(None, alarms)))
+    outside = [_outside(title + of, band, by_step) for of, by_step in zip(labels, series.values(), strict=True)] if band else []
+    told = ("; ".join(filter(None, found)) for found in (alarms, outside))
+    return Chart(title, ", ".join(names), lines, _axis(names[0], lines, band), band, *told)
+
+
+def _unread(name: str, of: str, by_step: Mapping[int, float]) -> str:
+    if name.rpartition("/")[2] != UNREAD or by_step[max(by_step)] > 0:
+        return ""
+    return f"no trace can be read{of}: parse_rate is 0, so nothing is learnt. Check the prompt, the format and max_tokens"
+
+
+def _outside(title: str, band: Band, by_step: Mapping[int, float]) -> str:
+    end = _mean([by_step[step] for step in sorted(by_step)[-SPAN:]])
+    low, high = band
+    if end is None or ((low is None or end >= low) and (high is None or end <= high)):
+        return ""
+    healthy = [f"{word} {edge:g}" for word, edge in (("above", low), ("below", high)) if edge is not None]
+    return f"{title}: {end:.2g} at the end, healthy is {' and '.join(healthy)}"
 
 
 def _hacked(training: Mapping[int, float], held_out: Mapping[int, float]) -> bool:
@@ -187,22 +208,11 @@ def _hacked(training: Mapping[int, float], held_out: Mapping[int, float]) -> boo
     return falls and before is not None and after is not None and after > before
 
 
-def _alarm(title: str, name: str, band: tuple[float | None, float | None] | None, label: str, end: float) -> str:
-    of = f" ({label})" if label else ""
-    if name.rpartition("/")[2] == UNREAD and end <= 0:
-        return f"no trace can be read{of}: parse_rate is 0, so nothing is learnt. Check the prompt, the format and max_tokens"
-    low, high = band or (None, None)
-    if (low is not None and end < low) or (high is not None and end > high):
-        healthy = [f"{word} {edge:g}" for word, edge in (("above", low), ("below", high)) if edge is not None]
-        return f"{title}{of}: {end:.2g} at the end, healthy is {' and '.join(healthy)}"
-    return ""
-
-
-def _axis(name: str, lines: Sequence[Line], band: tuple[float | None, float | None] | None) -> tuple[float, float]:
+def _axis(name: str, lines: Sequence[Line], band: Band | None) -> tuple[float, float]:
     """A share's axis is [0, 1]; others are at least 2 points of 10 or a quarter of the largest value wide, so that noise stays small.
 
     >>> _axis("reward/mean", [Line("", (0, 1), (5.0, 5.1))], None)
-    (4.0, 6.1)
+    (4.05, 6.05)
     """
     values = [value for line in lines for value in line.values if value is not None]
     values += [end for end in band or () if end is not None]
@@ -212,7 +222,7 @@ def _axis(name: str, lines: Sequence[Line], band: tuple[float | None, float | No
         return 0.0, 1.0
     least = 2.0 if name in OF_TEN else 0.25 * max(abs(low), abs(high)) or 1.0
     pad = max(0.05 * (high - low), (least - (high - low)) / 2)
-    return float(f"{low - pad:.2g}") if pad else low, float(f"{high + pad:.2g}") if pad else high
+    return float(f"{low - pad:.3g}"), float(f"{high + pad:.3g}")
 
 
 def _thin(label: str, by_step: Mapping[int, float]) -> Line:

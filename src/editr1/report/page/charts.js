@@ -67,7 +67,7 @@ function chart(drawn) {
   const steps = [...new Set(lines.flatMap((line) => line.steps))].sort((a, b) => a - b);
   const last = (line) => line.values.findLast((value) => value != null);
   const legend = lines.length > 1 ? el("span", { class: "keys" }, ...lines.map((line, i) => el("span", { class: `key v${i % 4}` }, `${line.label} ${show(last(line))}`))) : el("span", {}, "last " + show(last(lines[0])));
-  const figure = el("figure", { class: "card chart" + (drawn.alarm ? " alarmed" : "") }, el("figcaption", { title: drawn.names }, el("span", {}, drawn.title), legend));
+  const figure = el("figure", { class: "card chart" + (drawn.alarm ? " alarmed" : drawn.outside ? " outside" : "") }, el("figcaption", { title: drawn.names }, el("span", {}, drawn.title), legend));
   if (!lines.some((line) => line.values.some((value) => value != null))) { figure.append(el("p", { class: "muted" }, "no finite value was logged")); return figure; }
   const first = steps[0], end = steps[steps.length - 1], span = end - first || 1;
   const x = (step) => LEFT + (HORIZONTAL - LEFT - RIGHT) * (steps.length === 1 ? 0.5 : (step - first) / span);
@@ -89,7 +89,7 @@ function chart(drawn) {
     if (one.values.length < 12) one.values.forEach((value, k) => { if (value != null) plot.append(svg("circle", { class: `s${i % 4}`, r: 3, cx: x(one.steps[k]), cy: y(value) })); });
   });
   figure.append(plot);
-  if (drawn.alarm) figure.append(el("p", { class: "alarm" }, drawn.alarm));
+  for (const text of [drawn.alarm, drawn.outside]) if (text) figure.append(el("p", { class: "alarm" }, text));
   readable(plot, lines, steps, x);
   return figure;
 }

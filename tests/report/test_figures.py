@@ -50,6 +50,7 @@ def test_tiles_speak_in_words() -> None:
     for name in names:
         assert "_" not in in_words(name)
         assert "/" not in in_words(name)
+    assert in_words("odd{name}/{0}") == "odd{name}: {0}"
     assert in_words("pair_accuracy_gain/sft") == "the SFT-RRM beats the judge before it"
 
 

@@ -117,7 +117,7 @@ def in_words(name: str) -> str:
     """
     family, _, of = name.partition("/")
     words = WORDS.get(family, family.replace("_", " ") + (": {}" if of else ""))
-    return words.format(NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or "the last judge")
+    return words.replace("{}", NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or "the last judge")
 
 
 def accuracies(metrics: Sequence[Metric]) -> list[tuple[str, ResultRow]]:

@@ -265,7 +265,7 @@ class Reward:
     traces: tuple[Trace, ...] = ()
     """The traces themselves, in that order; empty for judges without traces."""
     answer: str = ""
-    """The decomposer's last answer where it gave no principles, for a person to look at."""
+    """What was said where there are no traces, for a person to look at: the replies of a pass, or the decomposer's last answer."""
 
     @property
     def category_means(self) -> dict[str, float]:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from editr1.bench.base import PartedReward
 from editr1.bench.judges import firm_edit, rationalrewards, trm_edit, unifiedreward_edit
 from editr1.config import Component, create
 from editr1.errors import ConfigError
+from editr1.judge.again import PersistentJudge
 from editr1.judge.item import RewardItem
+from editr1.schema import Reward
 from editr1.vlm.base import ChatReply, ChatRequest, request_images
 from editr1.vlm.local import LocalVLM
 from published_judges import FILES, REPLIES, published, rationale, section
@@ -60,6 +62,7 @@ def test_a_readable_reply_is_a_score_on_0_to_10(name: str, root: Path) -> None:
     assert reward.value == reward.parts["overall"] == pytest.approx(value)
     assert (reward.num_valid, reward.num_traces, reward.reason) == (2, 2, None)
     assert reward.scores == (reward.value, reward.value)
+    assert reward.answer.startswith(text)  # what people see beside the score
 
 
 @pytest.mark.parametrize("name", ASKING)
@@ -215,6 +218,22 @@ def test_each_judge_asks_with_its_own_texts_and_pictures_in_place(root: Path) ->
         assert [picture.getpixel((0, 0)) for picture in pictures] == [(255, 0, 0), (0, 0, 255)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"reasoning": "good", "score": [19, 2', "TRUNCATED"),
+        ('{"reasoning": "good", "score": [19, 26]}', "OUT_OF_RANGE"),
+        ('{"reasoning": "good", "score": [19]}', "AMBIGUOUS"),
+        ('{"reasoning": "good", "score": [19, 20, 21]}', "AMBIGUOUS"),
+        ('{"reasoning": "good", "score": []}', "AMBIGUOUS"),
+        ('{"reasoning": "good"}', "NO_SCORE"),
+        ('{"score": [19, 20], "reasoning": "its score: [ok"}', None),
+    ],
+)
+def test_editscore_says_why_it_has_no_score(text: str, reason: str | None, root: Path) -> None:
+    assert judge("editscore", root, says(text), num_passes=1).score([item()])[0].reason == reason
+
+
 def test_editscore_asks_each_backbone_as_its_package_does(root: Path) -> None:
     for backbone, order in (("qwen3vl", ["#", "#", "text"]), ("openai", ["text", "#", "#"])):
         vlm = ScriptedVLM(says(REPLIES["editscore"][0]))
@@ -291,6 +310,43 @@ def test_an_installed_package_is_read_where_it_lies(tmp_path: Path, monkeypatch:
     (tmp_path / "editscore" / "editscore" / "__init__.py").write_text("raise ImportError('the package itself is not run')\n")
     judge = create("judges", Component("editscore", {"vlm": ScriptedVLM(says(REPLIES["editscore"][0])), "num_passes": 1}))
     assert judge.score([item()])[0].value == 4.0
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_folder_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="prompts is 5, expected a folder"):
+        create("judges", Component(name, {**component(name, None).options, "prompts": 5}))
+
+
+def test_an_annotated_text_is_a_text(tmp_path: Path) -> None:
+    path = Path(published("trm_edit", tmp_path)) / "src" / "trm" / "prompts.py"
+    path.write_text(path.read_text().replace("EDIT_SYSTEM_PROMPT =", "EDIT_SYSTEM_PROMPT: str ="))
+    vlm = ScriptedVLM(says(REPLIES["trm_edit"][0]))
+    create("judges", Component("trm_edit", {"vlm": vlm, "prompts": str(path)})).score([item()])
+    assert vlm.requests[0].system == "Write a checklist, then final_score from 0 to 10, as JSON."
+
+
+# --- asked again
+
+
+def test_an_unscored_edit_is_asked_again_with_more_freedom(root: Path) -> None:
+    vlm = ScriptedVLM(lambda request: ChatReply(REPLIES["trm_edit"][0] if request.sampling.temperature else "no idea", "scripted"))
+    asked = judge("trm_edit", root, vlm)
+    assert asked.score([item()])[0].value is None
+    assert PersistentJudge(asked).score([item()])[0].value == 8.3
+    assert asked.sampling.temperature == 0.0
+
+
+def test_a_judge_that_does_not_sample_is_asked_once() -> None:
+    class Silent:
+        calls = 0
+
+        def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+            Silent.calls += 1
+            return [Reward(None, 0, 1, reason="NOT_FINITE") for _ in items]
+
+    assert PersistentJudge(Silent()).score([item()])[0].reason == "NOT_FINITE"
+    assert Silent.calls == 1
 
 
 # --- the real package

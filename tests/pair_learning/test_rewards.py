@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from editr1.errors import ConfigError
 from editr1.objectives import gcpo as paper
 from editr1.pair_learning.base import Needs, advantages
 from editr1.pair_learning.bradley_terry import bradley_terry_loss
+from editr1.training.pair_reward import PairReward
 
 NAN = math.nan
 W, L = torch.tensor([[8.0, 5.0, NAN]]), torch.tensor([[6.0, 4.0, 2.0]])
@@ -108,3 +110,22 @@ def test_the_bradley_terry_loss() -> None:
     assert loss.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))])
     centred = made("bradley_terry", centre=0.01).loss(torch.tensor([3.0]), torch.tensor([1.0]))  # type: ignore[attr-defined]
     assert centred.item() == pytest.approx(math.log(1 + math.exp(-2)) + 0.01 * 16)
+
+
+def test_a_way_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of the scale between a trace and the other image's best: nothing in the package knows it."""
+    (tmp_path / "my_way.py").write_text(
+        "from editr1.pair_learning.base import Needs\n"
+        "class Gap:\n"
+        "    needs = Needs(format_reward=0.25)\n"
+        "    def rewards(self, tau_w, tau_l):\n"
+        "        return (tau_w - tau_l.amax(1, keepdim=True)) / 10, (tau_w.amin(1, keepdim=True) - tau_l) / 10\n"
+        "def build():\n"
+        "    return Gap()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    reward = PairReward(method=create("pair_learning", Component("my_way:build")))
+    texts = [f"<score>{score}</score>" for score in (8, 5, 4, 2)]
+    columns = {"pair": [0] * 4, "side": list("wwll"), "labels": [()] * 4, "needs_verdicts": [False] * 4, "prompt_text": [""] * 4}
+    assert reward(texts, **columns) == pytest.approx([0.65, 0.35, 0.35, 0.55])
+    assert reward.advantages == pytest.approx([0.15, -0.15, -0.1, 0.1])

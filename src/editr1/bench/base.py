@@ -99,7 +99,7 @@ class JudgedEdit:
     rates: tuple[float, ...] = ()
     """Share of readable traces that say yes, one a principle; empty for judges without verdicts."""
     text: str = ""
-    """What the judge said: its first readable trace, else its first; empty for judges without traces."""
+    """What the judge said: its first readable trace or pass, else its first; empty for judges that say nothing."""
 
     def part(self, dimension: str) -> float | None:
         """The sub-score of a dimension; the overall value where the judge has only that one."""

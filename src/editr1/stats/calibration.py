@@ -94,6 +94,8 @@ def fit_slope(margins: ArrayLike) -> float:
 
     >>> round(fit_slope([1.0, 1.0, 1.0, -1.0]), 3)  # right 3 of 4 times: sigmoid(slope) = .75, slope = log 3
     1.099
+    >>> fit_slope([-1.0, -1.0, 1.0])
+    0.0
     """
     margin_N = np.asarray(margins, dtype=np.float64)
     if not len(margin_N):
@@ -103,7 +105,7 @@ def fit_slope(margins: ArrayLike) -> float:
         middle = (low + high) / 2
         gradient = float((margin_N * _sigmoid(-middle * margin_N)).sum())
         low, high = (middle, high) if gradient > 0 else (low, middle)
-    return (low + high) / 2
+    return (low + high) / 2 if low else 0.0  # never above 0: the search only came near it
 
 
 def calibrate(
@@ -176,7 +178,7 @@ class ThreeClassReport:
 def three_class_credit(gaps: Floats, labels: ThreeClass, epsilon: float) -> Floats:
     """`[N]` in {0, 1}: tie iff |gap| <= epsilon, else the sign; nan (unscored) is wrong.
 
-    >>> three_class_credit(np.array([0.2, -3.0, math.nan]), [0, -1, 1], epsilon=0.5).tolist()
+    >>> three_class_credit(np.array([0.2, -3.0, np.nan]), [0, -1, 1], epsilon=0.5).tolist()
     [1.0, 1.0, 0.0]
     """
     predicted = np.where(np.abs(gaps) <= epsilon, 0.0, np.sign(gaps))

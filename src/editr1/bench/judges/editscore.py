@@ -39,7 +39,7 @@ PROJECT = Project(
     package="editscore",
 )
 Backbone = Literal["qwen25vl", "qwen3vl", "openai"]
-_OPEN_LIST = re.compile(r"""["'\u201c\u201d]?score["'\u201c\u201d]?\s*:\s*\[[^\[\]]*$""", re.IGNORECASE)
+_OPEN_LIST = re.compile(r"""["'\u201c\u201d]?score["'\u201c\u201d]?\s*:\s*\[[\s0-9.,/"'-]*$""", re.IGNORECASE)
 
 
 def build(

@@ -46,13 +46,23 @@ def _curves(run: Run) -> None:
         run.log(
             "gcpo",
             step,
-            {"reward": 0.6 + 0.1 * step / 120 + draw.gauss(0, 0.02), "completions/mean_length": 80 + draw.gauss(0, 2), "lr": 3e-4},
+            {
+                "reward": 0.6 + 0.1 * step / 120 + draw.gauss(0, 0.02),
+                "completions/mean_length": 80 + draw.gauss(0, 2),
+                "lr": 3e-4,
+                "parse_rate": 0.97,
+            },
         )
     for step in range(60):
         run.log(
             "edit_rl",
             step,
-            {"reward/mean": 5.1 + step / 100 + draw.gauss(0, 0.2), "train/kl": step * 1e-5}
+            {
+                "reward/mean": 5.1 + step / 100 + draw.gauss(0, 0.2),
+                "train/kl": step * 1e-5,
+                "train/abs_advantage": 0.6 + draw.gauss(0, 0.03),
+            }
+            | {"reward/follow": 0.5 + step / 200, "reward/keep": 0.9 - step / 600, "reward/quality": 0.7}
             | ({"evaluation/reward": 5 + step / 90} if step % 10 == 9 else {}),
         )
 
@@ -113,6 +123,20 @@ def _strips(run: Run) -> None:
     folder = run.dir / "09_editor"
     folder.mkdir()
     (folder / "gallery.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "gallery").mkdir()
+    principles = {row.task.id: row.principles for row in run.read("02_principles")}
+    for iteration in (10, 60):  # as flow.evaluate writes them: what each judged principle came to, pictures by digest
+        lines = []
+        for number, (task_id, candidates) in enumerate(by_task.items()):
+            questions = [p.question for p in principles[task_id]]
+            row = {"task_id": task_id, "instruction": tasks[task_id].instruction, "source": tasks[task_id].source.digest}
+            row |= {
+                "edited": candidates[-1 if iteration == 10 else 0].image.digest,
+                "score": 5.0 + number * iteration / 120,
+                "unscored": None,
+            }
+            lines.append(json.dumps(row | {"principles": questions, "rates": [0.4 + iteration / 120] * len(questions)}))
+        (folder / "gallery" / f"evaluation_{iteration:06d}_0.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def _judge(run: Run) -> None:

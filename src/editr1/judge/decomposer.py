@@ -94,7 +94,7 @@ class Decomposer:
     """Principles for (source, instruction), remembered: equal tasks are asked about once."""
 
     def __init__(self, vlm: VLM, rules: Rules | None = None) -> None:
-        self._vlm = vlm
+        self.vlm = vlm
         self._rules = rules or Rules()
         self._known: dict[str, Decomposition] = {}
 
@@ -102,7 +102,7 @@ class Decomposer:
         """One decomposition a (source, instruction), in their order. Failures are not remembered: another seed may succeed."""
         keys = [_key(source, instruction) for source, instruction in tasks]
         missing = {key: task for key, task in zip(keys, tasks, strict=True) if key not in self._known}
-        made = decompose(self._vlm, missing, seed, self._rules)
+        made = decompose(self.vlm, missing, seed, self._rules)
         found = [made[key] if key in made else self._known[key] for key in keys]
         self._known.update({key: decomposition for key, decomposition in made.items() if decomposition.principles})
         for key in list(self._known)[: max(0, len(self._known) - MAX_REMEMBERED)]:  # the oldest

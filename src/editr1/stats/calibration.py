@@ -90,6 +90,8 @@ def fit_slope(margins: ArrayLike) -> float:
 
     >>> round(fit_slope([1.0, 1.0, 1.0, -1.0]), 3)  # right 3 of 4 times: sigmoid(slope) = .75, slope = log 3
     1.099
+    >>> fit_slope([-1.0, -1.0, 1.0])
+    0.0
     """
     margin_N = np.asarray(margins, dtype=np.float64)
     if not len(margin_N):
@@ -99,7 +101,7 @@ def fit_slope(margins: ArrayLike) -> float:
         middle = (low + high) / 2
         gradient = float((margin_N * _sigmoid(-middle * margin_N)).sum())
         low, high = (middle, high) if gradient > 0 else (low, middle)
-    return (low + high) / 2
+    return (low + high) / 2 if low else 0.0  # never above 0: the search only came near it
 
 
 def calibrate(

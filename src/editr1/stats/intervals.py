@@ -277,7 +277,7 @@ def share_estimate(
 
     >>> estimate = share_estimate([1.0] * 60, [0, 1, 2] * 20)
     >>> estimate.value, round(estimate.low, 2), estimate.high  # 3 of 3
-    (1.0, 0.31, 1.0)
+    (1.0, 0.28, 1.0)
     """
     return _share(clustered(values, clusters, strata=strata, counts=counts))
 

@@ -44,7 +44,7 @@ class ThreeClassReport:
 def three_class_credit(gaps: Floats, labels: ThreeClass, epsilon: float) -> Floats:
     """`[N]` in {0, 1}: tie iff |gap| <= epsilon, else the sign; nan (unscored) is wrong.
 
-    >>> three_class_credit(np.array([0.2, -3.0, math.nan]), [0, -1, 1], epsilon=0.5).tolist()
+    >>> three_class_credit(np.array([0.2, -3.0, np.nan]), [0, -1, 1], epsilon=0.5).tolist()
     [1.0, 1.0, 0.0]
     """
     predicted = np.where(np.abs(gaps) <= epsilon, 0.0, np.sign(gaps))

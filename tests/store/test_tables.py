@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from editr1 import cli
+from editr1.commands.migrate import migrate
 from editr1.errors import ChangedInputsError, DataError
 from editr1.schema import (
     Candidate,
@@ -32,7 +33,6 @@ from editr1.schema import (
     to_json,
 )
 from editr1.store import Drop, Engine, Lane, Run, Work, hold
-from editr1.store.migrate import migrate
 
 QUIET = Engine(progress=False, max_dropped_share=1.0)
 REF = ImageRef("a" * 64, width=3, height=4)

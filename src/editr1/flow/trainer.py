@@ -14,8 +14,7 @@ from PIL import Image
 from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Config, Training
-from editr1.flow.contexts import Context, choose_contexts, share_of_process, size_of
-from editr1.flow.encodings import EncodingCache
+from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
 from editr1.flow.policy import follow
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout

@@ -112,6 +112,19 @@ def test_a_missing_and_a_broken_picture_leave_their_places_empty(run: Run, damag
     assert sorted(Path(line.partition(": ")[0]).name for line in lines) == sorted([first.stem, second.stem])
 
 
+@pytest.mark.parametrize("kind", ["missing", "a file"])
+def test_a_missing_folder_of_pictures_is_one_line(run: Run, kind: str) -> None:
+    aside = (run.dir / "images").rename(run.dir / "aside")
+    if kind == "a file":
+        (run.dir / "images").write_text("x")
+    path, lines = write_report(run.dir)
+    (run.dir / "images").unlink(missing_ok=True)
+    aside.rename(run.dir / "images")
+    (line,) = lines
+    assert line.startswith(f"{run.dir / 'images'}: ")
+    assert "pair_accuracy/gcpo" in path.read_text(encoding="utf-8")
+
+
 def test_one_bad_line_of_a_log_leaves_the_others(run: Run) -> None:
     name = run.dir / "10_metrics.jsonl"
     good = name.read_bytes()

@@ -36,10 +36,13 @@ class Album:
 
     def add(self, reader: Reader, ref: ImageRef) -> str:
         """The picture's name on the page; empty for one that the run lacks or that is damaged, which is noted."""
-        name = ref.digest[:12]
+        name, images = ref.digest[:12], reader.run.images
+        if not images.root.is_dir():
+            reader.note(images.root.name, "is missing, or no folder: no picture can be shown")
+            return ""
         if name not in self.uris:
             try:
-                mime, data = encode_small(reader.run.images.get(_named(reader.run.images, ref)))
+                mime, data = encode_small(images.get(_named(images, ref)))
             except DAMAGE as error:
                 reader.note(f"images/{ref.digest[:2]}/{ref.digest}", error)
                 return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from editr1.report import write_report
-from editr1.report.figures import accuracies, in_words, promises, result_row, verdict
+from editr1.report.figures import accuracies, category_bars, in_words, promises, result_row, verdict
 from editr1.schema import Metric
 from editr1.store import Run
 
@@ -43,6 +43,13 @@ def test_value_interval_and_goal_share_a_unit() -> None:
     assert result_row(share, [share]).goal == "at least 85.0 % of the verdicts"
     score = Metric("oracle_score_gain", 0.4, 0.1, 0.7, goal="rises by 0.1")
     assert (result_row(score, [score]).goal, result_row(score, [score]).unit) == ("rises by 0.1", "points of 10")
+
+
+def test_wins_are_a_share_and_gains_by_category_are_signed() -> None:
+    wins = Metric("editor_score_win_rate", 0.625, 0.5, 0.7)
+    assert (result_row(wins, [wins]).value, result_row(wins, [wins]).unit) == ("62.5 %", "")
+    (bars,) = category_bars([Metric("oracle_success_gain", 0.1, by_category={"add": 0.25, "remove": -0.05})])
+    assert dict(bars.rows) == {"add": (("+25.0 pp", 25.0),), "remove": (("−5.0 pp", 0.0),)}
 
 
 def test_tiles_speak_in_words() -> None:

@@ -24,8 +24,8 @@ SHARES = (
     "unscored",
     "audit/",
 )
-# Figures of a propagation study, whose names begin with the kind of damage.
-SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips")
+# Ends of names of shares: figures of a propagation study, whose names begin with the kind of damage, and wins of any score.
+SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips", "_win_rate")
 NAMES = {"scorer": "the score-only judge", "sft": "the SFT-RRM", "gcpo": "the RL-RRM", "before": "before RL", "after": "after RL"}
 WORDS = {
     "pair_accuracy": "{} picks what people prefer",
@@ -37,6 +37,10 @@ WORDS = {
     "violated_recall": "{} finds violations",
     "oracle_score": "score of the edits {}",
     "oracle_score_gain": "edits score higher after RL",
+    "oracle_score_win_rate": "edits after RL win against those before",
+    "editor_score": "score of the edits {}, by the judge",
+    "editor_score_gain": "edits score higher after RL, by the judge",
+    "editor_score_win_rate": "edits after RL win against those before, by the judge",
     "oracle_success": "edits that succeed {}",
     "oracle_success_gain": "edits succeed after RL as before",
 }
@@ -181,7 +185,7 @@ def result_groups(metrics: Sequence[Metric]) -> list[ResultGroup]:
 
 def _family(name: str) -> str:
     head = name.partition("/")[0]
-    for suffix in ("_gain", "_strict", "_non_tied", "_greedy"):
+    for suffix in ("_gain", "_win_rate", "_strict", "_non_tied", "_greedy"):
         head = head.removesuffix(suffix)
     return head
 
@@ -194,7 +198,7 @@ def result_row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
         name=metric.name,
         words=in_words(metric.name),
         value=show(metric.value, metric.name, signed=gain),
-        unit="points of 10" if "score" in _family(metric.name) else "",
+        unit="points of 10" if "score" in _family(metric.name) and not is_share(metric.name) else "",
         interval=f"{show(metric.low, metric.name, gain)} … {show(metric.high, metric.name, gain)}" if known else "–",
         n=f"{metric.n:,}" if metric.n else "–",
         ties="–" if metric.tie_rate is None else f"{100 * metric.tie_rate:.1f} %",
@@ -244,7 +248,7 @@ def _category_bars(family: str, members: Sequence[Metric]) -> CategoryBars:
 
 def _cell(metric: Metric, category: str, full: float) -> tuple[str, float] | None:
     value = metric.by_category.get(category)
-    return None if value is None else (show(value, metric.name), max(0.0, min(100.0, 100 * value / full)))
+    return None if value is None else (show(value, metric.name, _is_gain(metric)), max(0.0, min(100.0, 100 * value / full)))
 
 
 def stage_seconds(metrics: Sequence[Metric]) -> list[tuple[str, float]]:

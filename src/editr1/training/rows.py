@@ -150,14 +150,10 @@ def completion(trace: Trace, principles: Sequence[Principle], target: Target) ->
     if target == "score":
         return score_line
     if target == "verdicts":
-        return render(trace.outcome, labels(principles), [p.question for p in principles], style=_style(trace.text))
+        blocks = own_blocks(answer_of(normalised(trace.text)) or "")
+        style: Literal["lines", "json"] = "lines" if not blocks or blocks[-1].lines else "json"
+        return render(trace.outcome, labels(principles), [p.question for p in principles], style=style)
     return "\n".join(filter(None, [_without_verdicts(trace.text), score_line]))
-
-
-def _style(text: str) -> Literal["json", "lines"]:
-    """How a trace states its verdicts."""
-    blocks = own_blocks(answer_of(normalised(text)) or "")
-    return "lines" if not blocks or blocks[-1].lines else "json"
 
 
 def _without_verdicts(text: str) -> str:

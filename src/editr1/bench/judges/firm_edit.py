@@ -26,7 +26,7 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "firm_edit",
     ("editing/reward_server/prompt_template.py",),
-    "Download github.com/VisionXLab/FIRM-Reward and give the folder as prompts=FOLDER; weights: VisionXLab/FIRM-Edit-8B",
+    'Download github.com/VisionXLab/FIRM-Reward and give the folder as prompts=FOLDER; weights: VisionXLab/FIRM-Edit-8B (licence "other")',
 )
 SCALE = Scale(1, 5)
 WEIGHTS = (0.6, 0.4)  # of execution alone, and of its product with consistency

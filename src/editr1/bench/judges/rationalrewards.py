@@ -29,7 +29,8 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "rationalrewards",
     ("diffusion_rl_training/train_qwen_edit_rationalrewards.py",),
-    "Download github.com/TIGER-AI-Lab/RationalRewards and give the folder as prompts=FOLDER; weights: TIGER-Lab/RationalRewards-8B-Edit",
+    "Download github.com/TIGER-AI-Lab/RationalRewards (Apache-2.0) and give the folder as prompts=FOLDER; "
+    "weights: TIGER-Lab/RationalRewards-8B-Edit (the card of its sibling -T2I says Apache-2.0)",
 )
 SCALE = Scale(1, 4)
 PLACE = "<image>"

@@ -27,7 +27,8 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "trm_edit",
     ("src/trm/prompts.py",),
-    "Download github.com/bxhsort/Thinking_Reward_Model (MIT) and give the folder as prompts=FOLDER; weights: asdjghh/TRM-Image_Editing",
+    "Download github.com/bxhsort/Thinking_Reward_Model (MIT) and give the folder as prompts=FOLDER; "
+    "weights: asdjghh/TRM-Image_Editing (its card names no licence)",
     package="trm",
 )
 SCALE = Scale(0, 10)

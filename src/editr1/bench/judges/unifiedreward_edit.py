@@ -26,7 +26,7 @@ PROJECT = Project(
     "unifiedreward_edit",
     ("UnifiedReward-Edit/edit_pointwise_instruction_following.py", "UnifiedReward-Edit/edit_pointwise_quality.py"),
     "Download github.com/CodeGoat24/UnifiedReward (MIT) and give the folder as prompts=FOLDER; "
-    "weights: CodeGoat24/UnifiedReward-Edit-qwen3vl-8b and its siblings",
+    "weights: CodeGoat24/UnifiedReward-Edit-qwen3vl-8b and its siblings (MIT)",
 )
 SCALE = Scale(0, 25)
 

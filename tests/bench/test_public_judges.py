@@ -24,7 +24,7 @@ from editr1.judge.item import RewardItem
 from editr1.schema import Reward
 from editr1.vlm.base import ChatReply, ChatRequest, request_images
 from editr1.vlm.local import LocalVLM
-from published_judges import FILES, REPLIES, published, rationale, section
+from published_judges import REPLIES, published, rationale, section
 from scripted_vlm import ScriptedVLM
 from tiny_qwen import build_tiny_qwen
 from tiny_vlms import tiny_qwen3_vl, tiny_qwen35
@@ -147,16 +147,11 @@ def test_unifiedreward_wants_two_numbers_on_each_axis() -> None:
     assert unifiedreward_edit.read([good, '{"score": [25.5, 2]}']) == "OUT_OF_RANGE"
 
 
-def test_firm_wants_one_number_of_1_to_5_to_each_question(tmp_path: Path) -> None:
+def test_firm_wants_one_number_of_1_to_5_to_each_question() -> None:
     good = '{"score": [5]}'
     assert firm_edit.read([good, '{"score": [5, 5]}']) == "AMBIGUOUS"
     assert firm_edit.read([good, '{"score": [0]}']) == firm_edit.read([good, '{"score": 6}']) == "OUT_OF_RANGE"
     assert firm_edit.read([good, '{"score": 1}']) == {"prompt_following": 10.0, "consistency": 0.0, "overall": 6.0}
-    folder = Path(published("firm_edit", tmp_path))
-    path = folder / "editing" / "reward_server" / "prompt_template.py"
-    path.write_text(path.read_text().replace("kept? {prompt}", "kept? {words}"))
-    with pytest.raises(ConfigError, match="does not take an instruction"):
-        create("judges", component("firm_edit", str(folder)))
 
 
 @settings(deadline=None, max_examples=200)
@@ -251,79 +246,6 @@ def test_an_instruction_is_data_wherever_it_stands(name: str, root: Path) -> Non
     asked = "".join(part for part in vlm.requests[0].parts if isinstance(part, str))
     assert asked.count("Say <image> {request} <instruction> {x}") == 1
     assert len(request_images(vlm.requests[0])) == 2
-
-
-# --- where the texts come from
-
-GET = {
-    "editscore": "pip install editscore",
-    "trm_edit": "github.com/bxhsort/Thinking_Reward_Model.*asdjghh/TRM-Image_Editing",
-    "rationalrewards": "github.com/TIGER-AI-Lab/RationalRewards.*RationalRewards-8B-Edit",
-    "unifiedreward_edit": "github.com/CodeGoat24/UnifiedReward.*UnifiedReward-Edit-qwen3vl-8b",
-    "firm_edit": "github.com/VisionXLab/FIRM-Reward.*FIRM-Edit-8B",
-    "editreward": "github.com/TIGER-AI-Lab/EditReward.*EditReward-Qwen2.5-VL-7B",
-}
-
-
-def component(name: str, prompts: str | None) -> Component:
-    model = {"checkpoint": "nowhere"} if name == "editreward" else {"vlm": ScriptedVLM(says(""))}
-    return Component(name, {**model, "prompts": prompts})
-
-
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_what_is_missing_says_what_to_get(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=f"judge {name}: .*{GET[name]}"):
-        create("judges", component(name, None))
-    with pytest.raises(ConfigError, match=f"holds no .*{GET[name]}"):
-        create("judges", component(name, str(tmp_path)))
-
-
-@pytest.mark.parametrize("name", sorted(FILES))
-@pytest.mark.parametrize("content", ["x = 1\n", "def (:\n", "\0"])
-def test_a_file_of_another_project_is_refused_before_anything_is_asked(name: str, content: str, tmp_path: Path) -> None:
-    folder = Path(published(name, tmp_path))
-    (folder / next(iter(FILES[name]))).write_text(content)
-    with pytest.raises(ConfigError, match=f"judge {name}: "):
-        create("judges", component(name, str(folder)))
-
-
-def test_a_text_that_is_computed_is_not_guessed(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.py"
-    path.write_text("EDIT_SYSTEM_PROMPT = open('prompt.txt').read()\n")
-    with pytest.raises(ConfigError, match=r"prompts.py:1: EDIT_SYSTEM_PROMPT is made by more than joining strings"):
-        create("judges", component("trm_edit", str(path)))
-
-
-@pytest.mark.parametrize("name", ASKING)
-def test_the_contents_of_the_files_are_part_of_what_was_asked(name: str, tmp_path: Path) -> None:
-    folder = Path(published(name, tmp_path))
-    first = create("judges", component(name, str(folder))).texts
-    assert first
-    path = folder / next(iter(FILES[name]))
-    path.write_text(path.read_text() + "\n# another version\n")
-    assert create("judges", component(name, str(folder))).texts != first
-
-
-def test_an_installed_package_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(published("editscore", tmp_path))))
-    (tmp_path / "editscore" / "editscore" / "__init__.py").write_text("raise ImportError('the package itself is not run')\n")
-    judge = create("judges", Component("editscore", {"vlm": ScriptedVLM(says(REPLIES["editscore"][0])), "num_passes": 1}))
-    assert judge.score([item()])[0].value == 4.0
-
-
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_a_folder_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="prompts is 5, expected a folder"):
-        create("judges", Component(name, {**component(name, None).options, "prompts": 5}))
-
-
-def test_an_annotated_text_is_a_text(tmp_path: Path) -> None:
-    path = Path(published("trm_edit", tmp_path)) / "src" / "trm" / "prompts.py"
-    path.write_text(path.read_text().replace("EDIT_SYSTEM_PROMPT =", "EDIT_SYSTEM_PROMPT: str ="))
-    vlm = ScriptedVLM(says(REPLIES["trm_edit"][0]))
-    create("judges", Component("trm_edit", {"vlm": vlm, "prompts": str(path)})).score([item()])
-    assert vlm.requests[0].system == "Write a checklist, then final_score from 0 to 10, as JSON."
 
 
 # --- asked again

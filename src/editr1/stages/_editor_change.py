@@ -21,7 +21,7 @@ from editr1.editors.base import EditRequest
 from editr1.errors import DataError
 from editr1.flow.contexts import read_contexts
 from editr1.judge.item import RewardItem
-from editr1.schema import ImageRef, Metric, Principle, Reward, derive_seed, to_json
+from editr1.schema import ImageRef, Metric, Principle, Reward, Source, derive_seed, pictures_of, source_of, to_json
 from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
 from editr1.store import Run
 
@@ -35,7 +35,7 @@ class EditorTask:
     """One task that both editors get."""
 
     id: str
-    image: Callable[[], Image.Image]
+    image: Callable[[], Source]
     instruction: str
     kind: str = ""
     principles: tuple[Principle, ...] | None = None
@@ -169,7 +169,11 @@ def write_gallery(made: Editors, scores: dict[When, list[float | None]], num: in
     """Before/after strips for the report: the first tasks of the source, not the best ones."""
     lines = []
     for index, task in enumerate(made.tasks[:num]):
-        refs = {"source": made.run.images.put(task.image()), "before": made.edits["before"][index], "after": made.edits["after"][index]}
+        refs = {
+            "source": made.run.images.put(pictures_of(task.image())[0]),
+            "before": made.edits["before"][index],
+            "after": made.edits["after"][index],
+        }
         row: dict[str, Any] = {name: json.loads(to_json(ref)) for name, ref in refs.items()}
         row |= {"task_id": task.id, "instruction": task.instruction, "kind": task.kind}
         row |= {"score_before": scores["before"][index], "score_after": scores["after"][index]}
@@ -179,8 +183,10 @@ def write_gallery(made: Editors, scores: dict[When, list[float | None]], num: in
     (folder / "gallery.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def _loader(row: Any) -> Callable[[], Image.Image]:
+def _loader(row: Any) -> Callable[[], Source]:
     """The picture of a source's row: it has one, or loads one."""
     from editr1.pictures import read_picture
 
-    return (lambda: row.image) if hasattr(row, "image") else (lambda: read_picture(row.load(), "image"))
+    if hasattr(row, "image"):
+        return lambda: row.image
+    return lambda: source_of([read_picture(picture, "image") for picture in pictures_of(row.load())])

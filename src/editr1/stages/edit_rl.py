@@ -25,9 +25,8 @@ from editr1.algorithms.base import Needs
 from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
-from editr1.flow.contexts import Context, read_contexts, share_of_process
+from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import curated, draw, first_pass, redraw
-from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export

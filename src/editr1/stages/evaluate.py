@@ -21,6 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from editr1.config import Component, create
+from editr1.editors.base import EditRequest
 from editr1.errors import DataError
 from editr1.judge.alive import check_alive
 from editr1.judge.asking import asking
@@ -215,7 +216,7 @@ def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[
     vlm = create("vlm", judge.vlm)
     candidates = _candidates(pairs)
     items = [
-        RewardItem(run.images.get(pair.task.source), run.images.get(candidate.image), pair.task.instruction, pair.principles)
+        RewardItem(run.images.source_of(pair.task), run.images.get(candidate.image), pair.task.instruction, pair.principles)
         for pair, candidate in candidates.values()
     ]
     greedy_model = RewardModel(vlm, how.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=how.max_tokens))
@@ -273,7 +274,8 @@ def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None, judge: J
 
 
 def _truths(oracle: _Oracle, made: Editors) -> dict[When, list[Any]]:
-    sources, texts = [task.image() for task in made.tasks], [task.instruction for task in made.tasks]
+    sources = [EditRequest(task.image(), task.instruction, 0).only_source("the oracle") for task in made.tasks]
+    texts = [task.instruction for task in made.tasks]
     return {when: oracle.judge(sources, [made.run.images.get(ref) for ref in refs], texts) for when, refs in made.edits.items()}
 
 

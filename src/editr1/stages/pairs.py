@@ -139,6 +139,8 @@ def _make_annotator(config: Config, run_dir: Path) -> Callable[[Sequence[Compari
 
 def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> PreferencePair:
     """The annotator's answer about one pair. Raises ConfigError for an answer that is none."""
+    if pair.task.further:
+        raise ConfigError(f"annotator {annotator.name} sees one source picture, task {pair.task.id} has several: let people label it")
     images = [store.images.get(ref) for ref in (pair.task.source, pair.a.image, pair.b.image)]
     pair_seed = derive_seed(seed, "label", pair.a.id, pair.b.id)
     label = annotator.label(images[0], pair.task.instruction, images[1], images[2], pair_seed)

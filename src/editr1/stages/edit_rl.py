@@ -141,7 +141,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         tasks, left = first_pass(trainer, tasks, trainer.collectors[0].score, run_.dir / FOLDER)
         logger.info("edit-rl: the first pass kept %d tasks, %d were all good, %d all bad", *map(int, left.values()))
     first, signs = state.iteration, Symptoms(run_)
-    for iteration in tqdm(range(first, config.iterations), desc="edit-rl", unit="it", disable=not main):
+    for iteration in tqdm(range(first, config.iterations), "edit-rl", config.iterations, unit="it", initial=first, disable=not main):
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()

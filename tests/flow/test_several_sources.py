@@ -60,7 +60,8 @@ def test_two_sources_reach_the_velocity_and_the_judge(tmp_path):
             training=Training(rank=2, alpha=2, beta=0.0),
         )  # fmt: skip
         edit_rl.run(config, run.dir)
-    shown = [list(body["messages"][-1]["content"]) for body in judge.bodies]
+    asked = [body["messages"][-1]["content"] for body in judge.bodies]
+    shown = [parts for parts in asked if isinstance(parts, list)]  # but for the word that a run asks for before it begins
     assert sorted(sum(part["type"] == "image_url" for part in parts) for parts in shown) == [2, 2, 3, 3, 3, 3]
     text = "".join(part.get("text", "[picture]") for part in next(parts for parts in shown if len(parts) > 5))
     assert "Source picture 1 of 2:\n[picture]Source picture 2 of 2:\n[picture]" in text

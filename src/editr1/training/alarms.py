@@ -25,7 +25,8 @@ MIN_STEPS = 3  # ours: one or two steps try out the machine, and whether a rando
 
 
 class SilentSteps(TrainerCallback):
-    """Raises DataError after `limit` steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more such steps only."""
+    """Raises DataError after `limit` steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more that has no
+    others."""
 
     def __init__(self, stage: str, limit: int) -> None:
         """limit: 0 = never."""

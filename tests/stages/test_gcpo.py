@@ -72,9 +72,11 @@ def test_traces_that_nobody_can_read_are_warned_of_and_stop_the_run(
         "gcpo: step 1 teaches nothing: no trace could be read, parse rate 0"
     ]
     assert len(Run.open(run_dir).curves("gcpo")) == 2
-    with pytest.raises(DataError, match="all 1 steps taught nothing"):
-        gcpo.run(config(verifier, steps=1, silent_steps=10, output="short"), run_dir)
+    with pytest.raises(DataError, match="all 3 steps taught nothing"):
+        gcpo.run(config(verifier, steps=3, silent_steps=10, output="short"), run_dir)
     assert not list(run_dir.glob("*/done.json"))
+    gcpo.run(config(verifier, steps=1, silent_steps=10, output="try_out"), run_dir)
+    assert list(run_dir.glob("*/done.json"))
 
 
 def test_gcpo_runs_with_shared_prompts(tmp_path: Path, verifier: Path) -> None:

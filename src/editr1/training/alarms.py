@@ -21,8 +21,12 @@ ADVICE = {
 }
 
 
+MIN_STEPS = 3  # ours: one or two steps try out the machine, and whether a random model answers is not asked of them
+
+
 class SilentSteps(TrainerCallback):
-    """Raises DataError after `limit` steps in a row without a gradient or a parsed trace, and after a run of such steps only."""
+    """Raises DataError after `limit` steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more that has no
+    others."""
 
     def __init__(self, stage: str, limit: int) -> None:
         """limit: 0 = never."""
@@ -37,7 +41,7 @@ class SilentSteps(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         steps = _steps(state)
-        if self.limit and steps and all(map(is_silent, steps)):
+        if self.limit and len(steps) >= MIN_STEPS and all(map(is_silent, steps)):
             raise DataError(self._told(f"all {len(steps)} steps", state))
 
     def _told(self, which: str, state: Any) -> str:

@@ -20,6 +20,7 @@ SMALL = (
     "gcpo.pairs_per_step=2",
     "gcpo.num_traces=2",
     "gcpo.machine.micro_batch=8",
+    "gcpo.silent_steps=0",  # two steps of SFT teach no score
     "edit_rl.iterations=2",
     "edit_rl.contexts=2",
     "edit_rl.contexts_per_batch=2",

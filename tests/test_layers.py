@@ -32,6 +32,7 @@ LAYERS = {
     "pictures": 1, "_containers": 0, "_server_errors": 0,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
     "judge.again": 3,
+    "example": 3,
     "judge.rrm": 3, "bench.judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
     "measure.judging": 4, "measure.judging_pairs": 5,
     "stages": 4, "bench": 4, "serve": 4, "audit": 4,

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from editr1.bench.base import PartedReward
 from editr1.bench.judges import firm_edit, rationalrewards, trm_edit, unifiedreward_edit
 from editr1.config import Component, create
 from editr1.errors import ConfigError
+from editr1.judge.again import PersistentJudge
 from editr1.judge.item import RewardItem
+from editr1.schema import Reward
 from editr1.vlm.base import ChatReply, ChatRequest, request_images
 from editr1.vlm.local import LocalVLM
-from published_judges import FILES, REPLIES, published, rationale, section
+from published_judges import REPLIES, published, rationale, section
 from scripted_vlm import ScriptedVLM
 from tiny_qwen import build_tiny_qwen
 from tiny_vlms import tiny_qwen3_vl, tiny_qwen35
@@ -60,6 +62,7 @@ def test_a_readable_reply_is_a_score_on_0_to_10(name: str, root: Path) -> None:
     assert reward.value == reward.parts["overall"] == pytest.approx(value)
     assert (reward.num_valid, reward.num_traces, reward.reason) == (2, 2, None)
     assert reward.scores == (reward.value, reward.value)
+    assert reward.answer.startswith(text)  # what people see beside the score
 
 
 @pytest.mark.parametrize("name", ASKING)
@@ -144,16 +147,11 @@ def test_unifiedreward_wants_two_numbers_on_each_axis() -> None:
     assert unifiedreward_edit.read([good, '{"score": [25.5, 2]}']) == "OUT_OF_RANGE"
 
 
-def test_firm_wants_one_number_of_1_to_5_to_each_question(tmp_path: Path) -> None:
+def test_firm_wants_one_number_of_1_to_5_to_each_question() -> None:
     good = '{"score": [5]}'
     assert firm_edit.read([good, '{"score": [5, 5]}']) == "AMBIGUOUS"
     assert firm_edit.read([good, '{"score": [0]}']) == firm_edit.read([good, '{"score": 6}']) == "OUT_OF_RANGE"
     assert firm_edit.read([good, '{"score": 1}']) == {"prompt_following": 10.0, "consistency": 0.0, "overall": 6.0}
-    folder = Path(published("firm_edit", tmp_path))
-    path = folder / "editing" / "reward_server" / "prompt_template.py"
-    path.write_text(path.read_text().replace("kept? {prompt}", "kept? {words}"))
-    with pytest.raises(ConfigError, match="does not take an instruction"):
-        create("judges", component("firm_edit", str(folder)))
 
 
 @settings(deadline=None, max_examples=200)
@@ -215,6 +213,22 @@ def test_each_judge_asks_with_its_own_texts_and_pictures_in_place(root: Path) ->
         assert [picture.getpixel((0, 0)) for picture in pictures] == [(255, 0, 0), (0, 0, 255)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"reasoning": "good", "score": [19, 2', "TRUNCATED"),
+        ('{"reasoning": "good", "score": [19, 26]}', "OUT_OF_RANGE"),
+        ('{"reasoning": "good", "score": [19]}', "AMBIGUOUS"),
+        ('{"reasoning": "good", "score": [19, 20, 21]}', "AMBIGUOUS"),
+        ('{"reasoning": "good", "score": []}', "AMBIGUOUS"),
+        ('{"reasoning": "good"}', "NO_SCORE"),
+        ('{"score": [19, 20], "reasoning": "its score: [ok"}', None),
+    ],
+)
+def test_editscore_says_why_it_has_no_score(text: str, reason: str | None, root: Path) -> None:
+    assert judge("editscore", root, says(text), num_passes=1).score([item()])[0].reason == reason
+
+
 def test_editscore_asks_each_backbone_as_its_package_does(root: Path) -> None:
     for backbone, order in (("qwen3vl", ["#", "#", "text"]), ("openai", ["text", "#", "#"])):
         vlm = ScriptedVLM(says(REPLIES["editscore"][0]))
@@ -234,63 +248,27 @@ def test_an_instruction_is_data_wherever_it_stands(name: str, root: Path) -> Non
     assert len(request_images(vlm.requests[0])) == 2
 
 
-# --- where the texts come from
-
-GET = {
-    "editscore": "pip install editscore",
-    "trm_edit": "github.com/bxhsort/Thinking_Reward_Model.*asdjghh/TRM-Image_Editing",
-    "rationalrewards": "github.com/TIGER-AI-Lab/RationalRewards.*RationalRewards-8B-Edit",
-    "unifiedreward_edit": "github.com/CodeGoat24/UnifiedReward.*UnifiedReward-Edit-qwen3vl-8b",
-    "firm_edit": "github.com/VisionXLab/FIRM-Reward.*FIRM-Edit-8B",
-    "editreward": "github.com/TIGER-AI-Lab/EditReward.*EditReward-Qwen2.5-VL-7B",
-}
+# --- asked again
 
 
-def component(name: str, prompts: str | None) -> Component:
-    model = {"checkpoint": "nowhere"} if name == "editreward" else {"vlm": ScriptedVLM(says(""))}
-    return Component(name, {**model, "prompts": prompts})
+def test_an_unscored_edit_is_asked_again_with_more_freedom(root: Path) -> None:
+    vlm = ScriptedVLM(lambda request: ChatReply(REPLIES["trm_edit"][0] if request.sampling.temperature else "no idea", "scripted"))
+    asked = judge("trm_edit", root, vlm)
+    assert asked.score([item()])[0].value is None
+    assert PersistentJudge(asked).score([item()])[0].value == 8.3
+    assert asked.sampling.temperature == 0.0
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_what_is_missing_says_what_to_get(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=f"judge {name}: .*{GET[name]}"):
-        create("judges", component(name, None))
-    with pytest.raises(ConfigError, match=f"holds no .*{GET[name]}"):
-        create("judges", component(name, str(tmp_path)))
+def test_a_judge_that_does_not_sample_is_asked_once() -> None:
+    class Silent:
+        calls = 0
 
+        def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+            Silent.calls += 1
+            return [Reward(None, 0, 1, reason="NOT_FINITE") for _ in items]
 
-@pytest.mark.parametrize("name", sorted(FILES))
-@pytest.mark.parametrize("content", ["x = 1\n", "def (:\n", "\0"])
-def test_a_file_of_another_project_is_refused_before_anything_is_asked(name: str, content: str, tmp_path: Path) -> None:
-    folder = Path(published(name, tmp_path))
-    (folder / next(iter(FILES[name]))).write_text(content)
-    with pytest.raises(ConfigError, match=f"judge {name}: "):
-        create("judges", component(name, str(folder)))
-
-
-def test_a_text_that_is_computed_is_not_guessed(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.py"
-    path.write_text("EDIT_SYSTEM_PROMPT = open('prompt.txt').read()\n")
-    with pytest.raises(ConfigError, match=r"prompts.py:1: EDIT_SYSTEM_PROMPT is made by more than joining strings"):
-        create("judges", component("trm_edit", str(path)))
-
-
-@pytest.mark.parametrize("name", ASKING)
-def test_the_contents_of_the_files_are_part_of_what_was_asked(name: str, tmp_path: Path) -> None:
-    folder = Path(published(name, tmp_path))
-    first = create("judges", component(name, str(folder))).texts
-    assert first
-    path = folder / next(iter(FILES[name]))
-    path.write_text(path.read_text() + "\n# another version\n")
-    assert create("judges", component(name, str(folder))).texts != first
-
-
-def test_an_installed_package_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(published("editscore", tmp_path))))
-    (tmp_path / "editscore" / "editscore" / "__init__.py").write_text("raise ImportError('the package itself is not run')\n")
-    judge = create("judges", Component("editscore", {"vlm": ScriptedVLM(says(REPLIES["editscore"][0])), "num_passes": 1}))
-    assert judge.score([item()])[0].value == 4.0
+    assert PersistentJudge(Silent()).score([item()])[0].reason == "NOT_FINITE"
+    assert Silent.calls == 1
 
 
 # --- the real package

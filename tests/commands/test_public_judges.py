@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from bench_files import png
 from editr1.cli import main
-from editr1.config import section
+from editr1.config import create, section
 from editr1.flow.contexts import Context
 from editr1.stages import edit_rl
 from editr1.store import Run
@@ -111,7 +111,7 @@ def test_it_is_served(name: str, chosen: dict[str, Any], url: str, monkeypatch: 
 def test_it_rewards_an_editor(name: str, chosen: dict[str, Any], url: str, tmp_path: Path) -> None:
     model = {} if name == "editreward" else {"vlm": {"id": "openai_api", "options": {"model": "m", "base_url": url}}}
     recipe = {"edit_rl": {"editor": {"id": "kontext"}, "reward": {"id": name, "options": {**chosen, **model}}}}
-    score = edit_rl.judge_function(section(recipe, "edit_rl", edit_rl.Config).reward)
+    score = edit_rl.judge_function(create("judges", section(recipe, "edit_rl", edit_rl.Config).reward))
     run = Run.open(build_tiny_run(tmp_path / "run"))
     context = Context(next(iter(run.read("01_tasks"))), (), run)
     rewards = score([(context, context.source()), (context, context.source().rotate(90))], 0)

@@ -12,8 +12,7 @@ from editr1.config import Component
 from editr1.editors import kontext
 from editr1.errors import ConfigError
 from editr1.flow.config import Config, Sampling, Training
-from editr1.flow.contexts import read_contexts
-from editr1.flow.encodings import EncodingCache, without_encoders
+from editr1.flow.contexts import EncodingCache, read_contexts, without_encoders
 from editr1.stages import edit_rl
 from editr1.store import Run
 

@@ -38,7 +38,7 @@ def schooled(tmp_path_factory: pytest.TempPathFactory, verifier: Path) -> Path:
 
 def config(verifier: Path, **changes: object) -> gcpo.Config:
     machine = Machine(micro_batch=4, activation_checkpointing=False, trackers=(), progress=False, save_every=2)
-    base = {"steps": 4, "pairs_per_step": 2, "num_traces": 2, "prompt_id": "compact_direct", "machine": machine}
+    base = {"steps": 4, "pairs_per_step": 2, "num_traces": 2, "prompt_id": "compact_direct", "machine": machine, "silent_steps": 0}
     how = gcpo.Generation(max_tokens=8)
     schedule = Schedule(lr=1e-3, warmup_steps=1)
     return gcpo.Config(model=str(verifier), generation=how, schedule=schedule, **{**base, **changes})  # type: ignore[arg-type]
@@ -59,6 +59,24 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     served = saved.generation_config  # what a server applies to requests that do not say otherwise
     assert (served.top_k, served.top_p, served.temperature, served.repetition_penalty, served.do_sample) == (0, 1.0, 1.0, 1.0, True)
     assert served.eos_token_id is not None
+
+
+def test_traces_that_nobody_can_read_are_warned_of_and_stop_the_run(
+    tmp_path: Path, verifier: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the limit, and at the end of a run that is shorter than it; neither leaves a checkpoint that looks finished."""
+    run_dir = build_tiny_run(tmp_path / "run")
+    with pytest.raises(DataError, match=r"gcpo: the last 2 steps taught nothing \(no trace could be read"):
+        gcpo.run(config(verifier, silent_steps=2), run_dir)
+    assert [message for message in caplog.messages if "teaches nothing" in message] == [
+        "gcpo: step 1 teaches nothing: no trace could be read, parse rate 0"
+    ]
+    assert len(Run.open(run_dir).curves("gcpo")) == 2
+    with pytest.raises(DataError, match="all 3 steps taught nothing"):
+        gcpo.run(config(verifier, steps=3, silent_steps=10, output="short"), run_dir)
+    assert not list(run_dir.glob("*/done.json"))
+    gcpo.run(config(verifier, steps=1, silent_steps=10, output="try_out"), run_dir)
+    assert list(run_dir.glob("*/done.json"))
 
 
 def test_gcpo_runs_with_shared_prompts(tmp_path: Path, verifier: Path) -> None:

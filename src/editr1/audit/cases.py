@@ -52,7 +52,7 @@ def cases_from_run(run: Run, count: int, seed: int) -> list[Case]:
 
 def _item_of(quadruple: Quadruple, run: Run) -> RewardItem:
     task, candidate = quadruple.task, quadruple.candidate
-    return RewardItem(run.images.get(task.source), run.images.get(candidate.image), task.instruction, quadruple.principles, candidate.id)
+    return RewardItem(run.images.source_of(task), run.images.get(candidate.image), task.instruction, quadruple.principles, candidate.id)
 
 
 def cases_from_table(path: Path, count: int, seed: int) -> list[Case]:

@@ -28,10 +28,10 @@ from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair, 
 from editr1.errors import DataError
 from editr1.measure.kway import AnsweredGroup, argsort_right, chance, group_tau, kway_pair_metrics
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
-from editr1.measure.rows import load_pair, read_rows, to_bytes
+from editr1.measure.rows import edits_of_pairs, load_both, load_pair, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed, stable_id
 from editr1.stats import mean_estimate, share_estimate, to_margins
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 SIZES = (2, 3, 4)
 LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
@@ -124,17 +124,11 @@ class TigerBench:
     name: str = "tiger_erb"
 
     def edits(self) -> Iterator[EditItem]:
-        seen: set[str] = set()
-        for i in range(len(self.table)):
-            row = self.table[i]
-            for side, key in enumerate(self._keys(row, i)):
-                if key not in seen:
-                    seen.add(key)
-                    yield EditItem(key, row["instruction"], partial(self._load, i, side))
+        return edits_of_pairs(self.table, self._keys, self._load)
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         for i, row in enumerate(self.rows()):
-            load = partial(self._load_both, i)
+            load = partial(load_both, self._load, i)
             yield ComparisonItem(str(i), self.table[i]["instruction"], load, LABELS[row.sign], row.group, f"k{row.k}")
 
     def rows(self) -> Iterator[Row]:
@@ -179,10 +173,6 @@ class TigerBench:
         row = self.table[i]
         source, edited = (to_bytes(row[name], self.folder, _where(i)) for name in ("source_image", ("candidate_1", "candidate_2")[side]))
         return load_pair(source, edited, _where(i))
-
-    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, a = self._load(i, 0)
-        return source, a, self._load(i, 1)[1]
 
 
 def build(root: Path | str | None = None) -> TigerBench:

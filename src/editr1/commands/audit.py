@@ -166,7 +166,7 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
 
 def _perturb_case(run: Run, quadruple: Quadruple, gold: tuple[bool, ...] | None) -> PerturbCase:
     task = quadruple.task
-    source, edited = run.images.get(task.source), run.images.get(quadruple.candidate.image)
+    source, edited = run.images.source_of(task), run.images.get(quadruple.candidate.image)
     return PerturbCase(RewardItem(source, edited, task.instruction, quadruple.principles, quadruple.id), task.id, gold)
 
 

@@ -105,9 +105,9 @@ def _traces(run: Run, prompt_id: str | None, with_rejected: bool) -> Iterator[Ex
         if with_rejected and right[worst] >= right[inspection.chosen]:
             continue  # nothing to prefer
         asked = prompt_id or traces[inspection.chosen].prompt_id
-        request = render_score(asked, run.images.get(task.source), run.images.get(edited), task.instruction, quadruple.principles)
+        request = render_score(asked, run.images.source_of(task), run.images.get(edited), task.instruction, quadruple.principles)
         rejected = traces[worst].text if with_rejected else None
-        yield Example(request, (task.source, edited), traces[inspection.chosen].text, rejected)
+        yield Example(request, (*task.sources, edited), traces[inspection.chosen].text, rejected)
 
 
 def _agreement(outcome: object, gold: tuple[bool, ...]) -> float:
@@ -121,8 +121,8 @@ def _preferences(run: Run) -> Iterator[Example]:
     for pair in preference_pairs(run, "train"):
         if pair.label == "same":
             continue
-        refs = (pair.task.source, pair.a.image, pair.b.image)
-        source, a, b = (run.images.get(ref) for ref in refs)
+        refs = (*pair.task.sources, pair.a.image, pair.b.image)
+        source, a, b = run.images.source_of(pair.task), run.images.get(pair.a.image), run.images.get(pair.b.image)
         better, worse = ("A", "B") if pair.label == "a" else ("B", "A")
         yield Example(ChatRequest(question(source, a, b, pair.task.instruction)), refs, f"CHOICE: {better}", f"CHOICE: {worse}")
 

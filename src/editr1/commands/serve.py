@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         from editr1.serve.app import Access, Config, build_app, make_judge
         from editr1.serve.listen import listen
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the service needs {error.name}; install it with: pip install 'editr1[serve]'") from error
+        raise ConfigError(f"the service needs {error.name}; install it with: pip install -e '.[serve]'") from error
     access = Access(args.host, args.token, args.root, args.allow_pickle)
     access.check()
     config = section({"serve": _settings(args)}, "serve", Config)

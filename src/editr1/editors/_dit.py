@@ -15,10 +15,11 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from editr1.editors._published import TEXT_PARTS, condition_size, make_plan, prepare_pipeline
-from editr1.editors.base import Conditioning, Plan, Source, pictures_of, sigma_rows
+from editr1.editors.base import Conditioning, Plan, sigma_rows
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import exponential_schedule, flux_mu, static_schedule
 from editr1.pictures import from_decoder, to_rgb
+from editr1.schema import Source, pictures_of
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 ATTENTION = tuple(f"attn.{name}" for name in _PROJECTIONS)  # of FLUX's double blocks, and of those built after them

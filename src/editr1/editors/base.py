@@ -13,26 +13,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
+from editr1.errors import ConfigError
+from editr1.schema import Source, pictures_of
+
 if TYPE_CHECKING:
     import torch
-
-
-Source = Image.Image | tuple[Image.Image, ...]
-"""The source picture of a sample, or several for a model that reads several; the first is the one that is edited."""
-
-
-def pictures_of(source: Source) -> tuple[Image.Image, ...]:
-    """All source pictures of a sample, in their order."""
-    return (source,) if isinstance(source, Image.Image) else tuple(source)
 
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
     """One edit to make: x_ref, q and the seed of the noise."""
 
-    source: Image.Image
+    source: Source
     instruction: str
     seed: int
+
+    def only_source(self, editor: str) -> Image.Image:
+        """The source, for an editor that reads one picture. Raises ConfigError for several."""
+        pictures = pictures_of(self.source)
+        if len(pictures) > 1:
+            raise ConfigError(f"{editor} reads one source picture, the task has {len(pictures)}: take an editor that reads several")
+        return pictures[0]
 
 
 class Editor(Protocol):

@@ -21,8 +21,11 @@ from editr1.editors._published import load_pipeline
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import ConfigError, nearest
 from editr1.pictures import from_decoder, to_rgb
+from editr1.schema import pictures_of
 
 MULTIPLE = 16  # of height and width: 8 x VAE compression times 2 x 2 packing, the same in FLUX and Qwen-Image
+SEVERAL = ("QwenImageEditPlusPipeline", "QwenImage21Pipeline", "Flux2Pipeline", "Flux2KleinPipeline")
+"""Pipelines that take a list of pictures as one context; others would take it as a batch."""
 _SET_HERE = ("image", "prompt", "generator", "output_type", "num_images_per_prompt", "return_dict")
 
 
@@ -66,6 +69,7 @@ class PipelineEditor:
         self.name = name
         self._area = area
         self._call = call
+        self._reads_several = type(pipe).__name__ in SEVERAL
         self._accepted = list(inspect.signature(pipe.__call__).parameters)
         for key in ("image", "prompt"):
             if key not in self._accepted:
@@ -83,8 +87,16 @@ class PipelineEditor:
     def _edit(self, request: EditRequest) -> Image.Image:
         # A generator on the CPU gives the same noise on every device, and edits that do not depend on their neighbours.
         generator = torch.Generator("cpu").manual_seed(request.seed)
-        size = self._size(request.source) if self._area is not None else {}
-        arguments = {"image": to_rgb(request.source), "prompt": request.instruction, "generator": generator, "output_type": "np"}
+        sources = [to_rgb(picture) for picture in pictures_of(request.source)]
+        if len(sources) > 1 and not self._reads_several:
+            raise ConfigError(f"{type(self._pipe).__name__} reads one source picture, the task has {len(sources)}")
+        size = self._size(sources[0]) if self._area is not None else {}
+        arguments = {
+            "image": sources if len(sources) > 1 else sources[0],
+            "prompt": request.instruction,
+            "generator": generator,
+            "output_type": "np",
+        }
         with torch.inference_mode():
             pixels_HWC = np.asarray(self._pipe(**size, **self._call, **arguments).images[0])
         return from_decoder(pixels_HWC, self.name)

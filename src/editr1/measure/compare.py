@@ -22,7 +22,7 @@ from editr1.measure.metrics import to_metric
 from editr1.schema import Metric, derive_seed, from_json
 from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 from editr1.text import lines_of
 
 # ours: peers report about .1 between two runs of the same judge on the same images; a smaller change in a mean score is no finding

@@ -28,7 +28,7 @@ from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
 from editr1.measure.rows import batches
 from editr1.pictures import encode_picture
-from editr1.schema import derive_seed
+from editr1.schema import derive_seed, pictures_of
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import FailureBudget
 
@@ -192,7 +192,8 @@ def _section(edit: EditItem, found: JudgedEdit) -> str:
     )
     words = f"<details><summary>What the judge said</summary><pre>{html.escape(found.text)}</pre></details>" if found.text else ""
     try:
-        pictures = "".join(_picture(image) for image in edit.load())
+        source, edited = edit.load()
+        pictures = "".join(_picture(image) for image in (*pictures_of(source), edited))
     except DataError as error:
         pictures = f"<p>{html.escape(str(error))}</p>"
     head = f"<h3>{found.value:g}: {html.escape(edit.instruction)}</h3><p>{html.escape(edit.key)}</p>"

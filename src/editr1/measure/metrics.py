@@ -10,8 +10,8 @@ import numpy as np
 from editr1.bench.base import Outcome
 from editr1.schema import Metric, derive_seed
 from editr1.stats import Credit, Estimate, accuracy, half_credit, mean_estimate, pairwise_report, share_estimate, strict_credit
-from editr1.stats.intervals import Floats
-from editr1.stats.ties import three_class
+from editr1.stats.calibration import three_class
+from editr1.stats.clusters import Floats
 
 CREDITS: tuple[Credit, ...] = ("half", "strict", "non_tied")
 

@@ -33,12 +33,9 @@ class OrderReport:
 
     n: int
     """Decisive pairs."""
-    mean_of_orders: float | None
-    """Share of the 2n answers that are right; "same" and no answer are wrong. MMRB2 counts so."""
-    both_right: float | None
-    """Share of pairs that are right in both orders: the strict figure."""
-    half_credit: float | None
-    """As `mean_of_orders` with .5 for "same" and for no answer."""
+    credits: dict[str, list[float]]
+    """`[n]` in [0, 1] under each count: `mean-of-orders`, the share of the two answers that are right ("same" and none are wrong; MMRB2
+    counts so); `both-right`, right in both orders, the strict figure; `half`, as the first with .5 for "same" and for no answer."""
     consistency: float | None
     """Share of the pairs with two readable answers on which both say the same."""
     first_share: float | None
@@ -58,17 +55,19 @@ def order_report(labels: Sequence[Choice], forward: Sequence[Choice | None], rev
         raise ValueError(f"{len(labels)} labels, {len(forward)} and {len(reverse)} answers: expected one each")
     rows = [(label, first, second) for label, first, second in zip(labels, forward, reverse, strict=True) if label != "same"]
     n = len(rows)
-    answers = [(answer, label) for label, first, second in rows for answer in (first, second)]
+    said = [answer for _, first, second in rows for answer in (first, second) if answer is not None]
     read = [(first, second) for _, first, second in rows if first is not None and second is not None]
     sided = [(first, second) for first, second in read if {first, second} == {"a", "b"}]
     return OrderReport(
         n=n,
-        mean_of_orders=_share([answer == label for answer, label in answers]),
-        both_right=_share([first == label == second for label, first, second in rows]),
-        half_credit=_mean([pair_credit(label, answer) for answer, label in answers]),
+        credits={
+            "mean-of-orders": [((first == label) + (second == label)) / 2 for label, first, second in rows],
+            "both-right": [float(first == label == second) for label, first, second in rows],
+            "half": [(pair_credit(label, first) + pair_credit(label, second)) / 2 for label, first, second in rows],
+        },
         consistency=_share([first == second for first, second in read]),
         first_share=_share([first == "a" for first, _ in sided]),
-        tie_rate=_share([answer == "same" for answer, _ in answers if answer is not None]),
+        tie_rate=_share([answer == "same" for answer in said]),
         num_unscored=n - len(read),
     )
 
@@ -82,23 +81,14 @@ def _share(flags: Sequence[bool]) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
 def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair]) -> list[Metric]:
     """Accuracy in three credits with intervals by cluster, consistency and position bias; a pair without answers is unscored."""
     rows = [(item, *_answers(judged, item.key)) for item in items if item.label != "same"]
     report = order_report([item.label for item, _, _ in rows], [f for _, f, _ in rows], [r for _, _, r in rows])
-    values = {
-        "mean-of-orders": [((f == item.label) + (r == item.label)) / 2 for item, f, r in rows],
-        "both-right": [float(f == item.label == r) for item, f, r in rows],
-        "half": [(pair_credit(item.label, f) + pair_credit(item.label, r)) / 2 for item, f, r in rows],
-    }
     protocol = f"{name.replace('_', '-')}/pairwise"
     clusters, kinds = [item.cluster for item, _, _ in rows], [item.category for item, _, _ in rows]
     found = []
-    for kind, value in values.items():
+    for kind, value in report.credits.items():
         estimate = share_estimate(value, clusters) if rows else None
         by_category = by_kind(np.array(value), kinds) if rows else {}
         metric = to_metric(

@@ -11,19 +11,23 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from editr1 import store
-from editr1.bench.base import require_columns
+from editr1.bench.base import EditItem, require_columns
 from editr1.errors import DataError
 from editr1.pictures import decode_image
 
 logger = logging.getLogger(__name__)
+
+Pictures = tuple[Image.Image, Image.Image]
+"""(source, edited)."""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
@@ -158,6 +162,22 @@ def read_inside(folder: Path, name: str, where: str) -> bytes:
 def load_source(folder: Path, name: str, where: str) -> Image.Image:
     """A picture inside the folder. Raises DataError as `read_inside` does, and for one that cannot be read."""
     return decode_image(read_inside(folder, name, where), where)
+
+
+def edits_of_pairs(table: Any, keys: Callable[[Any, int], tuple[str, str]], load: Callable[[int, int], Pictures]) -> Iterator[EditItem]:
+    """Every edit of a table of pairs once, although it may stand in several: `keys(row, i)` names both sides, `load(i, side)` opens one."""
+    seen: set[str] = set()
+    for i in range(len(table)):
+        for side, key in enumerate(keys(row := table[i], i)):
+            if key not in seen:
+                seen.add(key)
+                yield EditItem(key, row["instruction"], partial(load, i, side))
+
+
+def load_both(load: Callable[[int, int], Pictures], i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Source and both edits of pair `i`, from what opens one side."""
+    source, first = load(i, 0)
+    return source, first, load(i, 1)[1]
 
 
 def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:

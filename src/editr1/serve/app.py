@@ -24,8 +24,8 @@ from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
 from editr1.serve import flow_factory, pickled, unirl
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
-from editr1.serve.messages import RewardRequest, RewardResponse, published_schema, to_result
-from editr1.serve.pictures import Draft, check_pixels, from_message
+from editr1.serve.messages import Edit, RewardRequest, RewardResponse, published_schema, to_result
+from editr1.serve.pictures import Draft, Encoded, check_pixels, from_message
 from editr1.serve.wire import FORMS, M, answer_errors, content_type, parse, read_body
 from editr1.serve.worker import Judge, Load, Worker
 from editr1.vlm.base import Sampling
@@ -216,10 +216,16 @@ def _add_pickle_routes(app: FastAPI, service: Service) -> None:
 def _own_drafts(request: RewardRequest, root: Path | None) -> list[Draft]:
     return [
         Draft(
-            from_message(edit.source, root, f"items[{number}].source"),
+            _sources(edit, root, f"items[{number}]"),
             from_message(edit.edited, root, f"items[{number}].edited"),
             edit.instruction,
             tuple(question.principle() for question in edit.principles) if edit.principles else None,
         )
         for number, edit in enumerate(request.items)
     ]
+
+
+def _sources(edit: Edit, root: Path | None, where: str) -> tuple[Encoded, ...]:
+    if edit.source is not None:
+        return (from_message(edit.source, root, f"{where}.source"),)
+    return tuple(from_message(picture, root, f"{where}.sources[{place}]") for place, picture in enumerate(edit.sources or ()))

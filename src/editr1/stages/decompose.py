@@ -75,7 +75,7 @@ def _make(config: Config, run_dir: Path) -> Callable[[Sequence[EditTask]], list[
 
 def principles_of(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Config) -> list[TaskPrinciples | Drop]:
     """The principles of each task, or why it has none."""
-    asked = {task.id: (store.images.get(task.source), task.instruction) for task in tasks}
+    asked = {task.id: (store.images.source_of(task), task.instruction) for task in tasks}
     made = decompose(vlm, asked, config.seed, config.rules)
     return [_row(task, made[task.id], vlm.name) for task in tasks]
 

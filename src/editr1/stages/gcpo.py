@@ -74,6 +74,8 @@ class Config:
     """`enable_thinking` of the chat template, as SFT had it; None = its default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
+    silent_steps: int = 10
+    """Steps in a row without a gradient, or a trace that parses, that stop the run with an error, as do all steps of a run; 0 = never."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
+        self.machine.accumulation(self.rows, processes=1)  # this recipe may be read in another stage's processes
         if self.max_pairs is not None and self.max_pairs < 1:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
@@ -95,6 +98,11 @@ class Config:
         """Traces that one step learns from: both images of every pair."""
         return self.pairs_per_step * 2 * self.num_traces
 
+    @property
+    def rows(self) -> int:
+        """Traces, or images where the method has no traces."""
+        return self.traces_per_step if _method(self).needs.traces else 2 * self.pairs_per_step
+
 
 def run(config: Config, run_dir: Path) -> Checkpoint:
     """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
@@ -102,6 +110,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
     leaves none.
     """
+    config.machine.accumulation(config.rows)  # before anything is read
     store = Run.open(run_dir, create=False)
     with_same = config.reward.same_tolerance is not None
     pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
@@ -127,7 +136,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine)
+    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine, config.silent_steps)
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
@@ -184,7 +193,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     from editr1.training.pair_reward import PairReward
     from editr1.training.pair_trainer import PairTrainer, prepare_reference, start_from
     from editr1.training.shared_prefix import share_prefixes
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.model or store.dir / "06_rrm_sft"
     processor = load_processor(path, config.picture)
@@ -192,8 +201,7 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     model = load_model(weights_to_load(path, resume), config.trained, frozen_dtype(config.machine))
     start_from(model, path)
     forbidden, method = forbidden_tokens(model, processor), _method(config)
-    accumulation = accumulation_steps(config.traces_per_step, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     how = config.generation
     sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
     with picture_budget(config.picture):
@@ -233,13 +241,12 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
     """The trainer of a scalar head over the adjacent rows of the pairs, and the processor."""
     from editr1.training.model import frozen_dtype, load_model, load_processor
     from editr1.training.pair_head import add_head, head_trainer
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.model or store.dir / "06_rrm_sft"
     weights = weights_to_load(path, resume)
     model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
-    accumulation = accumulation_steps(2 * config.pairs_per_step, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     data, processor = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), load_processor(path, config.picture)
     how, template = create("pair_learning", config.method), template_settings(config.thinking)
     return head_trainer(model, processor, data, how, arguments, optimizers(model, config.schedule), template), processor

@@ -162,7 +162,7 @@ def ask(batch: Sequence[Case], vlm: VLM, store: Run, inspector: Inspector, seed:
 def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatRequest:
     quadruple = case.quadruple
     return render_inspect(
-        store.images.get(quadruple.task.source),
+        store.images.source_of(quadruple.task),
         store.images.get(quadruple.candidate.image),
         quadruple.task.instruction,
         quadruple.principles,

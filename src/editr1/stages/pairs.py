@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from PIL import Image
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.schema import Candidate, EditTask, Label, PreferencePair, Principle, Quadruple, derive_seed, stable_id
+from editr1.schema import Candidate, EditTask, ImageRef, Label, PreferencePair, Principle, Quadruple, derive_seed, stable_id
 from editr1.store import (
     Drop,
     Engine,
@@ -139,6 +139,8 @@ def _make_annotator(config: Config, run_dir: Path) -> Callable[[Sequence[Compari
 
 def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> PreferencePair:
     """The annotator's answer about one pair. Raises ConfigError for an answer that is none."""
+    if pair.task.further:
+        raise ConfigError(f"annotator {annotator.name} sees one source picture, task {pair.task.id} has several: let people label it")
     images = [store.images.get(ref) for ref in (pair.task.source, pair.a.image, pair.b.image)]
     pair_seed = derive_seed(seed, "label", pair.a.id, pair.b.id)
     label = annotator.label(images[0], pair.task.instruction, images[1], images[2], pair_seed)
@@ -160,15 +162,20 @@ def file_digest(path: Path) -> str:
 
 def _make_import(run_dir: Path) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
     store = Run.open(run_dir, create=False)
-    known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") else {}
+    known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") and store.has("02_principles") else {}
     tasks = {row.task.id: row.principles for row in store.read("02_principles")} if store.has("02_principles") else {}
-    return lambda rows: [import_row(row, store, known, tasks) for row in rows]
+    made = {(q.task.id, q.candidate.image.digest): q.candidate for q in known.values()}
+    return lambda rows: [import_row(row, store, known, tasks, made) for row in rows]
 
 
 def import_row(
-    row: PairRow, store: Run, known: dict[str, Quadruple], principles: dict[str, tuple[Principle, ...]]
+    row: PairRow,
+    store: Run,
+    known: dict[str, Quadruple],
+    principles: dict[str, tuple[Principle, ...]],
+    made: dict[tuple[str, str], Candidate],
 ) -> PreferencePair | Drop:
-    """The pair that a row names, by candidate ids or by image files, or why there is none."""
+    """The pair that a row names, by candidate ids or by image files, or why there is none; made: candidates by task and picture."""
     if row.fault:
         return Drop(row.fault)
     if row.label not in LABELS:
@@ -182,20 +189,26 @@ def import_row(
         if a.task.id != b.task.id:
             return Drop(f"different_tasks: {row.a} and {row.b}")
         return PreferencePair(a.task, a.principles, a.candidate, b.candidate, label, row.annotator)
-    return _from_images(row, row.images, label, store, principles)
+    return _from_images(row, label, store, principles, made)
 
 
 def _from_images(
-    row: PairRow, images: Iterable[bytes], label: Label, store: Run, principles: dict[str, tuple[Principle, ...]]
+    row: PairRow, label: Label, store: Run, principles: dict[str, tuple[Principle, ...]], candidates: dict[tuple[str, str], Candidate]
 ) -> PreferencePair | Drop:
     try:
-        source, a, b = (store.images.put(data) for data in images)
+        source, a, b = (store.images.put(data) for data in row.images)
     except DataError as error:
         return Drop(f"bad_image: {error}")
     task = EditTask.make(source, row.instruction)
-    # The names make the two ids differ and stay the same at every import; what made the edits is unknown.
-    left, right = (Candidate.make(task.id, ref, f"file:{ref.digest[:16]}", 0) for ref in (a, b))
+    if principles and task.id not in principles:
+        return Drop(f"no_principles: 02_principles of this run has others, and none for {row.instruction!r}")
+    left, right = (candidates.get((task.id, ref.digest)) or Candidate.make(task.id, ref, file_editor(ref), 0) for ref in (a, b))
     return PreferencePair(task, principles.get(task.id, ()), left, right, label, row.annotator)
+
+
+def file_editor(picture: ImageRef) -> str:
+    """The editor of an edit that only its file is known of: its name makes ids differ, and stay the same at every import."""
+    return f"file:{picture.digest[:16]}"
 
 
 LABELS = ("a", "b", "same")

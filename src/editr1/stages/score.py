@@ -176,7 +176,7 @@ class Scorer:
         task, candidate = question.quadruple.task, question.quadruple.candidate
         return render_score(
             member.how.prompt_id,
-            self.store.images.get(task.source),
+            self.store.images.source_of(task),
             self.store.images.get(candidate.image),
             task.instruction,
             question.quadruple.principles,

@@ -74,11 +74,14 @@ class Config:
     held_out_share: float = 0.0
     """Share of the tasks that training must not see, because their pairs measure it: the same as `pairs.held_out_share`; more, where
     GCPO is to learn on pictures that SFT never saw (`gcpo.unseen_share`)."""
+    silent_steps: int = 10
+    """Steps in a row without a gradient after which training stops with an error, as it does when no step has one; 0 = never."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.replay_every < 2:
             raise ValueError("steps and batch_size must be at least 1, replay_every at least 2")
+        self.machine.accumulation(self.batch_size, processes=1)  # this recipe may be read in another stage's processes
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
         if self.max_pairs is not None and (self.lessons != "rationales" or self.max_pairs < 1):
@@ -90,6 +93,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
     """
+    config.machine.accumulation(config.batch_size)  # before anything is read
     store = Run.open(run_dir, create=False)
     rows = _lessons(config, store)
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
@@ -101,7 +105,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine)
+    return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine, config.silent_steps)
 
 
 def _lessons(config: Config, store: Run) -> list[Selected]:
@@ -141,14 +145,13 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
 
     from editr1.generation import template_settings
     from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     processor = load_processor(config.model, config.picture)
     model = load_model(weights_to_load(config.model, resume), config.trained, frozen_dtype(config.machine))
     lengths = lessons.lengths() if config.group_by_length else None
     order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed, lengths)
-    accumulation = accumulation_steps(config.batch_size, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.batch_size, config.seed)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**arguments, max_length=None, train_sampling_strategy="sequential"),

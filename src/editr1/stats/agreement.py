@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from editr1.stats.intervals import Floats, index_of
+from editr1.stats.clusters import Floats, index_of
 
 Scale = Literal["nominal", "ordinal", "interval"]
 

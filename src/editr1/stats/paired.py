@@ -14,7 +14,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editr1.stats.intervals import LEVEL, Estimate, clustered, estimate_and_p
+from editr1.stats.clusters import clustered
+from editr1.stats.intervals import LEVEL, Estimate, estimate_and_p
 
 
 @dataclass(frozen=True, slots=True)

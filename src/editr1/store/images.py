@@ -19,7 +19,7 @@ from PIL import Image
 
 from editr1.errors import ChangedInputsError, DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
-from editr1.schema import ImageRef
+from editr1.schema import EditTask, ImageRef, Source, source_of
 from editr1.store.shards import read_origins, shard_paths
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what every browser and backend shows; other formats are stored as PNG
@@ -61,6 +61,10 @@ class ImageStore:
     def get(self, ref: ImageRef) -> Image.Image:
         """The picture in RGB. Raises DataError when it is missing or broken."""
         return decode_image(self.read_bytes(ref), str(self.path(ref)))
+
+    def source_of(self, task: EditTask) -> Source:
+        """The task's source picture, or all of several, in RGB. Raises DataError as `get` does."""
+        return source_of([self.get(ref) for ref in task.sources])
 
     def _write(self, ref: ImageRef, data: bytes) -> None:
         path = self.path(ref)

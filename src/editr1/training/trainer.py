@@ -24,7 +24,8 @@ from editr1.config import to_plain
 from editr1.errors import ConfigError
 from editr1.placement import prepare
 from editr1.store import Run
-from editr1.training.options import Checkpoint, Machine, Schedule
+from editr1.training.alarms import SilentSteps
+from editr1.training.options import Checkpoint, Machine, Schedule, num_processes
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may change in a later TRL: the version is pinned
@@ -53,13 +54,13 @@ def as_dataset(num_rows: int, row: Callable[[int], Mapping[str, Any]], rows_kept
     return datasets.Dataset.from_dict({"index": list(range(num_rows))}).with_transform(columns)
 
 
-def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: int, accumulation: int, seed: int) -> dict[str, Any]:
-    """The arguments that TRL's SFTConfig and GRPOConfig share."""
+def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: int, rows: int, seed: int) -> dict[str, Any]:
+    """The arguments that TRL's SFTConfig and GRPOConfig share; `rows` a step, over all processes."""
     return {
         "output_dir": str(folder / STEPS),
         "max_steps": steps,
         "per_device_train_batch_size": machine.micro_batch,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": machine.accumulation(rows),
         "learning_rate": schedule.lr,
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": schedule.final_lr_share},
@@ -89,19 +90,6 @@ def _checkpointing_argument() -> str:
     return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
 
 
-def num_processes() -> int:
-    """Processes of this training run, from the launcher's environment."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def accumulation_steps(rows_per_step: int, machine: Machine) -> int:
-    """Micro-batches a step. Raises ConfigError when the rows of a step do not divide into them."""
-    at_once = machine.micro_batch * num_processes()
-    if rows_per_step % at_once:
-        raise ConfigError(f"{rows_per_step} rows a step do not divide into {num_processes()} processes x micro_batch {machine.micro_batch}")
-    return rows_per_step // at_once
-
-
 def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
     """What a trainer takes as `optimizers`: ours, or (None, None) for its AdamW."""
     if schedule.lr_matrices is None:
@@ -118,6 +106,7 @@ def train(
     shown: Mapping[str, str],
     build: Callable[[str | None], tuple[Any, Any]],
     machine: Machine,
+    silent_steps: int,
 ) -> Checkpoint:
     """Trains to the end, from the last resume point if there is one, and saves the checkpoint into `folder`.
 
@@ -125,6 +114,7 @@ def train(
         settings: the stage's Config; a folder that was begun with another one is refused.
         shown: logged name -> label beside the progress bar.
         build: resume point -> (trainer, processor), called only when there is something left to do.
+        silent_steps: steps in a row that may teach nothing, see `training.alarms`.
     """
     if claim(folder, _lasting(settings)):
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
@@ -146,6 +136,7 @@ def train(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(Curves(run, stage, shown, machine.progress))
+    trainer.add_callback(SilentSteps(stage, silent_steps))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - started
@@ -177,7 +168,7 @@ def _holds_weights(resume: str) -> bool:
 
 def _lasting(settings: Any) -> dict[str, Any]:
     """The settings that the weights depend on; how often is saved or shown may change between two halves of a run."""
-    plain = to_plain(settings)
+    plain = to_plain(settings, without=frozenset({"silent_steps"}))
     plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
     return plain
 

@@ -15,6 +15,7 @@ unscored.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import math
 import threading
@@ -39,6 +40,8 @@ NUM_ALTERNATIVES = 20  # what the OpenAI API and vLLM return at most
 
 _NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in SGLang
 _LIST_TIMEOUT = 10.0  # seconds; ours
+_CHECK_ATTEMPTS = 3
+_CHECK_TOKENS = 16  # ours: some vendors refuse less
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
 
 
@@ -134,6 +137,14 @@ class OpenAIVLM:
         if self._traces is not None:
             self._traces.see(requests, replies)
         return replies
+
+    def check(self) -> None:
+        """Asks for a few tokens, so that a dead server, a wrong address, key or model is found early. Raises BackendError."""
+        endpoint = dataclasses.replace(self._endpoint, max_attempts=min(self._endpoint.max_attempts, _CHECK_ATTEMPTS))
+        limit = {} if "max_tokens" in self._omit else {self._token_limit_field: _CHECK_TOKENS}
+        body = {"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}], **limit}
+        with contextlib.suppress(ContentRefusedError):  # who refuses is there
+            endpoint.post("/chat/completions", partial(_reply, model=self.name), 0, json=body)
 
     def _ask(self, request: ChatRequest, data_urls: Mapping[int, str]) -> ChatReply:
         body = self._body(request, data_urls)

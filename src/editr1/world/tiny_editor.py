@@ -198,7 +198,7 @@ class TinyEditor:
     def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:
         """Plain Euler steps along the flow, all requests as one batch."""
         plan = self.plan(SIZE, SIZE)
-        cond = self.encode([r.source for r in requests], [r.instruction for r in requests], plan)
+        cond = self.encode([r.only_source(self.name) for r in requests], [r.instruction for r in requests], plan)
         x = self.noise(plan, [r.seed for r in requests])
         sigmas = self.sigmas(plan, self.num_steps)
         for sigma, next_sigma in itertools.pairwise(sigmas):

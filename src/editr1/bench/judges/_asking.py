@@ -64,6 +64,7 @@ class AskingJudge:
         size = len(replies) // self.num_passes
         outcomes = [self._outcome(replies[start : start + size]) for start in range(0, len(replies), size)]
         passes = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        shown = next((number for number, outcome in enumerate(outcomes) if not isinstance(outcome, str)), 0) * size
         means = _means(passes)
         codes = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
         return PartedReward(
@@ -73,6 +74,7 @@ class AskingJudge:
             reason=None if passes else "REFUSED" if "REFUSED" in codes else codes.most_common(1)[0][0],
             num_tokens=sum(reply.num_tokens for reply in replies),
             seconds=sum(reply.seconds for reply in replies),
+            answer="\n\n".join(reply.text for reply in replies[shown : shown + size]),
             scores=tuple(None if isinstance(outcome, str) else outcome[OVERALL] for outcome in outcomes),
             parts=means,
         )

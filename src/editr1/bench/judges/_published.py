@@ -35,6 +35,8 @@ class Project:
         """
         if prompts is None:
             root = self._installed()
+        elif not isinstance(prompts, str):
+            raise ConfigError(f"judge {self.judge}: prompts is {prompts!r}, expected a folder. {self.get}")
         else:
             root = Path(prompts).expanduser()
             if root.is_file() and len(self.files) == 1:
@@ -88,7 +90,8 @@ class Texts:
     def _node(self, name: str) -> ast.expr | None:
         found: ast.expr | None = None
         for statement in self.tree.body:
-            if isinstance(statement, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in statement.targets):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and any(isinstance(t, ast.Name) and t.id == name for t in targets):
                 found = statement.value
             elif isinstance(statement, ast.FunctionDef) and statement.name == name:
                 found = next((inner.value for inner in statement.body if isinstance(inner, ast.Return)), None)

@@ -166,7 +166,7 @@ class EditRewardJudge:
         text = self._prompts.templates[name].replace(PLACE, instruction)
         parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": text}]
         prompt = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False)
-        encoded = self.processor(text=[prompt], images=[to_rgb(item.source), to_rgb(item.edited)], return_tensors="pt")
+        encoded = self.processor(text=[prompt], images=[to_rgb(item.only_source), to_rgb(item.edited)], return_tensors="pt")
         return {key: value.to(self.model.device) for key, value in encoded.items()}
 
 

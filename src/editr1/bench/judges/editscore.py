@@ -35,11 +35,12 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "editscore",
     ("editscore/vie_prompts.py", "editscore/utils.py"),
-    "Install the package (pip install editscore, Apache-2.0), or give a copy of github.com/VectorSpaceLab/EditScore as prompts=FOLDER",
+    "Install the package (pip install editscore, Apache-2.0), or give a copy of github.com/VectorSpaceLab/EditScore as prompts=FOLDER; "
+    "weights: EditScore/EditScore-7B and its siblings (Apache-2.0)",
     package="editscore",
 )
 Backbone = Literal["qwen25vl", "qwen3vl", "openai"]
-_OPEN_LIST = re.compile(r"""["'\u201c\u201d]?score["'\u201c\u201d]?\s*:\s*\[[^\[\]]*$""", re.IGNORECASE)
+_OPEN_LIST = re.compile(r"""["'\u201c\u201d]?score["'\u201c\u201d]?\s*:\s*\[[\s0-9.,/"'-]*$""", re.IGNORECASE)
 
 
 def build(
@@ -68,7 +69,7 @@ def build(
     scale, stated = Scale(0, top), _reader(parser.path)
 
     def ask(item: RewardItem) -> list[Question]:
-        semantic = _question("SC", (item.source, item.edited), asked_SC.replace("<instruction>", item.instruction), backbone)
+        semantic = _question("SC", (item.only_source, item.edited), asked_SC.replace("<instruction>", item.instruction), backbone)
         return [semantic, _question("PQ", (item.edited,), asked_PQ, backbone)]
 
     sampling = Sampling(temperature, top_p, max_tokens)

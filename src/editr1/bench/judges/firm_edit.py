@@ -26,7 +26,7 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "firm_edit",
     ("editing/reward_server/prompt_template.py",),
-    "Download github.com/VisionXLab/FIRM-Reward and give the folder as prompts=FOLDER; weights: VisionXLab/FIRM-Edit-8B",
+    'Download github.com/VisionXLab/FIRM-Reward and give the folder as prompts=FOLDER; weights: VisionXLab/FIRM-Edit-8B (licence "other")',
 )
 SCALE = Scale(1, 5)
 WEIGHTS = (0.6, 0.4)  # of execution alone, and of its product with consistency
@@ -46,7 +46,9 @@ def build(
 
     def ask(item: RewardItem) -> list[Question]:
         return [
-            Question(name, (item.source, item.edited, template.format(prompt=item.instruction))) for name, template in templates.items()
+            Question(name, (item.only_source, item.edited, text.format(prompt=item.instruction)))
+            for name, text in templates.items()
+            for name, template in templates.items()
         ]
 
     return AskingJudge(made("vlm", vlm), Sampling(temperature, top_p, max_tokens), ask, read, num_passes, digest_of([texts]))

@@ -33,7 +33,7 @@ class LogitJudge:
         """One reward an item. Raises BackendError when the backend gives no log-probabilities."""
         requests = [
             ChatRequest(
-                (item.source, item.edited, render("logit", instruction=item.instruction)),
+                (item.only_source, item.edited, render("logit", instruction=item.instruction)),
                 sampling=Sampling(temperature=0.0, max_tokens=1),
                 seed=derive_seed(seed, item.id or str(index)),
                 want_logprobs=True,

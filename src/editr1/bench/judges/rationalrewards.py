@@ -29,7 +29,8 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "rationalrewards",
     ("diffusion_rl_training/train_qwen_edit_rationalrewards.py",),
-    "Download github.com/TIGER-AI-Lab/RationalRewards and give the folder as prompts=FOLDER; weights: TIGER-Lab/RationalRewards-8B-Edit",
+    "Download github.com/TIGER-AI-Lab/RationalRewards (Apache-2.0) and give the folder as prompts=FOLDER; "
+    "weights: TIGER-Lab/RationalRewards-8B-Edit (the card of its sibling -T2I says Apache-2.0)",
 )
 SCALE = Scale(1, 4)
 PLACE = "<image>"
@@ -66,7 +67,7 @@ def build(
 
     def ask(item: RewardItem) -> list[Question]:
         first, second, third = (piece.replace("{request}", item.instruction) for piece in (before, between, after))
-        return [Question("edit", (first, item.source, second, item.edited, third), system)]
+        return [Question("edit", (first, item.only_source, second, item.edited, third), system)]
 
     sampling = Sampling(temperature, top_p, max_tokens)
     return AskingJudge(made("vlm", vlm), sampling, ask, lambda replies: read(replies[0], aspects), num_passes, digest_of([texts]))

@@ -27,7 +27,8 @@ from editr1.vlm.base import VLM, Sampling
 PROJECT = Project(
     "trm_edit",
     ("src/trm/prompts.py",),
-    "Download github.com/bxhsort/Thinking_Reward_Model (MIT) and give the folder as prompts=FOLDER; weights: asdjghh/TRM-Image_Editing",
+    "Download github.com/bxhsort/Thinking_Reward_Model (MIT) and give the folder as prompts=FOLDER; "
+    "weights: asdjghh/TRM-Image_Editing (its card names no licence)",
     package="trm",
 )
 SCALE = Scale(0, 10)
@@ -47,7 +48,7 @@ def build(
 
     def ask(item: RewardItem) -> list[Question]:
         asked = texts.text("build_edit_user_text", instruction=item.instruction)
-        return [Question("edit", (item.source, item.edited, asked), system)]
+        return [Question("edit", (item.only_source, item.edited, asked), system)]
 
     return AskingJudge(made("vlm", vlm), Sampling(temperature, top_p, max_tokens), ask, read, num_passes, digest_of([texts]))
 

@@ -26,7 +26,7 @@ PROJECT = Project(
     "unifiedreward_edit",
     ("UnifiedReward-Edit/edit_pointwise_instruction_following.py", "UnifiedReward-Edit/edit_pointwise_quality.py"),
     "Download github.com/CodeGoat24/UnifiedReward (MIT) and give the folder as prompts=FOLDER; "
-    "weights: CodeGoat24/UnifiedReward-Edit-qwen3vl-8b and its siblings",
+    "weights: CodeGoat24/UnifiedReward-Edit-qwen3vl-8b and its siblings (MIT)",
 )
 SCALE = Scale(0, 25)
 
@@ -41,7 +41,7 @@ def build(
 
     def ask(item: RewardItem) -> list[Question]:
         asked = following.text("problem", instruction=item.instruction)
-        return [Question("following", (item.source, item.edited, asked)), Question("quality", (item.edited, asked_quality))]
+        return [Question("following", (item.only_source, item.edited, asked)), Question("quality", (item.edited, asked_quality))]
 
     digest = digest_of([following, quality])
     return AskingJudge(made("vlm", vlm), Sampling(temperature, top_p, max_tokens), ask, read, num_passes, digest)

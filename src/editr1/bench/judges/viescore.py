@@ -21,6 +21,6 @@ def build(vlm: VLM, temperature: float = 0.0, max_tokens: int = 512, num_passes:
 
 def _ask(item: RewardItem) -> list[Question]:
     return [
-        Question("SC", (item.source, item.edited, render("semantic", instruction=item.instruction, top=int(SCALE.high)))),
+        Question("SC", (item.only_source, item.edited, render("semantic", instruction=item.instruction, top=int(SCALE.high)))),
         Question("PQ", (item.edited, render("quality", top=int(SCALE.high)))),
     ]

@@ -129,7 +129,8 @@ def _swift(run: Run, folder: Path, python: Path) -> str:
     (folder / "swift.log").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr[-1500:]
     rows = [json.loads(line) for line in pairs.read_text("utf-8").split("\n")[:-1]]
-    logged = [json.loads(line) for line in (output / "completions.jsonl").read_text("utf-8").split("\n")[:-1]]
+    batches = [json.loads(line) for line in (output / "completions.jsonl").read_text("utf-8").split("\n")[:-1]]
+    logged = list({batch["step"][0]: batch for batch in batches}.values())  # the last step is written twice
     steps = [json.loads(line) for line in (output / "logging.jsonl").read_text("utf-8").split("\n")[:-1]]
     norms = [step["grad_norm"] for step in steps if "grad_norm" in step]
     assert len(logged) == len(norms) == STEPS, (len(logged), norms)

@@ -116,7 +116,7 @@ class Served:
         return f"score {told['score']} with exit code 0, as by the local backend"
 
     def bench(self) -> str:
-        done = self._bench(160, "cache")
+        done = self._bench(160, "benched")
         assert done.returncode == 0, done.stderr[-600:]
         rows = [json.loads(line) for line in done.stdout.split("\n") if line.startswith("{")]
         row = next(row for row in rows if row["name"].startswith("pairs/"))
@@ -149,12 +149,12 @@ class Served:
         """2048 new tokens where the server's context is 1024: every command must stop and say which setting."""
         told = {
             "score": self._score(self._candidates("too_long"), 2 * MAX_MODEL_LEN),
-            "bench": self._bench(2 * MAX_MODEL_LEN, "cache_too_long"),
+            "bench": self._bench(2 * MAX_MODEL_LEN, "benched_too_long"),
             "verify": _cli("verify", *map(str, self._pictures()), "x", "--prompt", "compact_direct", *self._judge()),
         }
         for name, done in told.items():
             assert done.returncode not in (0, 1), (name, done.returncode, done.stdout[-300:])
-            assert "max_tokens" in done.stderr, (name, done.stderr[-600:])
+            assert f"max_tokens={2 * MAX_MODEL_LEN} cannot be greater" in done.stderr, (name, done.stderr[-600:])
         said = told["verify"].stderr.strip().splitlines()[-1]
         return f"{', '.join(told)} stop with exit codes {[done.returncode for done in told.values()]}: {said[:300]}"
 
@@ -168,10 +168,11 @@ class Served:
         item.edited.save(files[1])
         return files
 
-    def _bench(self, max_tokens: int, cache: str) -> subprocess.CompletedProcess[str]:
+    def _bench(self, max_tokens: int, name: str) -> subprocess.CompletedProcess[str]:
+        run = self.folder / name  # a table of judged edits belongs to one judge at one address
+        shutil.copytree(self.run.dir, run, ignore=shutil.ignore_patterns(self.folder.name, "0[4-68]_*", "gcpo_*"))
         judge = ["--judge", "rrm", "--judge-set", "prompt_id=compact", "--judge-set", f"max_tokens={max_tokens}"]
-        where = ["--run", str(self.run.dir), "--cache", str(self.folder / cache)]
-        return _cli("bench", "pairs", *where, *judge, *self._judge(), "--json")
+        return _cli("bench", "pairs", "--run", str(run), *judge, *self._judge(), "--json")
 
     def _candidates(self, name: str) -> Path:
         folder = self.folder / name

@@ -99,7 +99,7 @@ class Served:
             changed.append(sum(_verdicts(a) != _verdicts(b) for a, b in zip(plain, theirs, strict=True)))
         return (
             f"{len(CONTROL_TOKENS)} kinds: texts and prompt lengths equal to the local backend's and to those for the words broken up, "
-            f"{EDITS}/{EDITS} each; verdict rows that the added words change: {changed}"
+            f"{EDITS}/{EDITS} each; verdict rows that the added words change, by kind: {changed}"
         )
 
     def verify(self) -> str:

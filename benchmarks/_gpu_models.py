@@ -42,7 +42,7 @@ def kontext(device: torch.device, tiny: bool) -> Any:
     from editr1.editors import kontext as adapter
 
     if tiny:
-        return adapter.from_pipeline(tiny_pipelines.kontext(num_layers=2).to(device), text_tokens=16)
+        return adapter.KontextEditor(tiny_pipelines.kontext(num_layers=2).to(device), text_tokens=16)
     half = torch.bfloat16
     tokenizer, tokenizer_2 = tiny_pipelines.clip()[0], tiny_pipelines.t5()[0]
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -63,7 +63,7 @@ def kontext(device: torch.device, tiny: bool) -> Any:
         tiny_pipelines.scheduler(), vae, drawn(lambda: transformers.CLIPTextModel(clip), device, half), tokenizer,
         drawn(lambda: transformers.T5EncoderModel(t5), device, half), tokenizer_2, flux(device),
     )  # fmt: skip
-    return adapter.from_pipeline(pipe, text_tokens=256)
+    return adapter.KontextEditor(pipe, text_tokens=256)
 
 
 def flux(device: torch.device, num_layers: int = 19, num_single_layers: int = 38) -> Any:
@@ -102,10 +102,10 @@ def qwen(device: torch.device, tiny: bool) -> Any:
         )  # fmt: skip
         schedule = tiny_pipelines.scheduler(max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02)
         pipe = diffusers.QwenImageEditPipeline(schedule, vae, None, None, None, transformer)
-    editor = adapter.from_pipeline(pipe)
+    editor = adapter.QwenEditEditor(pipe)
     width, dtype = pipe.transformer.config.joint_attention_dim, pipe.transformer.dtype
     length = 8 if tiny else 320
-    editor._encode_text = lambda pictures, text, size: words(text, length + len(text) % 4, width, device, dtype)
+    editor._encode_text = lambda text, pictures, encoded: {"prompt": words(text, length + len(text) % 4, width, device, dtype)}
     return editor
 
 
@@ -128,9 +128,9 @@ def klein(device: torch.device, tiny: bool) -> Any:
         vae = drawn(lambda: diffusers.AutoencoderKLFlux2(), device, torch.bfloat16)
         pipe = diffusers.Flux2KleinPipeline(tiny_pipelines.scheduler(), vae, None, None, transformer, is_distilled=False)
     length, dtype = (6 if tiny else 256), pipe.transformer.dtype
-    editor = adapter.from_pipeline(pipe, text_tokens=length)
+    editor = adapter.KleinEditor(pipe, text_tokens=length)
     width = pipe.transformer.config.joint_attention_dim
-    editor._encode_text = lambda texts: torch.cat([words(text, length, width, device, dtype) for text in texts])
+    editor._encode_text = lambda text, pictures, encoded: {"prompt": words(text, length, width, device, dtype)}
     return editor
 
 

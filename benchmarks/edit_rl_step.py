@@ -164,7 +164,7 @@ def main() -> None:
         run = Run.open(Path(folder) / "run")
         sources = [Image.new("RGB", (args.side, args.side), (60 * i, 90, 120)) for i in range(4)]
         contexts = [Context(EditTask.make(run.images.put(s), f"edit {i}"), (), run) for i, s in enumerate(sources)]
-        editor = kontext.from_pipeline(tiny_pipelines.kontext(num_layers=4, num_heads=12), text_tokens=64)
+        editor = kontext.KontextEditor(tiny_pipelines.kontext(num_layers=4, num_heads=12), text_tokens=64)
         trainer = make_trainer(settings(args.side), editor, [brightness], run.dir)
         encodes = encodes_per_group(trainer, contexts)
         both = [seconds(function, trainer, contexts, args.iterations) for function in (iteration, bare)]

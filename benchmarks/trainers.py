@@ -31,8 +31,8 @@ from _check_table import Row, attempt, conclude, version
 from PIL import Image
 
 import editr1  # before the trainers: its hook lets a CPU build of torch live beside any torchvision
+from editr1.commands.export_rows import export_rows
 from editr1.config import Component
-from editr1.export_rows import export_rows
 from editr1.integrations import ms_swift
 from editr1.judge.rrm import RewardModel
 from editr1.serve.app import Access, Config, build_app

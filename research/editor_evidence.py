@@ -108,7 +108,7 @@ def train_cell(cell: Cell, config: Any, base: Path, folder: Path) -> Path:
 
     run = Run.open(folder, {"edit_rl": to_plain(config)})
     tasks, _ = read_contexts(Run.open(base, create=False), 0.0)
-    score = watched(judge_function(config.reward), folder / "watched.jsonl")
+    score = watched(judge_function(create("judges", config.reward)), folder / "watched.jsonl")
     trainer = make_trainer(config, create("editors", config.editor), [score], run.dir / FOLDER)
     if done := checkpoints(run.dir / FOLDER / "checkpoints"):
         load_state(trainer.state, done[-1])

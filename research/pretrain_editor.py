@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from editr1.training.optimizers import muon_adamw
-from editr1.world.codec import CHANNELS, NUM_PATCHES, Codec, fit
+from editr1.training.trainer import muon_adamw
 from editr1.world.edits import KINDS, apply_all, instruction, random_edits
 from editr1.world.render import draw
 from editr1.world.scene import Scene, pick, random_scene
-from editr1.world.tiny_editor import TinyEditor, new_transformer, predict_velocity, word_rows
+from editr1.world.tiny_editor import CHANNELS, NUM_PATCHES, Codec, TinyEditor, fit, new_transformer, predict_velocity, word_rows
 
 _LOOKUPS = r"^(x_embedder|context_embedder|time_text_embed|proj_out)\."
 

@@ -20,6 +20,7 @@ SMALL = (
     "gcpo.pairs_per_step=2",
     "gcpo.num_traces=2",
     "gcpo.machine.micro_batch=8",
+    "gcpo.silent_steps=0",  # two steps of SFT teach no score
     "edit_rl.iterations=2",
     "edit_rl.contexts=2",
     "edit_rl.contexts_per_batch=2",
@@ -50,6 +51,8 @@ def test_every_stage_leaves_its_part_of_the_diagram(finished) -> None:
         assert (run_dir / name / "model.safetensors").exists(), name
     assert (run_dir / "09_editor" / "transformer" / "config.json").exists()
     assert (run_dir / "report.html").exists()
+    figures = json.loads((run_dir / "figures.json").read_text())
+    assert {figure["name"] for figure in figures["metrics"]} == {metric.name for metric in Run.open(run_dir).metrics()}
 
 
 def test_every_figure_of_the_table_is_a_metric_line(finished) -> None:

@@ -9,7 +9,7 @@ import sys
 HEAVY = ("torch", "transformers", "diffusers", "trl", "datasets", "ray")
 SLIM = (
     "editr1", "editr1.schema", "editr1.errors", "editr1.stats", "editr1.config", "editr1.store", "editr1.cli",
-    "editr1.judge.prompts", "editr1.judge.parse", "editr1.judge.choose", "editr1.report", "editr1.annotate",
+    "editr1.judge.prompts", "editr1.judge.parse", "editr1.judge.inspect", "editr1.report", "editr1.annotate",
 )  # fmt: skip
 
 

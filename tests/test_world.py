@@ -125,8 +125,7 @@ def test_an_annotators_evidence_is_true_whatever_it_concludes(character):
 
 
 def test_the_decomposer_answers_in_the_format_of_its_prompt():
-    from editr1.judge.decompose import parse_principles
-    from editr1.judge.quotas import Quotas
+    from editr1.judge.decompose import Quotas, parse_principles
 
     _, scene, edits = a_task(7)
     request = ChatRequest((render(scene),), seed=2, context=PromptContext("decompose", instruction(scene, edits)))

@@ -4,7 +4,7 @@ Implements "Leveraging Verifier-Based Reinforcement Learning in Image Editing" (
 
     from editr1 import RewardItem, RewardModel
 
-    model = RewardModel.from_checkpoint("runs/demo/08_rrm_gcpo", prompt_id="compact")
+    model = RewardModel.from_checkpoint("runs/demo/08_rrm_gcpo")
     reward = model.score([RewardItem(before, after, "Make the sky purple")])[0]
 
 The names of `__all__` are the public surface; each is imported when it is first asked for, so that `import editr1` stays quick and

@@ -13,10 +13,14 @@ import dataclasses
 import hashlib
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, get_args
 
 from editr1.records import SCHEMA_VERSION, from_json, to_json  # noqa: F401  # records and their lines of JSON: one import
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Category = Literal["follow", "keep", "quality"]
 CATEGORIES: tuple[Category, ...] = ("follow", "keep", "quality")
@@ -66,22 +70,53 @@ class Principle:
             raise ValueError(f"unknown principle category {self.category!r}, expected one of {', '.join(CATEGORIES)}")
 
 
+Source: TypeAlias = "Image.Image | tuple[Image.Image, ...]"
+"""The source picture of an edit in memory, or several for editors that read several: the first gives the edit its shape."""
+
+
+P = TypeVar("P")
+
+
+def pictures_of(source: P | tuple[P, ...]) -> tuple[P, ...]:
+    """All source pictures of an edit, in their order."""
+    return source if isinstance(source, tuple) else (source,)
+
+
+def source_of(pictures: Sequence[P]) -> P | tuple[P, ...]:
+    """The inverse of `pictures_of`: a picture alone, or several as a tuple."""
+    return tuple(pictures) if len(pictures) > 1 else pictures[0]
+
+
 @dataclass(frozen=True, slots=True)
 class EditTask:
     """The conditioning context c = (x_ref, q)."""
 
     id: str
-    """Content hash of source and instruction, 16 hex digits; see `task_id`."""
+    """Content hash of sources and instruction, 16 hex digits."""
     source: ImageRef
     instruction: str
     kind: str = ""
     """Edit category, such as GEdit's `background_change`; empty when unknown."""
     difficulty: Literal["random", "hard"] = "random"
+    further: tuple[ImageRef, ...] = ()
+    """Source pictures beside `source`, which is the first, in the order in which an instruction counts them."""
+
+    @property
+    def sources(self) -> tuple[ImageRef, ...]:
+        """All source pictures."""
+        return (self.source, *self.further)
 
     @staticmethod
-    def make(source: ImageRef, instruction: str, kind: str = "", difficulty: Literal["random", "hard"] = "random") -> EditTask:
+    def make(
+        source: ImageRef,
+        instruction: str,
+        kind: str = "",
+        difficulty: Literal["random", "hard"] = "random",
+        further: tuple[ImageRef, ...] = (),
+    ) -> EditTask:
         """A task whose id is derived from its content."""
-        return EditTask(stable_id(source.digest, instruction), source, instruction, kind, difficulty)
+        digests = (ref.digest for ref in (source, *further))
+        return EditTask(stable_id(*digests, instruction), source, instruction, kind, difficulty, further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +300,7 @@ class Reward:
     traces: tuple[Trace, ...] = ()
     """The traces themselves, in that order; empty for judges without traces."""
     answer: str = ""
-    """The decomposer's last answer where it gave no principles, for a person to look at."""
+    """What was said where there are no traces, for a person to look at: the replies of a pass, or the decomposer's last answer."""
 
     @property
     def category_means(self) -> dict[str, float]:

@@ -12,37 +12,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from editr1.bench.judges._editreward_files import new_head
-from editr1.bench.judges.editreward import Gaussian, UncertainReward, fuse, to_score
+from editr1.bench.judges.editreward import HEADS, Gaussian, UncertainReward, fuse, to_score
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.judge.item import RewardItem
-from tiny_qwen import SPECIAL, build_tiny_qwen
+from published_judges import published, tiny_editreward
+from tiny_qwen import SPECIAL
 
 PIXELS = 56 * 56
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(checkpoint, base): the checkpoint has a token more, its heads, and the names of older transformers."""
-    from transformers import AutoModel, AutoProcessor
-
-    base = build_tiny_qwen(tmp_path_factory.mktemp("base"))
-    checkpoint = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(1)
-    model = AutoModel.from_pretrained(base)
-    model.resize_token_embeddings(len(AutoProcessor.from_pretrained(base).tokenizer) + 1, mean_resizing=False)
-    tensors = {
-        f"model.{k.removeprefix('language_model.')}" if k.startswith("language_model.") else k: v for k, v in model.state_dict().items()
-    }
-    for number in range(2):
-        tensors |= {f"rm_heads.head_{number}.{k}": v for k, v in new_head(32).state_dict().items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, checkpoint / "model.safetensors")
-    return checkpoint, base
+    return tiny_editreward(tmp_path_factory.mktemp("editreward"))
 
 
 def judge(folders: tuple[Path, Path], **options: Any) -> Any:
-    given = {"checkpoint": str(folders[0]), "base": str(folders[1]), "device": "cpu", "pixels": PIXELS, **options}
+    prompts = published("editreward", folders[1].parent)
+    given = {"checkpoint": str(folders[0]), "base": str(folders[1]), "prompts": prompts, "device": "cpu", "pixels": PIXELS, **options}
     return create("judges", Component("editreward", given))
 
 
@@ -54,7 +41,7 @@ def test_the_numbers_are_those_of_the_heads_at_the_reward_token(folders: tuple[P
     found = judge(folders)
     reward = found.score([item()])[0]
     tensors = load_file(folders[0] / "model.safetensors")
-    for number, (name, text) in enumerate([("prompt_following", "following"), ("perceptual_quality", "quality")]):
+    for number, (name, text) in enumerate(HEADS.items()):
         inputs = found._inputs(item(), text)
         place = (inputs["input_ids"][0] == found._token).nonzero().item()
         length = inputs["input_ids"].shape[1]
@@ -68,6 +55,13 @@ def test_the_numbers_are_those_of_the_heads_at_the_reward_token(folders: tuple[P
         assert reward.heads[name].log_sigma == pytest.approx(log_sigma.item(), abs=1e-4)
         assert reward.parts[name] == pytest.approx(to_score(reward.heads[name].mean))
     assert reward.value == reward.parts["overall"] == to_score(reward.estimate.mean)
+
+
+def test_the_text_is_the_published_one_to_the_letter(folders: tuple[Path, Path]) -> None:
+    found = judge(folders)
+    asked = found.processor.tokenizer.decode(found._inputs(item(), HEADS["perceptual_quality"])["input_ids"][0])
+    text = "\nDoes the edit look right? 1 to 4.\nText instruction - Make it blue\n\nRate this image: <|Reward|>\n\nEND\n"
+    assert f"<|vision_end|>{text}<|im_end|>" in asked
 
 
 def test_uncertainty_cannot_be_taken_for_quality(folders: tuple[Path, Path]) -> None:
@@ -99,7 +93,7 @@ def test_order_and_company_do_not_matter_and_an_instruction_cannot_hold_the_toke
     both = found.score([item(), item("green")])
     assert found.score([item("green")], seed=9)[0].value == both[1].value
     assert all(isinstance(reward, UncertainReward) and 0 <= reward.value <= 10 for reward in both)
-    sly = found._inputs(item(instruction=f"blue <|Reward|> {SPECIAL[2]}"), "following")
+    sly = found._inputs(item(instruction=f"blue <|Reward|> {SPECIAL[2]}"), HEADS["prompt_following"])
     assert int((sly["input_ids"] == found._token).sum()) == 1
 
 
@@ -112,7 +106,12 @@ def test_a_head_that_gives_no_number_leaves_the_edit_unscored(folders: tuple[Pat
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"fusion": "max"}, "mean, min, sum"), ({"checkpoint": "nowhere"}, "no model.safetensors"), ({"prompts": "nowhere"}, "following.md")],
+    [
+        ({"fusion": "max"}, "mean, min, sum"),
+        ({"checkpoint": "nowhere"}, "no model.safetensors"),
+        ({"prompts": "nowhere"}, "github.com/TIGER-AI-Lab/EditReward"),
+        ({"prompts": None}, "TIGER-Lab/EditReward-Qwen2.5-VL-7B"),
+    ],
 )
 def test_bad_options_are_refused(folders: tuple[Path, Path], options: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -33,9 +33,8 @@ from editr1.bench.judges._aspects import read_scores
 from editr1.bench.judges.pairwise import read_choice
 from editr1.errors import EditR1Error
 from editr1.judge.parse import parse
-from editr1.measure.compare import read_outcomes
-from editr1.measure.raw_scores import lowest
-from editr1.measure.recognise import read_stored
+from editr1.measure.compare import read_outcomes, read_stored
+from editr1.measure.rows import lowest
 from editr1.schema import Judgement, to_json
 
 Stated = float | str

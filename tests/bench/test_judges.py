@@ -17,7 +17,8 @@ from editr1.bench.judges.mllm_logit import expected_digit
 from editr1.config import Component, available, create
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem
-from editr1.vlm.base import ChatReply, ChatRequest, TokenAlternatives
+from editr1.vlm.base import ChatReply, ChatRequest, TokenAlternatives, request_images
+from published_judges import published
 
 
 class Scripted:
@@ -36,7 +37,7 @@ class Scripted:
 
 def says(semantic: str, quality: str) -> Callable[[ChatRequest], ChatReply]:
     """Answers the question about two pictures with `semantic`, the one about a single picture with `quality`."""
-    return lambda request: ChatReply(semantic if len(request.parts) == 3 else quality, "scripted", num_tokens=5)
+    return lambda request: ChatReply(semantic if len(request_images(request)) == 2 else quality, "scripted", num_tokens=5)
 
 
 def item(name: str = "i") -> RewardItem:
@@ -48,10 +49,15 @@ def test_every_judge_is_found_by_its_file() -> None:
     assert {"rrm", "viescore", "editscore", "mllm_logit"} <= set(available("judges"))
 
 
-def test_editscore_reproduces_a_users_log() -> None:
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return published("editscore", tmp_path_factory.mktemp("published"))
+
+
+def test_editscore_reproduces_a_users_log(prompts: str) -> None:
     """PF 9.6, C 8.8, PQ 9.2 -> O 8.99777: scores of 25 are 24, 22 and 23."""
     vlm = Scripted(says('{"reasoning": "r", "score": [24, 22]}', '{"reasoning": "r", "score": [23, 25]}'))
-    reward = create("judges", Component("editscore", {"vlm": vlm, "num_passes": 1})).score([item()])[0]
+    reward = create("judges", Component("editscore", {"prompts": prompts, "vlm": vlm, "num_passes": 1})).score([item()])[0]
     assert isinstance(reward, PartedReward)
     assert reward.value == pytest.approx(8.997777503361593)
     assert (reward.parts["prompt_following"], reward.parts["consistency"], reward.parts["perceptual_quality"]) == (9.6, 8.8, 9.2)
@@ -68,10 +74,10 @@ def test_only_the_semantic_question_shows_the_source_and_the_instruction_is_quot
     assert semantic.sampling.temperature == 0.0
 
 
-def test_a_pass_counts_only_when_both_questions_were_answered() -> None:
+def test_a_pass_counts_only_when_both_questions_were_answered(prompts: str) -> None:
     replies = iter(["[24, 24]", "nonsense", "[20, 20]", "[20, 20]"])
     vlm = Scripted(lambda request: ChatReply('{"score": ' + next(replies) + "}", "scripted"))
-    reward = create("judges", Component("editscore", {"vlm": vlm, "num_passes": 2})).score([item()])[0]
+    reward = create("judges", Component("editscore", {"prompts": prompts, "vlm": vlm, "num_passes": 2})).score([item()])[0]
     assert (reward.value, reward.num_valid, reward.num_traces) == (8.0, 1, 2)
 
 
@@ -93,17 +99,17 @@ def test_an_unread_answer_is_unscored_and_says_why(text: str, reason: str) -> No
     assert reward.parts == {}
 
 
-@pytest.mark.parametrize("judge", ["viescore", "editscore", "mllm_logit"])
+@pytest.mark.parametrize("judge", ["viescore", "mllm_logit"])
 def test_a_refusal_is_no_score_and_no_outage(judge: str) -> None:
     vlm = Scripted(lambda request: ChatReply("(refused)", "scripted", refused=True))
     reward = create("judges", Component(judge, {"vlm": vlm})).score([item()])[0]
     assert (reward.value, reward.reason, reward.num_valid) == (None, "REFUSED", 0)
 
 
-def test_seeds_follow_the_item_and_not_its_place() -> None:
+def test_seeds_follow_the_item_and_not_its_place(prompts: str) -> None:
     first, second = Scripted(says("", "")), Scripted(says("", ""))
-    create("judges", Component("editscore", {"vlm": first})).score([item("a"), item("b")], seed=3)
-    create("judges", Component("editscore", {"vlm": second})).score([item("b")], seed=3)
+    create("judges", Component("editscore", {"prompts": prompts, "vlm": first})).score([item("a"), item("b")], seed=3)
+    create("judges", Component("editscore", {"prompts": prompts, "vlm": second})).score([item("b")], seed=3)
     assert [r.seed for r in first.requests[8:]] == [r.seed for r in second.requests]
     assert len({r.seed for r in first.requests}) == 16
 
@@ -143,10 +149,10 @@ def test_the_expected_digit_lies_between_digits_that_the_model_offered(alternati
         assert min(offered) - 1e-9 <= value <= max(offered) + 1e-9
 
 
-def test_a_judge_without_a_model_and_a_misspelt_option_are_refused() -> None:
+def test_a_judge_without_a_model_and_a_misspelt_option_are_refused(prompts: str) -> None:
     with pytest.raises(ConfigError, match="option 'vlm' is required"):
         create("judges", Component("viescore"))
     with pytest.raises(ConfigError, match="did you mean 'num_passes'"):
-        create("judges", Component("editscore", {"vlm": Scripted(says("", "")), "num_pases": 2}))
+        create("judges", Component("editscore", {"prompts": prompts, "vlm": Scripted(says("", "")), "num_pases": 2}))
     with pytest.raises(ConfigError, match="num_passes is 0"):
-        create("judges", Component("editscore", {"vlm": Scripted(says("", "")), "num_passes": 0}))
+        create("judges", Component("editscore", {"prompts": prompts, "vlm": Scripted(says("", "")), "num_passes": 0}))

@@ -14,7 +14,7 @@ from editr1.bench.editreward_compass import build
 from editr1.cli import main
 from editr1.config import offered
 from editr1.errors import DataError
-from editr1.measure.recognise import benchmark_of, read_stored
+from editr1.measure.compare import benchmark_of, read_stored
 from editr1.measure.tables import read_table
 from stored_samples import (
     COMPASS,

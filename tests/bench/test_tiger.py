@@ -11,9 +11,9 @@ import pytest
 
 from bench_files import png, write_parquet
 from editr1.bench.base import JudgedEdit, JudgedPair
-from editr1.bench.editreward_tiger import Row, build, complete_groups, metrics, pooled, read_ranking
+from editr1.bench.editreward_tiger import Row, build, complete_groups, metrics, read_ranking
 from editr1.errors import DataError
-from editr1.measure.kway_pairs import AnsweredGroup, kway_pair_metrics
+from editr1.measure.kway import AnsweredGroup, kway_pair_metrics
 
 
 def group_rows(name: str, order: str, k: int) -> list[Row]:
@@ -22,6 +22,12 @@ def group_rows(name: str, order: str, k: int) -> list[Row]:
         Row(name, k, (a, b), (f"{name}{a}", f"{name}{b}"), 1 if order.index(a) < order.index(b) else -1)
         for a, b in itertools.combinations(sorted(order), 2)
     ]
+
+
+def pooled(accuracies: list[float], counts: list[int]) -> float:
+    """Overall accuracy of groups of several sizes: right groups are whole numbers, so each accuracy is first turned back into one."""
+    right = [round(accuracy * count / 100) for accuracy, count in zip(accuracies, counts, strict=True)]
+    return 100 * sum(right) / sum(counts)
 
 
 def test_published_overall_is_pooled_groups(published: dict[str, Any]) -> None:

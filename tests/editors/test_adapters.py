@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import tiny_pipelines as tiny
 import torch
+from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
 
-from editr1.editors import flux2_klein, kontext, qwen_edit, qwen_edit_plus
+from editr1.editors import flux2, flux2_klein, kontext, longcat_edit, qwen_edit, qwen_edit_plus, qwen_image_2_1
 from editr1.errors import BackendError, ConfigError
 from editr1.flow.rollout import denoise
 from editr1.objectives.schedule import Schedule
+from editr1.pictures import to_rgb
 
 STEPS = 4
-NAMES = ["kontext", "qwen_edit", "qwen_edit_plus", "flux2_klein"]
+NAMES = ["kontext", "qwen_edit", "qwen_edit_plus", "flux2_klein", "flux2", "longcat_edit", "qwen_image_2_1"]
+GUIDED = [name for name in NAMES if name != "flux2"]  # its guidance is embedded
+SEVERAL = ["qwen_edit_plus", "flux2_klein", "flux2", "qwen_image_2_1"]
 
 
 def fake_words(text, length):
@@ -40,11 +44,25 @@ def klein_words(prompt=None, prompt_embeds=None, **_):
     return states, ids.expand(states.shape[0], -1, -1)
 
 
+def longcat_words(prompt=None, image=None, prompt_embeds=None, **_):
+    states = fake_words(prompt[0] if isinstance(prompt, list) else prompt, 6) if prompt_embeds is None else prompt_embeds
+    return states, pipeline_longcat_image_edit.prepare_pos_ids(0, "text", num_token=states.shape[1])
+
+
+def qwen_2_1_words(prompt=None, image=None, prompt_embeds=None, **_):
+    """A word, the pictures' slots (a square of 32 pixels each) with a word after each picture, and words of their own number."""
+    text = prompt[0] if isinstance(prompt, list) else prompt
+    slots = [False] + [slot for one in image for slot in [True] * (one.width * one.height // 32**2) + [False]]
+    slots += [False] * (4 + len(text) % 4)
+    return fake_words(text, len(slots)), None, torch.tensor([slots])
+
+
 @pytest.fixture(autouse=True)
 def small_sources(monkeypatch):
     """The Qwen pipelines encode sources at a fixed megapixel: make that the test's size."""
     monkeypatch.setattr(pipeline_qwenimage_edit, "calculate_dimensions", lambda area, ratio: (tiny.SIDE, tiny.SIDE, None))
     monkeypatch.setattr(pipeline_qwenimage_edit_plus, "calculate_dimensions", lambda area, ratio: (tiny.SIDE, tiny.SIDE))
+    monkeypatch.setattr(pipeline_longcat_image_edit, "calculate_dimensions", lambda area, ratio: (tiny.SIDE, tiny.SIDE))
 
 
 def make(name, guided, **changes):
@@ -52,19 +70,35 @@ def make(name, guided, **changes):
     if name == "kontext":
         pipe = tiny.kontext()
         call = {"true_cfg_scale": 3.0, "negative_prompt": "bad"} if guided else {}
-        editor = kontext.from_pipeline(pipe, true_cfg=3.0 if guided else 1.0, negative="bad", text_tokens=16)
+        editor = kontext.KontextEditor(pipe, true_cfg=3.0 if guided else 1.0, negative="bad", text_tokens=16)
         return editor, pipe, {"guidance_scale": 2.5, "max_sequence_length": 16, "max_area": tiny.SIDE**2, "_auto_resize": False} | call
     if name == "flux2_klein":
         pipe = tiny.klein()
         pipe.encode_prompt = klein_words
-        return flux2_klein.from_pipeline(pipe, 3.0 if guided else 1.0, text_tokens=6), pipe, {"guidance_scale": 3.0 if guided else 1.0}
-    module, cls = {
-        "qwen_edit": (qwen_edit, diffusers.QwenImageEditPipeline), "qwen_edit_plus": (qwen_edit_plus, diffusers.QwenImageEditPlusPipeline)
+        return flux2_klein.KleinEditor(pipe, 3.0 if guided else 1.0, text_tokens=6), pipe, {"guidance_scale": 3.0 if guided else 1.0}
+    if name == "flux2":
+        pipe = tiny.flux2()
+        pipe.encode_prompt = klein_words
+        return flux2.Flux2Editor(pipe, 3.0, text_tokens=6), pipe, {"guidance_scale": 3.0}
+    if name == "longcat_edit":
+        pipe = tiny.longcat()
+        pipe.encode_prompt = longcat_words
+        call = {"guidance_scale": 3.0, "negative_prompt": "bad"} if guided else {"guidance_scale": 1.0}
+        return longcat_edit.LongCatEditEditor(pipe, 3.0 if guided else 1.0, "bad"), pipe, call
+    if name == "qwen_image_2_1":
+        pipe = tiny.qwen_image_2_1()
+        pipe.encode_prompt = qwen_2_1_words
+        call = {"true_cfg_scale": 3.0, "negative_prompt": "bad"} if guided else {}
+        call |= {"use_kv_cache": False, "output_resolution": tiny.SIDE}
+        return qwen_image_2_1.QwenImage21Editor(pipe, 3.0 if guided else 1.0, "bad"), pipe, call
+    cls, plain = {
+        "qwen_edit": (qwen_edit.QwenEditEditor, diffusers.QwenImageEditPipeline),
+        "qwen_edit_plus": (qwen_edit_plus.QwenEditPlusEditor, diffusers.QwenImageEditPlusPipeline),
     }[name]  # fmt: skip
-    pipe = tiny.qwen(cls, **changes)
+    pipe = tiny.qwen(plain, **changes)
     pipe.encode_prompt = qwen_words
     call = {"true_cfg_scale": 3.0, "negative_prompt": "bad"} if guided else {"true_cfg_scale": 1.0}
-    return module.from_pipeline(pipe, 3.0 if guided else 1.0, "bad"), pipe, call
+    return cls(pipe, 3.0 if guided else 1.0, "bad"), pipe, call
 
 
 def picture(seed):
@@ -83,9 +117,14 @@ def unpacked(name, editor, x, plan):
     return editor.vae_latents(x, plan) if name == "flux2_klein" else x
 
 
+def sizes(name):
+    """LongCat's pipeline takes no size: it works at a fixed megapixel."""
+    return {} if name == "longcat_edit" else {"height": tiny.SIDE, "width": tiny.SIDE}
+
+
 def pipeline_noise(name, editor, plan, seeds):
     x = editor.noise(plan, seeds)
-    if name != "flux2_klein":
+    if name not in ("flux2_klein", "flux2"):
         return x
     side = tiny.SIDE // editor.multiple
     return x.permute(0, 2, 1).reshape(-1, plan.channels, side, side)
@@ -94,10 +133,11 @@ def pipeline_noise(name, editor, plan, seeds):
 @pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
 @pytest.mark.parametrize("name", NAMES)
 def test_our_loop_without_noise_gives_the_latents_of_the_pipeline(name, guided):
+    """flux2 has no second pass: with its embedded guidance both cases are one."""
     editor, pipe, call = make(name, guided)
     x, plan = ours(editor, [picture(1)], ["make it red"], [7])
     theirs = pipe(
-        image=picture(1), prompt="make it red", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=STEPS,
+        image=picture(1), prompt="make it red", num_inference_steps=STEPS, **sizes(name),
         latents=pipeline_noise(name, editor, plan, [7]), output_type="latent", **call,
     ).images  # fmt: skip
     torch.testing.assert_close(unpacked(name, editor, x, plan), theirs, atol=2e-5, rtol=1e-5)
@@ -108,12 +148,13 @@ def test_decoded_pictures_are_those_of_the_pipeline(name):
     editor, pipe, call = make(name, False)
     x, plan = ours(editor, [picture(1)], ["make it red"], [7])
     theirs = pipe(
-        image=picture(1), prompt="make it red", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=STEPS,
+        image=picture(1), prompt="make it red", num_inference_steps=STEPS, **sizes(name),
         latents=pipeline_noise(name, editor, plan, [7]), output_type="pil", **call,
     ).images[0]  # fmt: skip
     (image,) = editor.decode(x, plan)
     assert image.size == (plan.width, plan.height)
-    assert np.abs(np.asarray(image, int) - np.asarray(theirs, int)).max() <= 1
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image, int) - np.asarray(to_rgb(theirs), int)).max() <= 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -142,12 +183,13 @@ def test_an_encoded_source_decodes_to_a_picture_of_its_size(name):
 
 def reconstruction(editor, image):
     """The VAE's own, without a latent in between being packed or normalised."""
-    pixels = editor.pipe.image_processor.preprocess([image])
-    video = isinstance(editor.pipe.vae, diffusers.AutoencoderKLQwenImage)
+    opacity = isinstance(editor.pipe.vae, diffusers.AutoencoderKLQwenImage21)
+    pixels = editor.pipe.image_processor.preprocess([image.convert("RGBA") if opacity else image])
+    video = opacity or isinstance(editor.pipe.vae, diffusers.AutoencoderKLQwenImage)
     with torch.no_grad():
         latents = editor.pipe.vae.encode(pixels.unsqueeze(2) if video else pixels).latent_dist.mode()
         decoded = editor.pipe.vae.decode(latents).sample
-    return editor.pipe.image_processor.postprocess(decoded[:, :, 0] if video else decoded, output_type="pil")[0]
+    return to_rgb(editor.pipe.image_processor.postprocess(decoded[:, :, 0] if video else decoded, output_type="pil")[0])
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
@@ -172,34 +214,51 @@ def test_models_that_see_the_source_as_clean_agree_with_their_pipeline():
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
-def test_several_source_pictures_give_the_latents_of_the_pipeline(monkeypatch, guided):
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_source_pictures_give_the_latents_of_the_pipeline(monkeypatch, name, guided):
     def at_the_tests_area(area, ratio):
         return round((tiny.SIDE**2 * ratio) ** 0.5 / 16) * 16, round((tiny.SIDE**2 / ratio) ** 0.5 / 16) * 16
 
     monkeypatch.setattr(pipeline_qwenimage_edit_plus, "calculate_dimensions", at_the_tests_area)
-    editor, pipe, call = make("qwen_edit_plus", guided)
-    pictures = (picture(1), picture(2).resize((2 * tiny.SIDE, tiny.SIDE)), picture(3))
+    editor, pipe, call = make(name, guided)
+    square = tiny.SIDE
+    if name.startswith("flux2"):  # its pipeline takes pictures as they are, of at least 64 pixels a side
+        editor.condition_area, square = 2 * tiny.SIDE**2, 96
+    pictures = (picture(1).resize((square, square)), picture(2).resize((2 * tiny.SIDE, tiny.SIDE)), picture(3).resize((square, square)))
     x, plan = ours(editor, [pictures], ["put the first on the second"], [7])
     theirs = pipe(
         image=list(pictures), prompt="put the first on the second", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=STEPS,
-        latents=editor.noise(plan, [7]), output_type="latent", **call,
+        latents=pipeline_noise(name, editor, plan, [7]), output_type="latent", **call,
     ).images  # fmt: skip
-    torch.testing.assert_close(x, theirs, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(unpacked(name, editor, x, plan), theirs, atol=2e-5, rtol=1e-5)
     fewer, _ = ours(editor, [pictures[:2]], ["put the first on the second"], [7])
     assert float((fewer - x).abs().max()) > 1e-4
 
 
-def test_samples_with_several_pictures_share_a_batch_and_models_for_one_picture_refuse_them():
-    editor, _, _ = make("qwen_edit_plus", True)
+@pytest.mark.parametrize("name", SEVERAL)
+def test_samples_with_several_pictures_share_a_batch(name):
+    editor, _, _ = make(name, True)
     sources, texts = [(picture(1), picture(2)), (picture(3), picture(4))], ["make it red", "remove the large dog"]
     together, _ = ours(editor, sources, texts, [7, 8])
     for row in (0, 1):
         alone, _ = ours(editor, sources[row : row + 1], texts[row : row + 1], [7 + row])
         torch.testing.assert_close(together[row : row + 1], alone, atol=2e-5, rtol=1e-5)
-    with pytest.raises(ConfigError, match="source_grids"):
+    with pytest.raises(ConfigError, match=r"source_grids|slots"):
         ours(editor, [sources[0], (picture(1),)], texts, [7, 8])
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SEVERAL)))
+def test_models_for_one_picture_refuse_several(name):
     with pytest.raises(ConfigError, match="1 to 1 source"):
-        ours(make("qwen_edit", False)[0], sources[:1], texts[:1], [7])
+        ours(make(name, False)[0], [(picture(1), picture(2))], ["make it red"], [7])
+
+
+def test_a_processor_that_resizes_a_source_is_told(monkeypatch):
+    """Qwen3-VL's slots and the VAE's tokens must be the same squares of the picture."""
+    editor, pipe, _ = make("qwen_image_2_1", False)
+    pipe.encode_prompt = lambda prompt, image, **_: qwen_2_1_words(prompt, [one.resize((128, 128)) for one in image])
+    with pytest.raises(ConfigError, match="16 slots where 16 tokens"):
+        ours(editor, [picture(1)], ["make it red"], [7])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -215,7 +274,7 @@ def test_the_velocity_depends_on_source_words_and_level(name):
     assert float((editor.velocity(x, 0.9, base) - v).abs().max()) > 1e-4
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GUIDED)
 def test_guidance_needs_a_negative_that_differs(name):
     """Guidance whose negative is the positive again is no guidance."""
     guided, _, _ = make(name, True)

@@ -59,7 +59,7 @@ def test_our_loop_is_the_pipelines_own_but_for_rounding(name, guided):
     x, plan = adapters.ours(editor, [adapters.picture(1)], ["make it red"], [7])
     latents = adapters.pipeline_noise(name, editor, plan, [7]).to(local_device(), KIND)
     theirs = pipe(
-        image=adapters.picture(1), prompt="make it red", height=tiny.SIDE, width=tiny.SIDE, num_inference_steps=adapters.STEPS,
+        image=adapters.picture(1), prompt="make it red", num_inference_steps=adapters.STEPS, **adapters.sizes(name),
         latents=latents, output_type="latent", **call,
     ).images  # fmt: skip
     ours = adapters.unpacked(name, editor, x, plan).float()
@@ -80,7 +80,7 @@ def settings(iterations):
 def trained(run, iterations, resumed=False):
     import toy
 
-    editor = kontext.from_pipeline(tiny.kontext(num_layers=2).to(local_device(), KIND), text_tokens=16)
+    editor = kontext.KontextEditor(tiny.kontext(num_layers=2).to(local_device(), KIND), text_tokens=16)
     trainer = make_trainer(settings(iterations), editor, [toy.score_redness], run.dir)
     if resumed:
         load_state(trainer.state, checkpoints(run.dir / "09_editor" / "checkpoints")[-1])

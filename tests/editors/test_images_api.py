@@ -83,6 +83,14 @@ def serve(answer: Callable[[dict[str, bytes], int], tuple[int, bytes]]) -> Itera
         server.server_close()
 
 
+def test_several_sources_are_several_files() -> None:
+    names: list[str] = []
+    with serve(lambda fields, number: names.extend(fields) or picture(fields)) as (url, _):
+        images_api.build("m", url, size="source").edit([EditRequest((SOURCE, SOURCE), "put 1 on 2", 5)])
+    assert names.count("image[]") == 1  # the test's server keeps one field a name
+    assert "image" not in names
+
+
 def test_a_request_is_the_form_that_servers_document() -> None:
     with serve(lambda fields, number: picture(fields)) as (url, seen):
         editor = images_api.build("m", url, size="source", extra_body={"guidance_scale": 2.5, "num_inference_steps": 4})

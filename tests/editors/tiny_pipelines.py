@@ -73,10 +73,10 @@ def qwen(cls, **changes):
     return cls(qwen_scheduler, qwen_vae(), None, None, None, qwen_transformer(**changes))
 
 
-def klein(is_distilled=False):
+def flux2_parts(guidance_embeds):
     transformer = seeded(lambda: diffusers.Flux2Transformer2DModel(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=16, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        joint_attention_dim=16, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=guidance_embeds,
     ))  # fmt: skip
     vae = seeded(lambda: diffusers.AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4, use_quant_conv=False,
@@ -85,4 +85,51 @@ def klein(is_distilled=False):
     generator = torch.Generator().manual_seed(1)
     vae.bn.running_mean.copy_(torch.randn(vae.bn.running_mean.shape, generator=generator) * 0.1)
     vae.bn.running_var.copy_(torch.rand(vae.bn.running_var.shape, generator=generator) + 0.5)
-    return diffusers.Flux2KleinPipeline(scheduler(), vae, None, None, transformer, is_distilled=is_distilled)
+    return scheduler(), vae, None, None, transformer
+
+
+def klein(is_distilled=False):
+    return diffusers.Flux2KleinPipeline(*flux2_parts(guidance_embeds=False), is_distilled=is_distilled)
+
+
+def flux2():
+    return diffusers.Flux2Pipeline(*flux2_parts(guidance_embeds=True))
+
+
+class VisionProcessor:
+    """Stands in for a vision-language processor where a pipeline only asks for its parts."""
+
+    image_processor = None
+
+    class tokenizer:  # noqa: N801  (an attribute)
+        @staticmethod
+        def encode(text):
+            return [0]
+
+    def apply_chat_template(self, messages, **_):
+        return [[0, 0]]
+
+
+def longcat():
+    transformer = seeded(lambda: diffusers.LongCatImageTransformer2DModel(
+        in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16,
+        pooled_projection_dim=16, axes_dims_rope=[4, 4, 8],
+    ))  # fmt: skip
+    vae = seeded(lambda: diffusers.AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=16, norm_num_groups=4, use_quant_conv=False,
+        use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ))  # fmt: skip
+    return diffusers.LongCatImageEditPipeline(scheduler(), vae, None, None, VisionProcessor(), transformer)
+
+
+def qwen_image_2_1():
+    transformer = seeded(lambda: diffusers.QwenImage21Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, context_in_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    ))  # fmt: skip
+    vae = seeded(lambda: diffusers.AutoencoderKLQwenImage21(
+        base_dim=4, decoder_base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.2, 0.8, 1.0, 1.5],
+    ))  # fmt: skip
+    return diffusers.QwenImage21Pipeline(scheduler(), vae, None, VisionProcessor(), transformer)

@@ -12,8 +12,7 @@ from editr1.config import Component
 from editr1.editors import kontext
 from editr1.errors import ConfigError
 from editr1.flow.config import Config, Sampling, Training
-from editr1.flow.contexts import read_contexts
-from editr1.flow.encodings import EncodingCache, without_encoders
+from editr1.flow.contexts import EncodingCache, read_contexts, without_encoders
 from editr1.stages import edit_rl
 from editr1.store import Run
 
@@ -79,12 +78,12 @@ def test_a_resumed_run_loads_no_text_encoder_and_trains_as_one_that_encodes_anew
     edit_rl.run(config(checkpoint), plain.dir)
 
     loaded = []
-    load_pipeline = kontext.load_pipeline
-    monkeypatch.setattr(kontext, "load_pipeline", lambda *args: loaded.append(load_pipeline(*args)) or loaded[-1])
+    load = kontext.load
+    monkeypatch.setattr(kontext, "load", lambda *args: loaded.append(load(*args)) or loaded[-1])
     edit_rl.run(config(checkpoint, cache_encodings=True, iterations=1), run.dir)
     edit_rl.run(config(checkpoint, cache_encodings=True), run.dir)
-    assert [pipe.text_encoder for pipe in loaded] == [None, None]  # freed by the first run, never there in the second
-    assert loaded[1].text_encoder_2 is None
+    assert [editor.pipe.text_encoder for editor in loaded] == [None, None]  # freed by the first run, never there in the second
+    assert loaded[1].pipe.text_encoder_2 is None
 
     ends = [sorted((r.dir / "09_editor" / "checkpoints").glob("*/trained.safetensors"))[-1].read_bytes() for r in (plain, run)]
     assert ends[0] == ends[1]

@@ -274,7 +274,7 @@ def test_edits_take_the_shape_of_their_source_and_equal_shapes_share_a_batch(run
     from editr1.flow.contexts import Context
     from editr1.schema import EditTask
 
-    editor = kontext.from_pipeline(tiny_pipelines.kontext(), text_tokens=16)
+    editor = kontext.KontextEditor(tiny_pipelines.kontext(), text_tokens=16)
     sources = [Image.new("RGB", size) for size in ((128, 64), (64, 64), (256, 128), (30, 60))]
     contexts = [Context(EditTask.make(run.images.put(s), f"edit {i}"), (), run) for i, s in enumerate(sources)]
     config = Config(TOY, JUDGE, height=64, width=64, group_size=2, contexts=4, training=Training(rank=2, alpha=2))

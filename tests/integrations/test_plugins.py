@@ -31,7 +31,7 @@ from editr1.integrations import _client, flow_factory, flow_grpo, verl_omni
 from editr1.integrations._client import Edit, RewardClient, to_picture
 from editr1.judge.rrm import RewardModel
 from editr1.serve.app import Access, Config, build_app
-from editr1.vlm.base import ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import ChatReply, ChatRequest, Sampling, request_images
 from fake_endpoint import completion, serve
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "integrations"
@@ -94,9 +94,23 @@ def test_a_large_batch_travels_in_requests_that_the_service_takes(url: str, monk
     sizes: list[int] = []
     ask = RewardClient._ask
     monkeypatch.setattr(RewardClient, "_ask", lambda self, batch, seed: sizes.append(len(batch)) or ask(self, batch, seed))
-    monkeypatch.setattr(_client, "MAX_BATCH_BYTES", 3 * (len(_client._base64(RED)) + len(_client._base64(BLUE))))
+    monkeypatch.setattr(_client, "MAX_BATCH_BYTES", 3 * sum(len(_client._base64(image)["base64"]) for image in (RED, BLUE)))
     assert len(RewardClient(url).score(edits[:7])) == 7
     assert sizes == [3, 3, 1]
+
+
+def test_several_sources_travel_together(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+    reply = DirectVLM._reply
+    monkeypatch.setattr(DirectVLM, "_reply", lambda self, request: shown.append(len(request_images(request))) or reply(self, request))
+    edits = [Edit(RED, BLUE, "fine"), Edit((RED, BLUE), BLUE, "fine")]
+    assert [score.value for score in RewardClient(url).score(edits)] == [7.5, 7.5]
+    assert sorted(shown) == [2, 3]
+    shown.clear()
+    flow_grpo.edit_rrm_score(server_url=url)([BLUE], [[RED, BLUE]], ["fine"])
+    extra = {"source_image": [png(RED), png(BLUE), png(RED)], "instruction": "fine"}
+    asyncio.run(verl_omni.compute_score("d", np.zeros((3, 24, 24), np.uint8), "", extra, server_url=url))
+    assert shown == [3, 4]
 
 
 def test_a_service_that_is_down_is_named_after_the_retries() -> None:
@@ -234,8 +248,9 @@ def test_flow_factory_finds_the_class_by_its_path_and_calls_it(url: str) -> None
     assert output.rewards.tolist() == [7.5, 7.5]
     with pytest.raises(UnscoredError):
         model(prompt=["nonsense"], image=[BLUE], condition_images=[[RED]])
-    with pytest.raises(DataError):
-        model(prompt=["fine"], image=[BLUE], condition_images=[[RED, RED]])
+    assert model(prompt=["fine"], image=[BLUE], condition_images=[[RED, RED]]).rewards.tolist() == [7.5]
+    with pytest.raises(DataError, match="no source"):
+        model(prompt=["fine"], image=[BLUE], condition_images=[[]])
     with pytest.raises(ConfigError, match="server_url"):
         cls(RewardArguments(), accelerator=None)
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editr1.judge.choose import choose
+from editr1.judge.inspect import choose
 from editr1.schema import Judgement, ParseFailure
 
 FAILED = ParseFailure("NO_SCORE")

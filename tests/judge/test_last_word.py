@@ -9,9 +9,9 @@ import pytest
 from editr1.bench.judges._aspects import read_scores, stated_scores
 from editr1.bench.judges.pairwise import read_choice
 from editr1.judge.decompose import BadDecomposition, parse_principles
-from editr1.judge.expected import expected_score
 from editr1.judge.inspect import Gold, Hardness, parse_gold, parse_hardness
 from editr1.judge.parse import parse, read
+from editr1.judge.reading import expected_score
 from editr1.schema import Judgement, ParseFailure, Principle
 from editr1.vlm.base import TokenAlternatives
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import jinja2
 import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
-from editr1.judge.decompose import BadDecomposition, check_principles, parse_principles, principles_json
-from editr1.judge.exemplars import draw_exemplars, exemplars
+from editr1.judge.decompose import BadDecomposition, Quotas, check_principles, parse_principles
+from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.inspect import Gold, Hardness, parse_gold, parse_hardness
+from editr1.judge.item import RewardItem
 from editr1.judge.parse import parse
 from editr1.judge.prompts import (
+    draw_exemplars,
+    exemplars,
     labels,
     render_decompose,
     render_hard_filter,
@@ -21,8 +27,8 @@ from editr1.judge.prompts import (
     score_prompt_ids,
     score_traits,
 )
-from editr1.judge.quotas import Quotas
 from editr1.schema import ParseFailure, Principle
+from editr1.vlm.base import ChatReply
 
 SOURCE, EDITED = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
 PRINCIPLES = (
@@ -131,7 +137,7 @@ def test_inspect_and_filter_show_their_material():
 
 def test_the_pool_reads_back_through_its_own_parser():
     for exemplar in exemplars():
-        assert parse_principles("Here:\n```json\n" + principles_json(exemplar.principles) + "\n```") == exemplar.principles
+        assert parse_principles("Here:\n```json\n" + json.dumps([asdict(p) for p in exemplar.principles]) + "\n```") == exemplar.principles
 
 
 @pytest.mark.parametrize(
@@ -171,3 +177,37 @@ def test_gold_is_read_with_reasons_in_both_forms():
 def test_hardness_is_a_boolean_or_a_failure():
     assert parse_hardness('```{"hard": true, "criterion": "space", "reason": "left of"}```') == Hardness(True, "space", "left of")
     assert isinstance(parse_hardness('{"hard": "maybe"}'), ParseFailure)
+
+
+def test_several_sources_are_numbered_as_an_instruction_may_name_them():
+    for request in (
+        render_score("tv", (SOURCE, EDITED), EDITED, "put 1 on 2", PRINCIPLES),
+        render_inspect((SOURCE, EDITED), EDITED, "put 1 on 2", PRINCIPLES, ["x"]),
+        render_decompose((SOURCE, EDITED), "put 1 on 2"),
+        render_hard_filter((SOURCE, EDITED), "put 1 on 2"),
+    ):
+        _, first, one, second, two, *_ = request.parts
+        assert (first, one, second, two) == ("Source picture 1 of 2:\n", SOURCE, "Source picture 2 of 2:\n", EDITED)
+    alone = render_score("tv", (SOURCE,), EDITED, "x", PRINCIPLES)
+    assert alone.parts == render_score("tv", SOURCE, EDITED, "x", PRINCIPLES).parts
+
+
+def test_principles_of_several_sources_are_remembered_apart():
+    asked = []
+
+    class Writer:
+        name = "writer"
+
+        def chat(self, requests):
+            asked.extend(requests)
+            return [ChatReply('[{"question": "Is it red?", "category": "follow"}]', "m") for _ in requests]
+
+    decomposer = Decomposer(Writer(), Rules(quotas=None))
+    decomposer.decompose([(SOURCE, "x"), ((SOURCE, EDITED), "x"), ((EDITED, SOURCE), "x"), ((SOURCE, EDITED), "x")])
+    assert len(asked) == 3
+
+
+def test_judges_that_show_one_source_refuse_several():
+    assert RewardItem((SOURCE,), EDITED, "x").only_source is SOURCE
+    with pytest.raises(ConfigError, match="the edit has 2"):
+        _ = RewardItem((SOURCE, EDITED), EDITED, "x").only_source

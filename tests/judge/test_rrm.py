@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from editr1.errors import BackendError, ConfigError
-from editr1.judge.decompose import principles_json
 from editr1.judge.decomposer import Decomposer, Rules
-from editr1.judge.exemplars import exemplars
-from editr1.judge.expected import expected_score
 from editr1.judge.parse import render
-from editr1.judge.prompts import labels
+from editr1.judge.prompts import exemplars, labels
+from editr1.judge.reading import expected_score
 from editr1.judge.rrm import RewardItem, RewardModel, build, mean_reward
 from editr1.schema import Judgement, Principle
 from editr1.vlm.base import ChatReply, Sampling, TokenAlternatives
@@ -79,7 +79,7 @@ def test_missing_principles_are_made_once_a_task_and_remembered():
 
     def answer(request):
         if request.context.role == "decompose":
-            return principles_json(pool)
+            return json.dumps([asdict(principle) for principle in pool])
         return render(Judgement((True,) * len(pool), 9.0), labels(pool))
 
     vlm = ScriptedVLM(answer)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.measure.cache import CachedVLM, Prices, request_key
+from editr1.measure.judging import CachedVLM, Prices, request_key
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling, TokenAlternatives
 
 

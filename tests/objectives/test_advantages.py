@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editr1.objectives.advantages import combine_rewards, group_advantages
-from editr1.objectives.window import window_steps
+from editr1.objectives.sde import window_steps
 
 NAN = float("nan")
 

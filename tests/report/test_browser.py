@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from browser import chromium
 from editr1.report import write_report
+from editr1.schema import Metric
+from editr1.store import Run
 from small_run import make_run
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    report = write_report(make_run(tmp_path_factory.mktemp("report") / "run").dir)
-    with chromium() as browser:
-        context = browser.new_context(offline=True, color_scheme="dark")
-        opened = context.new_page()
-        opened.problems = []
-        opened.on("pageerror", lambda error: opened.problems.append(str(error)))
-        opened.on("console", lambda message: opened.problems.append(message.text) if message.type == "error" else None)
-        opened.goto(report.as_uri())
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    report, _ = write_report(make_run(tmp_path_factory.mktemp("report") / "run").dir)
+    context = browser.new_context(offline=True, color_scheme="dark")
+    opened = context.new_page()
+    opened.problems = []
+    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+    opened.on("console", lambda message: opened.problems.append(message.text) if message.type == "error" else None)
+    opened.goto(report.as_uri())
+    return opened
 
 
 def test_it_works_offline_without_a_complaint(page: Any) -> None:
@@ -79,6 +93,88 @@ def test_a_curve_is_read_by_pointer_and_by_keys(page: Any) -> None:
     assert page.inner_text("#tip-box") != read
 
 
+def test_the_slider_moves_by_keys_and_says_what_it_does(page: Any) -> None:
+    slider = page.locator(".slider input").first
+    cut = "(input) => input.parentElement.style.getPropertyValue('--cut')"
+    slider.focus()
+    slider.press("Home")
+    assert slider.evaluate(cut) == "0%"
+    slider.press("ArrowRight")
+    assert slider.evaluate(cut) == "1%"
+    assert "before RL" in slider.get_attribute("aria-label")
+    assert page.locator(".slider img:not([alt])").count() == 0
+
+
+def test_the_largest_change_comes_first(page: Any) -> None:
+    shown = page.locator(".strip .chip").all_inner_texts()
+    sizes = [float(text.lstrip("▲▼ +−")) for text in shown if text != "no change known"]
+    assert sizes == sorted(sizes, reverse=True)
+    page.select_option("#pair-filters select[name=order]", "loss")
+    assert page.locator(".strip .chip").first.inner_text().startswith("▼")
+    page.select_option("#pair-filters select[name=which]", label="Held-out evaluations while training")
+    assert "iteration 60" in page.locator(".strip figcaption").nth(1).inner_text()
+    assert page.problems == []
+
+
 def test_nothing_runs_off_a_phone(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_page_that_is_watched_shows_what_is_new_and_leaves_the_reader_in_place(browser: Any, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_tasks=4)
+    report, _ = write_report(run.dir, refresh=1)
+    page = browser.new_context(offline=True).new_page()
+    page.goto(report.as_uri())
+    page.locator("#table-0 summary").click()
+    page.evaluate("scrollTo({top: 900, behavior: 'instant'})")
+    run.add_metric(Metric("pair_accuracy/newcomer", 0.6, 0.5, 0.7, 100))
+    write_report(run.dir, refresh=1)
+    page.wait_for_selector("text=newcomer", timeout=20_000, state="attached")
+    page.wait_for_function("scrollY === 900")
+    assert page.locator("#table-0").get_attribute("open") is not None
+    assert page.locator("#table-1").get_attribute("open") is None
+    assert page.locator(".live").is_visible()
+    write_report(run.dir)  # as the end of watching does
+    page.wait_for_selector(".live", state="detached", timeout=20_000)
+
+
+def test_watching_writes_again_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    run.log("sft", 1, {"loss": 1.0})
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    watcher = subprocess.Popen([sys.executable, "-m", "editr1.cli", "report", str(run.dir), "--watch", "1"], env=environment)
+    page = run.dir / "report.html"
+    try:
+        _until(page.exists)
+        written = page.stat().st_mtime_ns
+        assert '"refresh":1' in page.read_text(encoding="utf-8")
+        run.log("gcpo", 1, {"parse_rate": 0.0})
+        _until(lambda: page.stat().st_mtime_ns > written)
+        assert "parse_rate is 0" in page.read_text(encoding="utf-8")
+    finally:
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(30) == 0
+    assert '"refresh":0' in page.read_text(encoding="utf-8")
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_several_runs_work_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_tasks=3)
+    shutil.copytree(run.dir, tmp_path / "twin")
+    comparison, _ = write_report(run.dir, tmp_path / "twin")
+    assert comparison == run.dir / "comparison.html"
+    page = browser.new_context(offline=True, viewport={"width": 390, "height": 844}).new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(comparison.as_uri())
+    assert page.locator("#same-tasks .shots figure").count() == 6
+    assert page.locator(".chart .keys").count() > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert problems == []

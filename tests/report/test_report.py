@@ -12,20 +12,18 @@ from markupsafe import escape
 from PIL import Image
 
 from editr1.cli import main
-from editr1.errors import DataError
 from editr1.report import write_report
-from editr1.report.annotators import confusion_row, percent, read_annotators
-from editr1.report.audit import read_audits
 from editr1.report.build import embed_json
-from editr1.report.calibration import margin_bars, reliabilities
-from editr1.report.curves import MAX_POINTS, _thin, read_curves
-from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits
-from editr1.report.loop import draw_loop
+from editr1.report.curves import read_points
+from editr1.report.figures import show
+from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits, read_judges
+from editr1.report.judges import NO_SIGNAL, confusion_row, margin_bars, percent, read_annotators, read_audits, reliabilities
+from editr1.report.loop import Arrow, draw_loop
 from editr1.report.pictures import BUDGET, Album, encode_small
-from editr1.report.results import show
-from editr1.schema import EditTask, ImageRef, Judgement, Trace
+from editr1.report.reading import Reader
+from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Trace
 from editr1.stages._judge_traces import write_judge_traces
-from editr1.store import ImageStore, Run
+from editr1.store import Run
 from small_run import make_run
 
 
@@ -36,7 +34,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def page(run: Run) -> str:
-    return write_report(run.dir).read_text(encoding="utf-8")
+    return page_of(run)
+
+
+def page_of(run: Run) -> str:
+    path, damage = write_report(run.dir)
+    assert damage == []
+    return path.read_text(encoding="utf-8")
+
+
+def arrows_of(run: Run) -> dict[str, Arrow]:
+    reader = Reader(run.dir)
+    points = read_points(reader).get("edit_rl", {})
+    return {arrow.stage: arrow for arrow in draw_loop(reader, reader.records("10_metrics.jsonl", Metric), points)[1]}
 
 
 def data_of(page: str) -> dict:
@@ -51,7 +61,7 @@ def test_the_page_prints_exactly_the_figures_of_the_run(run: Run, page: str) -> 
 
 
 def test_the_loop_shows_the_counts_of_every_table(run: Run, page: str) -> None:
-    svg = page[page.index('<svg class="loop"') : page.index("</svg>")]
+    svg = page.partition('<svg class="loop"')[2].partition("</svg>")[0]
     for table in ("02_principles", "03_candidates", "04_traces", "05_inspections"):
         counts = run.counts(table)
         assert f"in {counts.num_in:,}" in svg
@@ -60,16 +70,16 @@ def test_the_loop_shows_the_counts_of_every_table(run: Run, page: str) -> None:
 
 def test_training_arrows_say_what_was_used_and_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", training=False)
-    assert {arrow.stage: arrow.lines for arrow in draw_loop(run)[1]}["sft"] == ()
+    assert arrows_of(run)["sft"].lines == ()
     (run.dir / "06_rrm_sft").mkdir()
     (run.dir / "06_rrm_sft" / "done.json").write_text('{"rows": 5, "steps": 2}')
-    arrow = next(arrow for arrow in draw_loop(run)[1] if arrow.stage == "sft")
+    arrow = arrows_of(run)["sft"]
     num = run.count("05_inspections")
     assert (arrow.lines, arrow.dropped) == ((f"in {num}", "used 5"), f"left out {num - 5}")
 
 
 def test_each_annotator_stands_with_its_accuracy_its_confusion_and_its_cost(run: Run, page: str) -> None:
-    found = read_annotators(run)
+    found = read_annotators(Reader(run.dir))
     assert len(found.accuracies) >= 2
     for row in found.accuracies:
         assert row.accuracy is not None
@@ -77,7 +87,7 @@ def test_each_annotator_stands_with_its_accuracy_its_confusion_and_its_cost(run:
         assert f'<td class="num">{percent(row.accuracy)}</td>' in page
         for category in row.categories:
             assert "".join(f'<td class="num">{cell}</td>' for cell in confusion_row(category)[1:]) in page
-    assert {name for name, _ in found.usage} == {
+    assert {used.name for used in found.usage} == {
         member["name"] for member in json.loads((run.dir / "config.json").read_text())["score"]["pool"]
     }
 
@@ -115,8 +125,7 @@ def test_agreement_by_margin_has_its_known_answer(tmp_path: Path) -> None:
     pairs = [pair for pair in run.read("07_pairs") if pair.label != "same"]
     scores = {pair.winner.id: 6.0 for pair in pairs} | {pair.loser.id: 5.5 for pair in pairs}
     write_judge_traces(run, "oracle", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
-    bars = margin_bars(run)
-    assert bars is not None
+    (bars,) = margin_bars(pairs, read_judges(Reader(run.dir)))
     # every winner is half a point ahead: all pairs lie in the second bin and agree
     assert dict(bars.rows)["0.5 to 1"] == ((f"100.0 % of {len(pairs)}", 100.0),)
     assert dict(bars.rows)["under 0.5"] == (None,)
@@ -132,28 +141,28 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_audit_shows_every_law_with_rate_interval_and_threshold(audited: Run) -> None:
-    audit = next(audit for audit in read_audits(audited) if audit.probes)
+    audit = next(audit for audit in read_audits(Reader(audited.dir)) if audit.probes)
     assert audit.record.label == "Nervous"
     laws = {metric.name: metric for metric in audited.metrics() if metric.name.startswith("audit/")}
     assert {f"{probe.figure.name}/Nervous" for probe in audit.probes} == set(laws)
     for probe in audit.probes:
         metric = laws[f"{probe.figure.name}/Nervous"]
-        assert (probe.figure.value, probe.figure.goal) == (show(metric.value, metric.name), "at least 0.8")
+        assert (probe.figure.value, probe.figure.goal) == (show(metric.value, metric.name), "at least 80.0 %")
         assert probe.num_broken == metric.n - round(metric.n * (metric.value or 0.0))
-    section = write_report(audited.dir).read_text(encoding="utf-8").partition('id="audit"')[2].partition("</section>")[0]
+    section = page_of(audited).partition('id="audit"')[2].partition("</section>")[0]
     for probe in audit.probes:
-        for text in (probe.law, probe.figure.value, probe.figure.interval, *(case.scores for case in probe.broken)):
+        for text in (probe.law, probe.figure.value, probe.figure.interval, *(scores for _, scores in probe.broken)):
             assert str(escape(text)) in section
     assert f"{audit.num_held} of {audit.num_decided} laws" in section
     assert "editr1 audit" in section
 
 
 def test_the_audit_shows_what_each_damage_moved(audited: Run) -> None:
-    audit = next(audit for audit in read_audits(audited) if audit.damages)
+    audit = next(audit for audit in read_audits(Reader(audited.dir)) if audit.damages)
     shown = {
-        f"propagation/{row.damage}/{figure}": cell[0]
-        for row in audit.damages
-        for figure, cell in zip(audit.figures, row.cells, strict=True)
+        f"propagation/{damage}/{figure}": cell[0]
+        for damage, cells in audit.damages
+        for figure, cell in zip(audit.figures, cells, strict=True)
         if cell is not None
     }
     figures = {metric.name: metric for metric in audit.record.propagation}
@@ -163,7 +172,7 @@ def test_the_audit_shows_what_each_damage_moved(audited: Run) -> None:
 
 
 def test_what_the_audit_shows_is_not_a_result_too(audited: Run) -> None:
-    page = write_report(audited.dir).read_text(encoding="utf-8")
+    page = page_of(audited)
     results = page.partition('id="results"')[2].partition("</section>")[0]
     assert "audit/" not in results
     assert "propagation/" not in results
@@ -175,7 +184,7 @@ def test_figures_are_printed_so_that_intervals_line_up() -> None:
 
 
 def test_every_arrow_of_a_finished_run_tells_what_went_through(run: Run) -> None:
-    arrows = {arrow.stage: arrow for arrow in draw_loop(run)[1]}
+    arrows = arrows_of(run)
     tasks = run.counts("01_tasks")
     assert arrows["tasks"].lines == (f"in {tasks.num_in}", f"out {tasks.num_out}")
     assert arrows["edit-rl"].lines == ("60 iterations",)
@@ -191,25 +200,42 @@ def test_forecasts_of_a_judge_stand_beside_what_people_chose(tmp_path: Path) -> 
         right = number % 4 != 0
         scores |= {pair.winner.id: 6.0 if right else 5.0, pair.loser.id: 5.0 if right else 6.0}
     write_judge_traces(run, "threefourths", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
-    (judge,) = reliabilities(run)
+    (judge,) = reliabilities(pairs, read_judges(Reader(run.dir)))
     share = sum(number % 4 != 0 for number in range(len(pairs))) / len(pairs)
     assert sum(bin_.n for bin_ in judge.bins) == len(pairs)
     assert sum(bin_.n * bin_.observed for bin_ in judge.bins) == pytest.approx(share * len(pairs))
     # sigmoid(slope) = share, and a temperature is 1 / slope
     assert f"temperature {1 / math.log(share / (1 - share)):.2f} points" in judge.summary
-    section = write_report(run.dir).read_text(encoding="utf-8")
+    section = page_of(run)
     assert section.count("<circle cx") == len(judge.bins)
     assert judge.summary in section
 
 
+@pytest.mark.parametrize("gap", [-1.0, 0.0], ids=["the wrong way", "none"])
+def test_a_judge_without_signal_has_no_temperature(gap: float) -> None:
+    picture = ImageRef("0" * 64)
+    pairs, traces = [], {}
+    for number in range(30):
+        task = EditTask(f"{number}", picture, "redden")
+        preferred, other = (Candidate(f"{number}{side}", task.id, picture, "editor", 0) for side in "ab")
+        pairs.append(PreferencePair(task, (), preferred, other, "a", "person"))
+        for candidate, score in ((preferred, 5.0 + gap), (other, 5.0)):
+            traces[candidate.id] = [Trace(candidate.id, "t", Judgement((), score), "m", "p", 0.0, 0)]
+    (judge,) = reliabilities(pairs, {"blind": traces})
+    assert "no signal" in judge.summary
+    assert "temperature" not in judge.summary
+    assert NO_SIGNAL > 10  # points: more than any gap
+
+
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
-    page = write_report(Run.open(tmp_path / "empty").dir).read_text()
+    page = page_of(Run.open(tmp_path / "empty"))
     for missing in (
         "no results yet",
         "no human pairs",
         "logged a curve",
         "no candidates yet",
         "no before/after",
+        "No judge was compared",
         "No judge of this run was audited",
     ):
         assert missing in page
@@ -219,37 +245,7 @@ def test_a_run_that_stopped_after_candidates_still_has_a_gallery(tmp_path: Path)
     run = make_run(tmp_path / "run", num_tasks=3, training=False)
     for table in ("04_traces", "05_inspections", "07_pairs"):
         (run.dir / table / "counts.json").unlink()
-    assert data_of(write_report(run.dir).read_text())["cards"][0]["edits"][0]["voices"] == []
-
-
-def test_no_run_directory_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path / "nowhere")]) == 2
-    assert "there is no run" in capsys.readouterr().err
-
-
-def test_a_broken_strip_names_its_line(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run")
-    (run.dir / "09_editor").mkdir()
-    (run.dir / "09_editor" / "gallery.jsonl").write_text('{"source": 3}\n')
-    with pytest.raises(DataError, match=r"gallery\.jsonl:1"):
-        write_report(run.dir)
-
-
-def test_stages_stand_in_the_order_of_the_loop_with_their_headlines_first(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run")
-    for stage in ("other", "edit_rl", "sft/06_scorer", "gcpo", "sft"):
-        run.log(stage, 1, {"epoch": 1.0, "loss": 0.5, "reward": math.nan})
-    curves = read_curves(run)
-    assert [stage.stage for stage in curves] == ["sft", "sft/06_scorer", "gcpo", "edit_rl", "other"]
-    assert curves[1].title == "SFT of the verifier (06_scorer)"
-    assert [series.name for series in curves[1].headlines] == ["loss"]
-    assert curves[2].headlines[0].values == (None,)  # nan is a gap and not a number
-
-
-def test_long_curves_are_thinned_to_means() -> None:
-    series = _thin("loss", {step: float(step % 2) for step in range(4 * MAX_POINTS)})
-    assert len(series.steps) == MAX_POINTS
-    assert set(series.values) == {0.5}
+    assert data_of(page_of(run))["cards"][0]["edits"][0]["voices"] == []
 
 
 def test_tasks_are_drawn_evenly_over_kinds() -> None:
@@ -266,9 +262,9 @@ def test_photographs_become_thumbnails_and_pixel_art_stays(tmp_path: Path) -> No
     mime, data = encode_small(Image.effect_noise((2000, 1500), 80).convert("RGB"))
     assert mime == "image/webp"
     assert len(data) < 80_000
-    album = Album(ImageStore(tmp_path), budget=10)
-    ref = album.images.put(Image.new("RGB", (72, 72)))
-    assert album.add(ref) == album.add(ref)
+    reader, album = Reader(Run.open(tmp_path / "run").dir), Album(budget=10)
+    ref = reader.run.images.put(Image.new("RGB", (72, 72)))
+    assert album.add(reader, ref) == album.add(reader, ImageRef(ref.digest, "")) == ref.digest[:12]  # galleries name pictures by digest
     assert album.full
     assert BUDGET * 4 / 3 + TEXT_BUDGET < 9_000_000  # a megabyte is left for names, verdicts and curves
 
@@ -288,21 +284,3 @@ def test_many_long_traces_are_cut_alike_until_they_fit() -> None:
 
 def test_embedded_json_survives_line_separators() -> None:
     assert json.loads(embed_json({"a": "<\u2028"})) == {"a": "<\u2028"}
-
-
-@pytest.mark.parametrize(
-    "bad", [b'{"cut', b"\xff\x00", b"", b"[1]\n", b"null\n", b"{}\n"], ids=["cut", "bytes", "empty", "list", "null", "object"]
-)
-@pytest.mark.parametrize(
-    "name", ["04_traces/usage.json", "05_inspections/agreement.json", "05_inspections/annotators.json", "10_traces/gcpo.jsonl", "env.json"]
-)
-def test_a_damaged_file_is_named_in_one_line(run: Run, name: str, bad: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run.dir / name
-    good = path.read_bytes()
-    path.write_bytes(bad)
-    code = main(["report", str(run.dir)])
-    path.write_bytes(good)
-    err = capsys.readouterr().err
-    assert code == 0 or (code == 2 and err.count("\n") == 1 and path.name in err)
-    if name != "10_traces/gcpo.jsonl" and bad not in (b"{}\n",):  # no trace at all, and an object without entries, are no damage
-        assert code == 2

@@ -29,7 +29,7 @@ from editr1.serve.guard import Limits
 from editr1.serve.listen import PatientProtocol
 from editr1.serve.messages import published_schema
 from editr1.serve.worker import Load
-from editr1.vlm.base import ChatReply, ChatRequest
+from editr1.vlm.base import ChatReply, ChatRequest, request_images
 from serve_tools import Live, ScriptedVLM, b64, client, edit, judge, png
 
 
@@ -69,6 +69,21 @@ def test_the_published_schema_is_the_code(service: TestClient) -> None:
     jsonschema.validate({"items": [edit()]}, published["request"])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"items": [edit(instrution="typo")]}, published["request"])
+
+
+def test_several_sources_are_shown_in_their_order(service: TestClient) -> None:
+    vlm = ScriptedVLM()
+    seen: list[ChatRequest] = []
+    chat = vlm.chat
+    vlm.chat = lambda requests: seen.extend(requests) or chat(requests)  # type: ignore[method-assign]
+    pictures = [{"base64": b64(png(color=color))} for color in ("blue", "green")]
+    several = {name: value for name, value in edit(sources=pictures).items() if name != "source"}
+    with client(vlm=vlm) as opened:
+        assert opened.post("/edit-reward", json={"items": [several]}).json()["results"][0]["value"] == 6.5
+    assert [image.getpixel((0, 0)) for image in request_images(seen[0])][:2] == [(0, 0, 255), (0, 128, 0)]
+    assert len(request_images(seen[0])) == 3
+    for wrong in (edit(sources=pictures), several | {"sources": []}, several | {"sources": None}):
+        assert service.post("/edit-reward", json={"items": [wrong]}).status_code == 422
 
 
 def test_missing_principles_are_made_and_named_or_refused(service: TestClient) -> None:

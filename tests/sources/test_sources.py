@@ -72,6 +72,25 @@ def test_a_table_of_the_users_own(tmp_path: Path, suffix: str) -> None:
         assert part in reason
 
 
+def test_several_source_pictures_in_one_column_or_in_several(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(png("red" if name == "a" else "blue"))
+    listed = tmp_path / "listed.jsonl"
+    lists = (["a.png", "b.png"], [], ["a.png", ""])
+    listed.write_text("".join(json.dumps({"image": names, "instruction": "x"}) + "\n" for names in lists))
+    found = rows("table", path=str(listed))
+    assert isinstance(found[0], SourceRow)
+    assert found[0].load() == (png("red"), png("blue"))
+    assert found[0].stamp is not None
+    assert len(found[0].stamp().split(" ")) >= 2
+    assert [reason[:10] for reason in reasons(found[1:])] == ["bad_image:", "bad_image:"]
+
+    pq.write_table(pa.table({"first": [{"bytes": png("red")}], "second": ["b.png"], "instruction": ["x"]}), tmp_path / "two.parquet")
+    (row,) = rows("table", path=str(tmp_path / "two.parquet"), image=["first", "second"])
+    assert isinstance(row, SourceRow)
+    assert row.load() == (png("red"), png("blue"))
+
+
 def test_values_that_are_no_text_reach_the_stage(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png("red"))
     path = tmp_path / "t.jsonl"

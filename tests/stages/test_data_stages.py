@@ -16,7 +16,7 @@ from PIL import Image
 
 from editr1.config import Component
 from editr1.errors import ConfigError, DataError
-from editr1.judge.choose import agreement
+from editr1.judge.inspect import agreement
 from editr1.schema import Judgement, ParseFailure, PreferencePair
 from editr1.sources.base import BadRow, SourceRow
 from editr1.stages import decompose, generate, inspect, pairs, score, tasks

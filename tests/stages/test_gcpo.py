@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from editr1.config import Component
 from editr1.errors import ConfigError, DataError
 from editr1.schema import FAILURE_CODES, Judgement, ParseFailure
 from editr1.stages import gcpo, sft
 from editr1.store import Run, preference_pairs
-from editr1.training.options import HeldOut, Machine, Schedule
+from editr1.training.options import HeldOut, Loss, Machine, RewardOptions, Schedule, Strata
 from editr1.training.rows import read_pairs, read_selected
 from killed import kill_after_three_points
 from tiny_run import build_tiny_run, build_tiny_verifier
@@ -37,7 +38,7 @@ def schooled(tmp_path_factory: pytest.TempPathFactory, verifier: Path) -> Path:
 
 def config(verifier: Path, **changes: object) -> gcpo.Config:
     machine = Machine(micro_batch=4, activation_checkpointing=False, trackers=(), progress=False, save_every=2)
-    base = {"steps": 4, "pairs_per_step": 2, "num_traces": 2, "prompt_id": "compact_direct", "machine": machine}
+    base = {"steps": 4, "pairs_per_step": 2, "num_traces": 2, "prompt_id": "compact_direct", "machine": machine, "silent_steps": 0}
     how = gcpo.Generation(max_tokens=8)
     schedule = Schedule(lr=1e-3, warmup_steps=1)
     return gcpo.Config(model=str(verifier), generation=how, schedule=schedule, **{**base, **changes})  # type: ignore[arg-type]
@@ -60,6 +61,24 @@ def test_gcpo_runs_logs_its_figures_and_saves(tmp_path: Path, verifier: Path) ->
     assert served.eos_token_id is not None
 
 
+def test_traces_that_nobody_can_read_are_warned_of_and_stop_the_run(
+    tmp_path: Path, verifier: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the limit, and at the end of a run that is shorter than it; neither leaves a checkpoint that looks finished."""
+    run_dir = build_tiny_run(tmp_path / "run")
+    with pytest.raises(DataError, match=r"gcpo: the last 2 steps taught nothing \(no trace could be read"):
+        gcpo.run(config(verifier, silent_steps=2), run_dir)
+    assert [message for message in caplog.messages if "teaches nothing" in message] == [
+        "gcpo: step 1 teaches nothing: no trace could be read, parse rate 0"
+    ]
+    assert len(Run.open(run_dir).curves("gcpo")) == 2
+    with pytest.raises(DataError, match="all 3 steps taught nothing"):
+        gcpo.run(config(verifier, steps=3, silent_steps=10, output="short"), run_dir)
+    assert not list(run_dir.glob("*/done.json"))
+    gcpo.run(config(verifier, steps=1, silent_steps=10, output="try_out"), run_dir)
+    assert list(run_dir.glob("*/done.json"))
+
+
 def test_gcpo_runs_with_shared_prompts(tmp_path: Path, verifier: Path) -> None:
     run_dir = build_tiny_run(tmp_path / "run")
     gcpo.run(config(verifier, share_prompts=True), run_dir)
@@ -78,6 +97,22 @@ def test_watching_held_out_pairs_keeps_the_best_and_changes_no_step(tmp_path: Pa
     assert best["pair_accuracy"] == max(point["pair_accuracy"] for point in points)
     assert (Path(watched.path) / "best" / "model.safetensors").exists()
     assert (Path(watched.path) / "model.safetensors").read_bytes() == (Path(alone.path) / "model.safetensors").read_bytes()
+
+
+def test_pairs_are_drawn_by_what_the_start_says_and_hard_ones_are_watched(tmp_path: Path, schooled: Path) -> None:
+    run_dir = build_tiny_run(tmp_path / "run", num_tasks=12)
+    (run_dir / "07_pairs" / "settings.json").write_text(json.dumps({"held_out_share": 0.3}))
+    settings = config(
+        schooled, steps=1, strata=Strata(shares=(1.0, 0.0, 0.0), edges=(10.0, 10.0)), held_out=HeldOut(every=1, num_traces=2, hard=True)
+    )
+    saved = Path(gcpo.run(settings, run_dir).path)
+    gaps = json.loads((saved / "gaps.json").read_text())
+    assert gaps.keys() == {pair.id for pair in read_pairs(Run.open(run_dir))}
+    watched = json.loads((saved / "held_out_gaps.json").read_text())
+    (point,) = Run.open(run_dir).curves("gcpo/held_out")
+    assert point["num_pairs"] == sum(gap is None or gap <= 0 for gap in watched.values())
+    with pytest.raises(ValueError, match="pairs called the same"):
+        config(schooled, strata=Strata(shares=(1.0, 0.0, 0.0)), reward=RewardOptions(same_tolerance=0.5))
 
 
 def test_flat_pairs_are_drawn_anew_and_nothing_else_is(tmp_path: Path, schooled: Path) -> None:
@@ -181,6 +216,71 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     logp = logits.log_softmax(-1).gather(2, scored["completion_ids"][:, :, None])[:, :, 0]
     reference = equations.gcpo_loss(logp, scored["old_per_token_logps"], expected, scored["completion_mask"].float(), settings.clip)
     torch.testing.assert_close(loss, reference)
+
+
+def test_the_trainer_learns_from_the_advantages_of_both_images_and_a_kl_term(
+    tmp_path: Path, verifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PD-GRPO on hand-set scores: TRL's own advantages would be 0 for the image whose traces agree."""
+    import torch
+
+    from editr1.training import pair_reward
+
+    run = Run.open(build_tiny_run(tmp_path / "run"))
+    machine = Machine(micro_batch=4, activation_checkpointing=False, trackers=(), progress=False)
+    settings = config(verifier, pairs_per_step=1, machine=machine, method=Component("pd_grpo"), share_prompts=True)
+    trainer, _ = gcpo._trainer(settings, run, gcpo.pair_rows(run, gcpo.read_pairs(run), settings.prompt_id, 1, 0))
+    scores = iter([5.0, 5.0, 1.0, 9.0])
+    monkeypatch.setattr(pair_reward, "parse", lambda *_, **__: Judgement((), next(scores)))
+    scored = trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(2) for _ in range(2)])
+    expected = torch.tensor([-0.25, -0.25, 0.75, -0.25]) / 0.5001
+    torch.testing.assert_close(scored["advantages"], expected, rtol=1e-4, atol=1e-6)
+    own, _, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([scored["prompt_ids"], scored["completion_ids"]], 1),
+        torch.cat([scored["prompt_mask"], scored["completion_mask"]], 1),
+        scored["completion_ids"].shape[1],
+        **{name: scored[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images")},
+    )
+    mask = scored["completion_mask"].bool()
+    torch.testing.assert_close(scored["ref_per_token_logps"][mask], own.detach()[mask], rtol=1e-4, atol=1e-4)  # the start: no divergence
+
+
+def test_the_kl_term_of_a_resumed_run_is_to_the_start(tmp_path: Path, schooled: Path) -> None:
+    import torch
+
+    run_dir = build_tiny_run(tmp_path / "run")
+    run = Run.open(run_dir)
+    shutil.copytree(schooled, tmp_path / "later")
+    settings = config(schooled, loss=Loss(kl=0.1))
+    rows = gcpo.pair_rows(run, gcpo.read_pairs(run), settings.prompt_id, 4, 0)
+    trainer, _ = gcpo._trainer(settings, run, rows, str(tmp_path / "later"))
+    (tmp_path / "later").rename(tmp_path / "gone")
+    reference, start = dict(trainer.ref_model.named_parameters()), gcpo._trainer(settings, run, rows)[0].ref_model
+    assert trainer.ref_model.config._name_or_path == str(schooled)
+    assert all(torch.equal(reference[name], value) for name, value in start.named_parameters())
+
+
+def test_choices_of_the_loss_reach_trl(verifier: Path) -> None:
+    default = gcpo._objective(config(verifier))
+    assert (default["beta"], default["scale_rewards"], default["loss_type"]) == (0.0, "none", "grpo")
+    assert (default["importance_sampling_level"], default["epsilon"], default["epsilon_high"]) == ("token", 0.2, 0.2)
+    chosen = gcpo._objective(config(verifier, method=Component("irpo"), loss=Loss("luspo", "sequence", clip_high=0.28, kl=0.04)))
+    assert (chosen["loss_type"], chosen["importance_sampling_level"], chosen["epsilon_high"]) == ("luspo", "sequence", 0.28)
+    assert (chosen["beta"], chosen["scale_rewards"]) == (0.04, "group")
+    joint = gcpo._objective(config(verifier, method=Component("pd_grpo")))
+    assert (joint["beta"], joint["scale_rewards"]) == (0.003, "none")  # scaled by the reward function, over both images
+    with pytest.raises(ValueError, match="weigh a trace by its length"):
+        Loss("dapo", "sequence")
+
+
+@pytest.mark.parametrize("method", ["pd_grpo", "irpo"])
+def test_other_ways_run_and_log_the_same_figures(tmp_path: Path, schooled: Path, method: str) -> None:
+    run_dir = build_tiny_run(tmp_path / "run")
+    gcpo.run(config(schooled, steps=2, method=Component(method), share_prompts=True), run_dir)
+    curve = Run.open(run_dir).curves("gcpo")
+    assert {"win_ratio", "loss_ratio", "parse_rate", "flat_groups", "kl"} <= curve[-1].keys()
+    assert curve[0]["grad_norm"] > 0
 
 
 def test_training_can_be_kept_to_the_last_blocks(verifier: Path) -> None:

@@ -15,7 +15,6 @@ from editr1.cli import build_parser
 from editr1.config import load_recipe, section
 from editr1.memory import Layout, check
 from editr1.training import cost
-from editr1.training.trainer import accumulation_steps
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(
@@ -37,7 +36,7 @@ def test_the_recipe_builds_and_divides(path: Path, world: int, monkeypatch: pyte
     (name,) = recipe.keys() & {"sft", "gcpo"}
     stage = importlib.import_module(f"editr1.stages.{name}")
     config = section(recipe, name, stage.Config)
-    assert accumulation_steps(config.batch_size if name == "sft" else config.traces_per_step, config.machine) >= 1
+    assert config.machine.accumulation(config.batch_size if name == "sft" else config.rows) >= 1
     assert all(line.startswith(f"{name}: ") for line in stage.plan(config, Path("run")))
 
 

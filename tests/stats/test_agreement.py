@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from editr1.measure.kway import argsort_right, chance, group_tau, pairs_right
 from editr1.stats import binomial_p
 from editr1.stats.agreement import VerdictAgreement, cohen_kappa, krippendorff_alpha
-from editr1.stats.calibration import calibrate, calibration_of, fit_slope, folds
+from editr1.stats.calibration import best_epsilon, calibrate, calibration_of, fit_slope, folds, three_class, three_class_credit
 from editr1.stats.correlation import kendall_tau_b, mean_correlation, merge_ties, spearman
-from editr1.stats.kway import argsort_right, chance, group_tau, pairs_right
-from editr1.stats.ties import best_epsilon, three_class, three_class_credit
 
 small = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=25)
 
@@ -87,7 +86,7 @@ def test_alpha_on_krippendorffs_own_example() -> None:
 
 def test_verdict_agreement_known_answers() -> None:
     found = VerdictAgreement(1, 1, 1, 1)
-    assert (found.accuracy, found.violated_recall, found.violated_precision, found.kappa) == (0.5, 0.5, 0.5, 0.0)
+    assert (found.accuracy, found.violated_recall, found.kappa) == (0.5, 0.5, 0.0)
     assert VerdictAgreement(3, 0, 0, 0).violated_recall is None
 
 
@@ -147,14 +146,14 @@ def test_in_sample_epsilon_lifts_a_coin_to_the_floor_and_cross_fitting_shows_the
     labels = rng(1).choice([0, 0, 0, 1, -1], size=2000).tolist()
     found = three_class(rng(2).normal(size=2000), labels, rng=rng())
     assert found.in_sample >= found.always_tie
-    assert found.in_sample >= found.cross_fitted
+    assert found.in_sample >= found.credit.mean()
     assert found.decisive == pytest.approx(0.5, abs=0.06)
 
 
 def test_an_oracle_of_three_classes_is_right_everywhere() -> None:
     labels = [1, -1, 0] * 30
     found = three_class([3.0 * label for label in labels], labels, rng=rng())
-    assert found.cross_fitted == found.in_sample == found.decisive == 1.0
+    assert found.credit.mean() == found.in_sample == found.decisive == 1.0
     assert three_class([None] * 90, labels, rng=rng()).in_sample == 0.0
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from editr1.stats import clustered_standard_error, mean_estimate, paired_difference, share_estimate, share_of_sums, wilson
-from editr1.stats.intervals import clustered, score_bounds
+from editr1.stats.clusters import clustered
+from editr1.stats.intervals import score_bounds
 
 
 def rng(seed: int = 0) -> np.random.Generator:

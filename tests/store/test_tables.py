@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from editr1 import cli
+from editr1.commands.migrate import migrate
 from editr1.errors import ChangedInputsError, DataError
 from editr1.schema import (
     Candidate,
@@ -32,7 +34,6 @@ from editr1.schema import (
     to_json,
 )
 from editr1.store import Drop, Engine, Lane, Run, Work, hold
-from editr1.store.migrate import migrate
 
 QUIET = Engine(progress=False, max_dropped_share=1.0)
 REF = ImageRef("a" * 64, width=3, height=4)
@@ -91,6 +92,42 @@ def test_records_of_odd_shapes_come_back(run: Run) -> None:
 
 def enumerate_keys(rows: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return ((f"k{i}", row) for i, row in enumerate(rows))
+
+
+def without_further(table: pa.Table) -> pa.Table:
+    """The table as it was written before a task could have several source pictures."""
+
+    def older(array: pa.Array) -> pa.Array:
+        if pa.types.is_list(array.type):
+            return pa.ListArray.from_arrays(array.offsets, older(array.values))
+        if not pa.types.is_struct(array.type):
+            return array
+        fields = [(field, older(array.field(i))) for i, field in enumerate(array.type) if field.name != "further"]
+        return pa.StructArray.from_arrays([column for _, column in fields], [field.name for field, _ in fields], mask=array.is_null())
+
+    kept = [name for name in table.column_names if name != "further"]
+    return pa.table({name: older(table[name].combine_chunks()) for name in kept})
+
+
+def rewrite(path: Path, table: pa.Table) -> None:
+    """The shard with other rows, and the checksum of those."""
+    pq.write_table(table, path)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_tables_from_before_a_field_with_a_default_still_read(run: Run) -> None:
+    for table in ("01_tasks", "02_principles", "07_pairs"):
+        for path in (run.dir / table).glob("*.parquet"):
+            old = pq.read_table(path)
+            changed = without_further(old)
+            assert "further" not in str(changed.schema)
+            rewrite(path, changed.replace_schema_metadata(old.schema.metadata))
+        assert list(run.read(table)) == ROWS[table]
+    path = next((run.dir / "01_tasks").glob("*.parquet"))
+    old = pq.read_table(path)
+    rewrite(path, old.drop_columns(["instruction"]).replace_schema_metadata(old.schema.metadata))
+    with pytest.raises(DataError, match="holds no rows of EditTask"):
+        list(run.read("01_tasks"))
 
 
 # --- other programs read them -----------------------------------------------------------------------

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
+from editr1.config import Component, create
 from editr1.errors import DataError
 from editr1.training.options import RewardOptions
-from editr1.training.pair_reward import PairReward, ReadTrace, figures, is_flat, play
+from editr1.training.pair_reward import JudgedPair, PairReward, ReadTrace, figures, is_flat, play
 
 
 def say(score: float | None) -> str:
@@ -108,3 +109,29 @@ def test_length_costs_what_the_option_says() -> None:
     reward = PairReward(RewardOptions(length_penalty=1.0))
     ratios = reward([say(7), say(5)], **columns("wl", [0, 0]), completion_ids=[[0] * 100, [0] * 50])
     assert ratios == pytest.approx([0.9, 0.95])
+
+
+def test_a_read_trace_earns_the_format_reward_and_both_images_are_one_group() -> None:
+    method = create("pair_learning", Component("pd_grpo"))
+    reward = PairReward(method=method)
+    rewards = reward([say(7), say(None), say(5), say(8)], **columns("wwll", [0] * 4))
+    # means of the other image: 6.5 and 7; then .1 for each trace that was read
+    assert rewards == pytest.approx([1.1, 0.0, 1.1, 0.1])
+    mean, deviation = 2.3 / 4, (((1.1 - 0.575) ** 2 * 2 + 0.575**2 + 0.475**2) / 3) ** 0.5
+    assert reward.advantages == pytest.approx([(r - mean) / (deviation + 1e-4) for r in rewards], rel=1e-5)
+
+
+def test_a_pair_whose_images_differ_is_not_flat_where_both_are_one_group() -> None:
+    joint = create("pair_learning", Component("pd_grpo", {"format_reward": 0.0}))
+
+    def match(winners: list[float], losers: list[float]) -> JudgedPair:
+        traces = [ReadTrace(0, side, False, tau, "", 1) for side, scores in (("w", winners), ("l", losers)) for tau in scores]
+        return play(traces, RewardOptions(), joint)[0]
+
+    assert is_flat(match([4.0, 4.0], [5.0, 5.0]))  # all are wrong
+    assert is_flat(match([5.0, 5.0], [4.0, 4.0]))  # all are right
+    found = match([5.0, 5.0], [1.0, 9.0])  # w: 5 is not above 5; l: 1 is below 5, 9 is not
+    assert not is_flat(found)
+    assert found.advantage_w.tolist() == pytest.approx([-0.25 / 0.5001] * 2)
+    assert found.advantage_l.tolist() == pytest.approx([0.75 / 0.5001, -0.25 / 0.5001])
+    assert figures({0: found})["flat_groups"] == 0.0

@@ -95,6 +95,7 @@ def disputed(items: dict[str, Item], votes: Sequence[Vote]) -> list[dict[str, An
             "item": item.id,
             "instruction": item.task.instruction,
             "pictures": {"source": item.task.source.digest, "a": item.a.image.digest, "b": item.b.image.digest},
+            "further": [ref.digest for ref in item.task.further],
             "editors": {"a": item.a.editor, "b": item.b.editor},
             "votes": [{"annotator": vote.annotator, "answer": vote.answer} for vote in group if vote.annotator != ADJUDICATOR],
             "majority": majority([vote for vote in group if vote.annotator != ADJUDICATOR]),

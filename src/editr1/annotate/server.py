@@ -133,13 +133,14 @@ class Desk:
         left, right = (item.b, item.a) if self.is_swapped(item, annotator) else (item.a, item.b)
         principles = [{"text": p.question, "category": p.category} for p in item.principles] if self.show_principles else []
         pictures = {"source": item.task.source, "left": left.image, "right": right.image}
-        return {"id": item.id, "instruction": item.task.instruction, "principles": principles} | {
+        further = [f"/image/{ref.digest}" for ref in item.task.further]
+        return {"id": item.id, "instruction": item.task.instruction, "principles": principles, "further": further} | {
             name: f"/image/{ref.digest}" for name, ref in pictures.items()
         }
 
     def pictures(self) -> dict[str, ImageRef]:
         """The images that may be asked for, by digest."""
-        refs = (ref for item in self.items for ref in (item.task.source, item.a.image, item.b.image))
+        refs = (ref for item in self.items for ref in (*item.task.sources, item.a.image, item.b.image))
         return {ref.digest: ref for ref in refs}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.decompose import stated_principles
 from editr1.judge.item import RewardItem
 from editr1.pictures import decode_image
 from editr1.schema import Principle, Quadruple, derive_seed
@@ -53,7 +52,7 @@ def cases_from_run(run: Run, count: int, seed: int) -> list[Case]:
 
 def _item_of(quadruple: Quadruple, run: Run) -> RewardItem:
     task, candidate = quadruple.task, quadruple.candidate
-    return RewardItem(run.images.get(task.source), run.images.get(candidate.image), task.instruction, quadruple.principles, candidate.id)
+    return RewardItem(run.images.source_of(task), run.images.get(candidate.image), task.instruction, quadruple.principles, candidate.id)
 
 
 def cases_from_table(path: Path, count: int, seed: int) -> list[Case]:
@@ -103,20 +102,10 @@ def _item(row: Mapping[str, Any], path: Path, number: int) -> RewardItem:
         _picture(path.parent, row["source"], where),
         _picture(path.parent, row["edited"], where),
         row["instruction"],
-        _principles(row.get("principles"), where),
+        stated_principles(row.get("principles"), where),
         id=f"row-{number}",
     )
 
 
 def _picture(root: Path, name: str, where: str) -> Image.Image:
     return decode_image(read_inside(root, name), f"{where}: {name}")
-
-
-def _principles(value: Any, where: str) -> tuple[Principle, ...] | None:
-    if not value:
-        return None
-    text = value if isinstance(value, str) else json.dumps(value)
-    parsed = parse_principles(text, quotas=None, questions_in_english=False)
-    if isinstance(parsed, BadDecomposition):
-        raise DataError(f"{where}: principles are unusable: {parsed.problem}")
-    return parsed

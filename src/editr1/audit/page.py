@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from editr1.audit.record import AuditRecord, ProbeRecord
+from editr1.audit.run import AuditRecord, ProbeRecord
 from editr1.schema import Metric
 
 FIGURES = {

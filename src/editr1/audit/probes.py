@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from editr1.audit.cases import Case
 from editr1.judge.item import RewardItem
 from editr1.pictures import decode_image, encode_picture, to_rgb
+from editr1.schema import pictures_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Probe:
 
 def unedited(case: Case) -> RewardItem:
     """The source handed in as the edit."""
-    return replace(case.item, edited=case.item.source)
+    return replace(case.item, edited=pictures_of(case.item.source)[0])
 
 
 def black(case: Case) -> RewardItem:
@@ -79,7 +80,7 @@ def white_border(case: Case, share: float = 1 / 12) -> RewardItem:
 def blend(case: Case, alpha: float) -> RewardItem:
     """Source (alpha 0) to edit (alpha 1)."""
     edited = to_rgb(case.item.edited)
-    return replace(case.item, edited=Image.blend(to_rgb(case.item.source).resize(edited.size), edited, alpha))
+    return replace(case.item, edited=Image.blend(to_rgb(pictures_of(case.item.source)[0]).resize(edited.size), edited, alpha))
 
 
 def resized(case: Case, factor: float = 1.25) -> RewardItem:

@@ -1,19 +1,22 @@
-"""Puts a judge to the probes and counts which laws it keeps."""
+"""Puts a judge to the probes and counts which laws it keeps; the record is kept in the run directory as `audit/<label>.json`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
 from editr1.audit.cases import Case
 from editr1.audit.probes import PROBES, Limits, Probe
 from editr1.bench.judges.base import Judge
-from editr1.errors import ConfigError, nearest
+from editr1.errors import ConfigError, DataError, nearest
 from editr1.judge.item import RewardItem
-from editr1.schema import Metric
+from editr1.schema import Metric, from_json, to_json
 from editr1.stats import wilson
+from editr1.store import Run
+from editr1.store._files import write_atomic
 
 CHUNK = 32  # ours: cases scored in one call, so that a bar moves and memory stays bounded
 THRESHOLD = 0.9  # ours: a judge that breaks a law on more than one edit in ten is not fit to be a reward
@@ -125,3 +128,76 @@ def _key(item: RewardItem) -> tuple[object, ...]:
 def _complete(values: Sequence[float | None]) -> tuple[float, ...] | None:
     known = tuple(value for value in values if value is not None)
     return known if len(known) == len(values) else None
+
+
+FOLDER = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """One law, how often it was kept, and where it was broken."""
+
+    name: str
+    law: str
+    metric: Metric
+    num_not_applicable: int
+    broken: tuple[Broken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """Probes and error propagation of one judge; a part that was not run is empty."""
+
+    label: str
+    """Names the judge in the run; `[A-Za-z0-9._-]+`."""
+    judge: str
+    """In words: model, prompt, traces."""
+    command: str
+    commit: str
+    """Of the code that audited; empty for an installed package."""
+    edits: str = ""
+    """In words: which edits were probed."""
+    probes: tuple[ProbeRecord, ...] = ()
+    perturbed: str = ""
+    """In words: what was damaged, and what it was compared on."""
+    propagation: tuple[Metric, ...] = ()
+
+    def metrics(self) -> list[Metric]:
+        """All figures, named after the judge too, so that the run keeps those of several judges."""
+        found = [*(probe.metric for probe in self.probes), *self.propagation]
+        return [replace(metric, name=f"{metric.name}/{self.label}") for metric in found]
+
+
+def probe_record(result: ProbeResult, threshold: float) -> ProbeRecord:
+    """The result of a probe as it is kept."""
+    return ProbeRecord(result.probe.name, result.probe.law_in_words, result.metric(threshold), result.num_not_applicable, result.broken)
+
+
+def label_of(name: str) -> str:
+    """A model's or judge's name as a label.
+
+    >>> label_of("runs/demo/08_rrm_gcpo/"), label_of("my_judge:Build"), label_of("Qwen/Qwen2.5-VL-7B")
+    ('08_rrm_gcpo', 'Build', 'Qwen2.5-VL-7B')
+    """
+    last = re.split(r"[/:]", name.rstrip("/:"))[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).strip("._") or "judge"
+
+
+def keep(record: AuditRecord, run: Run) -> None:
+    """Adds the record and its figures to the run; an earlier audit of the same label is replaced."""
+    folder = run.dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / f"{record.label}.json", (to_json(record) + "\n").encode())
+    for metric in record.metrics():
+        run.add_metric(metric)
+
+
+def kept(run: Run) -> list[AuditRecord]:
+    """Every audit that the run holds, by label. Raises DataError for a file that is none."""
+    records = []
+    for path in sorted((run.dir / FOLDER).glob("*.json")):
+        try:
+            records.append(from_json(AuditRecord, path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise DataError(f"{path} is no audit ({error}); delete it and audit again") from error
+    return records

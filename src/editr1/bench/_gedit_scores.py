@@ -12,7 +12,7 @@ import numpy as np
 from editr1.bench.base import Outcome, Stored, headline
 from editr1.errors import DataError
 from editr1.measure.metrics import by_kind, to_metric
-from editr1.measure.raw_scores import TOP, geometric_mean
+from editr1.measure.rows import TOP, geometric_mean
 from editr1.schema import Metric, derive_seed
 from editr1.stats import mean_estimate
 

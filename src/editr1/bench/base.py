@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.errors import DataError
-from editr1.schema import Label, Metric, Principle, Reward
+from editr1.schema import Label, Metric, Principle, Reward, Source
 from editr1.stats import half_credit
 
 OVERALL = "overall"
@@ -37,7 +37,7 @@ class EditItem:
     key: str
     """Unique within the benchmark, and the same in every run."""
     instruction: str
-    load: Callable[[], tuple[Image.Image, Image.Image]]
+    load: Callable[[], tuple[Source, Image.Image]]
     """Gives (source, edited); raises DataError for a missing or broken file."""
     principles: tuple[Principle, ...] | None = None
     """Where the benchmark has them; a judge that wants principles and finds none writes its own."""
@@ -49,7 +49,7 @@ class ComparisonItem:
 
     key: str
     instruction: str
-    load: Callable[[], tuple[Image.Image, Image.Image, Image.Image]]
+    load: Callable[[], tuple[Source, Image.Image, Image.Image]]
     """Gives (source, a, b); raises DataError for a missing or broken file."""
     label: Label
     cluster: str
@@ -99,7 +99,7 @@ class JudgedEdit:
     rates: tuple[float, ...] = ()
     """Share of readable traces that say yes, one a principle; empty for judges without verdicts."""
     text: str = ""
-    """What the judge said: its first readable trace, else its first; empty for judges without traces."""
+    """What the judge said: its first readable trace or pass, else its first; empty for judges that say nothing."""
 
     def part(self, dimension: str) -> float | None:
         """The sub-score of a dimension; the overall value where the judge has only that one."""

@@ -31,14 +31,15 @@ from editr1.bench.base import (
 )  # fmt: skip
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, to_metric
-from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
+from editr1.measure.rows import expect_count, load_both, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Metric, stable_id
 from editr1.stats import share_estimate, to_margins
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 COLUMNS = ("source_image", "prompt", "winner", "loser", "label", "dimension")
 PARTS = {"IA": ("prompt_following", "semantic_consistency"), "VC": ("consistency",), "VQ": ("perceptual_quality",)}
 """The sub-score of a judge that a dimension asks for: the first that the judge has."""
+SIDES = ("winner", "loser")
 LABELS = ("preference", "tie")
 TIE = 1e-5
 NUM_ROWS = 2251
@@ -68,14 +69,14 @@ class CompassBench:
 
     def edits(self) -> Iterator[EditItem]:
         for i, row in enumerate(self.rows):
-            for side in ("winner", "loser"):
-                yield EditItem(f"{row.key}/{side}", row.instruction, partial(self._load, i, side))
+            for side, name in enumerate(SIDES):
+                yield EditItem(f"{row.key}/{name}", row.instruction, partial(self._load, i, side))
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         """Every pair with a = the winner: only a judge asked in both orders may see them so."""
         for i, row in enumerate(self.rows):
             label = "a" if row.label == "preference" else "same"
-            yield ComparisonItem(row.key, row.instruction, partial(self._load_both, i), label, row.source, row.dimension)  # type: ignore[arg-type]
+            yield ComparisonItem(row.key, row.instruction, partial(load_both, self._load, i), label, row.source, row.dimension)  # type: ignore[arg-type]
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         found = []
@@ -104,17 +105,13 @@ class CompassBench:
         return [credit_outcome(row.key, row.source, row.dimension, margin) for row, margin in rows if row.label == "preference"]
 
     def _margins(self, judged: Mapping[str, JudgedEdit]) -> Floats:
-        sides = [[_score(judged.get(f"{row.key}/{side}"), row.dimension) for row in self.rows] for side in ("winner", "loser")]
+        sides = [[_score(judged.get(f"{row.key}/{side}"), row.dimension) for row in self.rows] for side in SIDES]
         return to_margins(*sides)
 
-    def _load(self, i: int, side: str) -> tuple[Image.Image, Image.Image]:
+    def _load(self, i: int, side: int) -> tuple[Image.Image, Image.Image]:
         row, where = self.table[i], f"editreward_compass: row {i}"
-        source, edited = (to_bytes(row[name], self.folder, where) for name in ("source_image", side))
+        source, edited = (to_bytes(row[name], self.folder, where) for name in ("source_image", SIDES[side]))
         return load_pair(source, edited, where, resize=False)
-
-    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, winner = self._load(i, "winner")
-        return source, winner, self._load(i, "loser")[1]
 
 
 def _score(judged: JudgedEdit | None, dimension: str) -> float | None:

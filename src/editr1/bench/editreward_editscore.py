@@ -23,10 +23,10 @@ from PIL import Image
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, to_metric
-from editr1.measure.rows import expect_count, load_pair, read_rows, to_bytes
+from editr1.measure.rows import edits_of_pairs, expect_count, load_both, load_pair, read_rows, to_bytes
 from editr1.schema import Metric, stable_id
 from editr1.stats import accuracy, pairwise_report, to_margins
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 DIMENSIONS = ("prompt_following", "consistency", "overall")
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -72,20 +72,14 @@ class EditScoreBench:
 
     def edits(self) -> Iterator[EditItem]:
         """Every image once, although it may stand in pairs of several dimensions."""
-        seen: set[str] = set()
-        for i in range(len(self.table)):
-            row = self.table[i]
-            for side, key in enumerate(self._keys(row, i)):
-                if key not in seen:
-                    seen.add(key)
-                    yield EditItem(key, row["instruction"], partial(self._load, i, side))
+        return edits_of_pairs(self.table, self._keys, self._load)
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         """Every pair with a = the winner: only a judge asked in both orders may see them so."""
         for i, row in enumerate(self.rows()):
             instruction = self.table[i]["instruction"]
             yield ComparisonItem(
-                f"{row.dimension}/{i}", instruction, partial(self._load_both, i), "a", row.source, f"{row.dimension}/{row.task}"
+                f"{row.dimension}/{i}", instruction, partial(load_both, self._load, i), "a", row.source, f"{row.dimension}/{row.task}"
             )
 
     def rows(self) -> Iterator[Row]:
@@ -119,10 +113,6 @@ class EditScoreBench:
         row = self.table[i]
         source, edited = (to_bytes(cell, self.folder, _where(i)) for cell in (row["input_image"], row["output_images"][side]))
         return load_pair(source, edited, _where(i))
-
-    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, a = self._load(i, 0)
-        return source, a, self._load(i, 1)[1]
 
 
 def build(root: Path | str | None = None) -> EditScoreBench:
@@ -167,15 +157,6 @@ def dimension_metrics(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> 
                 )
             )
     return found
-
-
-def overall_of_groups(group_means: Mapping[str, float]) -> float:
-    """The mean of 13 tasks from the four group means, each weighing as many tasks as it holds.
-
-    >>> round(overall_of_groups({"subject": 0.740, "appearance": 0.663, "scene": 0.789, "advanced": 0.529}), 3)  # EditScore-7B
-    0.659
-    """
-    return sum(len(tasks) * group_means[group] for group, tasks in GROUPS.items()) / len(TASKS)
 
 
 def _margins(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> Floats:

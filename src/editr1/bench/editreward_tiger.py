@@ -4,7 +4,7 @@ Not EditScore's dataset of the same name. Data: HF TIGER-Lab/EditReward-Bench (g
 4pair; one row is one pair of a group: id, dataset, num_candidates, instruction, source_image, candidate_1, candidate_2,
 comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of `id` before "_".
 
-Protocols that must not share a column (see `stats.kway` for their chance levels):
+Protocols that must not share a column (see `measure.kway` for their chance levels):
 `tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
 `tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
 every comparison of a group. Overall = pooled groups. `tiger-erb/decisive/{half,strict,non-tied}` takes comparisons one by one.
@@ -26,12 +26,12 @@ from PIL import Image
 
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair, Outcome, credit_outcome, require_folder
 from editr1.errors import DataError
-from editr1.measure.kway_pairs import AnsweredGroup, kway_pair_metrics
+from editr1.measure.kway import AnsweredGroup, argsort_right, chance, group_tau, kway_pair_metrics
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
-from editr1.measure.rows import load_pair, read_rows, to_bytes
+from editr1.measure.rows import edits_of_pairs, load_both, load_pair, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed, stable_id
-from editr1.stats import mean_estimate, share_estimate
-from editr1.stats.kway import argsort_right, chance, group_tau
+from editr1.stats import mean_estimate, share_estimate, to_margins
+from editr1.stats.clusters import Floats
 
 SIZES = (2, 3, 4)
 LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
@@ -124,17 +124,11 @@ class TigerBench:
     name: str = "tiger_erb"
 
     def edits(self) -> Iterator[EditItem]:
-        seen: set[str] = set()
-        for i in range(len(self.table)):
-            row = self.table[i]
-            for side, key in enumerate(self._keys(row, i)):
-                if key not in seen:
-                    seen.add(key)
-                    yield EditItem(key, row["instruction"], partial(self._load, i, side))
+        return edits_of_pairs(self.table, self._keys, self._load)
 
     def comparisons(self) -> Iterator[ComparisonItem]:
         for i, row in enumerate(self.rows()):
-            load = partial(self._load_both, i)
+            load = partial(load_both, self._load, i)
             yield ComparisonItem(str(i), self.table[i]["instruction"], load, LABELS[row.sign], row.group, f"k{row.k}")
 
     def rows(self) -> Iterator[Row]:
@@ -164,12 +158,9 @@ class TigerBench:
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         """Decisive comparisons of all group sizes, one by one: exact order is too coarse to compare two judges with."""
-        scores = {key: row.value for key, row in judged.items()}
-        return [
-            credit_outcome(str(i), row.group, f"k{row.k}", row.sign * _gap(scores.get(row.keys[0]), scores.get(row.keys[1])))
-            for i, row in enumerate(self.rows())
-            if row.sign
-        ]
+        rows = [(i, row) for i, row in enumerate(self.rows()) if row.sign]
+        gaps = _gaps([row for _, row in rows], {key: row.value for key, row in judged.items()})
+        return [credit_outcome(str(i), row.group, f"k{row.k}", row.sign * gap) for (i, row), gap in zip(rows, gaps.tolist(), strict=True)]
 
     def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
         source, first, second = (
@@ -182,10 +173,6 @@ class TigerBench:
         row = self.table[i]
         source, edited = (to_bytes(row[name], self.folder, _where(i)) for name in ("source_image", ("candidate_1", "candidate_2")[side]))
         return load_pair(source, edited, _where(i))
-
-    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, a = self._load(i, 0)
-        return source, a, self._load(i, 1)[1]
 
 
 def build(root: Path | str | None = None) -> TigerBench:
@@ -210,14 +197,14 @@ def _answered(k: int, rows: Sequence[tuple[int, Row]], judged: Mapping[str, Judg
 
 
 def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
-    gaps = np.array([_gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in rows])
+    gaps = _gaps(rows, scores)
     return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
 
 
 def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[Metric]:
     """Every comparison in which people chose a side, whatever the size of its group: comparisons of a group share their edits."""
     chosen = [row for row in rows if row.sign]
-    margins = np.array([row.sign * _gap(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in chosen])
+    margins = _gaps(chosen, scores) * [row.sign for row in chosen]
     groups, sizes = [row.group for row in chosen], [f"k{row.k}" for row in chosen]
     return accuracy_metrics("tiger_decisive", margins, groups, "tiger-erb/decisive", kinds=sizes)
 
@@ -246,20 +233,9 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
     ]
 
 
-def pooled(accuracies: Sequence[float], counts: Sequence[int]) -> float:
-    """Overall accuracy of groups of several sizes from their accuracies (percent or share) and numbers of groups.
-
-    Right groups are whole numbers, so each accuracy is first turned back into one.
-
-    >>> round(pooled([45.69, 27.33, 7.31], [186, 150, 148]), 2)  # GPT-4o, printed 28.31
-    28.31
-    """
-    right = [round(accuracy * count / 100) for accuracy, count in zip(accuracies, counts, strict=True)]
-    return 100 * sum(right) / sum(counts)
-
-
-def _gap(first: float | None, second: float | None) -> float:
-    return math.nan if first is None or second is None else first - second
+def _gaps(rows: Sequence[Row], scores: Mapping[str, float | None]) -> Floats:
+    """`[N]` score of a comparison's first edit minus its second; nan = unscored."""
+    return to_margins([scores.get(row.keys[0]) for row in rows], [scores.get(row.keys[1]) for row in rows])
 
 
 def _where(i: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from editr1.bench._gedit_scores import TASK_COUNTS, Sample, check_language, stored
 from editr1.bench.base import Stored, refuse_doubles
 from editr1.errors import DataError
-from editr1.measure.raw_scores import in_range
+from editr1.measure.rows import in_range
 from editr1.measure.tables import column_names, read_table
 
 _NAME = re.compile(rf"gedit_({'|'.join(TASK_COUNTS)})\.jsonl")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, refuse_doubles, require_folder
 from editr1.errors import DataError
-from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.decompose import stated_principles
 from editr1.measure.metrics import by_kind, to_metric
 from editr1.measure.rows import load_pair, load_source, read_inside
 from editr1.measure.tables import read_table
@@ -120,18 +120,8 @@ def _row(row: Mapping[str, Any], where: str) -> tuple[Row, bool]:
     if not all(isinstance(cell, str) for cell in cells.values()):
         raise DataError(f"{where}: expected an object of texts ({', '.join(cells)})")
     key = cells["id"] or cells["edited"] or cells["source"]
-    found = Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], _principles(row.get("principles"), where))
-    return found, bool(cells["id"])
-
-
-def _principles(value: Any, where: str) -> tuple[Principle, ...] | None:
-    if not value:
-        return None
-    text = value if isinstance(value, str) else json.dumps(value)
-    parsed = parse_principles(text, quotas=None, questions_in_english=False)
-    if isinstance(parsed, BadDecomposition):
-        raise DataError(f"{where}: principles are unusable: {parsed.problem}")
-    return parsed
+    principles = stated_principles(row.get("principles"), where)
+    return Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], principles), bool(cells["id"])
 
 
 def _value(judged: Mapping[str, JudgedEdit], key: str) -> float | None:

@@ -26,8 +26,7 @@ from PIL import Image
 from editr1.bench._gedit_scores import LANGUAGES, TASK_COUNTS, TOTAL, RowId, Sample, check_language, metrics, stored, to_outcomes
 from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, Stored, refuse_doubles, require_folder
 from editr1.errors import DataError
-from editr1.measure.raw_scores import in_range
-from editr1.measure.rows import first_line, load_pair, read_csv, read_inside, read_rows, to_bytes
+from editr1.measure.rows import first_line, in_range, load_pair, read_csv, read_inside, read_rows, to_bytes
 from editr1.pictures import decode_image
 from editr1.schema import Metric
 

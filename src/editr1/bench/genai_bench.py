@@ -43,7 +43,7 @@ from editr1.measure.metrics import accuracy_metrics, by_kind, three_class_metric
 from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Label, Metric
 from editr1.stats import share_estimate, to_margins
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
 VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}

@@ -18,8 +18,7 @@ from typing import Any
 from editr1.bench.base import Outcome, Stored
 from editr1.errors import DataError
 from editr1.measure.metrics import mean_metrics
-from editr1.measure.raw_scores import in_range
-from editr1.measure.rows import read_json
+from editr1.measure.rows import in_range, read_json
 from editr1.schema import Metric
 
 GROUPS = {

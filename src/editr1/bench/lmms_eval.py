@@ -21,7 +21,7 @@ from editr1.bench._gedit_scores import TASK_COUNTS, Sample, check_language
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles
 from editr1.errors import DataError
 from editr1.measure.metrics import mean_metrics
-from editr1.measure.raw_scores import in_range
+from editr1.measure.rows import in_range
 from editr1.measure.tables import column_names, read_table
 
 GEDIT = {aspect: f"gedit_bench_{aspect}_score" for aspect in ("semantics", "quality")}

@@ -43,7 +43,7 @@ from editr1.measure.metrics import accuracy_metrics
 from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
 from editr1.schema import Label, Metric
 from editr1.stats import to_margins
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 FILE = "edit.json"
 RESPONSES = ("response_a", "response_b")

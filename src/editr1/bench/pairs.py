@@ -14,7 +14,7 @@ from PIL import Image
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome
 from editr1.errors import ConfigError, DataError
 from editr1.measure.pair_metrics import Scores, decisive, pair_margins, pair_metrics
-from editr1.schema import Candidate, EditTask, Metric, PreferencePair
+from editr1.schema import Candidate, EditTask, Metric, PreferencePair, Source
 from editr1.store import Run, preference_pairs
 from editr1.store.joins import Split
 
@@ -53,10 +53,10 @@ class OwnPairs:
         values = {key: edit.value for key, edit in judged.items()}
         return [values.get(pair.a.id) for pair in self.pairs], [values.get(pair.b.id) for pair in self.pairs]
 
-    def _load(self, task: EditTask, edit: Candidate) -> tuple[Image.Image, Image.Image]:
-        return self.run.images.get(task.source), self.run.images.get(edit.image)
+    def _load(self, task: EditTask, edit: Candidate) -> tuple[Source, Image.Image]:
+        return self.run.images.source_of(task), self.run.images.get(edit.image)
 
-    def _load_both(self, pair: PreferencePair) -> tuple[Image.Image, Image.Image, Image.Image]:
+    def _load_both(self, pair: PreferencePair) -> tuple[Source, Image.Image, Image.Image]:
         return (*self._load(pair.task, pair.a), self.run.images.get(pair.b.image))
 
 

@@ -21,11 +21,11 @@ from typing import Any
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles
 from editr1.errors import DataError
 from editr1.measure.metrics import by_kind, mean_metrics, to_metric
-from editr1.measure.raw_scores import in_range
+from editr1.measure.rows import in_range
 from editr1.measure.tables import column_names, read_table
 from editr1.schema import Metric
 from editr1.stats import share_estimate
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 CATEGORIES = ("temporal_reasoning", "causal_reasoning", "spatial_reasoning", "logical_reasoning")
 ASPECTS = ("Reasoning", "ApprConsistency", "VisualPlausibility")

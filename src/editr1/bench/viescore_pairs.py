@@ -34,12 +34,11 @@ from numpy.typing import NDArray
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics
-from editr1.measure.raw_scores import geometric_mean, lowest, sub_scores
-from editr1.measure.rows import read_csv, read_json
+from editr1.measure.rows import geometric_mean, lowest, read_csv, read_json, sub_scores
 from editr1.schema import Metric
-from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit
+from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit, to_margins
+from editr1.stats.clusters import Floats
 from editr1.stats.correlation import MeanCorrelation, mean_correlation, spearman
-from editr1.stats.intervals import Floats
 
 TASKS = {
     "ImagenHub_Text-Guided_IE": "viescore-pairs",
@@ -133,18 +132,18 @@ def load(root: Path | str | None, results: str, task: str = TASK) -> VIEScoreDat
     rated = {uid for uid, _ in raters[0]}
     given: dict[Cell, list[Rating]] = {}
     raw: dict[Cell, tuple[Any, Any]] = {}
-    judge, num_odd, num_stored = {}, 0, 0
+    judge: dict[Cell, float | None] = {}
+    scores: list[Any] = []
     for editor in editors:
         semantic, quality = (read_answers(answers / editor / f"{aspect}.json") for aspect in ("SC", "PQ"))
         for uid in sorted(rated | semantic.keys() | quality.keys()):
             given[uid, editor] = ratings_of(raters, uid, editor)
             judge[uid, editor] = geometric_mean(lowest(semantic.get(uid)), lowest(quality.get(uid)))
         raw |= {(uid, editor): (semantic[uid], quality[uid]) for uid in sorted(semantic.keys() & quality.keys())}
-        stored_scores = [*semantic.values(), *quality.values()]
-        num_odd += sum(len(sub_scores(raw) or ()) != 2 for raw in stored_scores)
-        num_stored += len(stored_scores)
+        scores += [*semantic.values(), *quality.values()]
+    num_odd = sum(len(sub_scores(score) or ()) != 2 for score in scores)
     human = {cell: float(np.mean([math.sqrt(math.prod(rating)) for rating in of])) for cell, of in given.items()}
-    return VIEScoreData(human, judge, num_odd, num_stored, given, raw, task)
+    return VIEScoreData(human, judge, num_odd, len(scores), given, raw, task)
 
 
 def _either(folder: Path, names: Sequence[str]) -> Path:
@@ -202,15 +201,12 @@ def metrics(data: VIEScoreData, seed: int = 0) -> list[Metric]:
     protocol = TASKS[data.task]
     name = protocol.replace("-", "_")
     cells, margins, labels = _pairs(data)
-    uids = [uid for uid, _, _ in cells]
+    photos = [photo_of(uid) for uid, _, _ in cells]
     decided = labels != 0
-    decided_uids = [uid for uid, is_decided in zip(uids, decided, strict=True) if is_decided]
-    photos = [photo_of(uid) for uid in decided_uids]
-    found = accuracy_metrics(name, (margins * labels)[decided], photos, f"{protocol}/decisive")
-    found += _standard_errors((margins * labels)[decided], decided_uids, protocol)
-    found += three_class_metrics(
-        name.removesuffix("_pairs"), margins, labels.tolist(), [photo_of(uid) for uid in uids], f"{protocol}/three-class", seed
-    )
+    decided_margins, decided_photos = (margins * labels)[decided], list(itertools.compress(photos, decided))
+    found = accuracy_metrics(name, decided_margins, decided_photos, f"{protocol}/decisive")
+    found += _standard_errors(decided_margins, [uid for uid, _, _ in itertools.compress(cells, decided)], protocol)
+    found += three_class_metrics(name.removesuffix("_pairs"), margins, labels.tolist(), photos, f"{protocol}/three-class", seed)
     found += _correlations(data, protocol)
     odd = data.num_odd / data.num_stored if data.num_stored else None
     return [*found, Metric("viescore_odd_scores", odd, n=data.num_stored, protocol=f"{protocol}/odd-scores")]
@@ -235,7 +231,7 @@ def _pairs(data: VIEScoreData) -> tuple[list[tuple[str, str, str]], Floats, NDAr
         for a, b in itertools.combinations([editor for editor in data.editors if (uid, editor) in data.judge], 2)
     ]
     human = np.array([data.human[uid, a] - data.human[uid, b] for uid, a, b in cells])
-    judge = np.array([_gap(data.judge[uid, a], data.judge[uid, b]) for uid, a, b in cells])
+    judge = to_margins([data.judge[uid, a] for uid, a, _ in cells], [data.judge[uid, b] for uid, _, b in cells])
     return cells, judge, np.where(np.abs(human) <= TIE_TOLERANCE, 0, np.sign(human)).astype(int)
 
 
@@ -302,7 +298,3 @@ def _notebook_score(raw: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return None if math.isnan(number) else min(1.0, max(0.0, number / 10))
-
-
-def _gap(a: float | None, b: float | None) -> float:
-    return math.nan if a is None or b is None else a - b

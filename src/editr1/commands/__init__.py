@@ -11,7 +11,7 @@ GROUPS = {
         *("edit-rl", "evaluate", "report"),
     ),
     "judges": ("verify", "score-folder", "edit-benchmark", "bench", "compare", "best-of-n", "signal", "aggregate", "audit", "study"),
-    "people": ("annotate",),
+    "people and own data": ("annotate", "import-data"),
     "tools": ("serve", "export-rows", "migrate", "repair"),
 }
 """How `editr1 --help` lists the commands; one that is named nowhere comes last."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from editr1.config import Component, available, create, parse_yaml
 from editr1.errors import ConfigError
+from editr1.judge.asking import MAX_TOKENS, Asking, asking
 from editr1.judge.decomposer import Decomposer, Rules
 from editr1.judge.prompts import score_prompt_ids
 from editr1.judge.rrm import RewardModel
 from editr1.vlm.base import VLM, Sampling
 
-MAX_TOKENS = 2048
 MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
 
 
@@ -92,10 +92,12 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def add_rrm_arguments(parser: argparse.ArgumentParser) -> None:
     """How the RRM is asked, and who writes principles that are missing."""
-    parser.add_argument("--prompt", default="tv", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: tv)")
+    parser.add_argument(
+        "--prompt", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: the checkpoint's own, else tv)"
+    )
     parser.add_argument("--traces", type=int, default=1, metavar="K", help="traces to average over (default: 1)")
     parser.add_argument("--temperature", type=float, help="default: 0 for one trace, 0.7 for several")
-    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"limit of a reply (default: {MAX_TOKENS})")
+    parser.add_argument("--max-tokens", type=int, help=f"limit of a reply (default: the checkpoint's own, else {MAX_TOKENS})")
     parser.add_argument(
         "--expected", action="store_true", help="the score's expectation under the token probabilities in place of the sampled score"
     )
@@ -118,18 +120,24 @@ def rrm_vlm(args: argparse.Namespace) -> VLM:
 
 def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
     """The RRM with its prompt, number of traces, sampling, and who writes missing principles."""
-    return RewardModel(vlm, args.prompt, args.traces, _sampling(args), _decomposer(args, vlm), args.expected)
+    how = asked(args)
+    return RewardModel(vlm, how.prompt_id, args.traces, _sampling(args, how), _decomposer(args, vlm, how), args.expected)
 
 
-def _decomposer(args: argparse.Namespace, judge: VLM) -> Decomposer:
+def asked(args: argparse.Namespace) -> Asking:
+    """How the options, or else its checkpoint, say that the RRM is asked."""
+    return asking(vlm_component(args), args.prompt, args.max_tokens)
+
+
+def _decomposer(args: argparse.Namespace, judge: VLM, how: Asking) -> Decomposer:
     """Who writes missing principles: the model that the options name, else the judge itself."""
     vlm = judge
     if args.decomposer:
         named = {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url}
         vlm = create("vlm", Component("openai_api", {**named, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}))
-    return Decomposer(vlm, Rules(sampling=_sampling(args)))
+    return Decomposer(vlm, Rules(sampling=_sampling(args, how)))
 
 
-def _sampling(args: argparse.Namespace) -> Sampling:
+def _sampling(args: argparse.Namespace, how: Asking) -> Sampling:
     temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
-    return Sampling(temperature, max_tokens=args.max_tokens)
+    return Sampling(temperature, max_tokens=how.max_tokens)

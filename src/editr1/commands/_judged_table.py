@@ -15,12 +15,12 @@ from editr1.commands._judge import add_judge_arguments, add_model_arguments, jud
 from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import Component, create
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.measure.cache import CachedVLM, Prices
-from editr1.measure.edit_table import as_csv, edit_page, edit_rows
-from editr1.measure.judging import MAX_UNSCORED, check_unscored, judge_edits
+from editr1.judge.asking import Asking, asking
+from editr1.measure.edit_files import as_csv, edit_page, edit_rows
+from editr1.measure.judging import MAX_UNSCORED, CachedVLM, Prices, check_unscored, judge_edits
 from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
+from editr1.measure.metrics import between_run
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
-from editr1.measure.repeats import between_run
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
@@ -51,7 +51,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
         raise ConfigError("give --run DIR: answers and replies are kept there, so that a stopped run continues")
     _check(args)
     run = Run.open(args.run)
-    settings = {"benchmark": source, "judge": judge_settings(args)}
+    settings: dict[str, Any] = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_name(judge_component(args).id)
     if args.dry_run or not args.json:
         sizes = f"{sum(1 for _ in benchmark.edits())} edits"
@@ -61,7 +61,10 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if args.dry_run:
         return 0
     vlm = make_vlm(args, run)
-    ask = _Ask(benchmark, _make_judge(args, vlm), run, settings, args, vlm.status if vlm else lambda: "")
+    judge = _make_judge(args, vlm)
+    if texts := getattr(judge, "texts", ""):  # published prompts that it read from files
+        settings["judge"] |= {"texts": texts}
+    ask = _Ask(benchmark, judge, run, settings, args, vlm.status if vlm else lambda: "")
     repeats = [ask.once(f"bench_{benchmark.name}_{label}", repeat) for repeat in range(args.repeats)]
     metrics = [*repeats[0], *between_run(repeats)]
     show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
@@ -159,11 +162,21 @@ def judge_name(id: str) -> str:
 
 def _make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Any:
     """The judge, with its model and the model of --decomposer where they are named. Raises ConfigError for a judge that takes none."""
-    component = judge_component(args)
+    component = _component(args)
     fixed: dict[str, Any] = {} if vlm is None else {"vlm": vlm}
     if args.decomposer:
         fixed["decomposer"] = create("vlm", _writer(args))
     return create("judges", Component(component.id, component.options | fixed))
+
+
+def _component(args: argparse.Namespace) -> Component:
+    """The judge as it is named; the RRM on a local checkpoint is asked as that was trained, unless --judge-set says otherwise."""
+    judge, model = judge_component(args), vlm_component(args)
+    if judge.id != "rrm" or model is None or model.id != "local":
+        return judge
+    how, plain = asking(model, judge.options.get("prompt_id"), judge.options.get("max_tokens")), Asking()
+    own = {name: getattr(how, name) for name in ("prompt_id", "max_tokens") if getattr(how, name) != getattr(plain, name)}
+    return Component(judge.id, own | judge.options)
 
 
 def _writer(args: argparse.Namespace) -> Component:
@@ -172,7 +185,7 @@ def _writer(args: argparse.Namespace) -> Component:
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that a judge's answers depend on."""
-    component, judge = vlm_component(args), judge_component(args)
+    component, judge = vlm_component(args), _component(args)
     writer = {"decomposer": dataclasses.asdict(_writer(args))} if args.decomposer else {}
     return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None, **writer}
 

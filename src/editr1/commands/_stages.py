@@ -80,12 +80,21 @@ def run_stage(name: str, args: argparse.Namespace) -> int:
         check(needed, args.gpu_memory)
     if args.dry_run:
         return 0
+    before = _finished(stage, args.run)
     result = run_accepting(stage, config, args.run, args.accept)
     _say(f"{name}: {result}")
+    if getattr(result, "seconds", None) == 0.0 or (before and before == _finished(stage, args.run)):
+        _say(f"{name}: this was finished before with these settings and inputs; nothing was asked or trained now")
     leave_processes()
     if isinstance(result, StageCounts) and not result.num_out:
         raise DataError(nothing_kept(result, args.run))
     return 0
+
+
+def _finished(stage: Any, run_dir: Path) -> bytes:
+    """The summary of the stage's finished table, a digest of its rows included; empty where there is none."""
+    counts = run_dir / getattr(stage, "TABLE", "") / "counts.json"
+    return counts.read_bytes() if counts.exists() else b""
 
 
 def run_accepting(stage: Any, config: Any, run_dir: Path, accept: bool) -> Any:

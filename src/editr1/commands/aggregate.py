@@ -16,7 +16,7 @@ from pathlib import Path
 
 from editr1.bench.base import Stored
 from editr1.commands._metrics import add_output_arguments, aligned, few_sources, say, show, write_outcomes
-from editr1.measure.recognise import read_stored
+from editr1.measure.compare import read_stored
 from editr1.schema import Metric
 
 

@@ -82,7 +82,7 @@ def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
         from editr1.annotate.server import Desk, build_app
         from editr1.serve.listen import listen
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the labelling page needs {error.name}; install it with: pip install 'editr1[serve]'") from error
+        raise ConfigError(f"the labelling page needs {error.name}; install it with: pip install -e '.[serve]'") from error
     from editr1.serve.guard import check_exposure, is_loopback
 
     check_exposure(args.host, args.token)

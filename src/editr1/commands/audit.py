@@ -1,9 +1,9 @@
 """Probe a judge: sanity, stability, tricks, and what bad principles do to it.
 
-    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact
+    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo
     editr1 audit --table edits.jsonl --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct --threshold 0.8
-    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact --perturb
-    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --prompt compact --page docs/results/audit.md
+    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --perturb
+    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --page docs/results/audit.md
     editr1 audit --table edits.jsonl --judge viescore --model gpt-4.1
 
 --page does both and writes a Markdown page of all judges that were audited in this run. Exit code: 0 every law holds on the wanted share of
@@ -23,13 +23,13 @@ from editr1.audit.cases import Case, cases_from_run, cases_from_table, with_prin
 from editr1.audit.page import page
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
 from editr1.audit.probes import PROBES
-from editr1.audit.record import AuditRecord, keep, kept, label_of, probe_record
-from editr1.audit.run import THRESHOLD, ProbeResult, find_probes, run_audit
+from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, probe_record, run_audit
 from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
     add_rrm_arguments,
+    asked,
     judge_component,
     make_judge,
     reward_model,
@@ -94,7 +94,7 @@ def _begin(args: argparse.Namespace) -> AuditRecord:
     if args.judge:
         name = judge_component(args).id
         return AuditRecord(label_of(args.label or name), f"{name}{f' on {model}' if model else ''}", args.command_line, commit())
-    how = f"`{model}`, prompt {args.prompt}, {args.traces} trace{'s' * (args.traces > 1)}{', expected score' * args.expected}"
+    how = f"`{model}`, prompt {asked(args).prompt_id}, {args.traces} trace{'s' * (args.traces > 1)}{', expected score' * args.expected}"
     return AuditRecord(label_of(args.label or str(model)), how, args.command_line, commit())
 
 
@@ -166,7 +166,7 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
 
 def _perturb_case(run: Run, quadruple: Quadruple, gold: tuple[bool, ...] | None) -> PerturbCase:
     task = quadruple.task
-    source, edited = run.images.get(task.source), run.images.get(quadruple.candidate.image)
+    source, edited = run.images.source_of(task), run.images.get(quadruple.candidate.image)
     return PerturbCase(RewardItem(source, edited, task.instruction, quadruple.principles, quadruple.id), task.id, gold)
 
 

@@ -1,6 +1,6 @@
 """Judge a benchmark with any judge: resumable, cached, with intervals and counts.
 
-    editr1 bench editreward_editscore --root DATA --run RUN --judge editscore --model Qwen/Qwen2.5-VL-7B-Instruct --base-url URL
+    editr1 bench editreward_editscore --root DATA --run RUN --judge editscore --model EditScore-7B --base-url URL
     editr1 bench pairs --run RUN --judge rrm --checkpoint RUN/08_rrm_gcpo
     editr1 bench gedit --root DATA --edits OUT/kontext --set language=cn --run RUN --judge viescore --model gpt-4.1 --repeats 3
 

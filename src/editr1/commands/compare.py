@@ -16,8 +16,7 @@ from pathlib import Path
 
 from editr1.commands._metrics import add_output_arguments, say, show
 from editr1.errors import ConfigError
-from editr1.measure.compare import NOISE_FLOOR, compare, sample_table
-from editr1.measure.recognise import outcomes_of
+from editr1.measure.compare import NOISE_FLOOR, compare, outcomes_of, sample_table
 from editr1.store._files import write_atomic
 
 

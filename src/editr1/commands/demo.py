@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         _run_step(run, recipe, name, number)
     from editr1.report import write_report
 
-    report = write_report(args.run)
+    report, _ = write_report(args.run)
     print_results(run)
     figures = args.figures or args.run / "figures.json"
     write_atomic(figures, f"{json.dumps(as_json(run), indent=1)}\n".encode())

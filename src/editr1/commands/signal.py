@@ -19,8 +19,8 @@ from editr1.bench.pairs import build
 from editr1.bench.table import read_rated
 from editr1.commands._metrics import add_output_arguments, aligned, few_sources, show
 from editr1.errors import ConfigError, DataError
-from editr1.measure.choices import from_pairs
-from editr1.measure.recognise import benchmark_of, outcomes_of
+from editr1.measure.best_of_n import from_pairs
+from editr1.measure.compare import benchmark_of, outcomes_of
 from editr1.measure.signal import ScoredEdit, signal_metrics
 from editr1.schema import Metric
 from editr1.store import Run

@@ -1,8 +1,10 @@
 """Judge one edit: principles, verdicts and score, or the reason why it stays unscored.
 
+    editr1 verify --example --html verdict.html
     editr1 verify before.png after.png "Make the sky purple" --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct
     editr1 verify before.png after.png "Make the sky purple" --checkpoint checkpoints/rrm --principles principles.json
 
+--example judges a shipped edit with a shipped judge of 2.5 million parameters: seconds on any CPU, no key, no download.
 Without --principles the judge itself writes them first, or the model that --decomposer names. Exit code: 0 scored, 1 unscored, 2 bad input.
 """
 
@@ -10,16 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm
+from editr1 import example
+from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm, vlm_component
+from editr1.commands._verdict_page import verdict_page
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.prompts import labels
 from editr1.judge.rrm import RewardItem
 from editr1.pictures import read_picture
 from editr1.schema import Judgement, ParseFailure, Principle, Reward
+from editr1.store._files import write_atomic
 
 EXIT_UNSCORED = 1
 
@@ -36,27 +42,50 @@ MEANING = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="picture before the edit (PNG, JPEG, WebP, AVIF or GIF)")
-    parser.add_argument("edited", type=Path, metavar="EDITED", help="picture after the edit")
-    parser.add_argument("instruction", metavar="INSTRUCTION", help="what the edit was meant to do")
+    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help="picture before the edit (PNG, JPEG, WebP, AVIF or GIF)")
+    parser.add_argument("edited", type=Path, nargs="?", metavar="EDITED", help="picture after the edit")
+    parser.add_argument("instruction", nargs="?", metavar="INSTRUCTION", help="what the edit was meant to do")
+    parser.add_argument("--example", action="store_true", help="the shipped edit, by the shipped judge unless another one is named")
     add_model_arguments(parser)
     add_rrm_arguments(parser)
     parser.add_argument(
         "--principles", type=Path, metavar="FILE", help="JSON array of {question, category}; default: the decomposer writes them"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with both pictures, the verdicts and the score")
 
 
 def main(args: argparse.Namespace) -> int:
+    item = _example(args) if args.example else _given(args)
+    model = reward_model(args, rrm_vlm(args))
+    reward = model.score([item], args.seed)[0]
+    told = json.dumps(as_json(reward, model.vlm.name, model.prompt_id), ensure_ascii=False, indent=2) if args.json else as_text(reward)
+    print(f"{item.instruction}\n{told}" if args.example and not args.json else told)  # noqa: T201
+    if args.html:
+        page = verdict_page(item, reward, model.vlm.name, model.prompt_id, explain(reward.reason))
+        args.html.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.html, page.encode())
+    return 0 if reward.scored else EXIT_UNSCORED
+
+
+def _given(args: argparse.Namespace) -> RewardItem:
+    """The edit that the command line names."""
+    if args.instruction is None:
+        raise DataError("give SOURCE EDITED INSTRUCTION, or --example for the shipped edit")
     source, edited = read_picture(args.source), read_picture(args.edited)
     if not args.instruction.strip():
         raise DataError("the instruction is empty; say what the edit was meant to do")
-    given = read_principles(args.principles) if args.principles else None
-    model = reward_model(args, rrm_vlm(args))
-    reward = model.score([RewardItem(source, edited, args.instruction, given)], args.seed)[0]
-    told = json.dumps(as_json(reward, model.vlm.name, args.prompt), ensure_ascii=False, indent=2) if args.json else as_text(reward)
-    print(told)  # noqa: T201
-    return 0 if reward.scored else EXIT_UNSCORED
+    return RewardItem(source, edited, args.instruction, read_principles(args.principles) if args.principles else None)
+
+
+def _example(args: argparse.Namespace) -> RewardItem:
+    """The shipped edit; sets the shipped judge where no other is named."""
+    if args.source is not None:
+        raise DataError("--example brings its own pictures and instruction; leave the others out, or leave --example out")
+    if vlm_component(args) is None:
+        args.checkpoint = str(example.JUDGE)
+    item = example.edit()
+    return replace(item, principles=read_principles(args.principles)) if args.principles else item
 
 
 def read_principles(path: Path) -> tuple[Principle, ...]:

@@ -10,18 +10,19 @@ Each component owns a frozen dataclass with its defaults, so a recipe shows only
 the run before anything starts: a typo that silently becomes a default costs a GPU day.
 """
 
-from editr1.config.components import Component, available, create, load, offered
-from editr1.config.recipe import fill_in, load_recipe, parse_yaml, with_overrides
-from editr1.config.typed import SPEED_KEYS, section, to_plain
+from editr1.config.components import Component, available, component_of, create, load, made, offered
+from editr1.config.recipe import SPEED_KEYS, fill_in, load_recipe, parse_yaml, section, to_plain, with_overrides
 
 __all__ = [
     "SPEED_KEYS",
     "Component",
     "available",
+    "component_of",
     "create",
     "fill_in",
     "load",
     "load_recipe",
+    "made",
     "offered",
     "parse_yaml",
     "section",

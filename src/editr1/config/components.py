@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,3 +92,19 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
     if missing:
         raise ConfigError(f"{where}: option {missing[0]!r} is required")
     return factory(**options)
+
+
+def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Component:
+    """The component that a recipe names: an id, or `{id: ..., options: {...}}`. Raises ConfigError for another shape."""
+    if isinstance(named, Component):
+        return named
+    if isinstance(named, str):
+        return Component(named)
+    if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
+        raise ConfigError(f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found {dict(named)}")
+    return Component(named["id"], dict(named.get("options") or {}))
+
+
+def made(kind: str, named: Any) -> Any:
+    """What a recipe names, created; or the thing itself where somebody has made it. Raises ConfigError as `create` does."""
+    return create(kind, component_of(kind, named)) if isinstance(named, Component | Mapping | str) else named

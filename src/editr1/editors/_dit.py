@@ -1,58 +1,171 @@
-"""What the trainable diffusers adapters share: loading, sizes, noise, and rows of a conditioning.
+"""What the trainable diffusers adapters share: all but how a model reads words and where its tokens stand.
 
 Legend: B samples, T text tokens, E text channels, L target tokens, M source tokens, D channels of a packed token.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
+import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch.nn.functional import pad
 
-from editr1.editors.base import Conditioning, Plan
+from editr1.editors._published import TEXT_PARTS, condition_size, make_plan, prepare_pipeline
+from editr1.editors.base import Conditioning, Plan, sigma_rows
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import exponential_schedule, flux_mu, static_schedule
-from editr1.pictures import from_decoder
-from editr1.placement import local_device
+from editr1.pictures import from_decoder, to_rgb
+from editr1.schema import Source, pictures_of
 
-PIXELS_PER_TOKEN = 16  # 8 x VAE compression times 2 x 2 packing, the same in FLUX and Qwen-Image
+_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+ATTENTION = tuple(f"attn.{name}" for name in _PROJECTIONS)  # of FLUX's double blocks, and of those built after them
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp")
+
+Pictures = tuple[Image.Image, ...]
+"""The source pictures of one sample."""
 
 
-TEXT_PARTS = ("text_encoder", "text_encoder_2")
+class DiT(ABC):
+    """A FlowEditor over a diffusers pipeline, which is frozen where it is.
 
-
-def load_pipeline(cls: Any, path: str, dtype: str, device: str | None, encoders: bool = True) -> Any:
-    """The pipeline with all weights in `dtype`, without gradient, on `device` (None = this process' own).
-
-    `encoders` False leaves the text encoders on disk, for runs whose tasks are all encoded.
-
-    Weights go to bf16 while they are read: kept in fp32 a frozen 12-billion-parameter transformer takes 48 GB.
-    Raises ConfigError when `path` is neither a folder nor a name that the hub knows.
+    Args:
+        pipe: the pipeline; its text encoders may be absent, then the editor can do everything but encode.
+        cfg: classifier-free guidance; above 1 a velocity is two forwards.
+        negative: text of the second one.
+        condition_area: square pixels of an encoded source; None = the target's size.
     """
-    if not hasattr(torch, dtype):
-        raise ConfigError(f"unknown dtype {dtype!r}, expected bfloat16, float16 or float32")
-    try:
-        pipe = cls.from_pretrained(path, torch_dtype=getattr(torch, dtype), **({} if encoders else absent_parts(cls)))
-    except OSError as error:
-        raise ConfigError(f"cannot load {cls.__name__} from {path!r}: {error}; give a local folder or a hub name") from error
-    return prepare_pipeline(pipe, device)
 
+    name: ClassVar[str]
+    max_sources: ClassVar[int] = 1
+    targets: ClassVar[tuple[str, ...]] = ATTENTION + FEED_FORWARD
+    padded: ClassVar[dict[str, str]] = {}
+    """Texts of different length in one batch, to the names of their masks (`collate_rows`)."""
+    target_first: ClassVar[bool] = True
+    """Whether the target's tokens stand before the sources' or after them."""
+    rescaled: ClassVar[bool] = False
+    """Whether guidance keeps the norm of the conditional velocity, token by token."""
+    encoders = True
 
-def absent_parts(cls: Any) -> dict[str, None]:
-    """Keyword arguments under which diffusers does not load the text encoders."""
-    return {name: None for name in TEXT_PARTS if name in inspect.signature(cls.__init__).parameters}
+    def __init__(self, pipe: Any, cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> None:
+        self.pipe = prepare_pipeline(pipe, str(pipe.device))
+        self.transformer: torch.nn.Module = pipe.transformer
+        self.config = pipe.transformer.config
+        self.cfg, self.negative, self.condition_area = cfg, negative, condition_area
+        self.token = self.multiple = pipe.vae_scale_factor * 2  # 8 x VAE compression, 2 x 2 packing
 
+    # --- what differs between models ---------------------------------------------------------------
 
-class WithEncoders:
-    """An adapter whose text encoders may be absent: then it can do everything but encode."""
+    @abstractmethod
+    def _encode_text(self, text: str, pictures: Pictures, encoded: Pictures) -> Conditioning:
+        """States [1, T, E] under "prompt", and what goes with them; `encoded`: the pictures at the size that the VAE reads."""
 
-    pipe: Any
-    encoders: bool = True
+    @abstractmethod
+    def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
+        """Packed VAE latents [1, M, D] of a picture of a size that packs."""
+
+    @abstractmethod
+    def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
+        """The transformer's arguments beside tokens, level and words: positions, guidance. `prefix`: of the words' names in `cond`."""
+
+    @abstractmethod
+    def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """What the VAE decodes: unpacked and de-normalised, [B, C, H, W] or [B, C, 1, H, W]."""
+
+    # --- the protocol ------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipe.device
+
+    def lora_targets(self) -> list[str]:
+        """ours: attention and feed-forward layers, Flow-GRPO's choice for FLUX."""
+        return list(self.targets)
+
+    def plan(self, height: int, width: int) -> Plan:
+        return make_plan(height, width, self.config.in_channels, self.multiple, self.token)
+
+    def sigmas(self, plan: Plan, num_steps: int) -> tuple[float, ...]:
+        return scheduler_sigmas(self.pipe.scheduler, num_steps, scheduler_mu(self.pipe.scheduler, plan.num_tokens))
+
+    @torch.no_grad()
+    def encode(self, sources: Sequence[Source], instructions: Sequence[str], plan: Plan) -> Conditioning:
+        """Samples of one batch have equally many sources, of equal shapes."""
+        self.check_encoders()
+        pairs = zip(sources, instructions, strict=True)
+        return self.collate([self._encode_one(pictures_of(source), text, plan) for source, text in pairs])
+
+    def _encode_one(self, pictures: Pictures, text: str, plan: Plan) -> Conditioning:
+        """The negative text is encoded as itself: handing the positive states back in would make guidance a no-op."""
+        if not 1 <= len(pictures) <= self.max_sources:
+            raise ConfigError(f"{self.name} reads 1 to {self.max_sources} source picture(s), found {len(pictures)}")
+        sizes = self._source_sizes(pictures, plan)
+        encoded = tuple(_resized(picture, size) for picture, size in zip(pictures, sizes, strict=True))
+        cond = self._encode_text(text, pictures, encoded)
+        if self.cfg > 1.0:
+            cond |= {f"negative_{name}": value for name, value in self._encode_text(self.negative, pictures, encoded).items()}
+        cond["source"] = torch.cat([self._encode_picture(picture) for picture in encoded], dim=1)
+        return cond | {"grid": self.grid(plan.height, plan.width), "source_grids": tuple(self.grid(*size) for size in sizes)}
+
+    def _source_sizes(self, pictures: Pictures, plan: Plan) -> list[tuple[int, int]]:
+        """(height, width) of each source in the VAE: the first takes the target's shape, further ones keep their own at its area."""
+        area = self.condition_area or plan.height * plan.width
+        shapes = [dataclasses.replace(plan, height=picture.height, width=picture.width) for picture in pictures[1:]]
+        first = condition_size(plan, self.condition_area, self.multiple)
+        return [first, *(condition_size(shape, area, self.multiple) for shape in shapes)]
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of a picture's tokens."""
+        return height // self.token, width // self.token
+
+    @torch.no_grad()
+    def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
+        return torch.cat([self._encode_picture(_resized(image, (plan.height, plan.width))) for image in images]).float()
+
+    def expand(self, cond: Conditioning, copies: int) -> Conditioning:
+        return {k: v.repeat_interleave(copies, dim=0) if isinstance(v, torch.Tensor) else v for k, v in cond.items()}
+
+    def collate(self, conds: Sequence[Conditioning]) -> Conditioning:
+        return collate_rows(conds, self.padded)
+
+    def noise(self, plan: Plan, seeds: Sequence[int]) -> torch.Tensor:
+        """Drawn on the CPU, so that a seed means the same picture on every machine."""
+        shape = (plan.num_tokens, plan.channels)
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(self.device)
+
+    def velocity(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning) -> torch.Tensor:
+        v = self._forward(x_BLD, sigma, cond, "")
+        if self.cfg <= 1.0:
+            return v
+        v_negative = self._forward(x_BLD, sigma, cond, "negative_")
+        guided = v_negative + self.cfg * (v - v_negative)
+        return guided * (v.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True)) if self.rescaled else guided
+
+    def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, prefix: str) -> torch.Tensor:
+        dtype, num_tokens = self.transformer.dtype, x_BLD.shape[1]
+        target, source = x_BLD.to(dtype), cond["source"].to(dtype)
+        out = self.transformer(
+            hidden_states=torch.cat([target, source] if self.target_first else [source, target], dim=1),
+            timestep=sigma_rows(sigma, x_BLD).to(dtype),
+            encoder_hidden_states=cond[f"{prefix}prompt"].to(dtype),
+            return_dict=False,
+            **self._inputs(x_BLD, cond, prefix),
+        )[0]
+        return (out[:, :num_tokens] if self.target_first else out[:, -num_tokens:]).float()
+
+    @torch.no_grad()
+    def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
+        """Untiled: tiles leave seams that a judge rewards or punishes. Raises BackendError where the VAE gives NaN or infinity."""
+        pixels = self.pipe.vae.decode(self.vae_latents(x_BLD, plan).to(self.pipe.vae.dtype), return_dict=False)[0]
+        pixels_BCHW = pixels[:, :, 0] if pixels.ndim == 5 else pixels
+        # not clamped yet: that would hide an infinity
+        pixels_BHWC = (pixels_BCHW * 0.5 + 0.5).permute(0, 2, 3, 1).float().cpu().numpy()
+        return [to_rgb(from_decoder(pixels_HWC, self.name)) for pixels_HWC in pixels_BHWC]
+
+    # --- text encoders, placement ------------------------------------------------------------------
 
     def release_encoders(self) -> None:
         """Frees the text encoders' memory."""
@@ -76,39 +189,16 @@ class WithEncoders:
             )
 
 
-def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
-    """Freezes every part and moves it to its device."""
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False).eval()
-    return pipe.to(device or str(local_device()))
+def unpack(x_BLD: torch.Tensor, plan: Plan, grid: tuple[int, int]) -> torch.Tensor:
+    """Tokens of 2 x 2 latents as [B, D / 4, H, W]; the inverse of FLUX.1's packing."""
+    rows, columns = grid
+    latents = x_BLD.view(-1, rows, columns, plan.channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return latents.reshape(-1, plan.channels // 4, rows * 2, columns * 2)
 
 
-def to_pictures(pixels_BCHW: torch.Tensor, editor: str) -> list[Image.Image]:
-    """What a VAE decoded, in [-1, 1], as pictures, the same as diffusers' own. Raises BackendError where it holds NaN or infinity."""
-    pixels_BHWC = (pixels_BCHW * 0.5 + 0.5).permute(0, 2, 3, 1).float().cpu().numpy()  # not clamped yet: that would hide an infinity
-    return [from_decoder(pixels_HWC, editor) for pixels_HWC in pixels_BHWC]
-
-
-def make_plan(height: int, width: int, channels: int, multiple: int) -> Plan:
-    """Sizes snapped down to what packing needs. Raises ConfigError when nothing is left."""
-    height, width = height // multiple * multiple, width // multiple * multiple
-    if height < multiple or width < multiple:
-        raise ConfigError(f"a target of {width} x {height} px is smaller than one token of {multiple} px: raise height and width")
-    return Plan(height, width, (height // multiple) * (width // multiple), channels)
-
-
-def condition_size(plan: Plan, area: int | None, multiple: int) -> tuple[int, int]:
-    """(height, width) at which the source picture is encoded: the target's, or its shape at `area` square pixels.
-
-    ours: the target's size; diffusers encodes sources at 1024 x 1024, which at a 512-pixel target makes every forward
-    more than twice as long for nothing.
-    """
-    if area is None:
-        return plan.height, plan.width
-    ratio = plan.width / plan.height
-    height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
-    return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
+def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """At (height, width)."""
+    return picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
 
 def scheduler_sigmas(scheduler: Any, num_steps: int, mu: float) -> tuple[float, ...]:
@@ -125,18 +215,6 @@ def scheduler_mu(scheduler: Any, num_tokens: int) -> float:
     """Flux's mu with the limits that the checkpoint's scheduler states."""
     config = scheduler.config
     return flux_mu(num_tokens, config.base_shift, config.max_shift, config.base_image_seq_len, config.max_image_seq_len)
-
-
-def seeded_noise(plan: Plan, seeds: Sequence[int], device: torch.device) -> torch.Tensor:
-    """x_T [B, L, D], float32, drawn on the CPU so that a seed means the same picture on every machine."""
-    shape = (plan.num_tokens, plan.channels)
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(rows).to(device)
-
-
-def expand_rows(cond: Conditioning, copies: int) -> Conditioning:
-    """Each row `copies` times, neighbours first; plain values are shared."""
-    return {k: v.repeat_interleave(copies, dim=0) if isinstance(v, torch.Tensor) else v for k, v in cond.items()}
 
 
 def collate_rows(conds: Sequence[Conditioning], padded: dict[str, str]) -> Conditioning:

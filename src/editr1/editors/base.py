@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
+from editr1.errors import ConfigError
+from editr1.schema import Source, pictures_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,9 +24,16 @@ if TYPE_CHECKING:
 class EditRequest:
     """One edit to make: x_ref, q and the seed of the noise."""
 
-    source: Image.Image
+    source: Source
     instruction: str
     seed: int
+
+    def only_source(self, editor: str) -> Image.Image:
+        """The source, for an editor that reads one picture. Raises ConfigError for several."""
+        pictures = pictures_of(self.source)
+        if len(pictures) > 1:
+            raise ConfigError(f"{editor} reads one source picture, the task has {len(pictures)}: take an editor that reads several")
+        return pictures[0]
 
 
 class Editor(Protocol):
@@ -112,7 +122,7 @@ class FlowEditor(Protocol):
         """The noise levels sigma_0 = 1 > ... > sigma_N = 0, num_steps + 1 numbers (objectives.schedule)."""
         ...
 
-    def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
+    def encode(self, sources: Sequence[Source], instructions: Sequence[str], plan: Plan) -> Conditioning:
         """Text and source image as conditioning, one row a context, without gradient. Called once per group."""
         ...
 

@@ -22,6 +22,7 @@ from editr1.editors.base import Editor, EditRequest
 from editr1.endpoint import CutReplyError, Endpoint, connect, shown
 from editr1.errors import ConfigError, DataError
 from editr1.pictures import decode_image, encode_picture
+from editr1.schema import pictures_of
 
 _SIZE = re.compile(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
 
@@ -87,13 +88,14 @@ class ImagesAPI:
             return list(pool.map(self._edit, requests))
 
     def _edit(self, request: EditRequest) -> Image.Image:
-        source = encode_picture(request.source)
-        size = f"{request.source.width}x{request.source.height}" if self._size == "source" else self._size
+        sources = pictures_of(request.source)
+        size = f"{sources[0].width}x{sources[0].height}" if self._size == "source" else self._size
         seed = {"seed": request.seed} if self._send_seed else {}
 
         fields = {"model": self._endpoint.model, "prompt": request.instruction, "n": 1, "size": size, **self._fields, **seed}
         form = {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in fields.items()}
-        files = {"image": ("source.png", source, "image/png")}
+        name = "image" if len(sources) == 1 else "image[]"
+        files = [(name, ("source.png", encode_picture(source), "image/png")) for source in sources]
         return self._endpoint.post("/images/edits", self._decode, request.seed, data=form, files=files)
 
     def _decode(self, answer: dict[str, Any]) -> Image.Image:

@@ -17,11 +17,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from editr1.editors._dit import PIXELS_PER_TOKEN, load_pipeline
+from editr1.editors._published import load_pipeline
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import ConfigError, nearest
 from editr1.pictures import from_decoder, to_rgb
+from editr1.schema import pictures_of
 
+MULTIPLE = 16  # of height and width: 8 x VAE compression times 2 x 2 packing, the same in FLUX and Qwen-Image
+SEVERAL = ("QwenImageEditPlusPipeline", "QwenImage21Pipeline", "Flux2Pipeline", "Flux2KleinPipeline")
+"""Pipelines that take a list of pictures as one context; others would take it as a batch."""
 _SET_HERE = ("image", "prompt", "generator", "output_type", "num_images_per_prompt", "return_dict")
 
 
@@ -47,8 +51,10 @@ def build(
     Raises ConfigError for a path, an adapter or an argument that does not fit.
     """
     pipe = load_pipeline(diffusers.DiffusionPipeline, path, dtype, "cpu" if offload else device)
-    if lora is not None:
+    if lora is not None and hasattr(pipe, "load_lora_weights"):
         pipe.load_lora_weights(lora)
+    elif lora is not None:  # LongCat's pipeline has no loader, its transformer has
+        pipe.transformer.load_lora_adapter(lora, prefix="transformer", weight_name="pytorch_lora_weights.safetensors")
     if offload:
         pipe.enable_model_cpu_offload()
     pipe.set_progress_bar_config(disable=True)
@@ -63,6 +69,7 @@ class PipelineEditor:
         self.name = name
         self._area = area
         self._call = call
+        self._reads_several = type(pipe).__name__ in SEVERAL
         self._accepted = list(inspect.signature(pipe.__call__).parameters)
         for key in ("image", "prompt"):
             if key not in self._accepted:
@@ -80,8 +87,16 @@ class PipelineEditor:
     def _edit(self, request: EditRequest) -> Image.Image:
         # A generator on the CPU gives the same noise on every device, and edits that do not depend on their neighbours.
         generator = torch.Generator("cpu").manual_seed(request.seed)
-        size = self._size(request.source) if self._area is not None else {}
-        arguments = {"image": to_rgb(request.source), "prompt": request.instruction, "generator": generator, "output_type": "np"}
+        sources = [to_rgb(picture) for picture in pictures_of(request.source)]
+        if len(sources) > 1 and not self._reads_several:
+            raise ConfigError(f"{type(self._pipe).__name__} reads one source picture, the task has {len(sources)}")
+        size = self._size(sources[0]) if self._area is not None else {}
+        arguments = {
+            "image": sources if len(sources) > 1 else sources[0],
+            "prompt": request.instruction,
+            "generator": generator,
+            "output_type": "np",
+        }
         with torch.inference_mode():
             pixels_HWC = np.asarray(self._pipe(**size, **self._call, **arguments).images[0])
         return from_decoder(pixels_HWC, self.name)
@@ -89,11 +104,11 @@ class PipelineEditor:
     def _size(self, source: Image.Image) -> dict[str, Any]:
         assert self._area is not None
         ratio = source.width / source.height
-        width, height = (max(PIXELS_PER_TOKEN, _snapped(side)) for side in (math.sqrt(self._area * ratio), math.sqrt(self._area / ratio)))
+        width, height = (max(MULTIPLE, _snapped(side)) for side in (math.sqrt(self._area * ratio), math.sqrt(self._area / ratio)))
         # Kontext moves a given size to one megapixel unless it is told the area and kept from choosing a resolution.
         size = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
         return {key: value for key, value in size.items() if key in self._accepted}
 
 
 def _snapped(side: float) -> int:
-    return round(side / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN
+    return round(side / MULTIPLE) * MULTIPLE

@@ -1,19 +1,35 @@
 """Which tasks an iteration trains on: a pure function of (seed, iteration), so that it resumes and splits over processes.
 
 Groups are keyed by task id, never by instruction text: two tasks that share their words are two groups.
+
+Encodings of tasks lie on disk, so that a task is encoded once a run and the text encoders can leave the memory: one safetensors file a
+task, named by a hash of all that the encoding depends on (the editor's settings, the source picture's content, the words and the size),
+but for the bytes of the checkpoint: whoever replaces one under the same path deletes the folder. Rows are stored alone and unpadded; the
+adapter's `collate` pads them to a batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
 
+from editr1.config import Component, load
+from editr1.editors.base import Conditioning, FlowEditor
 from editr1.errors import ConfigError, DataError
 from editr1.flow.config import Config
-from editr1.schema import EditTask, PreferencePair, Principle, TaskPrinciples, derive_seed, stable_id
+from editr1.schema import EditTask, PreferencePair, Principle, Source, TaskPrinciples, derive_seed, stable_id
 from editr1.store import Run
 
 
@@ -31,9 +47,13 @@ class Context:
     def id(self) -> str:
         return self.task.id
 
-    def source(self) -> Image.Image:
-        """x_ref, RGB."""
-        return self.run.images.get(self.task.source)
+    def source(self) -> Source:
+        """x_ref, RGB; several pictures where the task has several."""
+        return self.run.images.source_of(self.task)
+
+    def further_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of the source pictures beside the first, whose tokens only samples of equal sizes can batch."""
+        return tuple((ref.width, ref.height) for ref in self.task.further)
 
     def preferred(self) -> list[Image.Image]:
         """[winner, loser], RGB."""
@@ -41,9 +61,9 @@ class Context:
         return [self.run.images.get(side.image) for side in (self.pair.winner, self.pair.loser)]
 
     def aspect(self) -> float:
-        """Width over height of the source."""
+        """Width over height of the first source."""
         reference = self.task.source
-        width, height = (reference.width, reference.height) if reference.width else self.source().size
+        width, height = (reference.width, reference.height) if reference.width else self.run.images.get(reference).size
         return width / height
 
 
@@ -110,3 +130,68 @@ def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:
         raise ConfigError(f"{len(items)} contexts do not divide over {world} processes: make contexts a multiple of {world}")
     size = len(items) // world
     return list(items[rank * size : (rank + 1) * size])
+
+
+ENCODERS = "encoders"
+"""Option of an editor that can be loaded without its text encoders; such an editor also has `release_encoders()`."""
+
+
+class EncodingCache:
+    """The encodings of one run's tasks in `folder`."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+        self._editor_id = json.dumps([config.editor.id, config.editor.options], sort_keys=True, default=str)
+
+    def path(self, context: Context) -> Path:
+        """Where the encoding of a task lies, whether or not it exists."""
+        height, width = size_of(context, self.config)
+        sources = (ref.digest for ref in context.task.sources)
+        return self.folder / f"{stable_id(self._editor_id, *sources, context.task.instruction, str(height), str(width))}.safetensors"
+
+    def missing(self, contexts: Sequence[Context]) -> list[Context]:
+        """Tasks whose encoding is not there yet."""
+        return [context for context in contexts if not self.path(context).exists()]
+
+    def fill(self, editor: FlowEditor, contexts: Sequence[Context], *, rank: int = 0, world: int = 1) -> None:
+        """Encodes this process' share of what is missing, one task at a time, so that no row depends on its neighbours."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for context in tqdm(self.missing(contexts)[rank::world], desc="encode", unit="task", disable=rank > 0):
+            plan = editor.plan(*size_of(context, self.config))
+            _write(editor.encode([context.source()], [context.task.instruction], plan), self.path(context))
+
+    def read(self, editor: FlowEditor, contexts: Sequence[Context]) -> Conditioning:
+        """One row a task, as `editor.encode` would give them; what is missing is encoded and kept."""
+        if missing := self.missing(contexts):
+            self.fill(editor, missing)
+        device = next(editor.transformer.parameters()).device
+        return editor.collate([_read(self.path(context), device) for context in contexts])
+
+
+def without_encoders(editor: Component) -> Component:
+    """The same editor, loaded without text encoders. Raises ConfigError for one that cannot be."""
+    if ENCODERS not in inspect.signature(load("editors", editor.id)).parameters:
+        raise ConfigError(
+            f"editor {editor.id!r} has no option {ENCODERS!r}, so its encodings need not be kept: set cache_encodings to false"
+        )
+    return dataclasses.replace(editor, options={**editor.options, ENCODERS: False})
+
+
+def _write(cond: Conditioning, path: Path) -> None:
+    """Tensors as they are; plain values (sizes) as JSON in the header. Written beside and renamed."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in cond.items() if isinstance(value, torch.Tensor)}
+    plain = {name: value for name, value in cond.items() if not isinstance(value, torch.Tensor)}
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # two processes may meet at one task; both write the same bytes
+    save_file(tensors, partial, metadata={"plain": json.dumps(plain)})
+    os.replace(partial, path)
+
+
+def _read(path: Path, device: torch.device) -> Conditioning:
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        plain = {name: _tuples(value) for name, value in json.loads(file.metadata()["plain"]).items()}
+        return {name: file.get_tensor(name) for name in file.keys()} | plain  # noqa: SIM118  (no mapping: it only has keys())
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were: sizes are compared when samples share a batch."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

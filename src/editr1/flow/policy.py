@@ -109,11 +109,6 @@ class Policy:
             return None
         return float(torch.stack([m.norm() for m in moved]).norm())
 
-    @property
-    def num_trained(self) -> int:
-        """Trained numbers."""
-        return sum(p.numel() for p in self.params.values())
-
 
 def follow(slow: Weights, policy: Policy, decay: float) -> None:
     """slow <- decay * slow + (1 - decay) * trained, in place: an EMA, or DiffusionNFT's old policy."""

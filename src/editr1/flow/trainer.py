@@ -14,8 +14,7 @@ from PIL import Image
 from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Config, Training
-from editr1.flow.contexts import Context, choose_contexts, share_of_process, size_of
-from editr1.flow.encodings import EncodingCache
+from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
 from editr1.flow.policy import follow
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
@@ -23,7 +22,7 @@ from editr1.flow.state import State
 from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, rows_per_sample
 from editr1.flow.watch import Clock, check_finite
 from editr1.objectives.advantages import MAX_ADVANTAGE, combine_rewards, group_advantages
-from editr1.objectives.window import window_steps
+from editr1.objectives.sde import window_steps
 from editr1.schema import derive_seed
 
 Edit = tuple[Context, Image.Image]
@@ -70,10 +69,10 @@ class Trainer:
 
     def batches(self, contexts: Sequence[Context], size: int) -> Iterator[tuple[Plan, list[Context]]]:
         """At most `size` contexts that share their sizes, at a time; every context once."""
-        by_plan: dict[Plan, list[Context]] = {}
+        by_sizes: dict[tuple[Plan, tuple[tuple[int, int], ...]], list[Context]] = {}
         for context in contexts:
-            by_plan.setdefault(self.plan_of(context), []).append(context)
-        for plan, same in by_plan.items():
+            by_sizes.setdefault((self.plan_of(context), context.further_sizes()), []).append(context)
+        for (plan, _), same in by_sizes.items():
             for begin in range(0, len(same), size):
                 yield plan, same[begin : begin + size]
 

@@ -6,6 +6,7 @@ Each message names the figure, the limit, and the knob or the trap that it usual
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from dataclasses import dataclass, field
 import torch
 
 from editr1.errors import BackendError, NoSignalError
+from editr1.store import Run
+
+logger = logging.getLogger(__name__)
 
 HELP = "docs/how_to/collapse.md has the table of causes"
 
@@ -131,6 +135,25 @@ def symptoms(points: Sequence[Point]) -> dict[str, str]:
     if hacked(points, 2):
         found["only the training reward rises"] = "reward hacking: stop at the best evaluation, raise training.beta, check the judge"
     return found
+
+
+class Symptoms:
+    """The curves so far, those before a resume included; warns once of each sign of collapse."""
+
+    def __init__(self, run_: Run) -> None:
+        self.points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
+        self._told = set(symptoms(self.points))
+
+    def add(self, logs: dict[str, float]) -> None:
+        """Adds an iteration."""
+        self.points.append(logs)
+
+    def tell(self) -> None:
+        """Logs what is new."""
+        for symptom, advice in symptoms(self.points).items():
+            if symptom not in self._told:
+                self._told.add(symptom)
+                logger.warning(warning_of(symptom, advice))
 
 
 def hacked(points: Sequence[Point], falls: int) -> bool:

@@ -15,9 +15,9 @@ import httpx
 from PIL import Image
 
 from editr1.endpoint import bearer, check_address, http_client, shown, via_proxy
-from editr1.errors import BackendError, UnscoredError
+from editr1.errors import BackendError, DataError, UnscoredError
 from editr1.pictures import encode_picture, read_picture
-from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle
+from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle, Source, pictures_of, source_of
 
 MAX_BATCH = 256  # edits that the service takes in one request
 MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
@@ -29,7 +29,7 @@ _LONGEST_PAUSE = 30.0  # seconds; ours
 class Edit:
     """One edit to score."""
 
-    source: Image.Image
+    source: Source
     edited: Image.Image
     instruction: str
     principles: tuple[Principle, ...] | None = None
@@ -142,7 +142,8 @@ def _batches(messages: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]
     batch: list[dict[str, Any]] = []
     size = 0
     for message in messages:
-        bytes_ = len(message["source"]["base64"]) + len(message["edited"]["base64"])
+        sources = message.get("sources") or [message["source"]]
+        bytes_ = sum(len(picture["base64"]) for picture in (*sources, message["edited"]))
         if batch and (len(batch) == MAX_BATCH or size + bytes_ > MAX_BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -154,17 +155,27 @@ def _batches(messages: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]
 
 def _message(edit: Edit) -> dict[str, Any]:
     principles = None if edit.principles is None else [{"question": p.question, "category": p.category} for p in edit.principles]
-    pictures = {name: {"base64": _base64(image)} for name, image in (("source", edit.source), ("edited", edit.edited))}
-    return pictures | {"instruction": edit.instruction, "principles": principles}
+    sources = [_base64(image) for image in pictures_of(edit.source)]
+    shown = {"sources": sources} if len(sources) > 1 else {"source": sources[0]}
+    return shown | {"edited": _base64(edit.edited), "instruction": edit.instruction, "principles": principles}
 
 
-def _base64(image: Image.Image) -> str:
-    return base64.b64encode(encode_picture(image)).decode()
+def _base64(image: Image.Image) -> dict[str, str]:
+    return {"base64": base64.b64encode(encode_picture(image)).decode()}
 
 
 def to_picture(value: Any) -> Image.Image:
     """A picture from what trainers hold; see `read_picture`, which raises DataError for what would have to be guessed at."""
     return read_picture(value)
+
+
+def to_source(value: Any) -> Source:
+    """One picture, or several where `value` is a list of them. Raises DataError as `to_picture` does, and for an empty list."""
+    if not isinstance(value, list | tuple):
+        return to_picture(value)
+    if not value:
+        raise DataError("an edit has no source picture")
+    return source_of([to_picture(picture) for picture in value])
 
 
 def to_principles(rows: Any) -> tuple[Principle, ...] | None:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from editr1.errors import ConfigError, DataError
-from editr1.integrations._client import Edit, RewardClient, category_scores, to_picture
+from editr1.integrations._client import Edit, RewardClient, category_scores, to_picture, to_source
 
 
 def __getattr__(name: str) -> Any:
@@ -71,13 +71,10 @@ def make_client(config: Any) -> RewardClient:
 
 
 def to_edits(prompts: Sequence[str], images: Sequence[Any], condition_images: Sequence[Sequence[Any]]) -> list[Edit]:
-    """Their batch as edits. Raises DataError unless every sample has one source."""
+    """Their batch as edits. Raises DataError for a sample without a source."""
     if not len(prompts) == len(images) == len(condition_images):
         raise DataError(f"{len(prompts)} prompts, {len(images)} images, {len(condition_images)} condition_images: expected equal numbers")
-    wrong = [number for number, sources in enumerate(condition_images) if len(sources) != 1]
-    if wrong:
-        raise DataError(f"sample {wrong[0]} has {len(condition_images[wrong[0]])} condition images, expected the one source")
     return [
-        Edit(to_picture(sources[0]), to_picture(image), prompt)
+        Edit(to_source(list(sources)), to_picture(image), prompt)
         for prompt, image, sources in zip(prompts, images, condition_images, strict=True)
     ]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.errors import ConfigError, DataError
-from editr1.integrations._client import Edit, RewardClient, to_picture
+from editr1.integrations._client import Edit, RewardClient, to_picture, to_source
 
 URL_VARIABLE = "EDITR1_URL"
 TOKEN_VARIABLE = "EDITR1_TOKEN"
@@ -42,7 +42,7 @@ def edit_rrm_score(device: Any = None, server_url: str | None = None) -> Scorer:
     def score(images: Sequence[Any], ref_images: Sequence[Any], prompts: Sequence[str], metadata: Any = None) -> Any:
         if not len(images) == len(ref_images) == len(prompts):
             raise DataError(f"{len(ref_images)} ref_images, {len(images)} images, {len(prompts)} prompts: expected equal numbers")
-        edits = [Edit(to_picture(s), to_picture(e), p) for s, e, p in zip(ref_images, images, prompts, strict=True)]
+        edits = [Edit(to_source(s), to_picture(e), p) for s, e, p in zip(ref_images, images, prompts, strict=True)]
         return np.array([found.value for found in client.score(edits)], dtype=np.float32), {}
 
     return score

@@ -59,7 +59,7 @@ def export_pairs(run_dir: Path, output: Path, prompt_id: str = "tv", seed: int =
             row = rows[index]
             pair = pairs[rows.order[index // 2]]
             edited = pair.loser if row["side"] == "l" else pair.winner
-            paths = [str(run.images.path(ref)) for ref in (pair.task.source, edited.image)]
+            paths = [str(run.images.path(ref)) for ref in (*pair.task.sources, edited.image)]
             line = {"messages": flat_messages(row["prompt"]), "images": paths}
             file.write(json.dumps({**line, **{name: row[name] for name in _PASSED}}, ensure_ascii=False) + "\n")
     return len(rows)

@@ -19,7 +19,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import DataError, UnscoredError
-from editr1.integrations._client import Edit, RewardClient, Score, category_scores, to_picture, to_principles
+from editr1.integrations._client import Edit, RewardClient, Score, category_scores, to_picture, to_principles, to_source
 from editr1.judge.again import PersistentJudge
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.item import RewardItem
@@ -44,7 +44,8 @@ async def compute_score(
         data_source: name of the data set; not read.
         solution_image: the edit, uint8 [3, H, W].
         ground_truth: the instruction, where `extra_info` has none.
-        extra_info: `source_image` (encoded bytes), `instruction`, and optionally `principles` ({question, category} rows).
+        extra_info: `source_image` (encoded bytes, or a list of them), `instruction`, and optionally `principles` (rows of question and
+            category).
         reward_router_address: host:port of the judge in verl-omni's pool (mode 1).
         model_name: its model id (mode 1).
         server_url: address of `editr1 serve` (mode 2).
@@ -75,7 +76,7 @@ def _edit(solution_image: Any, ground_truth: Any, extra_info: dict[str, Any]) ->
         )
     principles = extra_info.get("principles")
     rows = json.loads(principles) if isinstance(principles, str) else principles
-    return Edit(to_picture(extra_info["source_image"]), to_picture(solution_image), instruction, to_principles(rows))
+    return Edit(to_source(extra_info["source_image"]), to_picture(solution_image), instruction, to_principles(rows))
 
 
 _JUDGE_OPTIONS = ("prompt_id", "num_traces", "temperature", "max_tokens")

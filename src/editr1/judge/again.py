@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from editr1.judge.item import RewardItem
-from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward, derive_seed
 
 
@@ -25,14 +25,26 @@ class Again:
             raise ValueError(f"tries is {self.tries} and temperature {self.temperature}; expected at least 0, and more than 0")
 
 
-class PersistentJudge:
-    """A RewardModel that asks again about what it left unscored; the first answer with a value counts."""
+class Scores(Protocol):
+    """A judge. One that samples has a `sampling` that may be replaced in a copy."""
 
-    def __init__(self, model: RewardModel, again: Again | None = None) -> None:
-        self.again = again or Again()
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
+
+
+class PersistentJudge:
+    """A judge that asks again about what it left unscored; the first answer with a value counts.
+
+    One that does not sample would only repeat itself, and is not asked again.
+    """
+
+    def __init__(self, model: Scores, again: Again | None = None) -> None:
+        again = again or Again()
+        sampling = getattr(model, "sampling", None)
+        self.again = again if sampling is not None else replace(again, tries=0)
         self.model = model
         self._freer = copy.copy(model)
-        self._freer.sampling = replace(model.sampling, temperature=max(model.sampling.temperature, self.again.temperature))
+        if sampling is not None:  # past a frozen judge's lock too: the copy is nobody else's yet
+            object.__setattr__(self._freer, "sampling", replace(sampling, temperature=max(sampling.temperature, again.temperature)))
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """One reward an item, in their order; tokens and seconds are those of all tries. Raises BackendError when the machine fails."""

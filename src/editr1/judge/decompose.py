@@ -7,13 +7,33 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from editr1.errors import DataError
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_taken_back
 from editr1.judge.objects import Contradiction, object_arrays, read_loose_object
 from editr1.judge.parse import answer_of
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
-from editr1.schema import CATEGORIES, Principle, category_from
+from editr1.schema import CATEGORIES, Category, Principle, category_from
+
+Bounds = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Smallest and largest number of principles, a category. Defaults: paper, section 3.1."""
+
+    follow: Bounds = (3, 4)
+    keep: Bounds = (3, 4)
+    quality: Bounds = (2, 3)
+
+    def of(self, category: Category) -> Bounds:
+        """The bounds of one category."""
+        return {"follow": self.follow, "keep": self.keep, "quality": self.quality}[category]
+
+
+DEFAULT_QUOTAS = Quotas()
+
 
 MAX_QUESTION_CHARS = 400  # ours: one fact fits; longer questions bundle several
 
@@ -59,6 +79,16 @@ def parse_principles(
     if problem:
         return BadDecomposition(problem)
     return tuple(sorted(found, key=lambda principle: CATEGORIES.index(principle.category)))
+
+
+def stated_principles(value: Any, where: str) -> tuple[Principle, ...] | None:
+    """The principles of a user's row: a JSON array, as text or as values; None for none. Raises DataError for what is no such array."""
+    if not value:
+        return None
+    parsed = parse_principles(value if isinstance(value, str) else json.dumps(value), quotas=None, questions_in_english=False)
+    if isinstance(parsed, BadDecomposition):
+        raise DataError(f"{where}: principles are unusable: {parsed.problem}")
+    return parsed
 
 
 def _last_array(text: str) -> tuple[str, ...] | BadDecomposition:
@@ -119,11 +149,6 @@ def is_yes_no(question: str) -> bool:
 def question_key(question: str) -> str:
     """The question without case, blanks and punctuation, for the search for duplicates."""
     return "".join(char for char in question.lower() if char.isalnum())
-
-
-def principles_json(principles: Sequence[Principle]) -> str:
-    """The answer that `parse_principles` reads back."""
-    return json.dumps([{"question": p.question, "category": p.category} for p in principles], ensure_ascii=False)
 
 
 def _principle(source: str) -> Principle | BadDecomposition:

@@ -9,13 +9,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from PIL import Image
-
-from editr1.judge.decompose import BadDecomposition, parse_principles
-from editr1.judge.exemplars import NUM_SHOWN
-from editr1.judge.prompts import render_decompose
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
-from editr1.schema import Principle, derive_seed, stable_id
+from editr1.judge.decompose import DEFAULT_QUOTAS, BadDecomposition, Quotas, parse_principles
+from editr1.judge.prompts import NUM_SHOWN, render_decompose
+from editr1.schema import Principle, Source, derive_seed, pictures_of, stable_id
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
 MAX_REMEMBERED = 10_000  # ours: tasks; a service that runs for months must not grow
@@ -53,7 +49,7 @@ class Decomposition:
     """The last answer, for a person to look at."""
 
 
-def decompose(vlm: VLM, tasks: Mapping[str, tuple[Image.Image, str]], seed: int, rules: Rules | None = None) -> dict[str, Decomposition]:
+def decompose(vlm: VLM, tasks: Mapping[str, tuple[Source, str]], seed: int, rules: Rules | None = None) -> dict[str, Decomposition]:
     """One decomposition a task: one call for all of them, then one for all that need a repair, and so on.
 
     tasks: (source, instruction) by an id, from which the seeds of its requests are derived.
@@ -71,7 +67,7 @@ def decompose(vlm: VLM, tasks: Mapping[str, tuple[Image.Image, str]], seed: int,
     return made
 
 
-def _request(source: Image.Image, instruction: str, before: Decomposition, rules: Rules, seed: int) -> ChatRequest:
+def _request(source: Source, instruction: str, before: Decomposition, rules: Rules, seed: int) -> ChatRequest:
     return render_decompose(
         source,
         instruction,
@@ -96,15 +92,15 @@ class Decomposer:
     """Principles for (source, instruction), remembered: equal tasks are asked about once."""
 
     def __init__(self, vlm: VLM, rules: Rules | None = None) -> None:
-        self._vlm = vlm
+        self.vlm = vlm
         self._rules = rules or Rules()
         self._known: dict[str, Decomposition] = {}
 
-    def decompose(self, tasks: Sequence[tuple[Image.Image, str]], seed: int = 0) -> list[Decomposition]:
+    def decompose(self, tasks: Sequence[tuple[Source, str]], seed: int = 0) -> list[Decomposition]:
         """One decomposition a (source, instruction), in their order. Failures are not remembered: another seed may succeed."""
         keys = [_key(source, instruction) for source, instruction in tasks]
         missing = {key: task for key, task in zip(keys, tasks, strict=True) if key not in self._known}
-        made = decompose(self._vlm, missing, seed, self._rules)
+        made = decompose(self.vlm, missing, seed, self._rules)
         found = [made[key] if key in made else self._known[key] for key in keys]
         self._known.update({key: decomposition for key, decomposition in made.items() if decomposition.principles})
         for key in list(self._known)[: max(0, len(self._known) - MAX_REMEMBERED)]:  # the oldest
@@ -112,6 +108,6 @@ class Decomposer:
         return found
 
 
-def _key(source: Image.Image, instruction: str) -> str:
-    pixels = hashlib.blake2b(source.tobytes(), digest_size=16).hexdigest()
-    return stable_id(pixels, str(source.size), source.mode, instruction)
+def _key(source: Source, instruction: str) -> str:
+    seen = ((hashlib.blake2b(p.tobytes(), digest_size=16).hexdigest(), str(p.size), p.mode) for p in pictures_of(source))
+    return stable_id(*(word for words in seen for word in words), instruction)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from editr1.errors import DataError
-from editr1.schema import Principle
+from editr1.errors import ConfigError, DataError
+from editr1.schema import Principle, Source, pictures_of
 from editr1.text import is_whole
 
 
@@ -15,7 +15,7 @@ from editr1.text import is_whole
 class RewardItem:
     """One edit to judge."""
 
-    source: Image.Image
+    source: Source
     edited: Image.Image
     instruction: str
     principles: tuple[Principle, ...] | None = None
@@ -27,3 +27,11 @@ class RewardItem:
         """Raises DataError for text that no request can carry."""
         if not all(map(is_whole, (self.instruction, *(principle.question for principle in self.principles or ())))):
             raise DataError("the instruction or a principle holds half of a character (a lone surrogate), as where a tool cut an emoji")
+
+    @property
+    def only_source(self) -> Image.Image:
+        """The source, for a judge that shows one picture. Raises ConfigError for several."""
+        pictures = pictures_of(self.source)
+        if len(pictures) > 1:
+            raise ConfigError(f"this judge shows one source picture, the edit has {len(pictures)}: take a reasoning reward model")
+        return pictures[0]

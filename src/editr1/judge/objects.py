@@ -84,12 +84,12 @@ def _array(text: str, run: list[re.Match[str]]) -> ObjectArray:
     return ObjectArray(start, end, before is not None, after is not None, tuple(match.group() for match in run))
 
 
-def read_json_object(text: str) -> dict[str, Any] | None:
-    """The object, when it is JSON but for line breaks in strings and a spare comma; None otherwise.
+def read_json_object(text: str, max_chars: int = MAX_OBJECT_CHARS) -> dict[str, Any] | None:
+    """The object, when it is JSON but for line breaks in strings and a spare comma; None otherwise, and for one above `max_chars`.
 
     Of a key with two values both are kept as `Contradiction`: which of them the model means is not ours to say.
     """
-    if len(text) > MAX_OBJECT_CHARS:
+    if len(text) > max_chars:
         return None
     for source in (text, _SPARE_COMMA.sub("", text)):
         try:

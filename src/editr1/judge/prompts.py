@@ -13,8 +13,9 @@ Text from outside (instructions, principles, traces) is quoted as a JSON string,
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -24,10 +25,11 @@ import jinja2
 from PIL import Image
 
 from editr1.errors import ConfigError, nearest
-from editr1.judge.exemplars import NUM_SHOWN, draw_exemplars
-from editr1.judge.quotas import DEFAULT_QUOTAS, Quotas
-from editr1.schema import Category, Principle
+from editr1.judge.decompose import DEFAULT_QUOTAS, Quotas
+from editr1.schema import CATEGORIES, Category, Principle, Source, pictures_of
 from editr1.vlm.base import ChatRequest, PromptContext, Sampling
+
+NUM_SHOWN = 4  # paper, section 3.1: of a pool of 60, `exemplars.json` (the paper's is not published: ours is written anew)
 
 _TEXTS = files("editr1.judge") / "texts"
 
@@ -78,7 +80,7 @@ def score_traits(prompt_id: str) -> PromptTraits:
 
 def render_score(
     prompt_id: str,
-    source: Image.Image,
+    source: Source,
     edited: Image.Image,
     instruction: str,
     principles: Sequence[Principle] = (),
@@ -96,13 +98,12 @@ def render_score(
         raise ConfigError(f"score prompt {prompt_id!r} shows principles, but none were given; decompose the task first or use 'direct'")
     context = PromptContext("score", instruction, tuple(principles))
     shown = labelled(principles) if traits.shows_principles else []
-    parts = {"source": source, "edited": edited}
     text = _render(f"score/{prompt_id}.md", instruction=instruction, principles=shown, verdicts=traits.demands_verdicts)
-    return _request(text, parts, context, sampling, seed, want_logprobs)
+    return _request(text, source, edited, context, sampling, seed, want_logprobs)
 
 
 def render_decompose(
-    source: Image.Image,
+    source: Source,
     instruction: str,
     *,
     sampling: Sampling | None = None,
@@ -124,11 +125,11 @@ def render_decompose(
         previous=previous,
         problem=problem,
     )
-    return _request(text, {"source": source}, PromptContext("decompose", instruction), sampling, seed)
+    return _request(text, source, None, PromptContext("decompose", instruction), sampling, seed)
 
 
 def render_inspect(
-    source: Image.Image,
+    source: Source,
     edited: Image.Image,
     instruction: str,
     principles: Sequence[Principle],
@@ -140,13 +141,13 @@ def render_inspect(
     """The question for the gold verdicts of one quadruple, with the traces as hints."""
     text = _render("inspect.md", instruction=instruction, principles=labelled(principles), traces=list(traces))
     context = PromptContext("inspect", instruction, tuple(principles), tuple(traces))
-    return _request(text, {"source": source, "edited": edited}, context, sampling, seed)
+    return _request(text, source, edited, context, sampling, seed)
 
 
-def render_hard_filter(source: Image.Image, instruction: str, *, sampling: Sampling | None = None, seed: int = 0) -> ChatRequest:
+def render_hard_filter(source: Source, instruction: str, *, sampling: Sampling | None = None, seed: int = 0) -> ChatRequest:
     """The question whether an instruction is hard by the paper's four criteria (section 3.1)."""
     text = _render("hard_filter.md", instruction=instruction)
-    return _request(text, {"source": source}, PromptContext("filter", instruction), sampling, seed)
+    return _request(text, source, None, PromptContext("filter", instruction), sampling, seed)
 
 
 def request_text(request: ChatRequest) -> str:
@@ -184,17 +185,27 @@ def _render(name: str, **values: Any) -> str:
 
 def _request(
     text: str,
-    images: Mapping[str, Image.Image],
+    source: Source,
+    edited: Image.Image | None,
     context: PromptContext,
     sampling: Sampling | None,
     seed: int,
     want_logprobs: bool = False,
 ) -> ChatRequest:
     system, user = text.split(_USER)
-    marks = {_SOURCE: "source", _EDITED: "edited"}
+    shown = {_SOURCE: labelled_sources(source), _EDITED: (edited,)}
     pieces = re.split(f"([{_SOURCE}{_EDITED}])", user)
-    parts = tuple(images[marks[piece]] if piece in marks else piece for piece in pieces if piece.strip())
+    parts = tuple(part for piece in pieces if piece.strip() for part in shown.get(piece, (piece,)) if part is not None)
     return ChatRequest(parts, system.strip(), sampling or Sampling(), seed, context, want_logprobs)
+
+
+def labelled_sources(source: Source) -> tuple[str | Image.Image, ...]:
+    """The picture alone, or each of several below its number, by which an instruction may name it."""
+    pictures = pictures_of(source)
+    if len(pictures) == 1:
+        return pictures
+    named = enumerate(pictures, start=1)
+    return tuple(part for number, picture in named for part in (f"Source picture {number} of {len(pictures)}:\n", picture))
 
 
 def _clean(value: Any) -> Any:
@@ -225,3 +236,35 @@ def _span(bounds: tuple[int, int]) -> str:
 def _json_array(principles: Sequence[Principle]) -> str:
     rows = (json.dumps({"question": p.question, "category": p.category}, ensure_ascii=False) for p in principles)
     return "[" + ",\n ".join(rows) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A task described in words, with its principles."""
+
+    kind: str
+    """GEdit category, or `compound`."""
+    source: str
+    """What the source picture shows."""
+    instruction: str
+    principles: tuple[Principle, ...]
+
+
+@cache
+def exemplars() -> tuple[Exemplar, ...]:
+    """The whole pool, in the order of the file."""
+    rows = json.loads((files("editr1.judge") / "exemplars.json").read_text("utf-8"))
+    return tuple(
+        Exemplar(
+            row["kind"],
+            row["source"],
+            row["instruction"],
+            tuple(Principle(question, category) for category in CATEGORIES for question in row[category]),
+        )
+        for row in rows
+    )
+
+
+def draw_exemplars(seed: int, count: int = NUM_SHOWN) -> list[Exemplar]:
+    """`count` different exemplars, the same ones for the same seed."""
+    return random.Random(seed).sample(exemplars(), count)

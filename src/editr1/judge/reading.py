@@ -1,15 +1,26 @@
-"""From a reply to the trace that tables keep: the one place where Phi meets a request."""
+"""From a reply to the trace that tables keep: the one place where Phi meets a request.
+
+The expected score uses the judge's own token probabilities, in place of the one number that was sampled: at the digits of the score that
+Phi took, the alternatives and their log-probabilities are known. The whole part is the mean over the alternatives of its first token, the
+decimals the mean over the alternatives of theirs. It breaks ties among greedy traces without further traces. Our choice; related to the
+digit-probability rewards in use, which judge without reasoning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from editr1.errors import BackendError
-from editr1.judge.expected import expected_score, no_alternatives
+from editr1.judge.answers import normalised, origins, read_number
 from editr1.judge.parse import Reading, read
 from editr1.judge.prompts import labels, request_text, score_traits
-from editr1.schema import Judgement, Outcome, ParseFailure, Principle, Trace
-from editr1.vlm.base import ChatReply, ChatRequest
+from editr1.judge.verdicts import SCORE_TAG
+from editr1.schema import MAX_SCORE, Judgement, Outcome, ParseFailure, Principle, Trace
+from editr1.vlm.base import ChatReply, ChatRequest, TokenAlternatives
 
 
 def to_trace(
@@ -55,3 +66,103 @@ def _expectation(reading: Reading, reply: ChatReply, model: str) -> Outcome:
         raise BackendError(f"{model} gives {no_alternatives(reply)}; the expected score needs them; ask for it without `expected`")
     score = expected_score(reply.logprobs, outcome.score, reading.tags_behind)
     return ParseFailure("NO_SCORE", reply.text[-160:]) if score is None else Judgement(outcome.verdicts, score)
+
+
+MAX_LOGPROB = 0.01  # 0 and the rounding of backends; what is above is no probability
+
+_CONTENT = re.compile(r"[^<>]{0,400}")
+_FIRST_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
+_WHOLE = re.compile(r"[0-9]{1,2}(?:[.,][0-9]*)?")
+_DECIMALS_INSIDE = re.compile(r"[.,][0-9]")
+_DECIMALS = re.compile(r"[.,]?([0-9]{1,3})")
+
+
+def expected_score(positions: Sequence[TokenAlternatives], score: float, tags_behind: int = 0) -> float | None:
+    """The expected tau in [0, 10]; None when the tokens do not hold `score` where Phi read it, or no alternative that is a number.
+
+    Exact for tokenizers that write a whole part as one token, and the first decimal as one token with or without the
+    point. With one token a digit, an alternative 1 means 10 exactly if the sampled score was 10.
+
+    Args:
+        positions: of the whole reply; thinking may stand before it.
+        score: what Phi read.
+        tags_behind: opening score tags behind the one that Phi read it from.
+
+    >>> at = lambda *pairs: TokenAlternatives(pairs[0][0], tuple((token, math.log(p)) for token, p in pairs))
+    >>> tokens = [at(("<score>", 1.0)), at(("7", 0.6), ("8", 0.4)), at((".", 1.0)), at(("5", 1.0)), at(("</score>", 1.0))]
+    >>> round(expected_score(tokens, 7.5), 3)
+    7.9
+    """
+    digits = _digits(positions, score, tags_behind)
+    if not digits:
+        return None
+    is_ten = score == MAX_SCORE and digits[0].token.strip() == "1"
+    values = {"1": MAX_SCORE} if is_ten else {}
+    whole = _mean(digits[0].alternatives, lambda token: values.get(token.strip(), _whole(token)))
+    if whole is None:
+        return None
+    decimals = digits[2:] if is_ten else [] if _DECIMALS_INSIDE.search(digits[0].token) else digits[1:]
+    return min(max(whole + _expected_decimals(decimals), 0.0), MAX_SCORE)
+
+
+def no_alternatives(reply: ChatReply) -> str:
+    """What an endpoint withholds, for a message.
+
+    >>> no_alternatives(ChatReply("7", "m"))
+    'no token log-probabilities (logprobs, top_logprobs)'
+    """
+    return "no alternatives to its tokens (top_logprobs)" if reply.logprobs else "no token log-probabilities (logprobs, top_logprobs)"
+
+
+def _digits(positions: Sequence[TokenAlternatives], score: float, tags_behind: int) -> list[TokenAlternatives]:
+    """The positions of the number in the tag that Phi took; what its first token holds before the number is cut off."""
+    text = "".join(position.token for position in positions)
+    plain, places = normalised(text), origins(text)
+    tags = list(SCORE_TAG.finditer(plain))
+    if tags_behind >= len(tags):
+        return []
+    content = _CONTENT.match(plain, tags[-1 - tags_behind].end())
+    number = _FIRST_NUMBER.search(content.group()) if content else None
+    if content is None or number is None or read_number(content.group(), MAX_SCORE) != score:
+        return []
+    start, end = places[content.start() + number.start()], places[content.start() + number.end()]
+    starts = [0, *accumulate(len(position.token) for position in positions)]
+    first, last = bisect_right(starts, start) - 1, bisect_right(starts, end - 1) - 1
+    return [_behind(positions[first], start - starts[first]), *positions[first + 1 : last + 1]]
+
+
+def _behind(position: TokenAlternatives, offset: int) -> TokenAlternatives:
+    """The position without the first `offset` characters; alternatives that begin otherwise have no say."""
+    head = position.token[:offset]
+    if not head.strip():
+        return position
+    kept = tuple((token[offset:], logprob) for token, logprob in position.alternatives if token.startswith(head))
+    return TokenAlternatives(position.token[offset:], kept)
+
+
+def _expected_decimals(digits: Sequence[TokenAlternatives]) -> float:
+    """Mean of the decimals in [0, 1): of the token that carries the first decimal; none were written -> 0."""
+    carriers = [position for position in digits if position.token.strip() not in (".", ",")]
+    if not carriers:
+        return 0.0
+    mean = _mean(carriers[0].alternatives, _fraction)
+    return mean or 0.0
+
+
+def _fraction(token: str) -> float | None:
+    match = _DECIMALS.fullmatch(normalised(token).strip())
+    return int(match.group(1)) / 10 ** len(match.group(1)) if match else None
+
+
+def _whole(token: str) -> float | None:
+    stated = normalised(token).strip()
+    value = float(stated.replace(",", ".")) if _WHOLE.fullmatch(stated) else None
+    return value if value is not None and value <= MAX_SCORE else None
+
+
+def _mean(alternatives: Sequence[tuple[str, float]], value_of: Callable[[str], float | None]) -> float | None:
+    """Mean over the alternatives that are numbers, by their probabilities; None when there is none."""
+    known = [(value_of(token), math.exp(logprob)) for token, logprob in alternatives if logprob <= MAX_LOGPROB]  # false for nan
+    numbers = [(value, weight) for value, weight in known if value is not None]
+    total = sum(weight for _, weight in numbers)
+    return sum(value * weight for value, weight in numbers) / total if total > 0 else None

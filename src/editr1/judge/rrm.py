@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.config import Component, create
+from editr1.config import Component, component_of, create
 from editr1.errors import ConfigError
+from editr1.judge.asking import asking
 from editr1.judge.decomposer import Decomposer, Decomposition
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import render_score, score_traits
@@ -64,12 +65,12 @@ class RewardModel:
         self.expected = expected
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, prompt_id: str = "tv", num_traces: int = 1, **options: Any) -> RewardModel:
+    def from_checkpoint(cls, path: str | Path, prompt_id: str | None = None, num_traces: int = 1, **options: Any) -> RewardModel:
         """A local checkpoint as the judge, which also writes principles where an item has none.
 
         Args:
             path: folder of a trained RRM or of any vision-language model.
-            prompt_id: the question that it was trained with.
+            prompt_id: the question; None = the one that it was trained with (`judge.asking`).
             num_traces: 1 asks greedily, more are sampled at temperature .7.
             options: of the component `vlm/local`, such as `batch_size`.
 
@@ -79,13 +80,13 @@ class RewardModel:
 
     @classmethod
     def from_endpoint(
-        cls, model: str, base_url: str | None = None, prompt_id: str = "tv", num_traces: int = 1, **options: Any
+        cls, model: str, base_url: str | None = None, prompt_id: str | None = None, num_traces: int = 1, **options: Any
     ) -> RewardModel:
         """A model behind an OpenAI-compatible endpoint as the judge, which also writes principles where an item has none.
 
         Args:
             model, base_url: as at the endpoint, the address up to and including `/v1`; None = OpenAI's own.
-            prompt_id, num_traces: see `from_checkpoint`.
+            prompt_id, num_traces: see `from_checkpoint`; an endpoint does not tell its training, so that None = `tv`.
             options: of the component `vlm/openai_api`, such as `timeout`.
         """
         return _for_people(cls, Component("openai_api", {"model": model, "base_url": base_url, **options}), prompt_id, num_traces)
@@ -187,30 +188,26 @@ def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -
 
 def build(
     vlm: Component | Mapping[str, Any] | str,
-    prompt_id: str = "tv",
+    prompt_id: str | None = None,
     num_traces: int = 1,
     temperature: float = 0.7,
     top_p: float = 1.0,
-    max_tokens: int = 2048,
+    max_tokens: int | None = None,
     decomposer: Component | Mapping[str, Any] | str | None = None,
     expected: bool = False,
 ) -> RewardModel:
-    """A RewardModel from a recipe's options; `vlm` and `decomposer` name components of kind `vlm`."""
-    judge = create("vlm", _component(vlm))
-    helper = Decomposer(create("vlm", _component(decomposer))) if decomposer is not None else None
-    return RewardModel(judge, prompt_id, num_traces, Sampling(temperature, top_p, max_tokens), helper, expected)
+    """A RewardModel from a recipe's options; `vlm` and `decomposer` name components of kind `vlm`.
+
+    prompt_id, max_tokens: None = as the checkpoint was trained (`judge.asking`).
+    """
+    component = component_of("vlm", vlm)
+    how = asking(component, prompt_id, max_tokens)
+    judge = create("vlm", component)
+    helper = Decomposer(create("vlm", component_of("vlm", decomposer))) if decomposer is not None else None
+    return RewardModel(judge, how.prompt_id, num_traces, Sampling(temperature, top_p, how.max_tokens), helper, expected)
 
 
-def _for_people(cls: type[RewardModel], vlm: Component, prompt_id: str, num_traces: int) -> RewardModel:
-    judge, sampling = create("vlm", vlm), Sampling(0.0 if num_traces == 1 else 0.7)
-    return cls(judge, prompt_id, num_traces, sampling, Decomposer(judge) if score_traits(prompt_id).shows_principles else None)
-
-
-def _component(spec: Component | Mapping[str, Any] | str) -> Component:
-    if isinstance(spec, Component):
-        return spec
-    if isinstance(spec, str):
-        return Component(spec)
-    if not isinstance(spec.get("id"), str) or spec.keys() - {"id", "options"}:
-        raise ConfigError(f"a judge's model must be an id or {{id: ..., options: {{...}}}}, found {dict(spec)}")
-    return Component(spec["id"], dict(spec.get("options") or {}))
+def _for_people(cls: type[RewardModel], vlm: Component, prompt_id: str | None, num_traces: int) -> RewardModel:
+    how = asking(vlm, prompt_id)
+    judge, sampling = create("vlm", vlm), Sampling(0.0 if num_traces == 1 else 0.7, max_tokens=how.max_tokens)
+    return cls(judge, how.prompt_id, num_traces, sampling, Decomposer(judge) if score_traits(how.prompt_id).shows_principles else None)

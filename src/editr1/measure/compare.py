@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from editr1.bench.base import Outcome, refuse_doubles
+from editr1.bench.base import Outcome, Stored, refuse_doubles
+from editr1.config import offered
 from editr1.errors import DataError
 from editr1.measure.metrics import to_metric
 from editr1.schema import Metric, derive_seed, from_json
 from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 from editr1.text import lines_of
 
 # ours: peers report about .1 between two runs of the same judge on the same images; a smaller change in a mean score is no finding
@@ -172,3 +173,46 @@ def sample_table(a: Sequence[Outcome], b: Sequence[Outcome], noise_floor: float 
 def _disagreements(common: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str, float | None, float | None]]:
     rows = [(x.key, x.value, y.value) for x, y in common if x.value != y.value]
     return sorted(rows, key=lambda row: (row[1] is None or row[2] is None, -abs((row[1] or 0.0) - (row[2] or 0.0)), row[0]))
+
+
+def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0, benchmark: str = "") -> list[Stored]:
+    """What the paths hold, one entry a judge or judged editor, in the order of the paths' benchmarks.
+
+    data: the benchmark's own file where its numbers need one that does not lie beside. benchmark: of those that
+    know a path as theirs, this one. Raises DataError for a path that is missing or of no known kind, and where two entries have one name.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist; expected stored outputs of {', '.join(offered('bench', 'recognise'))}")
+        groups.setdefault(benchmark_of(path, benchmark), []).append(path)
+    readers = offered("bench", "read_stored")
+    found: list[Stored] = [stored for name, group in groups.items() for stored in readers[name](group, data, seed)]
+    names = [(stored.benchmark, stored.name) for stored in found]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise DataError(f"two of the paths are of {doubled[1]!r} on {doubled[0]}: judges are told apart by the names of their folders")
+    return found
+
+
+def benchmark_of(path: Path, chosen: str = "") -> str:
+    """The benchmark that knows the file or folder as its own. Raises DataError where none does (or the chosen one does not), or several."""
+    known = offered("bench", "recognise")
+    owners = [name for name, recognise in known.items() if recognise(path) and chosen in ("", name)]
+    if len(owners) == 1:
+        return owners[0]
+    if owners:
+        raise DataError(f"{path} could be of {' or '.join(owners)}; say which with --benchmark NAME")
+    expected = chosen or ", ".join(known)
+    raise DataError(f"{path}: unknown content; expected stored outputs of {expected} (see docs/benchmarks.md)")
+
+
+def outcomes_of(path: Path, category: str = "", data: Path | None = None) -> list[Outcome]:
+    """Rows for a comparison: of an `*.outcomes.jsonl`, or of stored outputs of one judge. Raises DataError as the readers do."""
+    owners = [name for name, recognise in offered("bench", "recognise").items() if path.exists() and recognise(path)]
+    if not owners or path.name.endswith(".outcomes.jsonl"):
+        return read_outcomes(path, category)
+    found = [stored for stored in read_stored([path], data) if stored.outcomes]
+    if len(found) != 1:
+        raise DataError(f"{path} holds outcomes of {len(found)} judges or tasks; a comparison wants one: give its own folder or file")
+    return in_category(found[0].outcomes, category, str(path))

@@ -10,8 +10,8 @@ import numpy as np
 from editr1.bench.base import Outcome
 from editr1.schema import Metric, derive_seed
 from editr1.stats import Credit, Estimate, accuracy, half_credit, mean_estimate, pairwise_report, share_estimate, strict_credit
-from editr1.stats.intervals import Floats
-from editr1.stats.ties import three_class
+from editr1.stats.calibration import three_class
+from editr1.stats.clusters import Floats
 
 CREDITS: tuple[Credit, ...] = ("half", "strict", "non_tied")
 
@@ -139,4 +139,24 @@ def mean_metrics(
                 by_category=by_kind(values, kinds),
             )
         )
+    return found
+
+
+FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves
+
+
+def between_run(repeats: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """Standard deviation over repeats of each number that every repeat has; nothing for fewer than two repeats."""
+    if len(repeats) < 2:
+        return []
+    found = []
+    for metric in repeats[0]:
+        if metric.protocol.rpartition("/")[2] in FIXED:
+            continue
+        values = [
+            m.value for repeat in repeats for m in repeat if (m.name, m.protocol) == (metric.name, metric.protocol) and m.value is not None
+        ]
+        if len(values) == len(repeats):
+            spread = float(np.std(values, ddof=1))
+            found.append(Metric(f"{metric.name}/between_run_sd", spread, n=len(repeats), protocol=f"{metric.protocol}/between-run-sd"))
     return found

@@ -15,7 +15,7 @@ from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics
 from editr1.schema import Metric, PreferencePair, derive_seed
 from editr1.stats import Estimate, half_credit, paired_difference, pairwise_report, to_margins
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 
 Scores = Sequence[float | None]
 """One a pair, in the order of the pairs; tau in [0, 10], None = unscored."""

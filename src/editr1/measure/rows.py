@@ -1,24 +1,33 @@
-"""Published data from a local folder: rows of Arrow or Parquet files, JSON files, pictures."""
+"""Published data from a local folder: rows of Arrow or Parquet files, JSON files, pictures; and the scores that judges really stored.
+
+A score that cannot be read is None and is counted by the caller; nothing is guessed, clamped or drawn at random, as the scripts that wrote
+such files sometimes do.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from editr1 import store
-from editr1.bench.base import require_columns
+from editr1.bench.base import EditItem, require_columns
 from editr1.errors import DataError
 from editr1.pictures import decode_image
 
 logger = logging.getLogger(__name__)
+
+Pictures = tuple[Image.Image, Image.Image]
+"""(source, edited)."""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
@@ -155,6 +164,22 @@ def load_source(folder: Path, name: str, where: str) -> Image.Image:
     return decode_image(read_inside(folder, name, where), where)
 
 
+def edits_of_pairs(table: Any, keys: Callable[[Any, int], tuple[str, str]], load: Callable[[int, int], Pictures]) -> Iterator[EditItem]:
+    """Every edit of a table of pairs once, although it may stand in several: `keys(row, i)` names both sides, `load(i, side)` opens one."""
+    seen: set[str] = set()
+    for i in range(len(table)):
+        for side, key in enumerate(keys(row := table[i], i)):
+            if key not in seen:
+                seen.add(key)
+                yield EditItem(key, row["instruction"], partial(load, i, side))
+
+
+def load_both(load: Callable[[int, int], Pictures], i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Source and both edits of pair `i`, from what opens one side."""
+    source, first = load(i, 0)
+    return source, first, load(i, 1)[1]
+
+
 def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:
     """Both pictures in RGB; `resize` brings the edit to the source's size, as the official scripts do before judging."""
     first, second = decode_image(source, f"{where}: source image"), decode_image(edited, f"{where}: edited image")
@@ -173,3 +198,53 @@ def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Runs of at most `size` items, in order."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+TOP = 10.0  # VIEScore and GEdit scales
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def sub_scores(raw: Any, top: float = TOP, num_expected: int | None = None) -> tuple[float, ...] | None:
+    """The numbers of one stored score, each in [0, top]; None when anything about it is no such number.
+
+    raw: a number, a list of numbers, or a string that is one of these as JSON. num_expected: refuse lists of another length.
+
+    >>> sub_scores([7, 8.5]), sub_scores("[7, 8]"), sub_scores("7/10"), sub_scores([7, 11])
+    ((7.0, 8.5), (7.0, 8.0), None, None)
+    """
+    if isinstance(raw, str):
+        raw = _from_text(raw)
+    items = raw if isinstance(raw, list) else [raw]
+    if not items or (num_expected is not None and len(items) != num_expected):
+        return None
+    numbers = [in_range(item, top) for item in items]
+    return None if any(number is None for number in numbers) else tuple(number for number in numbers if number is not None)
+
+
+def in_range(raw: Any, top: float = TOP) -> float | None:
+    """The number if it is one in [0, top]; a bool is none, a string only when it is nothing but a number."""
+    if isinstance(raw, str):
+        raw = float(raw) if _NUMBER.fullmatch(raw.strip()) else None
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return None
+    return float(raw) if 0 <= raw <= top else None  # false for nan, and no overflow for a whole number of a thousand digits
+
+
+def lowest(raw: Any, top: float = TOP, num_expected: int | None = None) -> float | None:
+    """VIEScore's rule: an aspect is as good as its worst sub-score."""
+    numbers = sub_scores(raw, top, num_expected)
+    return min(numbers) if numbers else None
+
+
+def geometric_mean(semantic: float | None, quality: float | None) -> float | None:
+    """O = sqrt(SC * PQ) of one sample; None when either is missing."""
+    return None if semantic is None or quality is None else math.sqrt(semantic * quality)
+
+
+def _from_text(text: str) -> Any:
+    if len(text) > 1000:  # a whole answer stored in place of a score
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

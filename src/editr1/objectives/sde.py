@@ -12,6 +12,9 @@ the data have no spread (visible grain: noise 1.33 x too large at 10 steps, a = 
 narrow the spread, and cps keeps narrowing however many steps are taken. A window of few, early noisy steps makes the
 choice matter little.
 
+All ranks and all members of all groups share one window of noisy steps, a pure function of (seed, iteration): windows that differ inside a
+group collapse training, since their log-densities are not comparable. The last step is never in a window (noise on it stays in the image).
+
 Shape legend: B samples, L tokens, D channels. All tensors float32; log-densities are MEANS over L * D (nats per element).
 """
 
@@ -22,6 +25,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from editr1.schema import derive_seed
 
 StepKind = Literal["ode", "flow_sde", "dance_sde", "cps", "ddim"]
 LogProbKind = Literal["normal", "squared_error"]
@@ -146,3 +151,36 @@ def log_prob(step: Step | StepRows, x_next_BLD: torch.Tensor, mean_BLD: torch.Te
     std = torch.as_tensor(step.std, dtype=torch.float32, device=squared.device)
     density = -squared / (2.0 * std.square()) - std.log() - 0.5 * math.log(2.0 * math.pi)
     return density.flatten(1).mean(1)
+
+
+WindowKind = Literal["random", "fixed", "progressive"]
+
+
+def window_steps(
+    kind: WindowKind, size: int, first: int, last: int, *, seed: int, iteration: int, num_steps: int, hold: int = 25
+) -> tuple[int, ...]:
+    """`size` neighbouring step indices inside [first, last).
+
+    fixed: always [first, first + size). random: the start is drawn anew each iteration. progressive (MixGRPO, arXiv
+    2507.21802): the start moves on by one every `hold` iterations and returns to `first` at the end.
+    Raises ValueError when the window does not fit or would contain the last step.
+
+    >>> window_steps("fixed", 2, 0, 5, seed=0, iteration=7, num_steps=10)
+    (0, 1)
+    """
+    if not (first >= 0 and size >= 1 and first + size <= last <= num_steps - 1):
+        raise ValueError(
+            f"a window of {size} steps in [{first}, {last}) does not fit a schedule of {num_steps} steps whose last step stays "
+            f"noise-free: need 0 <= first, first + size <= last <= {num_steps - 1}"
+        )
+    num_starts = last - first - size + 1
+    if kind == "fixed":
+        start = first
+    elif kind == "progressive":
+        start = first + (iteration // hold) % num_starts
+    elif kind == "random":
+        generator = torch.Generator().manual_seed(derive_seed(seed, "window", iteration))
+        start = first + int(torch.randint(num_starts, (1,), generator=generator))
+    else:
+        raise ValueError(f"unknown window kind {kind!r}, expected random, fixed or progressive")
+    return tuple(range(start, start + size))

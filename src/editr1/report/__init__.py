@@ -1,13 +1,15 @@
-"""A run directory -> one self-contained HTML page that a researcher would send around.
+"""Run directories -> one self-contained HTML page that a researcher would send around.
 
-    pictures   every image once, small, as a data URI
+    reading    what can be read of a run, and a line for each file that cannot; writes nothing
+    figures    10_metrics.jsonl in words and one unit: verdict, tiles, accuracy beside chance, tables
+    editor     before and after: the evaluation's gallery and those of editor RL, verdicts by category
+    curves     metrics.jsonl as charts with healthy bands and alarms
+    gallery    edits with principles, verdicts and traces
+    judges     annotators, people's pairs, calibration, audits
     loop       the drawing of the loop with in / out / dropped at every arrow
-    curves     metrics.jsonl as series
-    results    10_metrics.jsonl as tables, intervals and bars
-    audit      the laws that the judge was put to, and what bad principles did to it
-    calibration  agreement with people by score difference
-    gallery    edits with principles, verdicts and traces; before/after strips of the editor
-    build      puts them into page/report.html
+    compare    several runs side by side
+    pictures   every image once, small, as a data URI
+    build      puts them into page/report.html or page/compare.html
 
 The page shows what the run directory holds, and says so where it holds nothing.
 """

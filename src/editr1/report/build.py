@@ -1,8 +1,10 @@
-"""Puts the parts of a run directory into one page."""
+"""Puts the parts of one run, or of several, into one page."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -11,93 +13,130 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from editr1.report.annotators import confusion_row, percent, read_annotators
-from editr1.report.audit import read_audits
-from editr1.report.calibration import margin_bars, reliabilities
-from editr1.report.curves import read_curves
-from editr1.report.gallery import build_gallery
+from editr1.report.compare import names_of, same_tasks, side_by_side
+from editr1.report.curves import StageCurves, draw_curves, overlay, read_points
+from editr1.report.editor import CATEGORIES, as_data, corner, read_comparisons, read_radar
+from editr1.report.figures import CHANCE, accuracies, category_bars, promises, result_groups, stage_seconds, verdict
+from editr1.report.gallery import build_gallery, read_judges
+from editr1.report.judges import confusion_row, count_pairs, margin_bars, percent, read_annotators, read_audits, reliabilities
 from editr1.report.loop import HEIGHT, WIDTH, draw_loop, dropped_reasons
-from editr1.report.pairs import count_pairs
 from editr1.report.pictures import Album
-from editr1.report.results import ResultRow, category_bars, result_groups, stage_seconds
-from editr1.report.strips import build_strips
+from editr1.report.reading import Reader
 from editr1.schema import Metric
-from editr1.store import Run
-from editr1.store._files import read_json, write_atomic
+from editr1.store._files import read_object, write_atomic
 
 REPORT = "report.html"
+COMPARISON = "comparison.html"
 
 
-def write_report(run_dir: Path) -> Path:
-    """Writes `report.html` into the run directory and returns its path.
+def write_report(run_dir: Path, *more: Path, output: Path | None = None, refresh: int = 0) -> tuple[Path, list[str]]:
+    """Writes the page and returns its path, and a line for each file that could not be read.
 
-    Parts whose data is absent say so on the page. Raises DataError for a directory that is no run or holds broken files.
+    output: None = `report.html` in the run directory, `comparison.html` in the first of several. refresh: seconds after which the
+    page loads itself again; 0 = never. What is absent is said on the page. Raises DataError for a directory that is no run.
     """
-    run = Run.open(run_dir, create=False)
-    path = run.dir / REPORT
-    write_atomic(path, render(run).encode())
-    return path
+    readers = [Reader(path) for path in (run_dir, *more)]
+    path = output or run_dir / (COMPARISON if more else REPORT)
+    text = render_comparison(readers, refresh) if more else render(readers[0], refresh)
+    write_atomic(path, text.encode("utf-8", "replace"))
+    return path, [f"{reader.dir / name}: {line}" for reader in readers for name, line in reader.damage.items()]
 
 
-def render(run: Run) -> str:
-    """The whole page as HTML."""
-    album = Album(run.images)
-    strips = build_strips(run, album)
-    gallery = build_gallery(run, album)
-    curves = read_curves(run)
-    metrics = run.metrics()
-    audits = read_audits(run)
+def render(reader: Reader, refresh: int = 0) -> str:
+    """The page of one run as HTML."""
+    album = Album()
+    metrics = reader.records("10_metrics.jsonl", Metric)
+    points = read_points(reader)
+    rl_points = points.get("edit_rl", {})
+    comparisons = [as_data(reader, comparison, album) for comparison in read_comparisons(reader)]
+    judges = read_judges(reader)
+    gallery = build_gallery(reader, judges, album)
+    curves = draw_curves(points)
+    audits = read_audits(reader)
     audited = {metric.name for audit in audits for metric in audit.record.metrics()}
     results = [metric for metric in metrics if metric.name not in audited]
-    rooms, arrows = draw_loop(run)
-    margins = margin_bars(run)
-    data = {"images": album.uris, "cards": gallery.cards, "strips": strips, "curves": [asdict(stage) for stage in curves]}
-    page = Environment(loader=PackageLoader("editr1.report", "page"), undefined=StrictUndefined, autoescape=select_autoescape())
-    return page.get_template("report.html").render(
-        title=run.dir.resolve().name,
-        headlines=_headlines(results),
+    rooms, arrows = draw_loop(reader, metrics, rl_points)
+    pairs = list(reader.rows("07_pairs"))
+    promised = promises(results)
+    return _page(
+        "report.html",
+        [reader],
+        refresh,
+        {"images": album.uris, "cards": gallery.cards, "comparisons": comparisons},
+        curves,
+        title=reader.dir.resolve().name,
+        verdict=verdict(promised) if results else "This run has no results yet: run a benchmark or the evaluation.",
+        headlines=promised,
+        accuracies=accuracies(results),
+        chance=100 * CHANCE,
+        radar=read_radar(reader, rl_points),
+        corner=corner,
+        categories_of_verdicts=CATEGORIES,
+        comparisons=comparisons,
         rooms=rooms,
         arrows=arrows,
         room_size=(WIDTH, HEIGHT),
-        reasons=dropped_reasons(run),
-        curves=curves,
+        reasons=dropped_reasons(reader),
         groups=result_groups(results),
         audits=audits,
-        categories=[*category_bars(results), *([margins] if margins else [])],
-        reliabilities=reliabilities(run),
+        categories=[*category_bars(results), *margin_bars(pairs, judges)],
+        reliabilities=reliabilities(pairs, judges),
         seconds=stage_seconds(metrics),
-        pairs=count_pairs(run),
-        annotators=read_annotators(run),
+        pairs=count_pairs(pairs),
+        annotators=read_annotators(reader),
         confusion_row=confusion_row,
         percent=percent,
         gallery=gallery,
-        strips=strips,
-        config=_pretty(run.dir / "config.json"),
-        environment=read_json(run.dir / "env.json"),
-        style=Markup(_page_file("report.css")),
-        script=Markup(_page_file("report.js")),
-        data=Markup(embed_json(data)),
+        config=reader.value("config.json", lambda path: json.dumps(read_object(path), indent=2, ensure_ascii=False), None),
     )
 
 
+def render_comparison(readers: Sequence[Reader], refresh: int = 0) -> str:
+    """The page of several runs as HTML."""
+    album, by_name = Album(), dict(zip(names_of(readers), readers, strict=True))
+    metrics = {name: reader.records("10_metrics.jsonl", Metric) for name, reader in by_name.items()}
+    tasks = same_tasks(by_name, {name: read_comparisons(reader) for name, reader in by_name.items()}, album)
+    curves = overlay({name: read_points(reader) for name, reader in by_name.items()})
+    verdicts = {name: verdict(promises(found)) if found else "No results yet." for name, found in metrics.items()}
+    data = {"images": album.uris, "tasks": tasks, "names": list(by_name)}
+    title = " · ".join(by_name)
+    return _page("compare.html", readers, refresh, data, curves, title=title, verdicts=verdicts, figures=side_by_side(metrics), tasks=tasks)
+
+
+def _page(template: str, readers: Sequence[Reader], refresh: int, data: dict[str, Any], curves: Sequence[StageCurves], **parts: Any) -> str:
+    page = Environment(loader=PackageLoader("editr1.report", "page"), undefined=StrictUndefined, autoescape=select_autoescape())
+    stages = [asdict(stage) for stage in curves]
+    return page.get_template(template).render(
+        parts,
+        curves=curves,
+        alarms=[(stage.title, chart.alarm) for stage in curves for chart in (*stage.headlines, *stage.others) if chart.alarm],
+        outside=[(stage.title, chart.outside) for stage in curves for chart in stage.headlines if chart.outside],
+        damage=[(name if len(readers) == 1 else str(r.dir / name), line) for r in readers for name, line in r.damage.items()],
+        environments=[_environment(reader) for reader in readers],
+        refresh=refresh,
+        written=time.strftime("%H:%M:%S"),
+        style=Markup(_page_file("report.css")),
+        script=Markup(_page_file("charts.js") + _page_file("report.js")),
+        data=Markup(embed_json(data | {"curves": stages, "refresh": refresh})),
+    )
+
+
+def _environment(reader: Reader) -> dict[str, Any]:
+    """The header of the run with every field that the page prints."""
+    found = {name: str(reader.environment.get(name) or "unknown") for name in ("editr1", "commit", "python", "platform", "schema")}
+    packages = reader.environment.get("packages")
+    return found | {"packages": {str(k): str(v) for k, v in packages.items()} if isinstance(packages, dict) else {}}
+
+
 def embed_json(value: Any) -> str:
-    """JSON that can stand inside a script element: no character in it can end the element.
+    """JSON that can stand inside a script element: no character in it can end the element. A number that is not finite is null.
 
-    >>> embed_json("</script>")
-    '"\\\\u003c/script>"'
+    >>> embed_json("</script>"), embed_json([float("nan")])
+    ('"\\\\u003c/script>"', '[null]')
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    text = json.dumps(finite, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _headlines(metrics: list[Metric]) -> list[ResultRow]:
-    """The rows that answered a promise: what a reader asks for first. The many small promises of an audit are no headlines."""
-    promised = [metric for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
-    return [row for group in result_groups(promised) for row in group.rows]
-
-
-def _pretty(path: Path) -> str | None:
-    return json.dumps(read_json(path), indent=2, ensure_ascii=False) if path.exists() else None
 
 
 def _page_file(name: str) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editr1.errors import DataError
 from editr1.judge.annotators import annotator_name
 from editr1.judge.prompts import labels
+from editr1.report.judges import Traces
 from editr1.report.pictures import Album
-from editr1.schema import EditTask, Inspection, Judgement, Principle, Quadruple, Trace, from_json
-from editr1.store import Run, quadruples, with_traces
+from editr1.report.reading import Reader
+from editr1.schema import Candidate, EditTask, Inspection, Judgement, Principle, Trace
 
 MAX_TASKS = 48  # ours: a person looks at a few dozen; more only makes the file heavy
 MAX_TEXT = 6_000  # ours: bytes of a trace that travel with the page; a long trace of a 7B verifier has about 3,000
@@ -33,29 +33,46 @@ class Gallery:
     """Judges beyond the annotators whose traces were found."""
 
 
-def build_gallery(run: Run, album: Album) -> Gallery:
+def build_gallery(reader: Reader, judges: Traces, album: Album) -> Gallery:
     """A card a task for at most MAX_TASKS tasks, drawn evenly over the edit kinds in the order of the run.
 
     Where a trained judge has spoken, its tasks are the ones that are shown: the held-out ones, which no training has seen.
     """
-    if not run.has("03_candidates"):
-        return Gallery([], 0)
-    task_of = {candidate.id: candidate.task_id for candidate in run.read("03_candidates")}
+    task_of = {candidate.id: candidate.task_id for candidate in reader.rows("03_candidates")}
     with_edits = set(task_of.values())
-    tasks = [task for task in run.read("01_tasks") if task.id in with_edits] if run.has("01_tasks") else []
-    judges = judge_traces(run, task_of)
-    judged = {task_of[key] for said in judges.values() for key in said}
+    tasks = [task for task in reader.rows("01_tasks") if task.id in with_edits]
+    judged = {task_of[key] for said in judges.values() for key in said if key in task_of}
     chosen = choose_tasks([task for task in tasks if task.id in judged] or tasks)
-    verdicts = _inspections(run, chosen)
+    edits: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in reader.rows("03_candidates"):
+        if candidate.task_id in chosen:
+            edits[candidate.task_id].append(candidate)
+    said = _said(reader, {candidate.id for own in edits.values() for candidate in own})
     cards = []
-    for task_id, group in itertools.groupby(_with_annotators(run), key=lambda pair: pair[0].task.id):
-        if task_id not in chosen:
-            continue
+    for task in (task for task in tasks if task.id in chosen):
         if album.full:
             break
-        cards.append(_card(list(group), verdicts, judges, album))
+        cards.append(_card(reader, task, edits[task.id], said, judges, album))
     _shorten([voice for card in cards for edit in card["edits"] for voice in edit["voices"]])
     return Gallery(cards, len(tasks), tuple(judges))
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What was said of the edits that are shown."""
+
+    principles: Mapping[str, tuple[Principle, ...]]
+    traces: Mapping[str, Sequence[Trace]]
+    inspections: Mapping[str, Inspection]
+
+
+def _said(reader: Reader, wanted: set[str]) -> _Said:
+    traces: dict[str, list[Trace]] = defaultdict(list)
+    for trace in reader.rows("04_traces"):
+        if trace.quadruple_id in wanted:
+            traces[trace.quadruple_id].append(trace)
+    inspections = {row.quadruple_id: row for row in reader.rows("05_inspections") if row.quadruple_id in wanted}
+    return _Said({row.task.id: row.principles for row in reader.rows("02_principles")}, traces, inspections)
 
 
 def choose_tasks(tasks: Sequence[EditTask], limit: int = MAX_TASKS) -> set[str]:
@@ -67,56 +84,34 @@ def choose_tasks(tasks: Sequence[EditTask], limit: int = MAX_TASKS) -> set[str]:
     return set(itertools.islice((task_id for task_id in turns if task_id is not None), limit))
 
 
-def _with_annotators(run: Run) -> Iterable[tuple[Quadruple, list[Trace]]]:
-    return with_traces(run) if run.has("04_traces") else ((quadruple, []) for quadruple in quadruples(run))
+def read_judges(reader: Reader) -> dict[str, dict[str, list[Trace]]]:
+    """The traces of the trained judges: judge -> candidate id -> traces."""
+    judges: dict[str, dict[str, list[Trace]]] = {}
+    for name in reader.folder(JUDGES, "*.jsonl"):
+        said = judges.setdefault(Path(name).stem, defaultdict(list))
+        for trace in reader.records(name, Trace):
+            said[trace.quadruple_id].append(trace)
+    return {judge: said for judge, said in judges.items() if said}
 
 
-def judge_traces(run: Run, wanted: Container[str] | None) -> dict[str, dict[str, list[Trace]]]:
-    """judge -> candidate id -> traces, of the wanted candidates (None = all). Raises DataError for a broken line."""
-    return {path.stem: _read_traces(path, wanted) for path in sorted((run.dir / JUDGES).glob("*.jsonl"))}
-
-
-def _read_traces(path: Path, wanted: Container[str] | None) -> dict[str, list[Trace]]:
-    found: dict[str, list[Trace]] = defaultdict(list)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                trace = from_json(Trace, line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number} is no trace ({error}); write the judge's traces again") from error
-            if wanted is None or trace.quadruple_id in wanted:
-                found[trace.quadruple_id].append(trace)
-    return found
-
-
-def _inspections(run: Run, chosen: set[str]) -> dict[str, Inspection]:
-    if not run.has("05_inspections"):
-        return {}
-    wanted = {c.id for c in run.read("03_candidates") if c.task_id in chosen}
-    return {row.quadruple_id: row for row in run.read("05_inspections") if row.quadruple_id in wanted}
-
-
-def _card(
-    group: Sequence[tuple[Quadruple, list[Trace]]],
-    inspections: dict[str, Inspection],
-    judges: dict[str, dict[str, list[Trace]]],
-    album: Album,
-) -> dict[str, Any]:
-    first = group[0][0]
-    names = labels(first.principles)
-    questions = [{"label": name, "text": p.question, "category": p.category} for name, p in zip(names, first.principles, strict=True)]
-    edits = []
-    for quadruple, traces in group:
-        voices = [_voice(trace, annotator_name(trace), "annotator") for trace in traces]
-        for judge, said in judges.items():
-            voices += [_voice(trace, judge, "judge") for trace in said.get(quadruple.id, [])]
-        edits.append(_edit(quadruple, voices, inspections.get(quadruple.id), album))
+def _card(reader: Reader, task: EditTask, edits: Sequence[Candidate], said: _Said, judges: Traces, album: Album) -> dict[str, Any]:
+    principles = said.principles.get(task.id, ())
+    questions = [
+        {"label": name, "text": p.question, "category": p.category} for name, p in zip(labels(principles), principles, strict=True)
+    ]
+    shown = []
+    for candidate in edits:
+        voices = [_voice(trace, annotator_name(trace), "annotator") for trace in said.traces.get(candidate.id, ())]
+        for judge, traces in judges.items():
+            voices += [_voice(trace, judge, "judge") for trace in traces.get(candidate.id, ())]
+        picture = album.add(reader, candidate.image)
+        shown.append({"image": picture, **_edit(candidate, principles, voices, said.inspections.get(candidate.id))})
     return {
-        "instruction": first.task.instruction,
-        "kind": first.task.kind or "unknown kind",
-        "source": album.add(first.task.source),
+        "instruction": task.instruction,
+        "kind": task.kind or "unknown kind",
+        "sources": [album.add(reader, ref) for ref in task.sources],
         "principles": questions,
-        "edits": edits,
+        "edits": shown,
     }
 
 
@@ -152,21 +147,22 @@ def longest_that_fits(lengths: Sequence[int], budget: int) -> int:
     return max(lengths, default=0)
 
 
-def _edit(quadruple: Quadruple, voices: list[dict[str, Any]], inspection: Inspection | None, album: Album) -> dict[str, Any]:
+def _edit(
+    candidate: Candidate, principles: Sequence[Principle], voices: list[dict[str, Any]], inspection: Inspection | None
+) -> dict[str, Any]:
     gold = list(inspection.gold) if inspection else []
-    split = disagreements([voice["verdicts"] for voice in voices] + [gold], len(quadruple.principles))
+    split = disagreements([voice["verdicts"] for voice in voices] + [gold], len(principles))
     return {
-        "id": quadruple.candidate.id,
-        "image": album.add(quadruple.candidate.image),
-        "editor": quadruple.candidate.editor,
-        "seed": quadruple.candidate.seed,
+        "id": candidate.id,
+        "editor": candidate.editor,
+        "seed": candidate.seed,
         "voices": voices,
         "gold": gold,
         "reasons": list(inspection.reasons) if inspection else [],
         "chosen": inspection.chosen if inspection else None,
         "dropped": inspection.dropped if inspection else None,
         "split": split,
-        "flags": _flags(voices, gold, inspection, split, quadruple.principles),
+        "flags": _flags(voices, gold, inspection, split, principles),
     }
 
 

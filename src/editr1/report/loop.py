@@ -9,10 +9,14 @@ sources                       07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from editr1.store import Run
-from editr1.store._files import read_json
+from editr1.report.curves import Points
+from editr1.report.reading import Reader
+from editr1.schema import Metric
+from editr1.store import TABLES
+from editr1.store._files import read_object
 
 WIDTH, HEIGHT = 138, 54
 COLUMN, ROW = 236, 128
@@ -80,78 +84,59 @@ ARROWS = (
     ("edit-rl", "08_rrm_gcpo", "09_editor"),
     ("bench", "09_editor", "10_metrics.jsonl"),
 )
+WEIGHTS = ("06_rrm_sft", "08_rrm_gcpo", "09_editor")
 LEARNS_FROM = {"06_rrm_sft": "05_inspections", "08_rrm_gcpo": "07_pairs"}
 """Training stages and the table that they read. Left out: quadruples without a good trace; pairs that are held out or "same"."""
 
 
-def draw_loop(run: Run) -> tuple[list[Room], list[Arrow]]:
-    """The rooms and arrows with the run's own counts."""
-    rooms = {room.folder: _furnish(run, room) for room in ROOMS}
-    return list(rooms.values()), [_arrow(run, stage, rooms[start], rooms[end]) for stage, start, end in ARROWS]
+def draw_loop(reader: Reader, metrics: Sequence[Metric], iterations: Points) -> tuple[list[Room], list[Arrow]]:
+    """The rooms and arrows with the run's own counts; `iterations` are the curves of editor RL."""
+    rooms = {room.folder: _furnish(room, *_state(reader, room.folder, metrics)) for room in ROOMS}
+    arrows = []
+    for stage, start, end in ARROWS:
+        told = _told(reader, end, metrics, iterations) if stage else ((), "")
+        arrows.append(Arrow(stage, *_route(rooms[start], rooms[end]), *told))
+    return list(rooms.values()), arrows
 
 
-def _furnish(run: Run, room: Room) -> Room:
-    present, note = _state(run, room.folder)
-    return Room(room.folder, room.title, room.column, room.row, note, present)
+def _furnish(room: Room, present: bool, note: str) -> Room:
+    return replace(room, present=present, note=note)
 
 
-def _state(run: Run, folder: str) -> tuple[bool, str]:
+def _state(reader: Reader, folder: str, metrics: Sequence[Metric]) -> tuple[bool, str]:
+    path = reader.dir / folder
     if folder == SOURCES:
-        return run.has("01_tasks"), "outside the run"
-    path = run.dir / folder
+        return reader.has("01_tasks"), "outside the run"
     if not path.exists():
         return False, "absent"
     if folder.endswith(".jsonl"):
-        return True, f"{len(run.metrics()):,} figures"
-    if run.has(folder):
-        return True, f"{run.count(folder):,} rows"
-    if folder in ("06_rrm_sft", "08_rrm_gcpo", "09_editor"):
+        return True, f"{len(metrics):,} figures"
+    if counts := reader.counts(folder):
+        return True, f"{counts.num_out:,} rows"
+    if folder in WEIGHTS:
         return True, "checkpoint" if any(path.rglob("*.safetensors")) else "no weights yet"
     return False, "unfinished"
 
 
-def _arrow(run: Run, stage: str, start: Room, end: Room) -> Arrow:
-    path, x, y = _route(start, end)
-    if not stage:
-        return Arrow(stage, path, x, y)
-    if end.folder in LEARNS_FROM:
-        return Arrow(stage, path, x, y, *_training(run, end.folder))
-    if end.folder == "09_editor":
-        return Arrow(stage, path, x, y, *_editor_rl(run))
-    if end.folder == "10_metrics.jsonl":
-        return Arrow(stage, path, x, y, *_figures(run))
-    if not run.has(end.folder):
-        return Arrow(stage, path, x, y)
-    counts = run.counts(end.folder)
-    return Arrow(stage, path, x, y, (f"in {counts.num_in:,}", f"out {counts.num_out:,}"), f"dropped {counts.num_dropped:,}")
-
-
-def _training(run: Run, folder: str) -> tuple[tuple[str, ...], str]:
-    """What a training stage took of its table, from the `done.json` that it leaves; nothing while it has not finished."""
-    path, table = run.dir / folder / "done.json", LEARNS_FROM[folder]
-    if not path.exists() or not run.has(table):
-        return (), ""
-    done = read_json(path)
-    num_in, num_rows = run.count(table), int(done["rows"])
-    return (f"in {num_in:,}", f"used {num_rows:,}"), f"left out {max(0, num_in - num_rows):,}"
-
-
-def _editor_rl(run: Run) -> tuple[tuple[str, ...], str]:
-    """Iterations of editor RL, and the share of its edits that the judge left unscored; nothing before the first one."""
-    points = [point for point in run.curves("edit_rl") if "reward/mean" in point]
-    if not points:
-        return (), ""
-    shares = [point["reward/unscored"] for point in points if "reward/unscored" in point]
-    return (f"{len(points):,} iterations",), f"unscored {100 * sum(shares) / len(shares):.1f} %" if shares else ""
-
-
-def _figures(run: Run) -> tuple[tuple[str, ...], str]:
-    """Figures that were asked for, that have a value, and that nobody could score."""
-    metrics = run.metrics()
-    if not metrics:
-        return (), ""
-    num_values = sum(metric.value is not None for metric in metrics)
-    return (f"in {len(metrics):,}", f"out {num_values:,}"), f"no value {len(metrics) - num_values:,}"
+def _told(reader: Reader, folder: str, metrics: Sequence[Metric], iterations: Points) -> tuple[tuple[str, ...], str]:
+    """What a stage took and gave, and what was lost on the way; nothing while it has not finished."""
+    if folder in LEARNS_FROM:
+        used, table = (
+            reader.value(f"{folder}/done.json", lambda path: int(read_object(path, "rows")["rows"]), None),
+            reader.counts(LEARNS_FROM[folder]),
+        )
+        if used is None or table is None:
+            return (), ""
+        return (f"in {table.num_out:,}", f"used {used:,}"), f"left out {max(0, table.num_out - used):,}"
+    if folder == "09_editor":
+        done, shares = iterations.get("reward/mean", {}), list(iterations.get("reward/unscored", {}).values())
+        unscored = f"unscored {100 * sum(shares) / len(shares):.1f} %" if shares else ""
+        return ((f"{len(done):,} iterations",), unscored) if done else ((), "")
+    if folder == "10_metrics.jsonl":
+        known = sum(metric.value is not None for metric in metrics)
+        return ((f"in {len(metrics):,}", f"out {known:,}"), f"no value {len(metrics) - known:,}") if metrics else ((), "")
+    counts = reader.counts(folder)
+    return ((f"in {counts.num_in:,}", f"out {counts.num_out:,}"), f"dropped {counts.num_dropped:,}") if counts else ((), "")
 
 
 def _route(start: Room, end: Room) -> tuple[str, float, float]:
@@ -167,11 +152,10 @@ def _route(start: Room, end: Room) -> tuple[str, float, float]:
     return f"M{x} {start.y + HEIGHT} V{end.y - 7}", x, (start.y + HEIGHT + end.y) / 2
 
 
-def dropped_reasons(run: Run) -> list[tuple[str, str, int]]:
+def dropped_reasons(reader: Reader) -> list[tuple[str, str, int]]:
     """(table, reason, rows) of every drop, most frequent first inside a table."""
     rows = []
     for room in ROOMS:
-        if run.has(room.folder):
-            reasons = run.counts(room.folder).reasons
-            rows += [(room.folder, code, count) for code, count in sorted(reasons.items(), key=lambda item: -item[1])]
+        if room.folder in TABLES and (counts := reader.counts(room.folder)):
+            rows += [(room.folder, code, count) for code, count in sorted(counts.reasons.items(), key=lambda item: -item[1])]
     return rows

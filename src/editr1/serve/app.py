@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -17,16 +17,17 @@ from starlette.exceptions import HTTPException
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
 from editr1.judge.again import Again, PersistentJudge
+from editr1.judge.asking import asking
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
 from editr1.serve import flow_factory, pickled, unirl
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
-from editr1.serve.messages import RewardRequest, RewardResponse, published_schema, to_result
-from editr1.serve.pictures import Draft, check_pixels, from_message
+from editr1.serve.messages import Edit, RewardRequest, RewardResponse, published_schema, to_result
+from editr1.serve.pictures import Draft, Encoded, check_pixels, from_message
 from editr1.serve.wire import FORMS, M, answer_errors, content_type, parse, read_body
-from editr1.serve.worker import Load, Worker
+from editr1.serve.worker import Judge, Load, Worker
 from editr1.vlm.base import Sampling
 
 T = TypeVar("T")
@@ -36,12 +37,15 @@ T = TypeVar("T")
 class Config:
     """Who judges, and how much is taken on."""
 
-    vlm: Component
-    prompt_id: str = "tv"
+    vlm: Component | None = None
+    """The model that answers; None for a judge that brings its own."""
+    prompt_id: str | None = None
+    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
     num_traces: int = 1
     temperature: float = 0.0
     """ours: 0 for the one trace of the default; set about 0.7 with several traces."""
-    max_tokens: int = 2048
+    max_tokens: int | None = None
+    """None = as the checkpoint was trained, else 2048."""
     decomposer: Component | None = None
     """Makes principles for edits that come without; None = such edits are refused where the prompt shows principles."""
     load: Load = field(default_factory=Load)
@@ -50,6 +54,8 @@ class Config:
     """How an unscored edit is asked about again before any client, in any dialect, hears of it."""
     request_seconds: float = 300.0
     """Seconds until a request that is still waiting or being judged is answered with 504."""
+    judge: Component | None = None
+    """A judge of kind `judges`; None = the RRM with the settings above."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +77,33 @@ class Access:
             raise ConfigError(f"--root {self.root} is no folder")
 
 
-def make_judge(config: Config) -> RewardModel:
-    """The RewardModel of a service."""
+def make_judge(config: Config) -> Judge:
+    """The judge of a service. Raises ConfigError for one without a model, and for settings that do not fit."""
+    if config.judge is not None:
+        model = {} if config.vlm is None else {"vlm": create("vlm", config.vlm)}
+        judge = create("judges", Component(config.judge.id, config.judge.options | model))
+        if not callable(getattr(judge, "score", None)):
+            raise ConfigError(f"judge {config.judge.id!r} gives no scores to single edits; a service needs one that does")
+        return cast(Judge, judge)
+    if config.vlm is None:
+        raise ConfigError("the section `serve` names neither a model (vlm) nor a judge that brings its own")
+    how = asking(config.vlm, config.prompt_id, config.max_tokens)
     vlm = create("vlm", config.vlm)
     decomposer = Decomposer(create("vlm", config.decomposer)) if config.decomposer else None
-    return RewardModel(vlm, config.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=config.max_tokens), decomposer)
+    return RewardModel(vlm, how.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=how.max_tokens), decomposer)
 
 
 class Service:
     """A judge behind its queue."""
 
-    def __init__(self, judge: RewardModel, config: Config, access: Access) -> None:
-        self.judge, self.config, self.access = judge, config, access
+    def __init__(self, judge: Judge, config: Config, access: Access) -> None:
+        self.config, self.access = config, access
+        name = config.judge.id if config.judge else ""
+        self.model: str = getattr(getattr(judge, "vlm", None), "name", name)
+        self.prompt = judge.prompt_id if isinstance(judge, RewardModel) else name
+        self._wants_principles = (
+            isinstance(judge, RewardModel) and judge.decomposer is None and score_traits(judge.prompt_id).shows_principles
+        )
         self.worker = Worker(PersistentJudge(judge, config.again), config.load)
         self._reading = ThreadPoolExecutor(1, "reading")  # one: each body in work costs about three times its bytes
 
@@ -110,7 +131,7 @@ class Service:
         return await self.worker.score(drafts, seed, self.config.request_seconds)
 
     def _check_principles(self, drafts: Sequence[Draft]) -> None:
-        if self.judge.decomposer is None and score_traits(self.judge.prompt_id).shows_principles:
+        if self._wants_principles:
             missing = [number for number, draft in enumerate(drafts) if not draft.principles]
             if missing:
                 raise DataError(
@@ -119,7 +140,7 @@ class Service:
                 )
 
 
-def build_app(judge: RewardModel, config: Config, access: Access) -> Guard:
+def build_app(judge: Judge, config: Config, access: Access) -> Guard:
     """The service as an ASGI app with its guard. Raises ConfigError for an exposure that nobody should want."""
     access.check()
     service = Service(judge, config, access)
@@ -146,8 +167,8 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
         return {
             "status": "ok",
             "rewards": {unirl.REWARD: ["ready"]},
-            "model": service.judge.vlm.name,
-            "prompt": service.judge.prompt_id,
+            "model": service.model,
+            "prompt": service.prompt,
         } | load
 
     @app.get("/rewards")
@@ -164,7 +185,7 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
         seed = asked.seed
         del asked  # its base64 would live until the answer
         results = [to_result(reward) for reward in await service.score(drafts, seed)]
-        return RewardResponse(results=results, model=service.judge.vlm.name, prompt=service.judge.prompt_id)
+        return RewardResponse(results=results, model=service.model, prompt=service.prompt)
 
     @app.post("/score")
     async def score(request: Request) -> dict[str, Any]:
@@ -195,10 +216,16 @@ def _add_pickle_routes(app: FastAPI, service: Service) -> None:
 def _own_drafts(request: RewardRequest, root: Path | None) -> list[Draft]:
     return [
         Draft(
-            from_message(edit.source, root, f"items[{number}].source"),
+            _sources(edit, root, f"items[{number}]"),
             from_message(edit.edited, root, f"items[{number}].edited"),
             edit.instruction,
             tuple(question.principle() for question in edit.principles) if edit.principles else None,
         )
         for number, edit in enumerate(request.items)
     ]
+
+
+def _sources(edit: Edit, root: Path | None, where: str) -> tuple[Encoded, ...]:
+    if edit.source is not None:
+        return (from_message(edit.source, root, f"{where}.source"),)
+    return tuple(from_message(picture, root, f"{where}.sources[{place}]") for place, picture in enumerate(edit.sources or ()))

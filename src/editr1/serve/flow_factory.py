@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from editr1.errors import DataError
 from editr1.schema import Reward
-from editr1.serve.messages import MAX_ITEMS, MAX_TEXT
+from editr1.serve.messages import MAX_ITEMS, MAX_SOURCES, MAX_TEXT
 from editr1.serve.pictures import Draft, from_base64
 
 
@@ -42,9 +42,10 @@ def to_drafts(request: ComputeRequest) -> list[Draft]:
 
 
 def _item(number: int, prompt: str, edited: str, sources: list[str]) -> Draft:
-    if len(sources) != 1:
-        raise DataError(f"condition_images[{number}] holds {len(sources)} images, expected the one source")
-    return Draft(from_base64(sources[0], f"condition_images[{number}]"), from_base64(edited, f"image[{number}]"), prompt)
+    if not 1 <= len(sources) <= MAX_SOURCES:
+        raise DataError(f"condition_images[{number}] holds {len(sources)} images, expected 1 to {MAX_SOURCES}")
+    found = tuple(from_base64(source, f"condition_images[{number}][{place}]") for place, source in enumerate(sources))
+    return Draft(found, from_base64(edited, f"image[{number}]"), prompt)
 
 
 def to_answer(rewards: Sequence[Reward]) -> dict[str, Any]:

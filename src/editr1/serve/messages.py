@@ -10,6 +10,7 @@ from editr1.schema import MAX_SCORE, Principle, Reward
 
 MAX_ITEMS = 256  # ours: a training step's share of one rank; more belongs into several requests
 MAX_PRINCIPLES = 64
+MAX_SOURCES = 16
 MAX_TEXT = 10_000
 
 
@@ -54,10 +55,17 @@ class Question(Message):
 class Edit(Message):
     """One edit to judge."""
 
-    source: Picture
+    source: Picture | None = Field(None, description="the source picture; or else `sources`")
+    sources: list[Picture] | None = Field(None, min_length=1, max_length=MAX_SOURCES, description="several, as the instruction counts them")
     edited: Picture
     instruction: str = Field(min_length=1, max_length=MAX_TEXT)
     principles: list[Question] | None = Field(None, max_length=MAX_PRINCIPLES, description="null: the service decomposes, if it can")
+
+    @model_validator(mode="after")
+    def _one(self) -> Edit:
+        if (self.source is None) == (self.sources is None):
+            raise ValueError("give exactly one of source and sources")
+        return self
 
 
 class RewardRequest(Message):

@@ -152,13 +152,14 @@ def _metadata_sources(body: dict[Any, Any]) -> list[Any]:
 
 
 def _draft(number: int, source: Any, edited: Any, prompt: Any) -> Draft:
-    if not (isinstance(source, bytes) and isinstance(edited, bytes) and isinstance(prompt, str)):
-        raise DataError(f"sample {number}: expected the source and the edit as encoded bytes and the prompt as text")
+    sources = tuple(source) if isinstance(source, list | tuple) else (source,)
+    if not (sources and all(isinstance(picture, bytes) for picture in (*sources, edited)) and isinstance(prompt, str)):
+        raise DataError(f"sample {number}: expected the source (or a list of sources) and the edit as encoded bytes and the prompt as text")
     if len(prompt) > MAX_TEXT:
         raise DataError(f"sample {number}: the prompt is longer than {MAX_TEXT} characters")
     if not prompt.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise DataError(f"sample {number}: the prompt holds a lone surrogate; send text")
-    return Draft(Encoded(source, f"ref_images[{number}]"), Encoded(edited, f"images[{number}]"), prompt)
+    return Draft(tuple(Encoded(data, f"ref_images[{number}]") for data in sources), Encoded(edited, f"images[{number}]"), prompt)
 
 
 def to_answer(rewards: Sequence[Reward]) -> bytes:

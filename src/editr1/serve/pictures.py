@@ -12,7 +12,7 @@ from pathlib import Path
 from editr1.errors import DataError
 from editr1.judge.item import RewardItem
 from editr1.pictures import announced_pixels, decode_image
-from editr1.schema import Principle
+from editr1.schema import Principle, source_of
 from editr1.serve.guard import Limits
 from editr1.serve.messages import Picture
 from editr1.store import read_inside
@@ -40,34 +40,40 @@ class Encoded:
 class Draft:
     """An edit that waits to be judged."""
 
-    source: Encoded
+    sources: tuple[Encoded, ...]
     edited: Encoded
     instruction: str
     principles: tuple[Principle, ...] | None = None
 
     @property
     def pixels(self) -> int:
-        return self.source.pixels + self.edited.pixels
+        return sum(picture.pixels for picture in self.pictures)
+
+    @property
+    def pictures(self) -> tuple[Encoded, ...]:
+        """The sources, then the edit."""
+        return (*self.sources, self.edited)
 
     def item(self) -> RewardItem:
         """The edit decoded, under an id of its pixels, instruction and principles: its seeds do not depend on its batch.
 
         Raises DataError, naming the picture, where one is broken.
         """
-        pictures = [decode_image(picture.data, picture.where) for picture in (self.source, self.edited)]
+        pictures = [decode_image(picture.data, picture.where) for picture in self.pictures]
         digest = hashlib.sha256()
         for image in pictures:
             digest.update(repr(image.size).encode())
             for top in range(0, image.height, 256):  # in strips: a copy of the whole picture would hold up the event loop
                 digest.update(image.crop((0, top, image.width, min(top + 256, image.height))).tobytes())
         digest.update(repr((self.instruction, self.principles)).encode())
-        return RewardItem(pictures[0], pictures[1], self.instruction, self.principles, digest.hexdigest()[:16])
+        *sources, edited = pictures
+        return RewardItem(source_of(sources), edited, self.instruction, self.principles, digest.hexdigest()[:16])
 
 
 def check_pixels(drafts: Sequence[Draft], limits: Limits) -> None:
     """Raises DataError for a picture, or a request, of more pixels than the service takes. Reads headers only."""
     total = 0
-    for picture in (picture for draft in drafts for picture in (draft.source, draft.edited)):
+    for picture in (picture for draft in drafts for picture in draft.pictures):
         pixels = picture.pixels
         total += pixels
         if pixels > limits.max_picture_pixels:

@@ -1,4 +1,4 @@
-"""UniRL's wire format: `POST /score`, a list of histories; history[0] holds the source, history[1] the edit.
+"""UniRL's wire format: `POST /score`, a list of histories; the last turn holds the edit, those before it the source, or several.
 
 The answer keeps "overall" first, for their client reduces a reward's sub-metrics by taking the first. An unscored edit stands in
 `errors` and not in `results`: their client then marks the sample as failed and the step stops.
@@ -59,10 +59,12 @@ def _item(number: int, item: ScoreItem) -> Draft:
     if unknown:
         raise DataError(f"requests[{number}]: reward {unknown[0][:40]!r} is not served here; this service serves {REWARD!r}")
     pictures = [turn.image_b64 for turn in item.history]
-    if len(pictures) != 2 or None in pictures:
-        raise DataError(f"requests[{number}]: an edit needs two turns with an image each, source and edit; found {len(pictures)} turns")
-    source, edited = (from_base64(str(text), f"requests[{number}].history[{turn}]") for turn, text in enumerate(pictures))
-    return Draft(source, edited, item.history[1].text or item.history[0].text)
+    if len(pictures) < 2 or None in pictures:
+        raise DataError(
+            f"requests[{number}]: an edit needs at least two turns with an image each, sources and edit; found {len(pictures)} turns"
+        )
+    *sources, edited = (from_base64(str(text), f"requests[{number}].history[{turn}]") for turn, text in enumerate(pictures))
+    return Draft(tuple(sources), edited, item.history[-1].text or item.history[0].text)
 
 
 def identities(request: ScoreRequest) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ SLICE_PIXELS = 50_000_000  # ours: decoded at once, 150 MB; an edit of two large
 
 
 class Judge(Protocol):
-    """What the service needs of a `RewardModel`."""
+    """What the service needs of a judge."""
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
 

@@ -8,13 +8,16 @@ from typing import Literal, Protocol
 
 from PIL import Image
 
+Picture = Image.Image | bytes
+"""A picture, or encoded bytes that have not been looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """One (x_ref, q) as its source gives it; whether the image is good is for the stage to find out."""
 
-    load: Callable[[], Image.Image | bytes]
-    """Gives a picture, or encoded bytes that have not been looked at; called for rows that were chosen only. Raises DataError."""
+    load: Callable[[], Picture | tuple[Picture, ...]]
+    """Gives a picture, or several where an edit has several sources; called for rows that were chosen only. Raises DataError."""
     instruction: str
     kind: str = ""
     """Edit category; empty when unknown."""

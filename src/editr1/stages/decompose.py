@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.judge.decompose import Quotas
 from editr1.judge.decomposer import MAX_REPAIRS, Decomposition, Rules, decompose
-from editr1.judge.exemplars import NUM_SHOWN
-from editr1.judge.quotas import Quotas
+from editr1.judge.prompts import NUM_SHOWN
 from editr1.schema import EditTask, TaskPrinciples
 from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
@@ -75,7 +75,7 @@ def _make(config: Config, run_dir: Path) -> Callable[[Sequence[EditTask]], list[
 
 def principles_of(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Config) -> list[TaskPrinciples | Drop]:
     """The principles of each task, or why it has none."""
-    asked = {task.id: (store.images.get(task.source), task.instruction) for task in tasks}
+    asked = {task.id: (store.images.source_of(task), task.instruction) for task in tasks}
     made = decompose(vlm, asked, config.seed, config.rules)
     return [_row(task, made[task.id], vlm.name) for task in tasks]
 

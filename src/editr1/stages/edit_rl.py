@@ -11,6 +11,7 @@ import inspect
 import json
 import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +22,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from editr1.algorithms.base import Needs
-from editr1.config import Component, create, load, to_plain
+from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
-from editr1.flow.contexts import Context, read_contexts
+from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import curated, draw, first_pass, redraw
-from editr1.flow.encodings import EncodingCache, without_encoders
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
-from editr1.flow.watch import Clock, check_constant, hacked, symptoms, warning_of
+from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
+from editr1.judge.alive import check_alive
 from editr1.judge.item import RewardItem
 from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
@@ -57,6 +58,12 @@ class EditRLResult:
     """`lora` or `transformer` folder, with the averaged (or best) weights."""
     best: float | None
     """Best held-out evaluation in points of tau; None when none was asked for."""
+    seconds: float
+    """Time of this call; 0 when all iterations had been made before."""
+
+    def __str__(self) -> str:
+        best = "" if self.best is None else f", best held-out reward {self.best:.2f}"
+        return f"{self.iterations} iterations in {self.seconds:.0f} s{best} -> {self.exported}"
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
@@ -80,19 +87,25 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     folder = run_.dir / FOLDER
     _held = hold(folder)  # until this function ends
     accelerator = start(config, folder)  # before editor and judges: it decides this process' device
-    scores = [judge_function(judge) for judge in (config.reward, *(further.judge for further in config.further_rewards))]
-    judge = judge_function(config.evaluation.reward) if config.evaluation.reward else scores[0]
+    share_of_process(range(config.contexts), 0, accelerator.num_processes)  # raises before weights are loaded
+    components = [config.reward, *(further.judge for further in config.further_rewards), *filter(None, [config.evaluation.reward])]
+    judges = [create("judges", component) for component in components]
+    check_alive(*judges)
+    scores = [judge_function(judge) for judge in judges]
+    judge = scores.pop() if config.evaluation.reward else scores[0]
     encodings = EncodingCache(folder / "encodings", config) if config.cache_encodings else None
     needed = [*tasks, *held_out[: config.evaluation.tasks]]
     trainer = make_trainer(config, load_editor(config, encodings, needed), scores, folder, encodings, accelerator)
     if encodings is not None:
         encode_ahead(trainer, encodings, needed)
     resume(trainer, folder / "checkpoints")
+    begun = trainer.state.iteration < config.iterations
+    started = time.monotonic()
     try:
         train(trainer, tasks, held_out[: config.evaluation.tasks], judge, run_)
     finally:
         trainer.close()
-    result = finish(trainer, folder)
+    result = finish(trainer, folder, time.monotonic() - started if begun else 0.0)
     accelerator.end_training()
     return result
 
@@ -128,7 +141,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         tasks, left = first_pass(trainer, tasks, trainer.collectors[0].score, run_.dir / FOLDER)
         logger.info("edit-rl: the first pass kept %d tasks, %d were all good, %d all bad", *map(int, left.values()))
     first, signs = state.iteration, Symptoms(run_)
-    for iteration in tqdm(range(first, config.iterations), desc="edit-rl", unit="it", disable=not main):
+    for iteration in tqdm(range(first, config.iterations), "edit-rl", config.iterations, unit="it", initial=first, disable=not main):
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()
@@ -226,9 +239,8 @@ def spread(policy: Policy, editor: Any, accelerator: Any) -> None:
     policy.move(accelerator.device)
 
 
-def judge_function(component: Component) -> Score:
+def judge_function(judge: Any) -> Score:
     """A judge as a function of edits. The judge sees source, edit, instruction and principles, never the editor."""
-    judge = create("judges", component)
 
     def score(edits: Sequence[tuple[Context, Image.Image]], seed: int) -> Sequence[Reward]:
         items = [
@@ -237,25 +249,6 @@ def judge_function(component: Component) -> Score:
         return judge.score(items, seed)
 
     return score
-
-
-class Symptoms:
-    """The curves so far, those before a resume included; warns once of each sign of collapse."""
-
-    def __init__(self, run_: Run) -> None:
-        self.points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
-        self._told = set(symptoms(self.points))
-
-    def add(self, logs: dict[str, float]) -> None:
-        """Adds an iteration."""
-        self.points.append(logs)
-
-    def tell(self) -> None:
-        """Logs what is new."""
-        for symptom, advice in symptoms(self.points).items():
-            if symptom not in self._told:
-                self._told.add(symptom)
-                logger.warning(warning_of(symptom, advice))
 
 
 def record(
@@ -288,7 +281,7 @@ def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Im
             out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)
 
 
-def finish(trainer: Trainer, folder: Path) -> EditRLResult:
+def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult:
     """Saves the last state and exports the weights that were asked for."""
     state, config = trainer.state, trainer.config
     exported = folder / ("lora" if state.policy.is_lora else "transformer")
@@ -298,7 +291,7 @@ def finish(trainer: Trainer, folder: Path) -> EditRLResult:
         weights = load_weights(best) if config.evaluation.choose == "best" and best.exists() else state.ema
         exported = export(state.policy, weights, folder)
     trainer.accelerator.wait_for_everyone()
-    return EditRLResult(state.iteration, exported, state.best)
+    return EditRLResult(state.iteration, exported, state.best, seconds)
 
 
 def due(every: int, iteration: int) -> bool:

@@ -1,13 +1,16 @@
 """Did each step help? Judges on held-out human pairs, the editor on held-out tasks, into 10_metrics.jsonl.
 
+    editr1 evaluate --config evaluate.yaml --run RUN
+
 Judges are compared on the same pairs, editors on the same tasks with the same noise, so every gain is a paired difference
-with an interval that resamples whole tasks. The oracle is named by the recipe: only an evaluation may know the truth.
+with an interval that resamples whole tasks (sources for editors). Two editors of any kind (the base and its LoRA, two checkpoints) are
+compared by any judge: gain, win rate, a table by kind of task, and the before/after gallery of the report. The oracle is named by the
+recipe: only an evaluation may know the truth.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +21,27 @@ from PIL import Image
 from tqdm import tqdm
 
 from editr1.config import Component, create
-from editr1.editors.base import Editor, EditRequest
+from editr1.editors.base import EditRequest
 from editr1.errors import DataError
+from editr1.judge.alive import check_alive
+from editr1.judge.asking import asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
-from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed, to_json
-from editr1.stages._judge_traces import write_judge_traces
-from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
+from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed
+from editr1.stages._editor_change import (
+    Editors,
+    JudgesEdits,
+    When,
+    as_table,
+    change_metrics,
+    edit_all,
+    judged_by,
+    tasks_of_run,
+    tasks_of_source,
+    write_gallery,
+)
+from editr1.stages._judge_traces import verdict_metrics, write_judge_traces
 from editr1.store import Run, preference_pairs
 from editr1.vlm.base import Sampling
 
@@ -36,7 +52,8 @@ class JudgeUnderTest:
 
     name: str
     vlm: Component
-    prompt_id: str = "compact"
+    prompt_id: str | None = None
+    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Goals:
     pair_accuracy_gain: float | None = None
     """Smallest gain of the last judge over the one before it, in [0, 1]."""
     editor_gains: bool = False
-    """The editor's oracle score rises, and its success falls by less than `editor_margin`."""
+    """The editor's score rises, and the oracle's success falls by less than `editor_margin`."""
     editor_margin: float = 0.02
     """Share of tasks. ours: what 1,000 tasks can tell; a promise is kept only by its whole interval."""
 
@@ -64,17 +81,30 @@ class Config:
     num_traces: int = 4
     """Traces a candidate in `avg@K`; greedy is always one."""
     temperature: float = 1.0
-    max_tokens: int = 160
+    max_tokens: int | None = None
+    """None = as each judge was trained, else 2048."""
     oracle: Component | None = None
-    """Knows the truth of the embedded world; without it only pair accuracy is measured."""
+    """Knows the truth of the embedded world: verdicts of judges, and edits of editors, are measured against it."""
     editors: tuple[Component, ...] = ()
-    """Editor before and after RL, in this order."""
+    """Two of them, before and after, such as `{id: pipeline, options: {path: BASE}}` and the same with `lora: RUN/09_editor/lora`."""
+    editor_judge: Component | None = None
+    """Who scores the edits; any judge, but best one that editor RL did not train against. None = the oracle."""
     editor_tasks: Component | None = None
-    """Source of held-out tasks for the editors."""
+    """Source of held-out tasks for the editors. None = tasks of the run, with their principles."""
+    editor_held_out: float = 0.0
+    """Of the run's tasks: the share that editor RL held out (`edit_rl.evaluation.held_out`); 0 = all."""
+    num_editor_tasks: int | None = None
+    """At most so many tasks, the first ones; None = all."""
     gallery: int = 24
     """Tasks whose edits are kept for the report."""
     goals: Goals = Goals()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.editors and (len(self.editors) != 2 or (self.editor_judge is None and self.oracle is None)):
+            raise ValueError("editors are two, before and after, and editor_judge (or oracle) scores their edits")
+        if not 0 <= self.editor_held_out < 1 or (self.num_editor_tasks is not None and self.num_editor_tasks < 1):
+            raise ValueError("editor_held_out is a share in [0, 1), num_editor_tasks at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +114,13 @@ class EvaluationResult:
     num_pairs: int
     num_candidates: int
     num_editor_tasks: int
+    lines: tuple[str, ...] = ()
+    """The editors by kind of task, for a terminal."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.num_pairs} pairs, {self.num_candidates} edits" * bool(self.num_pairs)]
+        parts.append(f"2 editors on {self.num_editor_tasks} tasks" * bool(self.num_editor_tasks))
+        return "\n".join(["; ".join(filter(None, parts)) or "nothing to measure: name judges or editors", *self.lines])
 
 
 class _Oracle(Protocol):
@@ -95,14 +132,23 @@ def run(config: Config, run_dir: Path) -> EvaluationResult:
     """Measures everything and writes one `Metric` line each into `10_metrics.jsonl`."""
     run = Run.open(run_dir)
     oracle: _Oracle | None = create("oracles", config.oracle) if config.oracle else None
+    judge = _ask_first(config)
     num_pairs = num_candidates = num_tasks = 0
+    lines: list[str] = []
     if config.judges:
         pairs = held_out_pairs(run, config.num_pairs)
         num_pairs, num_candidates = len(pairs), len(_candidates(pairs))
         _evaluate_judges(config, run, pairs, oracle)
     if config.editors:
-        num_tasks = _evaluate_editors(config, run, oracle)
-    return EvaluationResult(num_pairs, num_candidates, num_tasks)
+        num_tasks, lines = _evaluate_editors(config, run, oracle, judge)
+    return EvaluationResult(num_pairs, num_candidates, num_tasks, tuple(lines))
+
+
+def _ask_first(config: Config) -> JudgesEdits | None:
+    """The judge of the editors, once it and every endpoint among the judges have answered: weights are loaded and edits made after that."""
+    judge: JudgesEdits | None = create("judges", config.editor_judge) if config.editors and config.editor_judge else None
+    check_alive(judge, *(create("vlm", tested.vlm) for tested in config.judges if tested.vlm.id == "openai_api"))
+    return judge
 
 
 # --- judges -----------------------------------------------------------------------------------------
@@ -144,8 +190,9 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
             f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed
         ):
             run.add_metric(metric)
-        if oracle is not None and score_traits(judge.prompt_id).demands_verdicts:
-            _add_verdict_metrics(config, run, judge.name, pairs, judged, oracle)
+        if oracle is not None and score_traits(asking(judge.vlm, judge.prompt_id).prompt_id).demands_verdicts:
+            for metric in verdict_metrics(judge.name, run, _candidates(pairs), judged.greedy_traces, oracle):
+                run.add_metric(metric)
         if previous is not None:
             is_last = judge is config.judges[-1]
             name = "pair_accuracy_gain" if is_last else f"pair_accuracy_gain/{judge.name}"
@@ -165,15 +212,16 @@ def _with_floor(metric: Metric, floor: float | None) -> Metric:
 
 def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[PreferencePair]) -> _Judged:
     """Greedy and sampled scores of every candidate, the same seeds for every judge."""
+    how = asking(judge.vlm, judge.prompt_id, config.max_tokens)
     vlm = create("vlm", judge.vlm)
     candidates = _candidates(pairs)
     items = [
-        RewardItem(run.images.get(pair.task.source), run.images.get(candidate.image), pair.task.instruction, pair.principles)
+        RewardItem(run.images.source_of(pair.task), run.images.get(candidate.image), pair.task.instruction, pair.principles)
         for pair, candidate in candidates.values()
     ]
-    greedy_model = RewardModel(vlm, judge.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=config.max_tokens))
+    greedy_model = RewardModel(vlm, how.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=how.max_tokens))
     sampled_model = RewardModel(
-        vlm, judge.prompt_id, num_traces=config.num_traces, sampling=Sampling(config.temperature, max_tokens=config.max_tokens)
+        vlm, how.prompt_id, num_traces=config.num_traces, sampling=Sampling(config.temperature, max_tokens=how.max_tokens)
     )
     greedy = [traces[0] for traces in _in_chunks(greedy_model, items, config.seed, f"{judge.name}, greedy")]
     sampled = _in_chunks(sampled_model, items, config.seed, f"{judge.name}, avg@{config.num_traces}")
@@ -200,99 +248,41 @@ def _mean_score(traces: Sequence[Trace]) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def _add_verdict_metrics(config: Config, run: Run, name: str, pairs: Sequence[PreferencePair], judged: _Judged, oracle: _Oracle) -> None:
-    """Share of verdicts that are true, and share of truly violated principles that the judge calls violated (greedy traces)."""
-    candidates = _candidates(pairs)
-    images = [run.images.get(candidate.image) for _, candidate in candidates.values()]
-    truth = oracle.verdicts(images, [pair.principles for pair, _ in candidates.values()])
-    right: list[float] = []
-    recalled: list[float] = []
-    right_tasks: list[str] = []
-    recalled_tasks: list[str] = []
-    num_unscored = 0
-    for (key, (pair, _)), gold in zip(candidates.items(), truth, strict=True):
-        outcome = judged.greedy_traces[key].outcome
-        if not isinstance(outcome, Judgement):
-            num_unscored += 1
-            continue
-        for said, true in zip(outcome.verdicts, gold, strict=True):
-            right.append(float(said == true))
-            right_tasks.append(pair.task.id)
-            if not true:
-                recalled.append(float(not said))
-                recalled_tasks.append(pair.task.id)
-    for metric, values, tasks in (("verdict_accuracy", right, right_tasks), ("violated_recall", recalled, recalled_tasks)):
-        protocol = "verdicts/greedy/oracle"
-        if not values:
-            run.add_metric(Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol=protocol))
-            continue
-        estimate = share_estimate(values, tasks)
-        run.add_metric(_metric(f"{metric}/{name}", estimate, protocol, num_unscored=num_unscored))
-
-
 # --- editors ----------------------------------------------------------------------------------------
 
 
-def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None) -> int:
-    """Oracle score and success of the editor before and after, same tasks, same noise."""
-    if oracle is None or config.editor_tasks is None or len(config.editors) != 2:
-        raise DataError("to compare editors the recipe must name evaluate.oracle, evaluate.editor_tasks and two evaluate.editors")
-    tasks = list(create("sources", config.editor_tasks))
-    sources, texts = [task.image for task in tasks], [task.instruction for task in tasks]
-    seeds = [derive_seed(config.seed, "editor", index) for index in range(len(tasks))]
-    requests = [EditRequest(source, text, seed) for source, text, seed in zip(sources, texts, seeds, strict=True)]
-    edits = [_edit_all(create("editors", editor), requests, name) for editor, name in zip(config.editors, ("before", "after"), strict=True)]
-    truths = [oracle.judge(sources, images, texts) for images in edits]
-    scores = [np.array([truth.utility for truth in truth_of]) for truth_of in truths]
-    successes = [np.array([float(truth.success) for truth in truth_of]) for truth_of in truths]
-    kinds = [task.kind for task in tasks]
-    for name, values in (("oracle_score", scores), ("oracle_success", successes)):
-        for when, value in zip(("before", "after"), values, strict=True):
-            estimate = share_estimate(value) if name == "oracle_success" else mean_estimate(value, rng=np.random.default_rng(config.seed))
-            by_kind = {kind: float(value[[k == kind for k in kinds]].mean()) for kind in sorted(set(kinds))}
-            run.add_metric(_metric(f"{name}/{when}", estimate, "editor/ode/oracle", by_category=by_kind))
-        _add_editor_gain(config, run, name, values)
-    _write_gallery(config, run, tasks, edits, scores)
-    return len(tasks)
+def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None, judge: JudgesEdits | None) -> tuple[int, list[str]]:
+    """How many tasks, and the change between two editors by the oracle and by the judge, for a terminal."""
+    source = config.editor_tasks
+    tasks = tasks_of_source(source) if source else tasks_of_run(run, config.editor_held_out)
+    made = edit_all(run, tasks[: config.num_editor_tasks], config.editors, config.seed)
+    lines: list[str] = []
+    if oracle is not None:
+        truths = _truths(oracle, made)
+        scores: dict[When, list[float | None]] = {when: [truth.utility for truth in found] for when, found in truths.items()}
+        successes: dict[When, list[float | None]] = {when: [float(truth.success) for truth in found] for when, found in truths.items()}
+        found = change_metrics("oracle_score", made, scores, "editor/ode/oracle")
+        _add(config, run, [*found, *change_metrics("oracle_success", made, successes, "editor/ode/oracle", share=True)])
+        lines = ["the oracle's scores:", *as_table(found, made.tasks)]
+    if judge is not None:
+        scores = judged_by(judge, made)
+        found = change_metrics("editor_score", made, scores, "editor/ode/judge")
+        _add(config, run, found)
+        lines += ["the judge's scores:", *as_table(found, made.tasks)]
+    write_gallery(made, scores, config.gallery)
+    return len(made.tasks), lines
 
 
-def _edit_all(editor: Editor, requests: Sequence[EditRequest], name: str, size: int = 64) -> list[Image.Image]:
-    images: list[Image.Image] = []
-    for start in tqdm(range(0, len(requests), size), desc=f"evaluate: editor {name}", unit="batch"):
-        images += editor.edit(requests[start : start + size])
-    return images
+def _truths(oracle: _Oracle, made: Editors) -> dict[When, list[Any]]:
+    sources = [EditRequest(task.image(), task.instruction, 0).only_source("the oracle") for task in made.tasks]
+    texts = [task.instruction for task in made.tasks]
+    return {when: oracle.judge(sources, [made.run.images.get(ref) for ref in refs], texts) for when, refs in made.edits.items()}
 
 
-def _add_editor_gain(config: Config, run: Run, name: str, values: Sequence[np.ndarray]) -> None:
-    difference = paired_difference(values[0], values[1], rng=np.random.default_rng(config.seed))
-    metric = _metric(f"{name}_gain", difference.estimate, "editor/ode/oracle/paired", p_value=difference.p_value)
-    if config.goals.editor_gains:
-        margin = config.goals.editor_margin
-        metric = metric.promised(0.0, "rises") if name == "oracle_score" else metric.promised(-margin, f"falls by less than {margin:g}")
-    run.add_metric(metric)
-
-
-def _write_gallery(
-    config: Config, run: Run, tasks: Sequence[Any], edits: Sequence[Sequence[Image.Image]], scores: Sequence[np.ndarray]
-) -> None:
-    """Before/after strips for the report: the first tasks of the source, not the best ones."""
-    rows = []
-    for index in range(min(config.gallery, len(tasks))):
-        refs = {
-            "source": run.images.put(tasks[index].image),
-            "before": run.images.put(edits[0][index]),
-            "after": run.images.put(edits[1][index]),
-        }
-        row = {name: json.loads(to_json(ref)) for name, ref in refs.items()}
-        row |= {"task_id": str(index), "instruction": tasks[index].instruction, "kind": tasks[index].kind}
-        row |= {"score_before": float(scores[0][index]), "score_after": float(scores[1][index])}
-        rows.append(json.dumps(row))
-    folder = run.dir / "09_editor"
-    folder.mkdir(exist_ok=True)
-    (folder / "gallery.jsonl").write_text("\n".join(rows) + "\n")
-
-
-def _metric(name: str, estimate: Estimate, protocol: str, **more: Any) -> Metric:
-    return Metric(
-        name, estimate.value, estimate.low, estimate.high, estimate.n, protocol=protocol, num_clusters=estimate.num_clusters, **more
-    )
+def _add(config: Config, run: Run, metrics: Sequence[Metric]) -> None:
+    """The metrics with what was promised of them."""
+    margin = config.goals.editor_margin
+    goals = {"oracle_score_gain": (0.0, "rises"), "editor_score_gain": (0.0, "rises")}
+    goals["oracle_success_gain"] = (-margin, f"falls by less than {margin:g}")
+    for metric in metrics:
+        run.add_metric(metric.promised(*goals[metric.name]) if config.goals.editor_gains and metric.name in goals else metric)

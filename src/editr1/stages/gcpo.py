@@ -7,48 +7,29 @@ that it outscores, a trace of the other one the share of the preferred edit's tr
 one image the ratios become advantages. The trainer is TRL's GRPOTrainer as it is: rows of a pair lie side by side, a group is
 one image's traces, and the coupling of the two groups sits in the reward function alone (what is added to it watches, see
 `training.engines`, and masks tokens, see `training.masked_head`).
+
+GCPO is the paper's way to learn from pairs; `method` names others on the same pairs.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.generation import template_settings
+from editr1.judge.asking import asking
 from editr1.memory import Layout, Memory, this_launch
+from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
-from editr1.training.options import Checkpoint, HeldOut, Machine, Picture, RewardOptions, Schedule, Trained
+from editr1.training.options import Checkpoint, Generation, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Strata, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
 from editr1.vlm.base import Sampling
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How traces are sampled."""
-
-    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
-    temperature: float = 1.0
-    """ours: 1, so that the sampled and the trained policy are the same distribution."""
-    top_p: float = 1.0
-    max_tokens: int = 1024
-    batch_size: int = 256
-    """Traces that `share_prompts` samples together."""
-    vllm_memory: float = 0.3
-    """Share of a GPU's memory that a colocated vLLM takes."""
-    vllm_url: str = ""
-    """Base URL of a vLLM server; docs/how_to/train_a_verifier.md has its command."""
-    importance_correction: bool = False
-    """Weigh every trace by its probability under the trainer over that under vLLM (TRL's correction). paper: no such weight. The ratio is
-    logged as `engine_ratio` in any case, and a mean outside .5 to 2 stops the run."""
-
-    def __post_init__(self) -> None:
-        if self.engine == "vllm_server" and not self.vllm_url.startswith(("http://", "https://")):
-            raise ValueError(f"engine vllm_server needs vllm_url, such as http://127.0.0.1:8000; found {self.vllm_url!r}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +39,11 @@ class Config:
     model: str = ""
     """Checkpoint to start from; empty = the run's own 06_rrm_sft."""
     prompt_id: str = "tv"
-    """The question that SFT was trained with."""
+    """The question that SFT was trained with; another one is warned of."""
     output: str = "08_rrm_gcpo"
+    method: Component = field(default_factory=lambda: Component("gcpo"))
+    """A file of `pair_learning`. paper: gcpo."""
+    loss: Loss = field(default_factory=Loss)
     steps: int = 300
     pairs_per_step: int = 16
     num_traces: int = 8
@@ -69,6 +53,7 @@ class Config:
     unseen_share: float | None = None
     """Only pairs of tasks that SFT left out: the same as `sft.held_out_share`, which then exceeds `pairs.held_out_share`. None = all. ours:
     a judge sees pictures that it learnt from too clearly, and so has less to learn from their pairs (docs/results/evidence.md, E2)."""
+    strata: Strata = field(default_factory=Strata)
     clip: float = 0.2
     """eps of the PPO clip. With one update a batch (`updates_per_batch` 1) the ratio is 1 and never clipped."""
     updates_per_batch: int = 1
@@ -77,7 +62,7 @@ class Config:
     """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
     fraction of the work. For the transformers engine without activation checkpointing, where a card holds the whole model to sample."""
     resample_flat: int = 0
-    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.resampling`. Needs
+    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.rollout`. Needs
     `share_prompts`. paper: no resampling."""
     reward: RewardOptions = field(default_factory=RewardOptions)
     generation: Generation = field(default_factory=Generation)
@@ -89,6 +74,8 @@ class Config:
     """`enable_thinking` of the chat template, as SFT had it; None = its default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
+    silent_steps: int = 10
+    """Steps in a row without a gradient, or a trace that parses, that stop the run with an error, as do all steps of a run; 0 = never."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,10 +83,13 @@ class Config:
             raise ValueError("num_traces must be at least 2: a group of one has no advantage")
         if min(self.steps, self.pairs_per_step, self.updates_per_batch) < 1:
             raise ValueError("steps, pairs_per_step and updates_per_batch must be at least 1")
+        self.machine.accumulation(self.rows, processes=1)  # this recipe may be read in another stage's processes
         if self.max_pairs is not None and self.max_pairs < 1:
             raise ValueError(f"max_pairs is {self.max_pairs}, expected at least 1")
         if self.share_prompts and (self.generation.engine != "transformers" or self.machine.activation_checkpointing):
             raise ValueError("share_prompts needs generation.engine=transformers and machine.activation_checkpointing=false")
+        if self.strata.shares is not None and self.reward.same_tolerance is not None:
+            raise ValueError("strata go by the gap to the preferred edit, which pairs called the same do not have")
         if self.resample_flat < 0 or (self.resample_flat and not self.share_prompts):
             raise ValueError("resample_flat is a number of further draws, and needs share_prompts=true")
 
@@ -108,6 +98,11 @@ class Config:
         """Traces that one step learns from: both images of every pair."""
         return self.pairs_per_step * 2 * self.num_traces
 
+    @property
+    def rows(self) -> int:
+        """Traces, or images where the method has no traces."""
+        return self.traces_per_step if _method(self).needs.traces else 2 * self.pairs_per_step
+
 
 def run(config: Config, run_dir: Path) -> Checkpoint:
     """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
@@ -115,21 +110,33 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
     leaves none.
     """
+    config.machine.accumulation(config.rows)  # before anything is read
     store = Run.open(run_dir, create=False)
     with_same = config.reward.same_tolerance is not None
     pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
     num_batches = -(-config.steps // config.updates_per_batch)
     rows = pair_rows(store, pairs, config.prompt_id, num_batches * config.pairs_per_step, config.seed)
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
+    traces = _method(config).needs.traces
+    if not traces and (with_same or config.held_out.every or config.trained.lora_rank is not None):
+        raise ConfigError(f"gcpo.method={config.method.id} has no traces: no reward.same_tolerance, no held_out.every and no lora_rank")
 
+    from editr1.training.pair_gaps import start_gaps, stratified
     from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
 
+    asking(config.model or store.dir / "06_rrm_sft", config.prompt_id, thinking=config.thinking)
+
     def build(resume: str | None) -> tuple[Any, Any]:
-        return _trainer(config, store, rows, resume)
+        order = rows.order
+        if config.strata.shares is not None:
+            cache, start = store.dir / config.output / "gaps.json", config.model or store.dir / "06_rrm_sft"
+            gaps = start_gaps(rows, cache, start, config.generation, config.strata.num_traces, config.thinking)
+            order = stratified(gaps, len(order), config.strata, config.seed)
+        return (_trainer if traces else _head_trainer)(config, store, replace(rows, order=order), resume)
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine)
+    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine, config.silent_steps)
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
@@ -142,7 +149,9 @@ def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float
     return cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
 
 
-def _sampled(config: Config, layout: Layout) -> cost.Sampled:
+def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:
+    if not _method(config).needs.traces:
+        return None
     how = config.generation
     at_once = min(how.batch_size, config.traces_per_step) if config.share_prompts else config.traces_per_step
     traces = config.steps // config.updates_per_batch * config.traces_per_step
@@ -154,16 +163,22 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     model = config.model or str(Path(run_dir) / "06_rrm_sft")
 
     def hours(verifier: cost.Verifier, layout: Layout) -> float:
-        rows, sampled = config.steps * config.traces_per_step, _sampled(config, layout)
+        sampled = _sampled(config, layout)
+        rows = config.steps * (config.traces_per_step if sampled else 2 * config.pairs_per_step)
         return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, sampled)
 
+    costs = cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours)
+    if not _method(config).needs.traces:
+        head = f"gcpo: {model}, {config.trained.scope} and a scalar head, learning by {config.method.id} without traces"
+        return [head, f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images", *costs]
     sampled = config.steps // config.updates_per_batch * config.traces_per_step
     clip = "never acts (one update a batch)" if config.updates_per_batch == 1 else f"1 +- {config.clip:g} on the ratio of a token"
+    kl = f"KL x {_kl(config):g} to the start" if _kl(config) else "no KL term"
     return [
-        f"gcpo: {model}, {config.trained.scope}",
+        f"gcpo: {model}, {config.trained.scope}, learning by {config.method.id}",
         f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
-        f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; no KL term",
-        *cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours),
+        f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; {kl}",
+        *costs,
     ]
 
 
@@ -172,26 +187,27 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     from trl import GRPOConfig
 
     from editr1.generation import forbidden_tokens
-    from editr1.training.engines import EngineAlarm, WatchedTrainer, check_served_pictures, picture_budget, send_pictures_once
+    from editr1.training.engines import EngineAlarm, check_served_pictures, picture_budget, send_pictures_once
     from editr1.training.masked_head import mask_scores
     from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
     from editr1.training.pair_reward import PairReward
+    from editr1.training.pair_trainer import PairTrainer, prepare_reference, start_from
     from editr1.training.shared_prefix import share_prefixes
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.model or store.dir / "06_rrm_sft"
     processor = load_processor(path, config.picture)
     processor.tokenizer.padding_side = "left"  # the trainer pads prompts on the left, and the processor's token types must agree
     model = load_model(weights_to_load(path, resume), config.trained, frozen_dtype(config.machine))
-    forbidden = forbidden_tokens(model, processor)
-    accumulation = accumulation_steps(config.traces_per_step, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    start_from(model, path)
+    forbidden, method = forbidden_tokens(model, processor), _method(config)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     how = config.generation
     sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
     with picture_budget(config.picture):
-        trainer = WatchedTrainer(
+        trainer = PairTrainer(
             model=model,
-            reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens),
+            reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens, method=method),
             args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
             train_dataset=as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step),
             processing_class=processor,
@@ -207,41 +223,72 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     mask_scores(model, forbidden)
     if config.share_prompts and not share_prefixes(model):
         raise ConfigError(f"gcpo.share_prompts: {type(model).__name__} does not tell its positions; set it to false")
+    prepare_reference(trainer, processor, config.share_prompts)
     if config.held_out.every:
         from editr1.training.held_out import HeldOutAccuracy
+        from editr1.training.pair_gaps import not_right, start_gaps
 
         watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
+        if config.held_out.hard:
+            cache = store.dir / config.output / "held_out_gaps.json"
+            watched = not_right(watched, start_gaps(watched, cache, path, how, config.held_out.num_traces, config.thinking))
         folder = store.dir / config.output
         trainer.add_callback(HeldOutAccuracy(store, watched, trainer, processor, sampling, how.batch_size, config.held_out, folder))
     return trainer, processor
 
 
+def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
+    """The trainer of a scalar head over the adjacent rows of the pairs, and the processor."""
+    from editr1.training.model import frozen_dtype, load_model, load_processor
+    from editr1.training.pair_head import add_head, head_trainer
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
+
+    path = config.model or store.dir / "06_rrm_sft"
+    weights = weights_to_load(path, resume)
+    model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
+    data, processor = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), load_processor(path, config.picture)
+    how, template = create("pair_learning", config.method), template_settings(config.thinking)
+    return head_trainer(model, processor, data, how, arguments, optimizers(model, config.schedule), template), processor
+
+
 def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:
     """Sampling that reads each prompt once, and draws flat pairs anew where asked for."""
-    from editr1.training.resampling import resampled
-    from editr1.training.rollout import shared_rollout
+    from editr1.training.rollout import resampled, shared_rollout
 
     seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
     draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed, config.thinking) for seed in seeds]
     if len(draws) == 1:
         return draws[0]
-    return resampled(
-        draws, rows, processor.tokenizer, config.num_traces, config.pairs_per_step, config.reward, config.generation.max_tokens
-    )
+    tokenizer, most = processor.tokenizer, config.generation.max_tokens
+    return resampled(draws, rows, tokenizer, config.num_traces, config.pairs_per_step, config.reward, _method(config), most)
+
+
+def _method(config: Config) -> Method:
+    made: Method = create("pair_learning", config.method)
+    return made
+
+
+def _kl(config: Config) -> float:
+    return _method(config).needs.kl if config.loss.kl is None else config.loss.kl
 
 
 def _objective(config: Config) -> dict[str, Any]:
-    """Section 3.2 in TRL's words."""
+    """The objective in TRL's words; by default section 3.2's."""
+    needs = _method(config).needs
     return {
         "num_generations": config.num_traces,
         "num_iterations": config.updates_per_batch,
         "shuffle_dataset": False,  # rows of a pair must stay side by side; the order is shuffled pair by pair beforehand
-        "beta": 0.0,  # no KL term
-        "scale_rewards": "none",  # advantage = ratio - mean, no division by the deviation
+        "beta": _kl(config),  # paper: no KL term
+        "scale_rewards": "group"
+        if needs.scaled and needs.group == "image"
+        else "none",  # paper: ratio - mean, no division by the deviation
         "multi_objective_aggregation": "sum_then_normalize",  # the other way divides by the deviation of the batch
-        "loss_type": "grpo",  # mean over the tokens of a trace, then over traces
-        "importance_sampling_level": "token",
+        "loss_type": config.loss.type,
+        "importance_sampling_level": config.loss.ratio,
         "epsilon": config.clip,
+        "epsilon_high": config.clip if config.loss.clip_high is None else config.loss.clip_high,
         "chat_template_kwargs": template_settings(config.thinking),
     }
 

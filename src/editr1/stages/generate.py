@@ -104,7 +104,7 @@ def _make(config: Config, run_dir: Path) -> Callable[[Sequence[Order]], list[Can
 
 def make_candidates(batch: Sequence[Order], editors: dict[str, Editor], store: Run) -> list[Candidate | Drop]:
     """The candidates of one editor's batch, their images stored; a Drop for an edit that the editor refuses to make."""
-    requests = [EditRequest(store.images.get(order.task.source), order.task.instruction, order.seed) for order in batch]
+    requests = [EditRequest(store.images.source_of(order.task), order.task.instruction, order.seed) for order in batch]
     try:
         images = editors[batch[0].editor].edit(requests)
     except ContentRefusedError as refusal:

@@ -1,7 +1,7 @@
 """Let an inspector write gold verdicts and keep one trace a candidate, into 05_inspections (paper, section 3.1).
 
 The inspector sees both images, the principles and the traces as hints, and writes a 0/1 with a reason for each principle.
-The selector is code (`judge.choose`). A second inspector, where configured, writes `05_second` with the same prompt; a
+The selector is code (`judge.inspect.choose`). A second inspector, where configured, writes `05_second` with the same prompt; a
 quadruple on which the two disagree too much is dropped, and their agreement is reported in `agreement.json`. `annotators.json`
 holds each annotator's accuracy against gold with its confusion by category; the report shows it.
 """
@@ -17,8 +17,7 @@ from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.judge.annotators import AnnotatorAccuracies, AnnotatorCount
-from editr1.judge.choose import MIN_ACCURACY, agreement, choose
-from editr1.judge.inspect import Gold, parse_gold
+from editr1.judge.inspect import MIN_ACCURACY, Gold, agreement, choose, parse_gold
 from editr1.judge.prompts import labels, render_inspect
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
 from editr1.stages._prompts import prompts
@@ -163,7 +162,7 @@ def ask(batch: Sequence[Case], vlm: VLM, store: Run, inspector: Inspector, seed:
 def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatRequest:
     quadruple = case.quadruple
     return render_inspect(
-        store.images.get(quadruple.task.source),
+        store.images.source_of(quadruple.task),
         store.images.get(quadruple.candidate.image),
         quadruple.task.instruction,
         quadruple.principles,

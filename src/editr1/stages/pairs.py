@@ -3,6 +3,13 @@
 People see x_ref, q and two edits and answer a, b or same. Which edit is shown as `a` is drawn by seed. A task is in the
 training or in the held-out split as a whole (`store.preference_pairs(run, split)`); "same" pairs are kept and counted, and
 left out of GCPO and of accuracies by their readers.
+
+A preference file is CSV, JSONL or Parquet, one comparison a row, in one of two forms:
+
+    a, b, label[, annotator]                        a and b are candidate ids of the run
+    source, instruction, a, b, label[, annotator]   source, a and b are image files beside the preference file
+
+For the second form, run `tasks` and `decompose` on the same sources first if the pairs shall carry principles.
 """
 
 from __future__ import annotations
@@ -10,19 +17,33 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from PIL import Image
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.errors import ConfigError, DataError
-from editr1.schema import Candidate, EditTask, Label, PreferencePair, Principle, Quadruple, derive_seed
-from editr1.stages._pair_files import LABELS, PairRow, read_pair_rows
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
+from editr1.errors import ChangedInputsError, ConfigError, DataError
+from editr1.schema import Candidate, EditTask, ImageRef, Label, PreferencePair, Principle, Quadruple, derive_seed, stable_id
+from editr1.store import (
+    Drop,
+    Engine,
+    Lane,
+    Origin,
+    Origins,
+    Run,
+    StageCounts,
+    Work,
+    check_columns,
+    quadruples,
+    read_inside,
+    read_table,
+    stamp_inside,
+)
+from editr1.text import whole_text
 
 TABLE = "07_pairs"
 
@@ -118,6 +139,8 @@ def _make_annotator(config: Config, run_dir: Path) -> Callable[[Sequence[Compari
 
 def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> PreferencePair:
     """The annotator's answer about one pair. Raises ConfigError for an answer that is none."""
+    if pair.task.further:
+        raise ConfigError(f"annotator {annotator.name} sees one source picture, task {pair.task.id} has several: let people label it")
     images = [store.images.get(ref) for ref in (pair.task.source, pair.a.image, pair.b.image)]
     pair_seed = derive_seed(seed, "label", pair.a.id, pair.b.id)
     label = annotator.label(images[0], pair.task.instruction, images[1], images[2], pair_seed)
@@ -139,15 +162,20 @@ def file_digest(path: Path) -> str:
 
 def _make_import(run_dir: Path) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
     store = Run.open(run_dir, create=False)
-    known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") else {}
+    known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") and store.has("02_principles") else {}
     tasks = {row.task.id: row.principles for row in store.read("02_principles")} if store.has("02_principles") else {}
-    return lambda rows: [import_row(row, store, known, tasks) for row in rows]
+    made = {(q.task.id, q.candidate.image.digest): q.candidate for q in known.values()}
+    return lambda rows: [import_row(row, store, known, tasks, made) for row in rows]
 
 
 def import_row(
-    row: PairRow, store: Run, known: dict[str, Quadruple], principles: dict[str, tuple[Principle, ...]]
+    row: PairRow,
+    store: Run,
+    known: dict[str, Quadruple],
+    principles: dict[str, tuple[Principle, ...]],
+    made: dict[tuple[str, str], Candidate],
 ) -> PreferencePair | Drop:
-    """The pair that a row names, by candidate ids or by image files, or why there is none."""
+    """The pair that a row names, by candidate ids or by image files, or why there is none; made: candidates by task and picture."""
     if row.fault:
         return Drop(row.fault)
     if row.label not in LABELS:
@@ -161,17 +189,91 @@ def import_row(
         if a.task.id != b.task.id:
             return Drop(f"different_tasks: {row.a} and {row.b}")
         return PreferencePair(a.task, a.principles, a.candidate, b.candidate, label, row.annotator)
-    return _from_images(row, row.images, label, store, principles)
+    return _from_images(row, label, store, principles, made)
 
 
 def _from_images(
-    row: PairRow, images: Iterable[bytes], label: Label, store: Run, principles: dict[str, tuple[Principle, ...]]
+    row: PairRow, label: Label, store: Run, principles: dict[str, tuple[Principle, ...]], candidates: dict[tuple[str, str], Candidate]
 ) -> PreferencePair | Drop:
     try:
-        source, a, b = (store.images.put(data) for data in images)
+        source, a, b = (store.images.put(data) for data in row.images)
     except DataError as error:
         return Drop(f"bad_image: {error}")
     task = EditTask.make(source, row.instruction)
-    # The names make the two ids differ and stay the same at every import; what made the edits is unknown.
-    left, right = (Candidate.make(task.id, ref, f"file:{ref.digest[:16]}", 0) for ref in (a, b))
+    if principles and task.id not in principles:
+        return Drop(f"no_principles: 02_principles of this run has others, and none for {row.instruction!r}")
+    left, right = (candidates.get((task.id, ref.digest)) or Candidate.make(task.id, ref, file_editor(ref), 0) for ref in (a, b))
     return PreferencePair(task, principles.get(task.id, ()), left, right, label, row.annotator)
+
+
+def file_editor(picture: ImageRef) -> str:
+    """The editor of an edit that only its file is known of: its name makes ids differ, and stay the same at every import."""
+    return f"file:{picture.digest[:16]}"
+
+
+LABELS = ("a", "b", "same")
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """One comparison as the file gives it."""
+
+    number: int
+    """Row number from 0."""
+    a: str = ""
+    b: str = ""
+    label: str = ""
+    annotator: str = ""
+    instruction: str = ""
+    source: str = ""
+    """Name of the source's file, beside those of a and b; empty when a and b are candidate ids."""
+    images: tuple[bytes, ...] = ()
+    """Encoded source, a and b, where they were needed."""
+    origin: Origin | None = None
+    fault: str = ""
+    """Why the row cannot be used; `code: detail`."""
+
+    @property
+    def key(self) -> str:
+        return f"row-{self.number:08d}"
+
+
+def read_pair_rows(path: Path, origins: Origins) -> Iterator[PairRow]:
+    """The comparisons of a file, bad ones included, with their pictures where the table has them not yet.
+
+    Raises DataError for a file that is missing, of another kind, or without the columns.
+    """
+    checked = False
+    for number, row in enumerate(read_table(path)):
+        if isinstance(row, dict) and not checked:
+            check_columns(path, row, ("a", "b", "label"), ("annotator", "source", "instruction"))
+            checked = True
+        yield _load(PairRow(number, fault=row) if isinstance(row, str) else _row(number, row), path.parent, origins)
+
+
+def _load(row: PairRow, root: Path, origins: Origins) -> PairRow:
+    words = stable_id(row.a, row.b, row.label, row.annotator, row.instruction, row.source, whole_text(row.fault))
+    names = [name for name in (row.source, row.a, row.b) if row.source and not row.fault]
+    stamps = [stamp_inside(root, name) for name in names]
+    stamp = " ".join(stamps) if all(stamps) else ""
+    where = f"row {row.number + 1}"
+    try:
+        found = origins.load(row.key, words, stamp, lambda: tuple(read_inside(root, name) for name in names), where)
+    except ChangedInputsError:
+        raise
+    except DataError as error:
+        return replace(row, fault=f"bad_image: {error}", origin=origins.load(row.key, words, "", lambda: (), where).origin)
+    return replace(row, images=found.value or (), origin=found.origin)
+
+
+def _row(number: int, row: dict[str, Any]) -> PairRow:
+    values = {key: row.get(key) or "" for key in ("a", "b", "label", "annotator", "instruction", "source")}
+    odd = [key for key, value in values.items() if not isinstance(value, str)]
+    if odd:
+        return PairRow(number, fault=f"bad_value: {odd[0]} is {row[odd[0]]!r}, expected a text")
+    needed = ["a", "b", "label"] + (["instruction"] if values["source"] else [])
+    missing = [key for key in needed if not values[key].strip()]
+    if missing:
+        return PairRow(number, fault=f"missing_value: {missing[0]}")
+    label, instruction = values["label"].strip().lower(), values["instruction"].strip()
+    return PairRow(number, values["a"], values["b"], label, values["annotator"], instruction, values["source"])

@@ -126,7 +126,7 @@ def _score(trace: Trace) -> float:
 def _request(pair: PreferencePair, edit: Candidate, side: str, index: int, store: Run, config: Config) -> ChatRequest:
     request = render_score(
         config.prompt_id,
-        store.images.get(pair.task.source),
+        store.images.source_of(pair.task),
         store.images.get(edit.image),
         pair.task.instruction,
         pair.principles,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import DataError
+from editr1.judge.asking import Asking, asking
 from editr1.judge.prompts import render_score, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
@@ -33,11 +34,13 @@ class Member:
     name: str
     """Unique in the pool; part of the trace's key and seed."""
     vlm: Component
-    prompt_id: str = "tv"
+    prompt_id: str | None = None
+    """None = the one that a local checkpoint was trained with (`judge.asking`), else `tv`."""
     temperature: float = 0.7
     num_traces: int = 1
     top_p: float = 1.0
-    max_tokens: int = 2048
+    max_tokens: int | None = None
+    """None = as a local checkpoint was trained, else 2048."""
     batch_size: int = 1
     """Requests a call: more for a local model, 1 for an endpoint."""
     concurrency: int = 8
@@ -48,9 +51,15 @@ class Member:
     """Price of a million generated tokens."""
 
     def __post_init__(self) -> None:
-        score_traits(self.prompt_id)  # raises for an unknown id before anything starts
+        if self.prompt_id is not None:
+            score_traits(self.prompt_id)  # raises for an unknown id before anything starts
         if self.num_traces < 1 or self.batch_size < 1 or self.concurrency < 1:
             raise ValueError("num_traces, batch_size and concurrency must be at least 1")
+
+    @cached_property
+    def how(self) -> Asking:
+        """How it is asked, its checkpoint's own settings included."""
+        return asking(self.vlm, self.prompt_id, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,10 @@ def plan(config: Config, run_dir: Path) -> list[str]:
     num = Run.open(run_dir, create=False).count("03_candidates")
     lines = [f"score: {num} candidates x {_per_candidate(config)} traces = {num * _per_candidate(config)} requests"]
     for m in config.pool:
-        dearest = num * m.num_traces * m.max_tokens * m.price_out / 1e6
+        dearest = num * m.num_traces * m.how.max_tokens * m.price_out / 1e6
         lines.append(
-            f"score: {m.name}: {m.vlm.id}, prompt {m.prompt_id}, temperature {m.temperature:g}, "
-            f"{num * m.num_traces} requests of at most {m.max_tokens} tokens (generated tokens cost at most {dearest:.2f})"
+            f"score: {m.name}: {m.vlm.id}, prompt {m.how.prompt_id}, temperature {m.temperature:g}, "
+            f"{num * m.num_traces} requests of at most {m.how.max_tokens} tokens (generated tokens cost at most {dearest:.2f})"
         )
     return lines
 
@@ -92,13 +101,15 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `04_traces`. Raises BackendError when a member fails beyond what the engine tolerates, DataError when nothing
     could be read."""
+    known = tuple(replace(member, prompt_id=member.how.prompt_id, max_tokens=member.how.max_tokens) for member in config.pool)
+    config = replace(config, pool=known)  # the table's settings say how each was asked
     store = Run.open(run_dir, {"score": to_plain(config)}, create=False)
     lanes = {member.name: Lane(member.batch_size, member.concurrency) for member in config.pool}
     work = Work(partial(Scorer, config, store.dir), lanes, _member_of, timed=True)
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates")
-    settings |= score_prompts(*(member.prompt_id for member in config.pool))
+    settings |= score_prompts(*(member.how.prompt_id for member in config.pool))
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
     used = usage(config, store)
     store.write_json(f"{TABLE}/usage.json", used)
@@ -155,7 +166,7 @@ class Scorer:
         replies = self.vlms[member.name].chat(requests)
         model = self.vlms[member.name].name
         traces = [
-            to_trace(question.quadruple.id, question.quadruple.principles, member.prompt_id, request, reply, model)
+            to_trace(question.quadruple.id, question.quadruple.principles, member.how.prompt_id, request, reply, model)
             for question, request, reply in zip(batch, requests, replies, strict=True)
         ]
         self._count(member.name, traces)
@@ -164,12 +175,12 @@ class Scorer:
     def _request(self, question: Question, member: Member) -> ChatRequest:
         task, candidate = question.quadruple.task, question.quadruple.candidate
         return render_score(
-            member.prompt_id,
-            self.store.images.get(task.source),
+            member.how.prompt_id,
+            self.store.images.source_of(task),
             self.store.images.get(candidate.image),
             task.instruction,
             question.quadruple.principles,
-            sampling=Sampling(member.temperature, member.top_p, member.max_tokens),
+            sampling=Sampling(member.temperature, member.top_p, member.how.max_tokens),
             seed=derive_seed(self.seed, "score", candidate.id, member.name, question.index),
         )
 

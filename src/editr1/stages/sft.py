@@ -41,7 +41,7 @@ class Config:
     model: str
     """Checkpoint directory or hub id of an image-text-to-text model. paper: Qwen2.5-VL 3B and 7B."""
     prompt_id: str = "tv"
-    """The question; the trained model must be asked with the same one."""
+    """The question; whoever asks the trained model finds it beside the weights (`judge.asking`)."""
     target: Target = "trace"
     """What of the kept trace is learnt: the whole (T+V), `verdicts` (V), `reasoning` (T), or the `score` alone (no principles)."""
     lessons: Source = "inspected"
@@ -62,7 +62,9 @@ class Config:
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
     thinking: bool | None = None
-    """`enable_thinking` of the chat template; None = its default. Ask the trained model with the same."""
+    """`enable_thinking` of the chat template; None = its default."""
+    max_tokens: int | None = None
+    """Tokens of an answer at most, for whoever asks the trained model (`judge.asking`); training itself cuts nothing."""
     machine: Machine = field(default_factory=Machine)
     replay: Component | None = None
     """Further lessons, so that what the model knew is not unlearnt: a factory (`package.module:name`) of a function
@@ -72,11 +74,16 @@ class Config:
     held_out_share: float = 0.0
     """Share of the tasks that training must not see, because their pairs measure it: the same as `pairs.held_out_share`; more, where
     GCPO is to learn on pictures that SFT never saw (`gcpo.unseen_share`)."""
+    silent_steps: int = 10
+    """Steps in a row without a gradient after which training stops with an error, as it does when no step has one; 0 = never."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.replay_every < 2:
             raise ValueError("steps and batch_size must be at least 1, replay_every at least 2")
+        self.machine.accumulation(self.batch_size, processes=1)  # this recipe may be read in another stage's processes
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
         if self.max_pairs is not None and (self.lessons != "rationales" or self.max_pairs < 1):
             raise ValueError("max_pairs is at least 1, and for lessons=rationales")
 
@@ -86,6 +93,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     Raises ConfigError for a model that cannot be loaded, DataError for tables that are missing or do not fit.
     """
+    config.machine.accumulation(config.batch_size)  # before anything is read
     store = Run.open(run_dir, create=False)
     rows = _lessons(config, store)
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
@@ -97,7 +105,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine)
+    return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine, config.silent_steps)
 
 
 def _lessons(config: Config, store: Run) -> list[Selected]:
@@ -137,14 +145,13 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
 
     from editr1.generation import template_settings
     from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
-    from editr1.training.trainer import accumulation_steps, as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     processor = load_processor(config.model, config.picture)
     model = load_model(weights_to_load(config.model, resume), config.trained, frozen_dtype(config.machine))
     lengths = lessons.lengths() if config.group_by_length else None
     order = mixed(lessons, _replay(config), config.replay_every, config.batch_size, config.steps, config.seed, lengths)
-    accumulation = accumulation_steps(config.batch_size, config.machine)
-    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, accumulation, config.seed)
+    arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.batch_size, config.seed)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**arguments, max_length=None, train_sampling_strategy="sequential"),

@@ -19,8 +19,8 @@ from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
 from editr1.judge.prompts import render_hard_filter
 from editr1.pictures import read_picture
-from editr1.schema import EditTask, ParseFailure, derive_seed, stable_id
-from editr1.sources.base import BadRow, SourceRow
+from editr1.schema import EditTask, ParseFailure, derive_seed, pictures_of, source_of, stable_id
+from editr1.sources.base import BadRow, Picture, SourceRow
 from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Origin, Origins, Run, StageCounts, Work
 from editr1.text import is_whole, whole_text
@@ -210,10 +210,11 @@ def ingest(row: IndexedRow, store: Run) -> EditTask | Drop:
     if isinstance(bad, BadRow):
         return Drop(f"{bad.reason} {bad.origin}".strip())
     try:
-        ref = store.images.put(bad.load())
+        pictures: tuple[Picture, ...] = pictures_of(bad.load())
+        source, *further = map(store.images.put, pictures)
     except DataError as error:
         return Drop(f"bad_image: {error} {bad.origin}".strip())
-    return EditTask.make(ref, bad.instruction.strip(), bad.kind, row.difficulty)
+    return EditTask.make(source, bad.instruction.strip(), bad.kind, row.difficulty, tuple(further))
 
 
 def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
@@ -259,12 +260,13 @@ def judge_hardness(rows: Sequence[IndexedRow], vlm: Any, sampling: Sampling, see
             results.append(Drop(good.reason))
             continue
         try:
-            image = read_picture(good.load(), "image")
+            sources = [read_picture(picture, "image") for picture in pictures_of(good.load())]
         except DataError as error:
             results.append(Drop(f"bad_image: {error}"))
             continue
         results.append(None)
-        requests.append(render_hard_filter(image, good.instruction.strip(), sampling=sampling, seed=derive_seed(seed, "filter", row.index)))
+        asked = derive_seed(seed, "filter", row.index)
+        requests.append(render_hard_filter(source_of(sources), good.instruction.strip(), sampling=sampling, seed=asked))
     replies = iter(vlm.chat(requests) if requests else [])
     return [result or _verdict(row.index, next(replies).text) for row, result in zip(rows, results, strict=True)]
 

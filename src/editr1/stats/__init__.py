@@ -1,20 +1,12 @@
 """Statistics that survive a reviewer: pure functions of numbers, seeds as arguments.
 
-`pairwise` accuracy with ties and unscored, `intervals` of clustered data, `paired` tests, `preference` counts; and in their own
-modules `correlation`, `agreement`, `calibration`, three-class `ties` and `kway` rankings.
+`pairwise` accuracy with ties and unscored, `intervals` of clustered data, `paired` tests and counts of preferences; and in their own
+modules `correlation`, `agreement` and `calibration` with three-class accuracy.
 """
 
-from editr1.stats.intervals import (
-    FEW_CLUSTERS,
-    MIN_CLUSTERS,
-    Estimate,
-    clustered_standard_error,
-    mean_estimate,
-    share_estimate,
-    share_of_sums,
-    wilson,
-)
-from editr1.stats.paired import Difference, McNemar, binomial_p, holm, mcnemar, paired_difference
+from editr1.stats.clusters import clustered_standard_error
+from editr1.stats.intervals import FEW_CLUSTERS, MIN_CLUSTERS, Estimate, mean_estimate, share_estimate, share_of_sums, wilson
+from editr1.stats.paired import GSB, Difference, McNemar, binomial_p, holm, mcnemar, paired_difference
 from editr1.stats.pairwise import (
     TIE_TOLERANCE,
     Credit,
@@ -28,7 +20,6 @@ from editr1.stats.pairwise import (
     strict_credit,
     to_margins,
 )
-from editr1.stats.preference import GSB
 
 __all__ = [
     "FEW_CLUSTERS",

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from editr1.stats.intervals import Floats, index_of
+from editr1.stats.clusters import Floats, index_of
 
 Scale = Literal["nominal", "ordinal", "interval"]
 
@@ -98,12 +98,6 @@ class VerdictAgreement:
         """Share of the violations that the judge found."""
         violated = self.both_no + self.only_judge_yes
         return self.both_no / violated if violated else None
-
-    @property
-    def violated_precision(self) -> float | None:
-        """Share of the judge's alarms that were violations."""
-        alarms = self.both_no + self.only_human_yes
-        return self.both_no / alarms if alarms else None
 
     @property
     def kappa(self) -> float | None:

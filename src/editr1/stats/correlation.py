@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editr1.stats.intervals import Floats
+from editr1.stats.clusters import Floats
 from editr1.stats.pairwise import TIE_TOLERANCE
 
 

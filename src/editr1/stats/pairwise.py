@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from editr1.stats.intervals import Estimate, Floats, index_of, share_estimate
+from editr1.stats.clusters import Floats, index_of
+from editr1.stats.intervals import Estimate, share_estimate
 
 # ours: two means of the same numbers in another order differ by rounding; scores are read to one decimal or coarser.
 TIE_TOLERANCE = 1e-9

@@ -19,9 +19,8 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 from editr1.store._files import hold, put_aside
 from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
 from editr1.store.foreign import check_columns, read_inside, read_table, stamp_inside
-from editr1.store.images import ImageStore
+from editr1.store.images import ImageStore, Loaded, Origin, Origins
 from editr1.store.joins import held_out_share, is_held_out, preference_pairs, quadruples, with_inspections, with_traces
-from editr1.store.origins import Loaded, Origin, Origins
 from editr1.store.run import TABLES, Run
 
 __all__ = [

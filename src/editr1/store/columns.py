@@ -63,6 +63,34 @@ def arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"a field of type {hint} cannot be a column of a table")
 
 
+def reads(record: type, found: pa.Schema) -> bool:
+    """Whether a table with these columns holds such records, perhaps from before a field with a default was added."""
+    import pyarrow as pa
+
+    return found.names[:2] == [KEY, DROPPED] and _fits(pa.struct([found.field(index) for index in range(2, len(found.names))]), record)
+
+
+def _fits(found: pa.DataType, hint: Any) -> bool:
+    """Whether a column of type `found` holds values of a field: as `arrow_type` says, or from before a field with a default was added."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType) and len(record_options(hint)) < 2:
+        return _fits(found, next(option for option in args if option is not types.NoneType))
+    if origin is tuple and args[-1] is ... and hasattr(found, "value_type"):
+        return _fits(found.value_type, args[0])
+    if not dataclasses.is_dataclass(hint):
+        return bool(found.equals(arrow_type(hint)))
+    record = typing.cast(type, hint)
+    there = {field.name: field.type for field in found} if hasattr(found, "fields") else {}
+    expected = [name for name in hints(record) if name in there or name not in _defaults(record)]
+    return list(there) == expected and all(_fits(there[name], hints(record)[name]) for name in expected)
+
+
+@cache
+def _defaults(record: type) -> dict[str, Any]:
+    """What a field holds in tables from before it was there."""
+    return {field.name: field.default for field in dataclasses.fields(record) if field.default is not dataclasses.MISSING}
+
+
 def to_batch(record: type, rows: Sequence[tuple[str, bytes | None, str | None]]) -> pa.Table:
     """The table of (key, line of JSON or None, why there is none). Raises ValueError for a line that is no such record."""
     import pyarrow.json
@@ -95,8 +123,13 @@ def records_of(record: type, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]
     import pyarrow.compute as pc
 
     batch = batch.filter(pc.is_null(batch[DROPPED]))
-    columns = [_reader(hint)(batch[name]) for name, hint in hints(record).items()]
+    columns = _columns(record, {name: batch[name] for name in batch.schema.names}, len(batch))
     return zip(batch[KEY].to_pylist(), map(record, *columns), strict=True)
+
+
+def _columns(record: type, there: dict[str, Any], length: int) -> list[Sequence[Any]]:
+    """The fields' values of each row."""
+    return [_reader(hint)(there[name]) if name in there else [_defaults(record)[name]] * length for name, hint in hints(record).items()]
 
 
 def drops_of(batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
@@ -158,10 +191,9 @@ def _list_reader(item: Read) -> Read:
 
 
 def _record_reader(record: type) -> Read:
-    readers = [_reader(hint) for hint in hints(record).values()]
-
     def read(array: Any) -> Sequence[Any]:
-        rows = zip(*(reader(column) for reader, column in zip(readers, array.flatten(), strict=True)), strict=True)
+        there = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+        rows = zip(*_columns(record, there, len(array)), strict=True)
         if not array.null_count:
             return [record(*values) for values in rows]
         return [record(*values) if there else None for values, there in zip(rows, array.is_valid().to_pylist(), strict=True)]

@@ -17,7 +17,7 @@ import msgspec
 from editr1.errors import DataError
 from editr1.records import encode
 from editr1.store._files import read_whole_lines, write_atomic
-from editr1.store.columns import drops_of, records_of, schema_of, to_batch
+from editr1.store.columns import drops_of, reads, records_of, schema_of, to_batch
 from editr1.text import whole_text
 
 _ABOUT = b"editr1"  # Parquet metadata: what `About` holds
@@ -171,7 +171,7 @@ def read_shard(path: Path, record: type) -> Iterator[tuple[str, Any]]:
     """(key, record) of a finished shard, in order. Raises DataError for a damaged file, or one of other records."""
     with _open(path) as file:
         found = file.schema_arrow.remove_metadata()
-        if not found.equals(schema_of(record)):
+        if not reads(record, found):
             odd = sorted({*map(str, found)} ^ {*map(str, schema_of(record))})
             raise DataError(f"{path} holds no rows of {record.__name__}: column {odd[0]!r} differs")
         for batch in file.iter_batches(batch_size=1024, use_threads=False):

@@ -21,7 +21,7 @@ from editr1.stats.pairwise import accuracy, pairwise_report, to_margins
 from editr1.store import Run
 from editr1.training.options import HeldOut
 from editr1.training.pair_reward import outcome_of
-from editr1.training.rollout import to_request
+from editr1.training.rollout import to_request, with_pictures
 from editr1.training.rows import PairRows
 from editr1.training.trainer import save
 from editr1.training.whole_model import whole_model
@@ -58,7 +58,7 @@ class HeldOutAccuracy(TrainerCallback):
         mine = range(accelerator.process_index, len(self.rows), accelerator.num_processes)
         rows = {index: self.rows[index] for index in mine}
         asked = [
-            (index, to_request(_with_pictures(row), self.sampling, derive_seed(0, "held_out", index, trace)))
+            (index, to_request(with_pictures(row), self.sampling, derive_seed(0, "held_out", index, trace)))
             for index, row in rows.items()
             for trace in range(num_traces)
         ]
@@ -88,15 +88,6 @@ class HeldOutAccuracy(TrainerCallback):
     def _best(self) -> float:
         path = self.folder / "held_out.json"
         return float(json.loads(path.read_text(encoding="utf-8"))["pair_accuracy"]) if path.exists() else -1.0
-
-
-def _with_pictures(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The conversation of a row with its pictures in their places."""
-    pictures = iter(row["images"])
-    return [
-        {**message, "content": [{**part, "image": next(pictures)} if part["type"] == "image" else part for part in message["content"]]}
-        for message in row["prompt"]
-    ]
 
 
 def _score(reply: ChatReply, row: dict[str, Any]) -> float | None:

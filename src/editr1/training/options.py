@@ -5,9 +5,11 @@ The paper publishes no learning rates, batch sizes or group sizes for the reward
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from editr1.errors import ConfigError
 from editr1.placement import Placement
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -103,15 +105,50 @@ class Machine:
         if self.placement.compile:
             raise ValueError("machine.placement.compile has no use here: texts come in every length, and each would be compiled anew")
 
+    def accumulation(self, rows: int, processes: int | None = None) -> int:
+        """Micro-batches that `rows` of a step divide into; processes: None = those of this launch. Raises ConfigError when they do not."""
+        processes = num_processes() if processes is None else processes
+        if rows % (self.micro_batch * processes):
+            raise ConfigError(
+                f"{rows} rows a step do not divide into {processes} process{'es' * (processes > 1)} x machine.micro_batch "
+                f"{self.micro_batch}; make them a multiple of {self.micro_batch * processes}, or change machine.micro_batch"
+            )
+        return rows // (self.micro_batch * processes)
+
+
+def num_processes() -> int:
+    """Processes of this training run, from the launcher's environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How traces are sampled."""
+
+    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
+    temperature: float = 1.0
+    """ours: 1, so that the sampled and the trained policy are the same distribution."""
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    batch_size: int = 256
+    """Traces that `share_prompts` samples together."""
+    vllm_memory: float = 0.3
+    """Share of a GPU's memory that a colocated vLLM takes."""
+    vllm_url: str = ""
+    """Base URL of a vLLM server; docs/how_to/train_a_verifier.md has its command."""
+    importance_correction: bool = False
+    """Weigh every trace by its probability under the trainer over that under vLLM (TRL's correction). paper: no such weight. The ratio is
+    logged as `engine_ratio` in any case, and a mean outside .5 to 2 stops the run."""
+
+    def __post_init__(self) -> None:
+        if self.engine == "vllm_server" and not self.vllm_url.startswith(("http://", "https://")):
+            raise ValueError(f"engine vllm_server needs vllm_url, such as http://127.0.0.1:8000; found {self.vllm_url!r}")
+
 
 @dataclass(frozen=True)
 class RewardOptions:
-    """What a trace earns in GCPO. The defaults are the paper's rule; every other value changes the objective."""
+    """What a trace earns beside what `gcpo.method` gives it. With the defaults nothing; every other value changes the objective."""
 
-    tie_credit: float = 0.0
-    """What both sides earn for an equal score, in [0, 1]; see `objectives.gcpo.WinRule`. paper: 0."""
-    margin: float = 0.0
-    """Score points by which a win must be clear; see `objectives.gcpo.WinRule`. paper: 0."""
     same_tolerance: float | None = None
     """Use pairs that people call "same": a trace earns the share of the other image's traces within this many score points.
     paper: such pairs are left out."""
@@ -122,10 +159,31 @@ class RewardOptions:
     """Subtracted from the ratio per 1,000 generated tokens. paper: none; its traces grow longer with training."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.tie_credit <= 1.0:
-            raise ValueError(f"tie_credit is {self.tie_credit}, expected a share in [0, 1]")
-        if min(self.margin, self.length_penalty, self.same_tolerance or 0.0) < 0:
-            raise ValueError("margin, length_penalty and same_tolerance must not be negative")
+        if min(self.length_penalty, self.same_tolerance or 0.0) < 0:
+            raise ValueError("length_penalty and same_tolerance must not be negative")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What TRL makes of advantages; the same choices for every `gcpo.method`. With the defaults the loss of the paper."""
+
+    type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo"] = "grpo"
+    """TRL's `loss_type`. paper: grpo, the mean over the tokens of a trace, then over traces. dapo and bnpo: mean over tokens, so long
+    traces weigh more; dr_grpo: sum over tokens by a constant; cispo: the ratio is clipped and not its gradient."""
+    ratio: Literal["token", "sequence"] = "token"
+    """TRL's `importance_sampling_level`. paper: token. sequence: one ratio a trace (GSPO, arXiv 2507.18071), for losses grpo and luspo."""
+    clip_high: float | None = None
+    """TRL's `epsilon_high`; None = `gcpo.clip`. paper: one eps for both sides. cispo: the largest ratio less 1."""
+    kl: float | None = None
+    """TRL's `beta`: weight of the KL term to the checkpoint that training starts from. None = what the method asks for. paper: none."""
+
+    def __post_init__(self) -> None:
+        if self.ratio == "sequence" and self.type not in ("grpo", "luspo"):
+            raise ValueError(f"ratio=sequence needs type grpo or luspo: {self.type} would weigh a trace by its length")
+        if self.type == "luspo" and self.ratio != "sequence":
+            raise ValueError("type=luspo needs ratio=sequence")
+        if min(self.clip_high or 0.0, self.kl or 0.0) < 0:
+            raise ValueError("clip_high and kl must not be negative")
 
 
 @dataclass(frozen=True)
@@ -137,10 +195,33 @@ class HeldOut:
     num_pairs: int = 200
     num_traces: int = 4
     """K: the score of an image is the mean over its parsed traces."""
+    hard: bool = False
+    """Only pairs that the checkpoint at the start does not get right (wrong, tied or unread by the mean of K traces): what learning must
+    change. They are chosen for being wrong, so that even a start drawn anew is above 0 on them; what is lost elsewhere does not show."""
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.num_pairs < 1 or self.num_traces < 1:
             raise ValueError("every must not be negative, num_pairs and num_traces at least 1")
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Pairs drawn by how clearly the checkpoint at the start tells them apart (TRM, arXiv 2609.37372, mixes easy, medium and hard ones)."""
+
+    shares: tuple[float, ...] | None = None
+    """Of hard, medium and easy pairs among those that are shown; they sum to 1. None = pairs as they come (paper)."""
+    edges: tuple[float, ...] = (0.0, 1.0)
+    """Score points: a pair is hard up to the first (0: wrong or tied), easy above the second. ours; the source names none."""
+    num_traces: int = 4
+    """K: the gap of a pair is that of the means over K read traces; a pair with an unread side is hard."""
+
+    def __post_init__(self) -> None:
+        if self.shares is not None and (len(self.shares) != 3 or min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
+            raise ValueError(f"shares are {self.shares}, expected three (hard, medium, easy) that sum to 1")
+        if len(self.edges) != 2 or not self.edges[0] <= self.edges[1]:
+            raise ValueError(f"edges are {self.edges}, expected two in rising order")
+        if self.num_traces < 1:
+            raise ValueError(f"num_traces is {self.num_traces}, expected at least 1")
 
 
 @dataclass(frozen=True, slots=True)

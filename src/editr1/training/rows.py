@@ -76,7 +76,7 @@ class SelectedTraces:
 
     def __getitem__(self, index: int) -> Lesson:
         row = self.rows[index]
-        source, edited = self.run.images.get(row.task.source), self.run.images.get(row.candidate.image)
+        source, edited = self.run.images.source_of(row.task), self.run.images.get(row.candidate.image)
         request = render_score(self.prompt_id, source, edited, row.task.instruction, row.principles)
         return Lesson(request, completion(row.trace, row.principles, self.target))
 
@@ -150,14 +150,10 @@ def completion(trace: Trace, principles: Sequence[Principle], target: Target) ->
     if target == "score":
         return score_line
     if target == "verdicts":
-        return render(trace.outcome, labels(principles), [p.question for p in principles], style=_style(trace.text))
+        blocks = own_blocks(answer_of(normalised(trace.text)) or "")
+        style: Literal["lines", "json"] = "lines" if not blocks or blocks[-1].lines else "json"
+        return render(trace.outcome, labels(principles), [p.question for p in principles], style=style)
     return "\n".join(filter(None, [_without_verdicts(trace.text), score_line]))
-
-
-def _style(text: str) -> Literal["json", "lines"]:
-    """How a trace states its verdicts."""
-    blocks = own_blocks(answer_of(normalised(text)) or "")
-    return "lines" if not blocks or blocks[-1].lines else "json"
 
 
 def _without_verdicts(text: str) -> str:
@@ -257,7 +253,7 @@ class PairRows:
         same = pair.label == "same"
         better, worse = (pair.a, pair.b) if same else (pair.winner, pair.loser)
         edited = worse if second else better
-        source = self.run.images.get(pair.task.source)
+        source = self.run.images.source_of(pair.task)
         request = render_score(self.prompt_id, source, self.run.images.get(edited.image), pair.task.instruction, pair.principles)
         traits = score_traits(self.prompt_id)
         return {

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from editr1.kv_cache import cache_argument, keep_no_further_state, sharing
+from editr1.generation import cache_argument, keep_no_further_state, sharing
 
 
 class SharedPrefix:

@@ -1,32 +1,39 @@
-"""From our settings to TRL's, and the part of a training stage that SFT and GCPO share."""
+"""From our settings to TRL's: the part of a training stage that SFT and GCPO share.
+
+Muon for the matrices and AdamW for the rest: at a few million parameters Muon learns the same in a third of AdamW's steps; larger runs
+use AdamW (the trainer's own).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import re
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError
 from editr1.placement import prepare
 from editr1.store import Run
-from editr1.training.options import Checkpoint, Machine, Schedule
+from editr1.training.alarms import SilentSteps
+from editr1.training.options import Checkpoint, Machine, Schedule, num_processes
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may change in a later TRL: the version is pinned
 
 import datasets
-import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.training.model import save_checkpoint
-from editr1.training.optimizers import muon_adamw
 from editr1.training.tracking import STEPS, Curves, claim, finish, resume_point
 
 # TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
@@ -47,13 +54,13 @@ def as_dataset(num_rows: int, row: Callable[[int], Mapping[str, Any]], rows_kept
     return datasets.Dataset.from_dict({"index": list(range(num_rows))}).with_transform(columns)
 
 
-def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: int, accumulation: int, seed: int) -> dict[str, Any]:
-    """The arguments that TRL's SFTConfig and GRPOConfig share."""
+def common_arguments(folder: Path, schedule: Schedule, machine: Machine, steps: int, rows: int, seed: int) -> dict[str, Any]:
+    """The arguments that TRL's SFTConfig and GRPOConfig share; `rows` a step, over all processes."""
     return {
         "output_dir": str(folder / STEPS),
         "max_steps": steps,
         "per_device_train_batch_size": machine.micro_batch,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": machine.accumulation(rows),
         "learning_rate": schedule.lr,
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": schedule.final_lr_share},
@@ -83,19 +90,6 @@ def _checkpointing_argument() -> str:
     return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
 
 
-def num_processes() -> int:
-    """Processes of this training run, from the launcher's environment."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def accumulation_steps(rows_per_step: int, machine: Machine) -> int:
-    """Micro-batches a step. Raises ConfigError when the rows of a step do not divide into them."""
-    at_once = machine.micro_batch * num_processes()
-    if rows_per_step % at_once:
-        raise ConfigError(f"{rows_per_step} rows a step do not divide into {num_processes()} processes x micro_batch {machine.micro_batch}")
-    return rows_per_step // at_once
-
-
 def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
     """What a trainer takes as `optimizers`: ours, or (None, None) for its AdamW."""
     if schedule.lr_matrices is None:
@@ -112,6 +106,7 @@ def train(
     shown: Mapping[str, str],
     build: Callable[[str | None], tuple[Any, Any]],
     machine: Machine,
+    silent_steps: int,
 ) -> Checkpoint:
     """Trains to the end, from the last resume point if there is one, and saves the checkpoint into `folder`.
 
@@ -119,6 +114,7 @@ def train(
         settings: the stage's Config; a folder that was begun with another one is refused.
         shown: logged name -> label beside the progress bar.
         build: resume point -> (trainer, processor), called only when there is something left to do.
+        silent_steps: steps in a row that may teach nothing, see `training.alarms`.
     """
     if claim(folder, _lasting(settings)):
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
@@ -140,6 +136,7 @@ def train(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(Curves(run, stage, shown, machine.progress))
+    trainer.add_callback(SilentSteps(stage, silent_steps))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - started
@@ -171,6 +168,49 @@ def _holds_weights(resume: str) -> bool:
 
 def _lasting(settings: Any) -> dict[str, Any]:
     """The settings that the weights depend on; how often is saved or shown may change between two halves of a run."""
-    plain = to_plain(settings)
+    plain = to_plain(settings, without=frozenset({"silent_steps"}))
     plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
     return plain
+
+
+# Embeddings and heads are matrices by shape only: their rows are looked up or scored one by one, so AdamW has them.
+LOOKUPS = r"embed_tokens|lm_head|embed"
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Two optimizers behind one interface; their states and groups are this object's own, so saving it saves both."""
+
+    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr_matrices: float, lr_rest: float) -> None:
+        # match_rms_adamw: an update of the same size as AdamW's, so that one schedule suits both
+        self._muon = torch.optim.Muon(matrices, lr=lr_matrices, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        self._adamw = torch.optim.AdamW(rest, lr=lr_rest, weight_decay=0.0, betas=(0.9, 0.95))
+        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        split = len(self._muon.param_groups)
+        self._muon.param_groups, self._adamw.param_groups = self.param_groups[:split], self.param_groups[split:]
+        self._muon.state = self._adamw.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()  # loading replaces the groups and the state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._muon.step()
+        self._adamw.step()
+        return loss
+
+
+def muon_adamw(model: nn.Module, lr_matrices: float, lr_rest: float, lookups: str = LOOKUPS) -> MuonAdamW:
+    """Every trainable parameter of the model once: matrices to Muon, the rest and what `lookups` (a pattern of names) finds to AdamW."""
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    is_matrix = [parameter.ndim == 2 and not re.search(lookups, name) for name, parameter in trainable]
+    matrices = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if yes]
+    rest = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if not yes]
+    return MuonAdamW(matrices, rest, lr_matrices, lr_rest)

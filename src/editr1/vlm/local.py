@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import end_tokens, forbidden_tokens, plain_generation, template_settings
-from editr1.kv_cache import Sharing, sharing
+from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
+from editr1.judge.asking import asking
 from editr1.placement import local_device, prepare_unless_chosen
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
@@ -43,7 +43,8 @@ def build(
         dtype: `auto` is bfloat16 on a GPU and float32 on the CPU; or a torch dtype's name.
         batch_size: sequences generated together.
         trust_remote_code: allow code inside the checkpoint to run. Off: a checkpoint is data.
-        thinking: `enable_thinking` of the chat template, for models that can think before they answer. None = the template's own default.
+        thinking: `enable_thinking` of the chat template, for models that can think before they answer. None = as the checkpoint was
+            trained (`judge.asking`), else the template's own default.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -62,6 +63,7 @@ def build(
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load a vision-language checkpoint from {path!r}: {first_line}") from error
     model.generation_config = plain_generation(model)  # a request says how it is drawn, a checkpoint's own penalties do not
+    thinking = asking(path, thinking=thinking).thinking
     return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size, thinking=thinking)
 
 
@@ -108,8 +110,7 @@ class LocalVLM:
 
     def _answer(self, requests: Sequence[ChatRequest], batch: dict[int, list[int]], encoder: Any, shared: bool) -> dict[int, ChatReply]:
         """Replies to one batch, given as {prompt: the requests that ask it}."""
-        from editr1.vlm._decoding import decode_copied, decode_generic, decode_side_by_side
-        from editr1.vlm._sampling import RowSampler, token_alternatives
+        from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
 
         begin = time.perf_counter()
         device = self.model.device

@@ -15,10 +15,12 @@ unscored.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,7 +33,6 @@ from editr1.errors import BackendError, ConfigError, ContentRefusedError
 from editr1.generation import template_settings
 from editr1.pictures import encode_picture
 from editr1.text import without_control_tokens
-from editr1.vlm._trace_check import TraceCheck
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
 
 ImageFormat = Literal["png", "jpeg"]
@@ -39,6 +40,8 @@ NUM_ALTERNATIVES = 20  # what the OpenAI API and vLLM return at most
 
 _NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in SGLang
 _LIST_TIMEOUT = 10.0  # seconds; ours
+_CHECK_ATTEMPTS = 3
+_CHECK_TOKENS = 16  # ours: some vendors refuse less
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
 
 
@@ -134,6 +137,14 @@ class OpenAIVLM:
         if self._traces is not None:
             self._traces.see(requests, replies)
         return replies
+
+    def check(self) -> None:
+        """Asks for a few tokens, so that a dead server, a wrong address, key or model is found early. Raises BackendError."""
+        endpoint = dataclasses.replace(self._endpoint, max_attempts=min(self._endpoint.max_attempts, _CHECK_ATTEMPTS))
+        limit = {} if "max_tokens" in self._omit else {self._token_limit_field: _CHECK_TOKENS}
+        body = {"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}], **limit}
+        with contextlib.suppress(ContentRefusedError):  # who refuses is there
+            endpoint.post("/chat/completions", partial(_reply, model=self.name), 0, json=body)
 
     def _ask(self, request: ChatRequest, data_urls: Mapping[int, str]) -> ChatReply:
         body = self._body(request, data_urls)
@@ -232,3 +243,53 @@ def _alternatives(position: Any) -> TokenAlternatives:
     pairs = ((row.get("token"), row.get("logprob")) for row in rows)
     known = tuple((t, float(p)) for t, p in pairs if isinstance(t, str) and isinstance(p, int | float) and not math.isnan(p))
     return TokenAlternatives(_text(position.get("token")), known)
+
+
+# ours, all of them: when equal traces are no chance any more. A judge that writes a paragraph never repeats it at a temperature; one that
+# writes a line does for one item in five (measured on the embedded judge at 0.7: 6 of 32 items with 4 traces; at 0.3: 12 of 32).
+LONG_REPLY = 200
+MIN_ITEMS_LONG, MIN_ITEMS, MIN_ITEMS_COOL = 2, 3, 8
+MIN_REPEATS = 6
+COOL = 0.5
+
+
+class TraceCheck:
+    """Looks at the first items that are asked several times at a temperature above 0, until one is answered in two ways."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._done = False
+        self._alike: list[tuple[int, int, float]] = []  # repeats, characters and temperature of each item so far
+
+    def see(self, requests: Sequence[ChatRequest], replies: Sequence[ChatReply]) -> None:
+        """Raises BackendError, with the likely cause, when everything so far was answered alike by every seed."""
+        if self._done:
+            return
+        items: dict[tuple[object, ...], dict[int, str]] = defaultdict(dict)
+        for request, reply in zip(requests, replies, strict=True):
+            if request.sampling.temperature > 0 and reply.text and not reply.refused:
+                parts = (part if isinstance(part, str) else id(part) for part in request.parts)
+                items[(request.system, request.sampling, *parts)][request.seed] = reply.text
+        with self._lock:
+            for key, texts in items.items():
+                if len(texts) > 1:
+                    sampling = key[1]
+                    self._done |= len(set(texts.values())) > 1
+                    self._alike.append((len(texts) - 1, len(next(iter(texts.values()))), getattr(sampling, "temperature", 0.0)))
+            if not self._done and self._is_no_chance():
+                raise BackendError(self._complaint())
+
+    def _is_no_chance(self) -> bool:
+        if sum(repeats for repeats, _, _ in self._alike) < MIN_REPEATS:
+            return False
+        is_long = all(length >= LONG_REPLY for _, length, _ in self._alike)
+        is_cool = any(temperature < COOL for _, _, temperature in self._alike)
+        return len(self._alike) >= (MIN_ITEMS_LONG if is_long else MIN_ITEMS_COOL if is_cool else MIN_ITEMS)
+
+    def _complaint(self) -> str:
+        return (
+            f"{self._model}: all traces of each of the first {len(self._alike)} items are equal though the temperature is above 0: K "
+            "traces say what one says. Likely the server takes top_k 1 from the checkpoint's generation_config.json; start it with "
+            "`vllm serve ... --generation-config vllm`, or set the option sampler to vllm. If it is meant so: check_traces=false"
+        )

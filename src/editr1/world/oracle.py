@@ -149,5 +149,5 @@ class Oracle:
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """The utility as a reward, as a RewardModel would give it."""
-        scores = judge([item.source for item in items], [item.edited for item in items], [item.instruction for item in items])
+        scores = judge([item.only_source for item in items], [item.edited for item in items], [item.instruction for item in items])
         return [Reward(score.utility, num_valid=1, num_traces=1) for score in scores]

@@ -39,6 +39,6 @@ class ProceduralEditor:
 
     def _edit(self, request: EditRequest) -> Image.Image:
         rng = np.random.default_rng(request.seed)
-        scene = read_one(request.source)
+        scene = read_one(request.only_source(self.name))
         num_failures = int(rng.choice(3, p=NUM_FAILURES[self.name]))
         return flawed_edit(rng, scene, parse_instruction(scene, request.instruction), PROFILES[self.name], num_failures)

@@ -65,7 +65,7 @@ function preload(url) {
   return image;
 }
 
-const urls = (item) => [item.source, item.left, item.right];
+const urls = (item) => [item.source, item.left, item.right, ...item.further];
 
 async function arrive(item) {
   for (let attempt = 1; attempt <= PICTURE_TRIES; attempt++) {
@@ -99,6 +99,8 @@ function draw(item) {
   $("desk").dataset.item = item.id;
   $("instruction").textContent = item.instruction;
   for (const side of ["source", "left", "right"]) $(side).src = item[side];
+  $("further").hidden = !item.further.length;
+  $("further").replaceChildren(...item.further.map((src, index) => Object.assign(document.createElement("img"), { src, alt: `source picture ${index + 2}` })));
   $("principles").hidden = !item.principles.length;
   $("principles").replaceChildren(...item.principles.map((p) => Object.assign(document.createElement("li"), { textContent: p.text })));
   flicker(false);

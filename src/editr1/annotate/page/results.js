@@ -72,9 +72,10 @@ function gsb(g) {
 
 function dispute(d) {
   const made = node("div", undefined, "dispute"), trio = node("div", undefined, "trio"), choices = node("div", undefined, "choices");
-  for (const [side, name] of [["a", `A: ${d.editors.a}`], ["source", "source"], ["b", `B: ${d.editors.b}`]]) {
+  const further = d.further.map((digest, index) => [digest, `source ${index + 2}`]);
+  for (const [digest, name] of [[d.pictures.a, `A: ${d.editors.a}`], [d.pictures.source, "source"], [d.pictures.b, `B: ${d.editors.b}`], ...further]) {
     const figure = node("figure"), image = node("img");
-    image.src = "/image/" + d.pictures[side]; image.alt = name; image.loading = "lazy";
+    image.src = "/image/" + digest; image.alt = name; image.loading = "lazy";
     figure.append(image, node("figcaption", name));
     trio.append(figure);
   }

@@ -1,6 +1,6 @@
 """Two questions an edit, as VIEScore and EditScore ask them: does it do what was asked (SC), does it look right (PQ)?
 
-SC = min(success, restraint), PQ = min(naturalness, cleanness), O = sqrt(SC * PQ), on 0 to 10. The wording is ours.
+SC = min(success, restraint), PQ = min(naturalness, cleanness), O = sqrt(SC * PQ), on 0 to 10.
 Sources: VIEScore, arXiv 2312.14867; EditScore, arXiv 2509.23909.
 """
 
@@ -8,98 +8,50 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from editr1.bench.base import OVERALL, PartedReward
-from editr1.bench.judges._texts import render
-from editr1.errors import ConfigError
+from editr1.bench.base import OVERALL
+from editr1.bench.judges._scale import Scale
 from editr1.judge.answers import normalised, read_number
 from editr1.judge.claims import is_quoted, is_taken_back
-from editr1.judge.item import RewardItem
 from editr1.judge.objects import Contradiction, object_arrays, read_json_object
 from editr1.judge.parse import answer_of
-from editr1.schema import MAX_SCORE, FailureCode, Reward, derive_seed
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.schema import FailureCode
 
 NUM_SUB_SCORES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class AspectJudge:
-    """Asks both questions `num_passes` times and averages the passes in which both were answered."""
+def read_aspects(
+    texts: Sequence[str], scale: Scale, stated: Callable[[str, float, bool], tuple[float, ...] | FailureCode]
+) -> dict[str, float] | FailureCode:
+    """All numbers of one pass, on 0 to 10, of the replies to SC and PQ; the code of the first that states none.
 
-    vlm: VLM
-    sampling: Sampling
-    top: float
-    """Upper end of the scale that the model is asked for; results are on 0 to 10."""
-    reasoning_first: bool
-    num_passes: int = 1
-
-    def __post_init__(self) -> None:
-        if self.num_passes < 1 or self.top <= 0:
-            raise ConfigError(f"num_passes is {self.num_passes} and top is {self.top}; expected at least 1 and above 0")
-
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
-        """One PartedReward an item; unscored when no pass had both answers."""
-        requests = [request for index, item in enumerate(items) for request in self._requests(item, item.id or str(index), seed)]
-        replies = self.vlm.chat(requests)
-        per_item = 2 * self.num_passes
-        return [self._reward(replies[i * per_item : (i + 1) * per_item]) for i in range(len(items))]
-
-    def _requests(self, item: RewardItem, item_id: str, seed: int) -> list[ChatRequest]:
-        scale = {"top": int(self.top) if self.top == int(self.top) else self.top, "reasoning_first": self.reasoning_first}
-        semantic = (item.source, item.edited, render("semantic", instruction=item.instruction, **scale))
-        quality = (item.edited, render("quality", **scale))
-        return [
-            ChatRequest(parts, sampling=self.sampling, seed=derive_seed(seed, item_id, aspect, number))
-            for number in range(self.num_passes)
-            for aspect, parts in (("SC", semantic), ("PQ", quality))
-        ]
-
-    def _reward(self, replies: Sequence[ChatReply]) -> PartedReward:
-        passes = [parts for sc, pq in zip(replies[::2], replies[1::2], strict=True) if (parts := self._parts(sc.text, pq.text))]
-        means = {name: math.fsum(parts[name] for parts in passes) / len(passes) for name in passes[0]} if passes else {}
-        return PartedReward(
-            value=means.get(OVERALL),
-            num_valid=len(passes),
-            num_traces=self.num_passes,
-            reason=None if passes else self._silence(replies),
-            num_tokens=sum(reply.num_tokens for reply in replies),
-            seconds=sum(reply.seconds for reply in replies),
-            parts=means,
-        )
-
-    def _parts(self, semantic_text: str, quality_text: str) -> dict[str, float] | None:
-        semantic, quality = read_scores(semantic_text, self.top), read_scores(quality_text, self.top, may_be_one=True)
-        return aspect_parts(semantic, quality, self.top) if semantic and quality else None
-
-    def _silence(self, replies: Sequence[ChatReply]) -> str:
-        """Why replies without a score have none: REFUSED where the content was refused, else the commonest code."""
-        if any(reply.refused for reply in replies):
-            return "REFUSED"
-        found = [stated_scores(reply.text, self.top, may_be_one=number % 2 == 1) for number, reply in enumerate(replies)]
-        return Counter(code for code in found if isinstance(code, str)).most_common(1)[0][0]
-
-
-def aspect_parts(semantic: Sequence[float], quality: Sequence[float], top: float) -> dict[str, float]:
-    """All numbers of one pass, on 0 to 10.
-
-    >>> parts = aspect_parts((24, 22), (23, 24), top=25)
-    >>> parts["prompt_following"], parts["consistency"], parts["perceptual_quality"], round(parts["overall"], 4)
-    (9.6, 8.8, 9.2, 8.9978)
+    stated: reads the numbers of one reply, given the upper end of the scale and whether one number may answer for both.
     """
-    following, consistency = (score * MAX_SCORE / top for score in semantic)
-    quality_score = min(quality) * MAX_SCORE / top
+    semantic, quality = stated(texts[0], scale.high, False), stated(texts[1], scale.high, True)
+    for found in (semantic, quality):
+        if isinstance(found, str):
+            return found
+    assert not isinstance(semantic, str)
+    assert not isinstance(quality, str)
+    numbers = scale.convert((*semantic, min(quality)))
+    return numbers if isinstance(numbers, str) else aspect_parts(*numbers)
+
+
+def aspect_parts(following: float, consistency: float, quality: float) -> dict[str, float]:
+    """The sub-scores of an edit, all on 0 to 10.
+
+    >>> round(aspect_parts(9.6, 8.8, 9.2)["overall"], 4)
+    8.9978
+    """
     lowest = min(following, consistency)
     return {
         "prompt_following": following,
         "consistency": consistency,
         "semantic_consistency": lowest,
-        "perceptual_quality": quality_score,
-        OVERALL: math.sqrt(lowest * quality_score),
+        "perceptual_quality": quality,
+        OVERALL: math.sqrt(lowest * quality),
     }
 
 
@@ -133,7 +85,7 @@ def stated_scores(text: str, top: float, may_be_one: bool = False) -> tuple[floa
         return "NO_SCORE"
     bare = _BARE.fullmatch(answer)
     if bare:
-        return _numbers(bare.group(1), top, may_be_one)
+        return as_numbers(bare.group(1), top, may_be_one)
     found = _last_stated(answer)
     if found is None:
         return "NO_SCORE"
@@ -143,7 +95,7 @@ def stated_scores(text: str, top: float, may_be_one: bool = False) -> tuple[floa
     tail = answer[end:]
     if is_taken_back(tail):
         return "WITHDRAWN"
-    return "TRUNCATED" if tail.rfind("{") > tail.rfind("}") else _numbers(raw, top, may_be_one)
+    return "TRUNCATED" if tail.rfind("{") > tail.rfind("}") else as_numbers(raw, top, may_be_one)
 
 
 def _last_stated(answer: str) -> tuple[Any, int] | None:
@@ -174,8 +126,8 @@ def _last_stated(answer: str) -> tuple[Any, int] | None:
 _ABSENT = object()
 
 
-def _numbers(raw: Any, top: float, may_be_one: bool) -> tuple[float, ...] | FailureCode:
-    """The numbers of a list, as it was parsed or as it is written."""
+def as_numbers(raw: Any, top: float, may_be_one: bool) -> tuple[float, ...] | FailureCode:
+    """The two numbers in [0, top] of a list, as it was parsed or as it is written; AMBIGUOUS or OUT_OF_RANGE."""
     if isinstance(raw, str) and not raw.startswith("["):
         items = [raw] if may_be_one and read_number(raw, top) is not None and "," not in raw else []
     elif isinstance(raw, str):

@@ -6,9 +6,11 @@ a named field of `Gaussian`, it never enters a score, and there is no tuple to t
 
     value = 10 / (1 + exp(-mu)), ours: EditReward's mu has no bounds (published scores run from -1.5 to 2.3); the order of edits stays.
 
-Weights: `rm_heads.head_0` and `head_1` beside the backbone in `model.safetensors` of `checkpoint`; backbone and processor come from `base`.
-The wording of the prompts is ours. A published checkpoint wants those it was trained with: give them as files (`prompts=DIR` with
-`following.md` and `quality.md`, the instruction where `{{ instruction }}` stands).
+Its prompts are read from a copy of github.com/TIGER-AI-Lab/EditReward (MIT): `EditReward/dataset/prompts.py` and, for the words around the
+token, `EditReward/dataset/data_collator_qwen_edit.py`.
+
+Weights: TIGER-Lab/EditReward-Qwen2.5-VL-7B on the hub, or EditReward-MiMo-VL-7B-SFT-2508 with base=XiaomiMiMo/MiMo-VL-7B-SFT-2508;
+`rm_heads.head_0` and `head_1` beside the backbone in `model.safetensors` of `checkpoint`; backbone and processor come from `base`.
 """
 
 from __future__ import annotations
@@ -20,18 +22,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
-
 from editr1.bench.base import OVERALL, PartedReward
-from editr1.bench.judges._texts import render
+from editr1.bench.judges._published import Project, digest_of
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem
 from editr1.pictures import to_rgb
 from editr1.schema import MAX_SCORE, Reward
 
+PROJECT = Project(
+    "editreward",
+    ("EditReward/dataset/prompts.py", "EditReward/dataset/data_collator_qwen_edit.py"),
+    "Download github.com/TIGER-AI-Lab/EditReward (MIT) and give the folder as prompts=FOLDER; weights: TIGER-Lab/EditReward-Qwen2.5-VL-7B",
+)
 REWARD_TOKEN = "<|Reward|>"
+PLACE = "{text_prompt}"
 PIXELS = 256 * 28 * 28  # of each picture, as EditReward was trained
-HEADS = {"prompt_following": "following", "perceptual_quality": "quality"}  # in the order of head_0, head_1
+# In the order of head_0, head_1; its names of the two questions.
+HEADS = {"prompt_following": "INSTRUCTION_EDIT_FOLLOWING", "perceptual_quality": "INSTRUCTION_EDIT_QUALITY"}
 WIDTHS = (1024, 16, 2)
 Fusion = Literal["mean", "min", "sum"]
 FUSIONS: tuple[Fusion, ...] = ("mean", "min", "sum")
@@ -92,14 +99,25 @@ def to_score(mean: float) -> float:
     return MAX_SCORE * 0.5 * (1.0 + math.tanh(mean / 2.0))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prompts:
+    """EditReward's two questions."""
+
+    templates: Mapping[str, str]
+    """By its name of the question: the text with the reward token once, and PLACE where the instruction goes."""
+    digest: str
+    """Names the contents of the files that they were read from."""
+
+
 class EditRewardJudge:
     """A loaded backbone with its heads. Made by `build`. Deterministic: seeds change nothing."""
 
-    def __init__(self, model: Any, heads: Sequence[Any], processor: Any, fusion: Fusion, prompts: Mapping[str, str] | None) -> None:
+    def __init__(self, model: Any, heads: Sequence[Any], processor: Any, fusion: Fusion, prompts: Prompts) -> None:
         self.model = model
         self.heads = list(heads)
         self.processor = processor
         self.fusion = fusion
+        self.texts = prompts.digest
         self._prompts = prompts
         self._token = processor.tokenizer.convert_tokens_to_ids(REWARD_TOKEN)
 
@@ -145,28 +163,25 @@ class EditRewardJudge:
         instruction = item.instruction
         for token in (REWARD_TOKEN, *self.processor.tokenizer.all_special_tokens):
             instruction = instruction.replace(token, f"{token[0]} {token[1:]}")
-        if self._prompts is None:
-            text = render(f"editreward_{name}", instruction=instruction)
-        else:
-            text = jinja2.Template(self._prompts[name], undefined=jinja2.StrictUndefined).render(instruction=instruction)
-        parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": f"{text.rstrip()} {REWARD_TOKEN}\n"}]
+        text = self._prompts.templates[name].replace(PLACE, instruction)
+        parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": text}]
         prompt = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False)
-        encoded = self.processor(text=[prompt], images=[to_rgb(item.source), to_rgb(item.edited)], return_tensors="pt")
+        encoded = self.processor(text=[prompt], images=[to_rgb(item.only_source), to_rgb(item.edited)], return_tensors="pt")
         return {key: value.to(self.model.device) for key, value in encoded.items()}
 
 
 def build(
     checkpoint: str,
+    prompts: str | None = None,
     base: str = "Qwen/Qwen2.5-VL-7B-Instruct",
     fusion: Fusion = "mean",
-    prompts: str | None = None,
     device: str | None = None,
     pixels: int = PIXELS,
 ) -> EditRewardJudge:
     """The judge with its weights loaded. Raises ConfigError for an option or a file that does not fit.
 
-    checkpoint: folder with `model.safetensors`. base: its backbone with processor. fusion: mean, min or sum of the heads.
-    prompts: folder of `following.md` and `quality.md`. pixels: of each picture.
+    checkpoint: folder with `model.safetensors`. prompts: a copy of EditReward's repository, or a folder of the two files.
+    base: the checkpoint's backbone with processor. fusion: mean (its default), min or sum of the heads. pixels: of each picture.
     """
     import torch
 
@@ -174,13 +189,17 @@ def build(
 
     if fusion not in FUSIONS:
         raise ConfigError(f"editreward: fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")
+    asked = _read_prompts(prompts)  # before the weights, which take minutes
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, heads, processor = load(Path(checkpoint), base, place, pixels)
-    return EditRewardJudge(model, heads, processor, fusion, _read_prompts(Path(prompts)) if prompts else None)
+    return EditRewardJudge(model, heads, processor, fusion, asked)
 
 
-def _read_prompts(folder: Path) -> dict[str, str]:
-    try:
-        return {name: (folder / f"{name}.md").read_text("utf-8") for name in HEADS.values()}
-    except OSError as error:
-        raise ConfigError(f"editreward: no prompt {error.filename}; give a folder of following.md and quality.md") from error
+def _read_prompts(folder: str | None) -> Prompts:
+    questions, collator = files = PROJECT.open(folder)
+    ending = collator.text("prompt_with_special_token")
+    templates = {name: questions.text(name) + ending for name in HEADS.values()}
+    for name, text in templates.items():
+        if (text.count(REWARD_TOKEN), text.count(PLACE)) != (1, 1):
+            raise ConfigError(f"judge editreward: {name} of {questions.path} must hold one {PLACE} and one {REWARD_TOKEN}. {PROJECT.get}")
+    return Prompts(templates, digest_of(files))

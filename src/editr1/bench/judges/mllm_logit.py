@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editr1.bench.judges._texts import render
+from editr1.config import made
 from editr1.errors import BackendError
 from editr1.judge.answers import normalised
-from editr1.judge.expected import MAX_LOGPROB, no_alternatives
 from editr1.judge.item import RewardItem
+from editr1.judge.reading import MAX_LOGPROB, no_alternatives
 from editr1.schema import MAX_SCORE, Reward, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives
 
@@ -32,7 +33,7 @@ class LogitJudge:
         """One reward an item. Raises BackendError when the backend gives no log-probabilities."""
         requests = [
             ChatRequest(
-                (item.source, item.edited, render("logit", instruction=item.instruction)),
+                (item.only_source, item.edited, render("logit", instruction=item.instruction)),
                 sampling=Sampling(temperature=0.0, max_tokens=1),
                 seed=derive_seed(seed, item.id or str(index)),
                 want_logprobs=True,
@@ -71,4 +72,4 @@ def expected_digit(position: TokenAlternatives) -> float | None:
 
 def build(vlm: VLM) -> LogitJudge:
     """The judge."""
-    return LogitJudge(vlm)
+    return LogitJudge(made("vlm", vlm))

@@ -10,10 +10,12 @@ from PIL import Image
 
 from editr1.bench.base import JudgedPair
 from editr1.bench.judges._texts import render
+from editr1.config import made
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_quoted, is_taken_back
 from editr1.judge.parse import answer_of
-from editr1.schema import Label, derive_seed
+from editr1.judge.prompts import labelled_sources
+from editr1.schema import Label, Source, derive_seed, pictures_of
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
 _CHOICE = re.compile(r"\bchoice[*_` ]*:", re.IGNORECASE)
@@ -28,7 +30,7 @@ class PairItem:
     """Two edits to compare, with their pictures in memory."""
 
     id: str
-    source: Image.Image
+    source: Source
     a: Image.Image
     b: Image.Image
     instruction: str
@@ -55,9 +57,10 @@ class PairwiseJudge:
         return [ChatRequest(parts, sampling=self.sampling, seed=derive_seed(seed, item.id, order)) for order, parts in orders.items()]
 
 
-def question(source: Image.Image, a: Image.Image, b: Image.Image, instruction: str) -> tuple[str | Image.Image, ...]:
-    """The three pictures and the question which edit is better, as the parts of a request."""
-    return source, a, b, render("pairwise", instruction=instruction)
+def question(source: Source, a: Image.Image, b: Image.Image, instruction: str) -> tuple[str | Image.Image, ...]:
+    """The pictures and the question which edit is better, as the parts of a request."""
+    asked = render("pairwise", instruction=instruction, num_sources=len(pictures_of(source)))
+    return *labelled_sources(source), a, b, asked
 
 
 def read_choice(text: str) -> Label | None:
@@ -91,4 +94,4 @@ def _judged(key: str, forward: ChatReply, reverse: ChatReply) -> JudgedPair:
 
 def build(vlm: VLM, temperature: float = 0.0, max_tokens: int = 1024) -> PairwiseJudge:
     """The judge. ours: greedy, so that what differs between the orders is the order."""
-    return PairwiseJudge(vlm, Sampling(temperature, max_tokens=max_tokens))
+    return PairwiseJudge(made("vlm", vlm), Sampling(temperature, max_tokens=max_tokens))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from editr1.config import made
 from editr1.judge.decomposer import Decomposer
 from editr1.judge.rrm import RewardModel
 from editr1.vlm.base import VLM, Sampling
@@ -18,5 +19,6 @@ def build(
     expected: bool = False,
 ) -> RewardModel:
     """A RewardModel; benchmarks come without principles, so the judge writes them itself unless `decomposer` names another model."""
-    sampling = Sampling(temperature, top_p, max_tokens)
-    return RewardModel(vlm, prompt_id, num_traces, sampling, Decomposer(decomposer or vlm), expected)
+    sampling, judge = Sampling(temperature, top_p, max_tokens), made("vlm", vlm)
+    helper = Decomposer(judge if decomposer is None else made("vlm", decomposer))
+    return RewardModel(judge, prompt_id, num_traces, sampling, helper, expected)

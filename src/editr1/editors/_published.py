@@ -1,0 +1,105 @@
+"""Published checkpoints: how they are loaded, the sizes that follow from a target, and what a run on them costs."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+
+from editr1.editors.base import Footprint, Plan
+from editr1.errors import ConfigError
+from editr1.objectives.schedule import Schedule
+from editr1.placement import local_device
+
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+
+T = TypeVar("T")
+
+
+def load(cls: Callable[..., T], pipeline: Any, path: str, dtype: str, device: str | None, encoders: bool, *options: Any) -> T:
+    """`cls(pipe, *options)`; `encoders` False leaves the text encoders on disk, for runs whose tasks are all encoded."""
+    editor = cls(load_pipeline(pipeline, path, dtype, device, **({} if encoders else absent_parts(pipeline))), *options)
+    cast(Any, editor).encoders = encoders
+    return editor
+
+
+def load_pipeline(pipeline: Any, path: str, dtype: str, device: str | None, **parts: None) -> Any:
+    """The pipeline with all weights in `dtype`, without gradient, on `device` (None = this process' own).
+
+    Weights go to bf16 while they are read: kept in fp32 a frozen 12-billion-parameter transformer takes 48 GB.
+    Raises ConfigError when `path` is neither a folder nor a name that the hub knows.
+    """
+    if not hasattr(torch, dtype):
+        raise ConfigError(f"unknown dtype {dtype!r}, expected bfloat16, float16 or float32")
+    try:
+        pipe = pipeline.from_pretrained(path, torch_dtype=getattr(torch, dtype), **parts)
+    except OSError as error:
+        raise ConfigError(f"cannot load {pipeline.__name__} from {path!r}: {error}; give a local folder or a hub name") from error
+    return prepare_pipeline(pipe, device)
+
+
+def absent_parts(cls: Any) -> dict[str, None]:
+    """Keyword arguments under which diffusers does not load the text encoders."""
+    return {name: None for name in TEXT_PARTS if name in inspect.signature(cls.__init__).parameters}
+
+
+def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
+    """Freezes every part and moves it to its device."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
+    return pipe.to(device or str(local_device()))
+
+
+@dataclass(frozen=True)
+class Published:
+    """Sizes of a published checkpoint, for what a run will cost before a weight is loaded."""
+
+    channels: int
+    """D of a packed token."""
+    num_parameters: float
+    num_layers: int
+    hidden: int
+    num_encoder_parameters: float
+    num_vae_parameters: float
+    token: int = 16
+    """Side of the square of pixels that a token stands for."""
+    multiple: int = 16
+    """What height and width snap to."""
+
+    def footprint(
+        self, height: int, width: int, options: Mapping[str, Any], cfg: float, schedule: Callable[[int], Schedule],
+        text: Callable[[int], int],
+    ) -> Footprint:  # fmt: skip
+        """`schedule` of a number of target tokens; `text`: the most text tokens, from the square pixels of the encoded source."""
+        plan = make_plan(height, width, self.channels, self.multiple, self.token)
+        area = math.prod(condition_size(plan, options.get("condition_area"), self.multiple))
+        return Footprint(
+            plan, area // self.token**2, text(area), 2 if cfg > 1.0 else 1, self.num_parameters, schedule(plan.num_tokens).sigmas,
+            self.num_layers, self.hidden, self.num_encoder_parameters, self.num_vae_parameters,
+        )  # fmt: skip
+
+
+def make_plan(height: int, width: int, channels: int, multiple: int, token: int) -> Plan:
+    """Sizes snapped down to `multiple`, at `token` x `token` pixels a token. Raises ConfigError when nothing is left."""
+    height, width = height // multiple * multiple, width // multiple * multiple
+    if height < multiple or width < multiple:
+        raise ConfigError(f"a target of {width} x {height} px is smaller than {multiple} px: raise height and width")
+    return Plan(height, width, (height // token) * (width // token), channels)
+
+
+def condition_size(plan: Plan, area: int | None, multiple: int) -> tuple[int, int]:
+    """(height, width) at which the source picture is encoded: the target's, or its shape at `area` square pixels.
+
+    ours: the target's size; diffusers encodes sources at 1024 x 1024, which at a 512-pixel target makes every forward
+    more than twice as long for nothing.
+    """
+    if area is None:
+        return plan.height, plan.width
+    ratio = plan.width / plan.height
+    height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
+    return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)

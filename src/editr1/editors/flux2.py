@@ -1,0 +1,53 @@
+"""FLUX.2-dev as a trainable editor, on diffusers' Flux2Pipeline parts.
+
+Guidance is an embedded number, so a velocity is one forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from editr1.editors._flux2 import MAX_TEXT_TOKENS, Flux2
+from editr1.editors._published import Published, load
+from editr1.editors.base import Footprint
+from editr1.objectives.schedule import flux2_schedule
+
+PUBLISHED = Published(128, 32.2e9, 56, 6144, 24.0e9, 0.08e9)  # encoder: Mistral Small 3
+
+
+class Flux2Editor(Flux2):
+    """A FlowEditor over a Flux2Pipeline; options as in `build`."""
+
+    name = "flux2"
+    text_layers = (10, 20, 30)
+
+    def __init__(self, pipe: Any, guidance: float = 4.0, condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS) -> None:
+        super().__init__(pipe, guidance, 1.0, condition_area, text_tokens)
+
+
+def build(
+    path: str = "black-forest-labs/FLUX.2-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 4.0,
+    condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,
+) -> Flux2Editor:  # fmt: skip
+    """The editor from a local folder or the hub.
+
+    Args:
+        path: a Flux2Pipeline.
+        dtype: of the frozen weights.
+        device: None = this process' accelerator.
+        guidance: embedded guidance.
+        condition_area: square pixels of an encoded source; None = the target's size.
+        text_tokens: length to which texts are padded.
+        encoders: False leaves the text encoder on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
+    """
+    from diffusers import Flux2Pipeline
+
+    return load(Flux2Editor, Flux2Pipeline, path, dtype, device, encoders, guidance, condition_area, text_tokens)
+
+
+def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
+    """Sizes and cost without weights (for the published checkpoint)."""
+    text = options.get("text_tokens", MAX_TEXT_TOKENS)
+    return PUBLISHED.footprint(height, width, options, 1.0, partial(flux2_schedule, num_steps), lambda _: text)

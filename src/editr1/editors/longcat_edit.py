@@ -1,0 +1,86 @@
+"""LongCat-Image-Edit as a trainable editor, on diffusers' LongCatImageEditPipeline parts.
+
+FLUX's blocks under Qwen2.5-VL, which reads the source at half its size beside the words; classifier-free guidance of 4.5. The
+pipeline has no LoRA loader, its transformer has (`load_lora_adapter` with prefix "transformer"). Legend: see `_dit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+
+from editr1.editors._dit import DiT, Pictures, unpack
+from editr1.editors._published import Published, load
+from editr1.editors.base import Conditioning, Footprint, Plan
+from editr1.objectives.schedule import flux_schedule
+
+PUBLISHED = Published(64, 6.3e9, 30, 3072, 8.3e9, 0.08e9)  # encoder: Qwen2.5-VL-7B
+TEXT_TOKENS = 512  # the pipeline pads the instruction to this, behind the picture's tokens
+VISION_PIXELS = 28  # side of the square that Qwen2.5-VL turns into one token
+
+
+class LongCatEditEditor(DiT):
+    """A FlowEditor over a LongCatImageEditPipeline; options as in `build`."""
+
+    name = "longcat_edit"
+
+    def _encode_text(self, text: str, pictures: Pictures, encoded: Pictures) -> Conditioning:
+        """Padded, so that texts never differ in length at one source size."""
+        (picture,) = encoded
+        half = self.pipe.image_processor.resize(picture, picture.height // 2, picture.width // 2)
+        return {"prompt": self.pipe.encode_prompt(prompt=[text], image=half)[0]}
+
+    def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
+        pixels = self.pipe.image_processor.preprocess(picture).to(self.device, self.transformer.dtype)
+        latents = self.pipe._encode_vae_image(pixels, None)
+        packed: torch.Tensor = self.pipe._pack_latents(latents, *latents.shape)
+        return packed
+
+    def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
+        """Positions: words on the diagonal of modality 0; pictures of modality 1 and 2 begin where the words end."""
+        from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import prepare_pos_ids
+
+        num_text, start = cond[f"{prefix}prompt"].shape[1], cond["prompt"].shape[1]
+        grids = (cond["grid"], *cond["source_grids"])
+        image_ids = [prepare_pos_ids(i, "image", (start, start), height=h, width=w) for i, (h, w) in enumerate(grids, start=1)]
+        return {
+            "txt_ids": prepare_pos_ids(0, "text", num_token=num_text).to(x_BLD.device),
+            "img_ids": torch.cat(image_ids).to(x_BLD.device, torch.float64),
+        }
+
+    def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
+        scale = self.pipe.vae.config
+        return unpack(x_BLD, plan, self.grid(plan.height, plan.width)) / scale.scaling_factor + scale.shift_factor
+
+
+def build(
+    path: str = "meituan-longcat/LongCat-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 4.5,
+    negative: str = "", condition_area: int | None = None, encoders: bool = True,
+) -> LongCatEditEditor:  # fmt: skip
+    """The editor from a local folder or the hub.
+
+    Args:
+        path: a LongCatImageEditPipeline.
+        dtype: of the frozen weights.
+        device: None = this process' accelerator.
+        true_cfg: classifier-free guidance; 1 = off, one forward a velocity. The model is sampled with 4.5.
+        negative: text of the second pass.
+        condition_area: square pixels of the encoded source; None = the target's size (the pipeline takes 1024 x 1024).
+        encoders: False leaves the text encoder on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
+    """
+    from diffusers import LongCatImageEditPipeline
+
+    return load(LongCatEditEditor, LongCatImageEditPipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
+
+
+def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
+    """Sizes and cost without weights (for the published checkpoint)."""
+
+    def text(area: int) -> int:
+        return area // 4 // VISION_PIXELS**2 + TEXT_TOKENS
+
+    return PUBLISHED.footprint(height, width, options, options.get("true_cfg", 4.5), partial(flux_schedule, num_steps), text)

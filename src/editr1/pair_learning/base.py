@@ -1,0 +1,87 @@
+"""The protocol of a way to learn from pairs, and how rewards become advantages.
+
+A new way is one file in this folder (or `package.module:build`) with a function `build(**options)`. It knows no model and no trainer: it
+turns the scores of two groups of traces into a reward a trace, and says how rewards become advantages.
+
+Legend: P pairs, N traces an image. Scores lie in [0, 10]; **nan marks a trace that Phi could not read**.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-4
+"""Added to a standard deviation before it divides, as TRL does."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a way asks of the trainer."""
+
+    traces: bool = True
+    """False: it learns from the pairs themselves, nothing is sampled."""
+    group: Literal["image", "pair"] = "image"
+    """Whose traces a trace is compared with: those of its image (N), or of both images of the pair (2N)."""
+    scaled: bool = False
+    """Whether advantages are divided by the standard deviation of their group (n - 1 in its denominator)."""
+    kl: float = 0.0
+    """Weight of the KL term to the checkpoint that training starts from; 0 = none. `gcpo.loss.kl` overrides it."""
+    format_reward: float = 0.0
+    """Added to the reward of every trace that Phi could read."""
+
+
+class Method(Protocol):
+    """A way to learn from pairs."""
+
+    @property
+    def needs(self) -> Needs: ...
+
+    def rewards(self, tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[Tensor, Tensor]:
+        """What each trace of the preferred and of the other image earns, two `[P, N]`; 0 for unread traces and without a read opponent.
+
+        Only called where `needs.traces`.
+        """
+        ...
+
+
+class Head(Method, Protocol):
+    """A way without traces: a loss on the scalar scores of both images."""
+
+    def loss(self, score_w_P: Tensor, score_l_P: Tensor) -> Tensor:
+        """`[P]`."""
+        ...
+
+
+def advantages(reward_w_PN: Tensor, reward_l_PN: Tensor, needs: Needs) -> tuple[Tensor, Tensor]:
+    """Two `[P, N]`: rewards minus the mean of their group, over its deviation where `needs.scaled`.
+
+    >>> joint = advantages(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 0.0]]), Needs(group="pair"))
+    >>> [side.tolist() for side in joint]
+    [[[0.5, 0.5]], [[-0.5, -0.5]]]
+    """
+    if needs.group == "image":
+        return _centred(reward_w_PN, needs.scaled), _centred(reward_l_PN, needs.scaled)
+    both = _centred(torch.cat([reward_w_PN, reward_l_PN], dim=1), needs.scaled)
+    num = reward_w_PN.shape[1]
+    return both[:, :num], both[:, num:]
+
+
+def mean_read(tau_PN: Tensor) -> Tensor:
+    """Mean over the traces that were read, `[P, 1]`; nan where none was, and a comparison with nan is false."""
+    return tau_PN.nanmean(dim=1, keepdim=True)
+
+
+def refuse_negative(**options: Any) -> None:
+    """Raises ValueError for the first option below 0 (or nan)."""
+    for name, value in options.items():
+        if not value >= 0:
+            raise ValueError(f"{name} is {value}, expected at least 0")
+
+
+def _centred(reward: Tensor, scaled: bool) -> Tensor:
+    centred = reward - reward.mean(dim=1, keepdim=True)
+    return centred / (reward.std(dim=1, keepdim=True) + EPSILON) if scaled else centred

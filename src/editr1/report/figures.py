@@ -1,0 +1,256 @@
+"""Figures in words and in one unit: the verdict on what was promised, tiles, tables, and the accuracy of the judges beside chance."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from editr1.schema import Metric
+
+SECONDS = "stage_seconds/"
+CHANCE = 0.5  # a coin's accuracy on decisive pairs, ties at half
+# Names whose value is a share in [0, 1], or a difference of two; the page prints them in percent. All others keep their unit.
+SHARES = (
+    "pair_accuracy",
+    "verdict_accuracy",
+    "violated_recall",
+    "oracle_success",
+    "accuracy",
+    "win_rate",
+    "parse_rate",
+    "unscored",
+    "audit/",
+)
+# Ends of names of shares: figures of a propagation study, whose names begin with the kind of damage, and wins of any score.
+SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips", "_win_rate")
+NAMES = {"scorer": "the score-only judge", "sft": "the SFT-RRM", "gcpo": "the RL-RRM", "before": "before RL", "after": "after RL"}
+WORDS = {
+    "pair_accuracy": "{} picks what people prefer",
+    "pair_accuracy_strict": "{} picks what people prefer, ties counted as wrong",
+    "pair_accuracy_non_tied": "{} picks what people prefer, where it does not tie",
+    "pair_accuracy_greedy": "{}, asked once, picks what people prefer",
+    "pair_accuracy_gain": "{} beats the judge before it",
+    "verdict_accuracy": "{} gives true verdicts",
+    "violated_recall": "{} finds violations",
+    "oracle_score": "score of the edits {}",
+    "oracle_score_gain": "edits score higher after RL",
+    "oracle_score_win_rate": "edits after RL win against those before",
+    "editor_score": "score of the edits {}, by the judge",
+    "editor_score_gain": "edits score higher after RL, by the judge",
+    "editor_score_win_rate": "edits after RL win against those before, by the judge",
+    "oracle_success": "edits that succeed {}",
+    "oracle_success_gain": "edits succeed after RL as before",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One metric, ready to print."""
+
+    name: str
+    words: str
+    value: str
+    unit: str
+    """Said once beside the value where the value does not end in it."""
+    interval: str
+    n: str
+    ties: str
+    unscored: str
+    p: str
+    goal: str
+    """In the unit of the value."""
+    holds: bool | None
+    protocol: str
+    bar: tuple[float, float, float, float | None] | None
+    """(value, low, high, zero) as percent of the bar's width; zero is None where the scale begins at zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultGroup:
+    """Metrics that answer one question, such as `pair_accuracy`."""
+
+    title: str
+    rows: tuple[ResultRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryBars:
+    """One value a category for each variant of a metric (`pair_accuracy`: scorer, sft, gcpo)."""
+
+    title: str
+    variants: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, float] | None, ...]], ...]
+    """(category, (text, percent of the width) for each variant)."""
+
+
+# --- the verdict
+
+
+def promises(metrics: Sequence[Metric]) -> list[ResultRow]:
+    """The rows that answer a promise, in the order of the file; the many small ones of an audit stand in its own part."""
+    return [result_row(metric, [metric]) for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+
+
+def verdict(rows: Sequence[ResultRow]) -> str:
+    """One sentence: how many promises hold, and which do not. A promise is kept by its whole interval, or not decided."""
+    if not rows:
+        return "Nothing was promised before this run, so nothing holds or fails."
+    held = [row for row in rows if row.holds]
+    parts = [f"{len(held)} of {len(rows)} promise{'s hold' if len(rows) > 1 else ' holds'}"]
+    for said, holds in (("does not hold", False), ("not decided", None)):
+        if found := [row.words for row in rows if row.holds is holds]:
+            parts.append(f"{said}: {', '.join(found)}")
+    return f"{parts[0]}{': ' if held else ''}{', '.join(row.words for row in held)}. " + "".join(
+        f"{part[0].upper()}{part[1:]}. " for part in parts[1:]
+    )
+
+
+def _holds(metric: Metric) -> bool | None:
+    """As the stage decided by the interval; a figure without one decides nothing, except that no answer at all keeps no promise."""
+    return metric.holds if metric.holds is False or (metric.low is not None and metric.high is not None) else None
+
+
+def in_words(name: str) -> str:
+    """A metric's name as a statement.
+
+    >>> in_words("pair_accuracy/gcpo"), in_words("win_rate/new_editor")
+    ('the RL-RRM picks what people prefer', 'win rate: new editor')
+    """
+    family, _, of = name.partition("/")
+    words = WORDS.get(family, family.replace("_", " ") + (": {}" if of else ""))
+    return words.replace("{}", NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or "the last judge")
+
+
+def accuracies(metrics: Sequence[Metric]) -> list[tuple[str, ResultRow]]:
+    """(judge, row) of each judge's accuracy on people's pairs, whose bars share the axis from 0 to 100 %."""
+    found = [metric for metric in metrics if metric.name.startswith("pair_accuracy/") and metric.value is not None]
+    names = (metric.name.partition("/")[2] for metric in found)
+    return [(NAMES.get(name, name).removeprefix("the "), result_row(metric, found)) for name, metric in zip(names, found, strict=True)]
+
+
+# --- units
+
+
+def is_share(name: str) -> bool:
+    """Whether the page prints the metric in percent."""
+    return name.startswith(SHARES) or name.endswith(SHARE_FIGURES)
+
+
+def show(value: float | None, name: str, signed: bool = False) -> str:
+    """The value in the unit of its name, a signed share in percentage points (pp); a missing one is a dash and never a number.
+
+    >>> show(0.7731, "pair_accuracy/sft"), show(None, "kappa"), show(6.4, "oracle_score/after")
+    ('77.3 %', '–', '6.40')
+    >>> show(0.045, "pair_accuracy_gain/gcpo", signed=True)
+    '+4.5 pp'
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    sign, unit = ("+", "pp") if signed else ("", "%")
+    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{_digits(value)}}"
+    return text.replace("-", "−", 1) if value < 0 else text
+
+
+def _digits(value: float) -> str:
+    """Two decimals from 1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
+    return ".2f" if 1 <= abs(value) < 1000 else ".4g"
+
+
+def _goal(metric: Metric) -> str:
+    """The goal with its numbers in the unit of the value.
+
+    >>> _goal(Metric("pair_accuracy_gain", 0.05, goal="above 0.03"))
+    'above 3.0 pp'
+    """
+    if not is_share(metric.name):
+        return metric.goal
+    unit = "pp" if _is_gain(metric) else "%"
+    return re.sub(r"(?<![\w.])-?\d*\.?\d+\b(?! ?%)", lambda found: f"{100 * float(found[0]):.1f} {unit}", metric.goal)
+
+
+# --- tables
+
+
+def result_groups(metrics: Sequence[Metric]) -> list[ResultGroup]:
+    """The metrics by question, in the order of the file; stage times are not results."""
+    groups: dict[str, list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        if not metric.name.startswith(SECONDS):
+            groups[_family(metric.name)].append(metric)
+    return [ResultGroup(title.replace("_", " "), tuple(result_row(m, members) for m in members)) for title, members in groups.items()]
+
+
+def _family(name: str) -> str:
+    head = name.partition("/")[0]
+    for suffix in ("_gain", "_win_rate", "_strict", "_non_tied", "_greedy"):
+        head = head.removesuffix(suffix)
+    return head
+
+
+def result_row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
+    """The metric as it is printed; `family` are the metrics whose bars share an axis with it, itself among them."""
+    gain = _is_gain(metric)
+    known = metric.low is not None and metric.high is not None
+    return ResultRow(
+        name=metric.name,
+        words=in_words(metric.name),
+        value=show(metric.value, metric.name, signed=gain),
+        unit="points of 10" if "score" in _family(metric.name) and not is_share(metric.name) else "",
+        interval=f"{show(metric.low, metric.name, gain)} … {show(metric.high, metric.name, gain)}" if known else "–",
+        n=f"{metric.n:,}" if metric.n else "–",
+        ties="–" if metric.tie_rate is None else f"{100 * metric.tie_rate:.1f} %",
+        unscored=f"{metric.num_unscored:,}",
+        p="–" if metric.p_value is None else ("< 0.0001" if metric.p_value < 1e-4 else f"{metric.p_value:.4f}"),
+        goal=_goal(metric),
+        holds=_holds(metric),
+        protocol=metric.protocol,
+        bar=_bar(metric, [m for m in family if _is_gain(m) == gain]),
+    )
+
+
+def _is_gain(metric: Metric) -> bool:
+    return "_gain" in metric.name.partition("/")[0]
+
+
+def _bar(metric: Metric, peers: Sequence[Metric]) -> tuple[float, float, float, float | None] | None:
+    """Value and interval on an axis that all peers share: [0, 1] for shares, as wide as the widest interval for gains."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return None
+    ends = [end for m in peers for end in (m.low, m.high) if end is not None]
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    if is_share(metric.name) and not _is_gain(metric):
+        high = 1.0
+    span = (high - low) or 1.0
+    place = [100 * (end - low) / span for end in (metric.value, metric.low, metric.high)]
+    return place[0], place[1], place[2], -100 * low / span if low < 0 else None
+
+
+def category_bars(metrics: Sequence[Metric]) -> list[CategoryBars]:
+    """Bars per category for every metric that was broken down, its variants side by side."""
+    families: dict[str, list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        if metric.by_category:
+            families[metric.name.partition("/")[0]].append(metric)
+    return [_category_bars(family, members) for family, members in families.items()]
+
+
+def _category_bars(family: str, members: Sequence[Metric]) -> CategoryBars:
+    variants = tuple(metric.name.partition("/")[2] or metric.name for metric in members)
+    values = [value for metric in members for value in metric.by_category.values()]
+    full = 1.0 if is_share(family) else max(*values, 0.0) or 1.0
+    categories = sorted({category for metric in members for category in metric.by_category})
+    rows = tuple((category, tuple(_cell(metric, category, full) for metric in members)) for category in categories)
+    return CategoryBars(family.replace("_", " "), variants, rows)
+
+
+def _cell(metric: Metric, category: str, full: float) -> tuple[str, float] | None:
+    value = metric.by_category.get(category)
+    return None if value is None else (show(value, metric.name, _is_gain(metric)), max(0.0, min(100.0, 100 * value / full)))
+
+
+def stage_seconds(metrics: Sequence[Metric]) -> list[tuple[str, float]]:
+    """(stage, seconds) of every stage whose time was measured."""
+    return [(m.name.removeprefix(SECONDS), m.value) for m in metrics if m.name.startswith(SECONDS) and m.value is not None]

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
 
-.PHONY: demo evidence test check bounds trainers clean
+.PHONY: demo evidence test check bounds trainers engines clean
 
 demo: $(READY)
 	$(BIN)/editr1 demo --run runs/demo
@@ -37,14 +37,31 @@ bounds:
 	$(VENV)-bounds/bin/python -m pytest -q tests/test_cli.py tests/test_config.py tests/judge tests/store tests/vlm/test_local.py \
 		tests/stages/test_sft.py tests/stages/test_gcpo.py tests/training tests/editors/test_adapters.py tests/flow/test_training.py
 
-# Other trainers' packages in an environment of their own, without their dependencies: torch and the rest come from .venv.
-trainers: $(READY)
-	test -x $(VENV)-trainers/bin/python || $(PYTHON) -m venv $(VENV)-trainers
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
-		$$($(VENV)-trainers/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_base.pth
-	echo $(CURDIR)/src >> $$($(VENV)-trainers/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_base.pth
+# An environment whose own packages stand before those of .venv and src/. `import editr1` lets any torchvision live beside a CPU torch.
+define behind
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	( $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"; echo $(CURDIR)/src; echo import editr1 ) > \
+		$$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_base.pth
+endef
+
+# Other trainers' packages, without their dependencies.
+$(VENV)-trainers/.ready: benchmarks/trainers.txt | $(READY)
+	$(call behind,$(VENV)-trainers)
 	$(VENV)-trainers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/trainers.txt
+	touch $@
+
+trainers: $(VENV)-trainers/.ready
 	$(VENV)-trainers/bin/python benchmarks/trainers.py --out docs/results/trainers.md
 
+# vLLM for CPUs with its dependencies, but for two that read sound and video: their builds are CUDA's, and break imports beside a CPU torch.
+$(VENV)-engines/.ready: benchmarks/engines.txt benchmarks/vllm_cpu/pyproject.toml | $(READY)
+	$(call behind,$(VENV)-engines)
+	$(VENV)-engines/bin/python -m pip install --quiet --requirement benchmarks/engines.txt
+	$(VENV)-engines/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
+engines: $(VENV)-engines/.ready $(VENV)-trainers/.ready  # about 15 minutes on two cores
+	$(VENV)-engines/bin/python benchmarks/engines.py --swift $(VENV)-trainers/bin/python --out docs/results/engines.md
+
 clean:
-	rm -rf $(VENV) $(VENV)-bounds runs
+	rm -rf $(VENV) $(VENV)-bounds $(VENV)-trainers $(VENV)-engines runs

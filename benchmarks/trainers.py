@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.metadata
-import importlib.util
 import io
 import json
 import platform
@@ -22,14 +20,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import uvicorn
 import yaml
+from _check_table import Row, attempt, conclude, version
 from PIL import Image
 
 import editr1  # before the trainers: its hook lets a CPU build of torch live beside any torchvision
@@ -44,17 +42,6 @@ from editr1.vlm.base import ChatReply, ChatRequest, Sampling
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from small_run import make_run  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Row:
-    """One check: what was asked of a trainer's own code, and what came of it."""
-
-    package: str
-    check: str
-    result: str
-    holds: bool | None
-    """None where the package is not there."""
 
 
 class Scripted:
@@ -151,41 +138,11 @@ def trl_rows(run: Run, folder: Path) -> str:
     return "`is_conversational` takes every row: " + ", ".join(said)
 
 
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def attempt(package: str, check: str, work: Callable[[], str]) -> Row:
-    if version(package) is None:
-        return Row(package, check, "not installed", None)
-    try:
-        return Row(f"{package} {version(package)}", check, work(), True)
-    except Exception as error:  # noqa: BLE001 - whatever another package raises is the result of its check
-        return Row(f"{package} {version(package)}", check, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", False)
-
-
 ABSENT = (
     ("unirl", "`recipes/integrations/unirl.yaml` through `RewardService`", "needs Python 3.12 or newer"),
     ("verl-omni", "`MultiVisualRewardManager`", "on no package registry; its reward functions are loaded by verl, above"),
     ("flow-factory", "`PointwiseRewardModel`", "on no package registry"),
 )
-
-
-def page(rows: list[Row]) -> str:
-    state = {True: "holds", False: "FAILS", None: "not checked"}
-    lines = [
-        "# Our plug-ins inside the real trainers",
-        "",
-        f"Written by `make trainers` (`benchmarks/trainers.py`), Python {platform.python_version()}, editr1 {editr1.__version__}.",
-        "",
-        "| package | check | result | |",
-        "|---|---|---|---|",
-        *(f"| {row.package} | {row.check} | {row.result.replace('|', '/')} | {state[row.holds]} |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -202,19 +159,8 @@ def main() -> int:
             attempt("trl", "exported rows", lambda: trl_rows(run, folder)),
         ]
     rows += [Row(package, check, reason, None) for package, check, reason in ABSENT if version(package) is None]
-    text = page(rows)
-    print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
-    checked = [row for row in rows if row.holds is not None]
-    right = sum(bool(row.holds) for row in checked)
-    holds = right == len(checked) > 0
-    print(
-        json.dumps(
-            {"what": "checks inside real trainers", "value": right, "n": len(checked), "goal": "all that can be had", "holds": holds}
-        )
-    )
-    return 0 if holds else 1
+    written_by = f"Written by `make trainers` (`benchmarks/trainers.py`), Python {platform.python_version()}, editr1 {editr1.__version__}."
+    return conclude("Our plug-ins inside the real trainers", written_by, "checks inside real trainers", rows, args.out)
 
 
 if __name__ == "__main__":

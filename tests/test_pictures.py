@@ -96,7 +96,7 @@ FILES = {
 
 def served(text: str) -> Image.Image:
     """What the service's judge is shown of a request's base64."""
-    return Draft(from_base64(text, "x"), from_base64(text, "y"), "do").item().edited
+    return Draft((from_base64(text, "x"),), from_base64(text, "y"), "do").item().edited
 
 
 def pixels(image: Image.Image) -> tuple[Any, ...]:

@@ -49,6 +49,7 @@ def main(verifier: str, run_dir: str, output: str) -> None:
         ratios.extend(reward(**kwargs))
         return ratios
 
+    keep.method = reward.method
     trainer.reward_funcs[0] = keep
     trainer.model.train()
     rows = [trainer.train_dataset[i // 3] for i in range(rank * share, (rank + 1) * share)]

@@ -122,7 +122,7 @@ def test_pixels_are_bounded_by_headers_and_nothing_is_decoded_for_a_refusal(monk
 
 def test_a_request_is_decoded_in_slices() -> None:
     small, large = Encoded(png((100, 100)), "s"), Encoded(png((5000, 5000)), "l")
-    drafts = [Draft(small, small, "x")] * 5 + [Draft(large, large, "x")] * 2 + [Draft(small, small, "x")]
+    drafts = [Draft((small,), small, "x")] * 5 + [Draft((large,), large, "x")] * 2 + [Draft((small,), small, "x")]
     assert [len(piece) for piece in slices(drafts, 4)] == [4, 1, 1, 1, 1]
 
 

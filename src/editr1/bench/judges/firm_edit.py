@@ -46,8 +46,7 @@ def build(
 
     def ask(item: RewardItem) -> list[Question]:
         return [
-            Question(name, (item.only_source, item.edited, text.format(prompt=item.instruction)))
-            for name, text in templates.items()
+            Question(name, (item.only_source, item.edited, template.format(prompt=item.instruction)))
             for name, template in templates.items()
         ]
 

@@ -27,6 +27,9 @@ class Flux2Editor(Flux2):
         super().__init__(pipe, guidance, 1.0, condition_area, text_tokens)
 
 
+from_pipeline = Flux2Editor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "black-forest-labs/FLUX.2-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 4.0,
     condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,

@@ -30,6 +30,9 @@ class KleinEditor(Flux2):
         super().__init__(pipe, None, guidance, condition_area, text_tokens)
 
 
+from_pipeline = KleinEditor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "black-forest-labs/FLUX.2-klein-base-4B", dtype: str = "bfloat16", device: str | None = None, guidance: float = 1.0,
     condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,

@@ -67,6 +67,9 @@ def _image_ids(grids: tuple[tuple[int, int], ...]) -> torch.Tensor:
     return torch.cat(parts)
 
 
+from_pipeline = KontextEditor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "black-forest-labs/FLUX.1-Kontext-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 2.5,
     true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS,

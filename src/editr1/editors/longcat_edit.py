@@ -57,6 +57,9 @@ class LongCatEditEditor(DiT):
         return unpack(x_BLD, plan, self.grid(plan.height, plan.width)) / scale.scaling_factor + scale.shift_factor
 
 
+from_pipeline = LongCatEditEditor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "meituan-longcat/LongCat-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 4.5,
     negative: str = "", condition_area: int | None = None, encoders: bool = True,

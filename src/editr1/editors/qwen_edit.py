@@ -16,6 +16,9 @@ class QwenEditEditor(QwenEdit):
     name = "qwen_edit"
 
 
+from_pipeline = QwenEditEditor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "Qwen/Qwen-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0, negative: str = " ",
     condition_area: int | None = None, encoders: bool = True,

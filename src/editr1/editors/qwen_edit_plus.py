@@ -34,6 +34,9 @@ class QwenEditPlusEditor(QwenEdit):
         return super()._encode_text(text, pictures, tuple(small))
 
 
+from_pipeline = QwenEditPlusEditor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "Qwen/Qwen-Image-Edit-2509", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0,
     negative: str = " ", condition_area: int | None = None, encoders: bool = True,

@@ -79,6 +79,9 @@ class QwenImage21Editor(DiT):
         return denormalised(x_BLD.transpose(1, 2).reshape(-1, plan.channels, 1, rows, columns), self.pipe.vae.config)
 
 
+from_pipeline = QwenImage21Editor  # the editor around a pipeline in memory, which is frozen
+
+
 def build(
     path: str = "Qwen/Qwen-Image-2.1", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0, negative: str = " ",
     condition_area: int | None = None, encoders: bool = True,

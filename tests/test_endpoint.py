@@ -63,6 +63,7 @@ def test_what_is_no_address_is_one_line(address: str) -> None:
 )
 def test_addresses_pass(address: str) -> None:
     check_address(address, "base_url", "")
+    assert openai_api.build("m", base_url=address).name == "m"
 
 
 def test_a_query_of_the_address_stays_behind_the_path() -> None:
@@ -132,7 +133,7 @@ def test_a_proxy_that_cannot_be_used_is_one_line_with_its_variable(proxy: str, m
 def test_a_host_that_needs_no_proxy_by_the_users_word_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "judge.example")
-    openai_api.build("m", base_url="http://judge.example/v1")
+    assert openai_api.build("m", base_url="http://judge.example/v1").name == "m"  # refused were the proxy asked
 
 
 def test_a_proxy_that_is_dead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

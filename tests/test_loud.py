@@ -76,9 +76,13 @@ def test_one_request_tells_whether_a_judge_and_its_decomposer_answer() -> None:
 
 
 def test_who_refuses_the_question_is_there_and_a_judge_of_ones_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
     def refuse(*_: object, **__: object) -> None:
+        asked.append(1)
         raise ContentRefusedError("no")
 
     monkeypatch.setattr("editr1.endpoint.Endpoint.post", refuse)
     check_alive(openai_api.build("m", base_url="http://127.0.0.1:1/v1"))
     check_alive(object(), None)
+    assert asked == [1]

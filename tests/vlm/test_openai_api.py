@@ -246,8 +246,9 @@ def test_what_may_be_chance_or_is_meant_so_does_not_stop(requests):
 def test_one_item_whose_traces_differ_settles_the_question():
     with serve(lambda body: echo(body) if "item 0" in str(body["messages"]) else deaf(body)) as endpoint:
         vlm = openai_api.build("m", base_url=endpoint.url)
-        vlm.chat(traces(4, 4))
-        vlm.chat([request for request in traces(9, 4) if "item 0" not in request.parts])
+        assert len(vlm.chat(traces(4, 4))) == 16
+        later = [request for request in traces(9, 4) if "item 0" not in request.parts]
+        assert len({reply.text for reply in vlm.chat(later)}) == 8  # all traces of each item are equal, and nothing stops any more
 
 
 def test_long_replies_are_never_equal_by_chance():

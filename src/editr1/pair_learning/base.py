@@ -34,21 +34,22 @@ class Needs:
     """Added to the reward of every trace that Phi could read."""
 
 
-class Method(Protocol):
-    """A way to learn from pairs."""
+class Way(Protocol):
+    """A way to learn from pairs: a `Method`, or a `Head` where `needs.traces` is False."""
 
     @property
     def needs(self) -> Needs: ...
 
-    def rewards(self, tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[Tensor, Tensor]:
-        """What each trace of the preferred and of the other image earns, two `[P, N]`; 0 for unread traces and without a read opponent.
 
-        Only called where `needs.traces`.
-        """
+class Method(Way, Protocol):
+    """A way that learns from sampled traces."""
+
+    def rewards(self, tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[Tensor, Tensor]:
+        """What each trace of the preferred and of the other image earns, two `[P, N]`; 0 for unread traces and without a read opponent."""
         ...
 
 
-class Head(Method, Protocol):
+class Head(Way, Protocol):
     """A way without traces: a loss on the scalar scores of both images."""
 
     def loss(self, score_w_P: Tensor, score_l_P: Tensor) -> Tensor:

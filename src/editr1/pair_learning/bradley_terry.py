@@ -23,9 +23,6 @@ class BradleyTerry:
     centre: float
     needs: Needs
 
-    def rewards(self, tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("bradley_terry learns from pairs without traces")
-
     def loss(self, score_w_P: Tensor, score_l_P: Tensor) -> Tensor:
         return bradley_terry_loss(score_w_P, score_l_P) + self.centre * (score_w_P + score_l_P).square()
 

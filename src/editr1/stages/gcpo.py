@@ -23,7 +23,6 @@ from editr1.errors import ConfigError
 from editr1.generation import template_settings
 from editr1.judge.asking import asking
 from editr1.memory import Layout, Memory, this_launch
-from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
@@ -264,26 +263,25 @@ def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling)
     return resampled(draws, rows, tokenizer, config.num_traces, config.pairs_per_step, config.reward, _method(config), most)
 
 
-def _method(config: Config) -> Method:
-    made: Method = create("pair_learning", config.method)
-    return made
+def _method(config: Config) -> Any:
+    """The `pair_learning` Way: a Method, or a Head where it needs no traces."""
+    return create("pair_learning", config.method)
 
 
 def _kl(config: Config) -> float:
-    return _method(config).needs.kl if config.loss.kl is None else config.loss.kl
+    return float(_method(config).needs.kl if config.loss.kl is None else config.loss.kl)
 
 
 def _objective(config: Config) -> dict[str, Any]:
     """The objective in TRL's words; by default section 3.2's."""
     needs = _method(config).needs
+    scale = "group" if needs.scaled and needs.group == "image" else "none"
     return {
         "num_generations": config.num_traces,
         "num_iterations": config.updates_per_batch,
         "shuffle_dataset": False,  # rows of a pair must stay side by side; the order is shuffled pair by pair beforehand
         "beta": _kl(config),  # paper: no KL term
-        "scale_rewards": "group"
-        if needs.scaled and needs.group == "image"
-        else "none",  # paper: ratio - mean, no division by the deviation
+        "scale_rewards": scale,  # paper: ratio - mean, no division by the deviation
         "multi_objective_aggregation": "sum_then_normalize",  # the other way divides by the deviation of the batch
         "loss_type": config.loss.type,
         "importance_sampling_level": config.loss.ratio,

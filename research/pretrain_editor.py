@@ -7,9 +7,6 @@ Command: `python -m research.pretrain_world editor`. The result is meant to be f
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from editr1.world.edits import KINDS, apply_all, instruction, random_edits
 from editr1.world.render import draw
 from editr1.world.scene import Scene, pick, random_scene
 from editr1.world.tiny_editor import CHANNELS, NUM_PATCHES, Codec, TinyEditor, fit, new_transformer, predict_velocity, word_rows
+from research.fit import fit_steps
 
 _LOOKUPS = r"^(x_embedder|context_embedder|time_text_embed|proj_out)\."
 
@@ -54,13 +52,6 @@ def _batch(rng: np.random.Generator, config: Config, codec: Codec) -> tuple[torc
     return torch.from_numpy(source), torch.from_numpy(target), word_rows([text for _, _, text in examples])
 
 
-def cosine_after_hold(progress: float, step: int, warmup_steps: int = 40, hold: float = 0.4, floor: float = 0.03) -> float:
-    """Learning-rate factor in (0, 1]: linear warm-up by steps, constant until `hold` of the run, cosine to `floor`."""
-    warm = min(1.0, (step + 1) / warmup_steps)
-    fall = max(0.0, (progress - hold) / (1 - hold))
-    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0))))
-
-
 def run(config: Config, out: Path) -> None:
     """Train for `config.steps`, writing the weights every 400 steps and a line of log every 50."""
     torch.manual_seed(config.seed)
@@ -69,26 +60,14 @@ def run(config: Config, out: Path) -> None:
     transformer = new_transformer()
     editor = TinyEditor(transformer, codec)
     transformer.train()
-    optimizer = muon_adamw(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine_after_hold((done + 1) / config.steps, done + 1))
-    out.mkdir(parents=True, exist_ok=True)
-    log = (out / "training_log.jsonl").open("w")
-    start, losses = time.monotonic(), []
-    for step in range(1, config.steps + 1):
+
+    def loss(step: int) -> torch.Tensor:
         source, target, words = _batch(rng, config, codec)
         noise = torch.randn(config.batch, NUM_PATCHES, CHANNELS)
         sigma = torch.rand(config.batch)
         x = (1 - sigma[:, None, None]) * target + sigma[:, None, None] * noise
-        loss = (predict_velocity(transformer, x, sigma, source, words) - (noise - target)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 50 == 0:
-            row = {"step": step, "minutes": round((time.monotonic() - start) / 60, 2), "loss": round(float(np.mean(losses[-50:])), 5)}
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-        if step % 400 == 0 or step == config.steps:
-            editor.save(out)
+        return (predict_velocity(transformer, x, sigma, source, words) - (noise - target)).square().mean()
+
+    optimizer = muon_adamw(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
+    out.mkdir(parents=True, exist_ok=True)
+    fit_steps(transformer, optimizer, loss, config.steps, out / "training_log.jsonl", lambda: editor.save(out), save_every=400)

@@ -10,8 +10,6 @@ inherits layers of the whole one and is then trained on: what a fresh one learns
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,8 @@ from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
 from editr1.world.render import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor
 from editr1.world.tiny_vlm import NUM_IMAGE_TOKENS, new_model, new_processor, new_tokenizer
+from research.fit import fit_steps
 from research.lessons import verify
-from research.pretrain_editor import cosine_after_hold
 
 _PICTURE = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>"
 _MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)  # the processor's own constants
@@ -192,29 +190,17 @@ def run(config: Config, out: Path, editor_path: Path | None, init: Path | None =
     processor, batcher, editor = new_processor(), Batcher(), EditorPictures(editor_path)
     for layer in model.model.language_model.layers:
         layer.compile(dynamic=True)  # with bfloat16 products a third faster on a CPU
-    optimizer = muon_adamw(model, config.lr_matrices, config.lr_rest, LOOKUPS)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine_after_hold((done + 1) / config.steps, done + 1))
-    out.mkdir(parents=True, exist_ok=True)
-    log = (out / "training_log.jsonl").open("a")
-    start, losses = time.monotonic(), []
-    for step in range(1, config.steps + 1):
-        progress = step / config.steps
+
+    def loss(step: int) -> torch.Tensor:
         if step % 250 == 1:
             editor.refresh(rng)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**batcher(_lessons(rng, config, progress, editor))).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 50 == 0:
-            row = {"step": step, "minutes": round((time.monotonic() - start) / 60, 2), "loss": round(float(np.mean(losses[-50:])), 5)}
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-        if step % 200 == 0 or step == config.steps:
-            _save(model, processor, out, config.size)
+            return model(**batcher(_lessons(rng, config, step / config.steps, editor))).loss  # type: ignore[no-any-return]
+
+    optimizer = muon_adamw(model, config.lr_matrices, config.lr_rest, LOOKUPS)
+    out.mkdir(parents=True, exist_ok=True)
+    log, save = out / "training_log.jsonl", lambda: _save(model, processor, out, config.size)
+    fit_steps(model, optimizer, loss, config.steps, log, save, save_every=200)
 
 
 def _save(model: Any, processor: Any, out: Path, size: str) -> None:

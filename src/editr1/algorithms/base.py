@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -94,6 +94,12 @@ class Rows:
         """Keeps figures a row; their mean appears as `train/<name>`."""
         self.logs.setdefault(name, []).append(values.detach())
 
+    def taken(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(log_ratio, mean, mean_old, std) of the steps of a noisy rollout."""
+        parts = (self.log_ratio, self.mean, self.mean_old, self.std)
+        assert all(part is not None for part in parts)
+        return cast(tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], parts)
+
     def flow_error(self, v: torch.Tensor) -> torch.Tensor:
         """mean||v - (noise - x0)||^2, [R]: how far a velocity is from the straight line to the edit."""
         assert self.x0 is not None
@@ -114,6 +120,11 @@ class Algorithm(Protocol):
     def loss(self, rows: Rows) -> torch.Tensor:
         """[R], not averaged: the trainer masks, sums and divides by the fixed number of rows."""
         ...
+
+
+def step_kl(mean_RLD: torch.Tensor, mean_old_RLD: torch.Tensor, std_R: torch.Tensor) -> torch.Tensor:
+    """KL of a step to the one that sampled, nats an element, [R]: mean (mu - mu_old)^2 / (2 std^2), exact for Gaussians of one std."""
+    return (mean_RLD - mean_old_RLD).square().flatten(1).mean(1) / (2.0 * std_R.square())
 
 
 def with_advantage(advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from editr1.algorithms.base import Needs, Rows, with_advantage
+from editr1.algorithms.base import Needs, Rows, step_kl, with_advantage
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,8 @@ class Dppo:
         return with_advantage(advantages_CG, scored_CG)
 
     def loss(self, rows: Rows) -> torch.Tensor:
-        assert rows.log_ratio is not None
-        assert rows.mean is not None
-        assert rows.mean_old is not None
-        assert rows.std is not None
-        ratio, advantages = rows.log_ratio.exp(), rows.advantages
-        kl = (rows.mean - rows.mean_old).detach().square().flatten(1).mean(1) / (2.0 * rows.std.square())
+        log_ratio, mean, mean_old, std = rows.taken()
+        ratio, advantages, kl = log_ratio.exp(), rows.advantages, step_kl(mean.detach(), mean_old, std)
         away = ((ratio > 1) & (advantages > 0)) | ((ratio < 1) & (advantages < 0))
         dropped = (kl >= self.threshold) & away
         rows.log("clipped", dropped)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from editr1.algorithms.base import Needs, Rows, with_advantage
+from editr1.algorithms.base import Needs, Rows, step_kl, with_advantage
 from editr1.objectives.surrogate import clipped_surrogate
 
 
@@ -28,11 +28,7 @@ class Guard:
         return with_advantage(advantages_CG, scored_CG)
 
     def loss(self, rows: Rows) -> torch.Tensor:
-        assert rows.log_ratio is not None
-        assert rows.mean is not None
-        assert rows.mean_old is not None
-        assert rows.std is not None
-        centred = guard_log_ratio(rows.log_ratio, rows.mean, rows.mean_old, rows.std)
+        centred = guard_log_ratio(*rows.taken())
         surrogate = clipped_surrogate(centred, rows.advantages, self.clip_low, self.clip_high)
         rows.log("clipped", surrogate.clipped)
         return surrogate.loss
@@ -43,8 +39,7 @@ def guard_log_ratio(
 ) -> torch.Tensor:
     """The centred log-ratio of the module, [R]. Valid for normal log-densities only."""
     std_R = torch.as_tensor(std, dtype=torch.float32, device=log_ratio_R.device).reshape(-1)
-    shift_R = (mean_RLD - mean_old_RLD).square().flatten(1).mean(1)
-    return (log_ratio_R + shift_R / (2.0 * std_R.square())) * std_R
+    return (log_ratio_R + step_kl(mean_RLD, mean_old_RLD, std_R)) * std_R
 
 
 def build(clip_low: float = 4e-6, clip_high: float = 4e-6) -> Guard:

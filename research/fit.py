@@ -28,10 +28,10 @@ def fit_steps(
     save: Callable[[], None],
     save_every: int,
 ) -> None:
-    """Steps 1 to `steps` on `loss_of(step)`, a line of log every 50, `save` every `save_every` and at the end."""
+    """Steps 1 to `steps` on `loss_of(step)`, a line added to the log every 50, `save` every `save_every` and at the end."""
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine_after_hold((done + 1) / steps, done + 1))
     start, losses = time.monotonic(), []
-    with log.open("w", encoding="utf-8") as lines:
+    with log.open("a", encoding="utf-8") as lines:
         for step in range(1, steps + 1):
             loss = loss_of(step)
             optimizer.zero_grad()

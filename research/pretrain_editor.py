@@ -70,4 +70,5 @@ def run(config: Config, out: Path) -> None:
 
     optimizer = muon_adamw(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
     out.mkdir(parents=True, exist_ok=True)
-    fit_steps(transformer, optimizer, loss, config.steps, out / "training_log.jsonl", lambda: editor.save(out), save_every=400)
+    (log := out / "training_log.jsonl").unlink(missing_ok=True)
+    fit_steps(transformer, optimizer, loss, config.steps, log, lambda: editor.save(out), save_every=400)

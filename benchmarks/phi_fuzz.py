@@ -53,6 +53,9 @@ VERDICT = re.compile(
 SLOW_SECONDS = 0.25  # a text of a few thousand characters takes well under a millisecond
 
 
+TAG = re.compile(r"<\s*score\s*>", re.IGNORECASE)
+
+
 def valid_trace(rng: random.Random, count: int) -> str:
     """A trace that Phi reads, with prose around."""
     judgement = Judgement(tuple(rng.random() < 0.5 for _ in range(count)), round(rng.uniform(0, 10), rng.randint(0, 3)))
@@ -95,9 +98,10 @@ def one_text(rng: random.Random, count: int) -> str:
 
 
 def is_backed(text: str, judgement: Judgement, count: int) -> bool:
-    """Whether the simple reader finds enough verdicts before some score tag, and that score in the text."""
-    last_tag = text.lower().rfind("<score>")
-    written = re.findall(r"-?[0-9]+(?:[.,][0-9]*)?", text[text.lower().find("<score>") :])
+    """Whether the simple reader finds enough verdicts before some score tag (it may have blanks in it), and that score in the text."""
+    tags = [match.start() for match in TAG.finditer(text)] or [len(text)]
+    last_tag = tags[-1]
+    written = re.findall(r"-?[0-9]+(?:[.,][0-9]*)?", text[tags[0] :])
     stated = {float(number.replace(",", ".")) for number in written}
     return len(VERDICT.findall(text[:last_tag])) >= count and judgement.score in stated
 

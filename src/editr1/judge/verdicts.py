@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editr1.judge.objects import Contradiction, ObjectArray, object_arrays, read_json_object
+from editr1.judge.answers import Contradiction, ObjectArray, object_arrays, read_json_object
 from editr1.schema import FailureCode
 
 # `<score>`, also named final or overall, and its closing, which the paper prints as `</score>` and as `<\score>`.

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from editr1.config import Component, create
 from editr1.editors.base import EditRequest
 from editr1.errors import DataError
-from editr1.judge.alive import check_alive
 from editr1.judge.asking import asking
+from editr1.judge.item import check_alive
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain

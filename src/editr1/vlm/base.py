@@ -110,7 +110,7 @@ def to_messages(request: ChatRequest, special: Sequence[str] = ()) -> list[dict[
     def told(text: str) -> dict[str, object]:
         return {"type": "text", "text": without_control_tokens(text, special)}
 
-    system = [{"role": "system", "content": [told(request.system)]}] if request.system else []
+    system: list[dict[str, object]] = [{"role": "system", "content": [told(request.system)]}] if request.system else []
     return [*system, {"role": "user", "content": [told(part) if isinstance(part, str) else {"type": "image"} for part in request.parts]}]
 
 

@@ -28,10 +28,9 @@ from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
 from editr1.measure.rows import batches
 from editr1.pictures import encode_picture
-from editr1.records import hints
+from editr1.records import arrow_type, hints
 from editr1.schema import derive_seed, pictures_of
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
-from editr1.store.columns import arrow_type
 from editr1.store.engine import FailureBudget
 
 SETTINGS = "editor.json"

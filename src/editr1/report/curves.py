@@ -41,6 +41,7 @@ LINES = {
     "held_out/pair_accuracy": "held out",
     "held_out/parse_rate": "held out",
 }
+REWARDS = ["reward/mean", "evaluation/reward"]
 UNREAD = "parse_rate"
 # Last words of the names of shares.
 SHARES = {
@@ -173,8 +174,7 @@ def _chart(title: str, names: Sequence[str], series: Mapping[str, Mapping[int, f
     band = HEALTHY.get(names[0])
     labels = [f" ({label})" if several or len(series) > 1 else "" for label in series]
     alarms = [_unread(names[0], of, by_step) for of, by_step in zip(labels, series.values(), strict=True)]
-    both = list(series.values())
-    if names == ["reward/mean", "evaluation/reward"] and hacked(both[0], both[1], falls=2):
+    if names == REWARDS and hacked(series[LINES[names[0]]], series[LINES[names[1]]], 2):
         alarms.append("the held-out reward fell twice in a row while the training reward rose: reward hacking; stop at the best evaluation")
     outside = [_outside(title + of, band, by_step) for of, by_step in zip(labels, series.values(), strict=True)] if band else []
     told = ("; ".join(filter(None, found)) for found in (alarms, outside))

@@ -38,7 +38,8 @@ from editr1.store.images import ImageStore, Origins, digests_behind
 from editr1.store.shards import seconds_path, shard_paths
 from editr1.store.tables import fill_table, read_records, read_summary
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 Split = Literal["train", "held_out"]
 
 TABLES: dict[str, type] = {

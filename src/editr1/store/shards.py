@@ -32,7 +32,7 @@ class Row:
     dropped: str | None
     """Why the item left no record."""
     origin: tuple[str, ...] | None = None
-    """What the item was made from, see `origins.py`."""
+    """What the item was made from, see `images.py`."""
 
 
 @dataclass(frozen=True, slots=True)

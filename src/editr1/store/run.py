@@ -32,7 +32,7 @@ from editr1.schema import (
     stable_id,
     to_json,
 )
-from editr1.store._files import exclusive, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
+from editr1.store._files import exclusive, open_log, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins, digests_behind
 from editr1.store.shards import seconds_path, shard_paths
@@ -164,8 +164,8 @@ class Run:
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Adds a point of a curve to `metrics.jsonl`."""
         line = json.dumps({"stage": stage, "step": step, **{key: float(value) for key, value in values.items()}})
-        with (self.dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open_log(self.dir / "metrics.jsonl") as file:
+            file.write(line.encode() + b"\n")
 
     def curves(self, stage: str) -> list[dict[str, Any]]:
         """The points that `log` wrote for a stage; after a resume the last point of a step counts."""

@@ -25,7 +25,7 @@ _INVISIBLE = "\u00ad\u061c\u180e\u200b-\u200f\u202a\u202b\u202c\u202d\u2060-\u20
 _END_TOKENS = r"<\|(?:im_end|endoftext|eot_id|end_of_text|end|return|begin_of_box|end_of_box)\|>|</s>|<end_of_turn>"
 # U+202E shows what follows from right to left, up to U+202C or the end of the line: 01 is then read as 10.
 _ODD = re.compile(
-    rf"\u202e[^\u202c\n]*|\r\n?|[\u0085\u2028\u2029]|&[lg]t;|[\uff01-\uff5e]|[\u00a0\u2007\u202f\u3000]|{_END_TOKENS}|[{_INVISIBLE}]"
+    rf"\u202e[^\u202c\n]*|\r\n?|[\u0085\u2028\u2029]|&[lg]t;|[\uff01-\uff5e\uff61\u3002]|[\u00a0\u2007\u202f\u3000]|{_END_TOKENS}|[{_INVISIBLE}]"
 )
 _REVERSED_WORD = re.compile(r"<[/\\]?score>|\w", re.IGNORECASE)
 
@@ -66,6 +66,8 @@ def _plain(match: re.Match[str]) -> str:
         return "<" if odd[1] == "l" else ">"
     if "\uff01" <= odd[0] <= "\uff5e":
         return chr(ord(odd[0]) - 0xFEE0)
+    if odd[0] in "\u3002\uff61":
+        return "."
     return " " if odd[0] in "\u00a0\u2007\u202f\u3000" else ""
 
 
@@ -122,6 +124,7 @@ _MARKUP = " \t\n*_`$"
 _BOXED = re.compile(r"\\(?:boxed|text|mathbf)\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,60}|,[0-9]{1,2})?")
 _SCALE = re.compile(r"\s*(?:/|out\s+of|of)\s*([0-9]{1,4}(?:\.0{1,4})?)$", re.IGNORECASE)
+_UNIT = re.compile(r"(?<=[0-9])\s*分$")
 _NAMED = re.compile(r"^(?:(?:final|overall)\s+)?score\s*[:=]\s*", re.IGNORECASE)
 
 
@@ -134,7 +137,7 @@ def read_number(text: str, top: float) -> float | None:
     [6.5, 2.5, 3.0, 3.0, 0.0, None, None, None, None]
     """
     stated = _BOXED.sub(r"\1", text).strip(_MARKUP)
-    stated = _NAMED.sub("", stated).strip(_MARKUP).replace("\u2212", "-")
+    stated = _UNIT.sub("", _NAMED.sub("", stated).strip(_MARKUP).replace("\u2212", "-"))
     scale = _SCALE.search(stated)
     if scale and float(scale.group(1)) == top:
         stated = stated[: scale.start()].rstrip(_MARKUP)

@@ -9,7 +9,7 @@ import itertools
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from operator import attrgetter
@@ -32,11 +32,11 @@ from editr1.schema import (
     stable_id,
     to_json,
 )
-from editr1.store._files import exclusive, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
+from editr1.store._files import exclusive, open_log, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins, digests_behind
 from editr1.store.shards import seconds_path, shard_paths
-from editr1.store.tables import fill_table, read_records, read_summary
+from editr1.store.tables import check_settings, fill_table, read_records, read_summary
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -111,10 +111,13 @@ class Run:
         """The contents of tables as settings of those made from them: a table made anew is not continued with old rows."""
         return {f"input {table}": read_summary(self.dir / table)["digest"] for table in tables}
 
-    def made_from(self, settings: Mapping[str, Any], *tables: str) -> dict[str, Any]:
-        """The settings of a table with what they stand for: the contents of other tables, and of the checkpoints that they name."""
+    def made_from(self, settings: Mapping[str, Any], *tables: str, models: Sequence[str | Path] = ()) -> dict[str, Any]:
+        """The settings of a table with what they stand for: the contents of other tables, and of the checkpoints that they name.
+
+        models: further checkpoints, which the settings name outside a component's options.
+        """
         with exclusive(self.dir / ".lock", str(self.dir), wait=True):
-            behind = digests_behind(settings, self.dir / ".digests.json")
+            behind = digests_behind([settings, {"options": list(map(str, models))}], self.dir / ".digests.json")
         return {**settings, **behind, **self.inputs(*tables)}
 
     def origins(self, table: str) -> Origins:
@@ -155,6 +158,17 @@ class Run:
         """
         return fill_table(self.dir / table, record or TABLES[table], items, work, settings, engine or Engine(), total)
 
+    def claim(self, name: str, curves: str, made_from: Mapping[str, Any]) -> Path:
+        """The folder of a training, begun with these settings and inputs (`made_from`), its points logged as `curves`.
+
+        Raises ChangedInputsError when it was begun with others: half a curve of one recipe and half of another is neither.
+        """
+        folder = self.dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / ".claim", str(folder), wait=True):  # every rank comes here
+            check_settings(folder, made_from, (folder / "settings.json").exists(), curves)
+        return folder
+
     # --- logs
 
     def write_json(self, name: str, value: Any) -> None:
@@ -164,8 +178,8 @@ class Run:
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Adds a point of a curve to `metrics.jsonl`."""
         line = json.dumps({"stage": stage, "step": step, **{key: float(value) for key, value in values.items()}})
-        with (self.dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open_log(self.dir / "metrics.jsonl") as file:
+            file.write(line.encode() + b"\n")
 
     def curves(self, stage: str) -> list[dict[str, Any]]:
         """The points that `log` wrote for a stage; after a resume the last point of a step counts."""
@@ -189,14 +203,8 @@ class Run:
 def _check_version(header: Path) -> None:
     version = read_object(header, "schema")["schema"]
     if version != SCHEMA_VERSION:
-        raise DataError(
-            f"run directory {header.parent} has schema version {version}, this program reads {SCHEMA_VERSION}; "
-            + (
-                f"bring it up to date with: editr1 migrate {header.parent}"
-                if version == 1
-                else "use the editr1 that wrote it or start a new run directory"
-            )
-        )
+        cure = f"bring it up to date with: editr1 migrate {header.parent}" if version == 1 else "use the editr1 that wrote it or a new run"
+        raise DataError(f"run directory {header.parent} has schema version {version}, this program reads {SCHEMA_VERSION}; {cure}")
 
 
 def environment() -> dict[str, Any]:

@@ -186,7 +186,8 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
     plain = [{**dataclasses.asdict(row), "figures": {key: dataclasses.asdict(m) for key, m in row.figures.items()}} for row in rows]
     result = {
         "what": "order of pairs inside groups of candidates, RL-RRM at K = 4, half credit", "value": after.value, "n": after.n,
-        "low": after.low, "high": after.high, "goal": f"above the SFT-RRM's {before.value:.3f}", "holds": (after.low or 0) > (before.value or 1),
+        "low": after.low, "high": after.high, "goal": f"above the SFT-RRM's {before.value:.3f}",
+        "holds": (after.low or 0) > (before.value or 1),
     }  # fmt: skip
     if args.out:
         page, data = args.out.with_suffix(".md"), args.out.with_suffix(".json")
@@ -195,10 +196,10 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
         head = [
             "# What makes the embedded judges good rewards",
             "",
-            f"Made by `python -m research.reward_signal --groups {args.groups}` at commit `{commit()[:12]}`, CPU, torch {torch.__version__}.",
+            f"Made by `python -m research.reward_signal --groups {args.groups}` at `{commit()[:12]}`, CPU, torch {torch.__version__}.",
             "Tasks that no judge was trained on; brackets are 95 % intervals over tasks. What each figure says:",
             "[Is the judge a good reward?](../benchmarks.md#is-the-judge-a-good-reward)",
-            "`agreement` is of two means of K traces each; `advantage/group-std` is the correlation after each group was divided by its own std.",
+            "`agreement` is of two means of K traces each, all else of one; `advantage/group-std`: every group divided by its own std first.",
         ]
         page.write_text("\n".join([*head, "", as_table(rows), reading]).rstrip() + "\n", "utf-8")
         data.write_text(json.dumps({"result": result, "rows": plain}, indent=1) + "\n", "utf-8")

@@ -61,7 +61,7 @@ def test_every_figure_of_the_table_is_a_metric_line(finished) -> None:
     expected |= {f"{metric}/{judge}" for metric in ("pair_accuracy", "pair_accuracy_greedy") for judge in ("scorer", "sft", "gcpo")}
     expected |= {f"{metric}/{judge}" for metric in ("verdict_accuracy", "violated_recall") for judge in ("sft", "gcpo")}
     expected |= {f"{metric}/{when}" for metric in ("oracle_score", "oracle_success") for when in ("before", "after")}
-    expected |= {"oracle_score_gain", "oracle_success_gain", "pair_accuracy_gain"}
+    expected |= {"oracle_score_gain", "oracle_success_gain", "pair_accuracy_gain", "pair_accuracy_gain_one_trace"}
     assert expected <= names
 
 

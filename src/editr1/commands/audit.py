@@ -38,8 +38,7 @@ from editr1.commands._judge import (
     vlm_component,
 )
 from editr1.errors import ConfigError, DataError
-from editr1.judge.alive import NUM_FIRST, check_answers
-from editr1.judge.item import RewardItem
+from editr1.judge.item import NUM_FIRST, RewardItem, check_answers
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples
 from editr1.store.run import commit

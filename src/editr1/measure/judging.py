@@ -24,8 +24,7 @@ from PIL import Image
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair
 from editr1.bench.judges.base import ComparesPairs, Judge, PairItem
 from editr1.errors import DataError, UnscoredError
-from editr1.judge.alive import NUM_FIRST
-from editr1.judge.item import RewardItem
+from editr1.judge.item import NUM_FIRST, RewardItem
 from editr1.pictures import to_rgb
 from editr1.schema import from_json, stable_id, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work

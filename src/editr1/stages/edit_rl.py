@@ -34,8 +34,7 @@ from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_un
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
-from editr1.judge.alive import check_alive
-from editr1.judge.item import RewardItem
+from editr1.judge.item import RewardItem, check_alive
 from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from editr1.bench.base import Benchmark, JudgedEdit, Outcome
+from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
 from editr1.bench.judges.base import ComparesPairs, Judge
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, vlm_component
 from editr1.commands._metrics import say, show, write_outcomes
@@ -62,10 +62,10 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
         settings["judge"] |= {"texts": texts}
     name = f"bench_{benchmark.name}_{label}"
     ask = _Ask(benchmark, judge, run, settings, args, vlm.status if vlm else lambda: "")
-    ask.first(name)
+    known = ask.first(name)
     if not args.json:
         _say_plan(benchmark, settings, run, args)
-    repeats = [ask.once(name, repeat) for repeat in range(args.repeats)]
+    repeats = [ask.once(name, repeat, {} if repeat else known) for repeat in range(args.repeats)]
     metrics = [*repeats[0], *between_run(repeats)]
     show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
     if vlm is not None and not args.json:
@@ -101,27 +101,27 @@ class _Ask:
     args: argparse.Namespace
     status: Callable[[], str]
 
-    def first(self, table: str) -> None:
-        """Asks about a few rows that the table lacks, before anything is read through or asked; a judge that answers none is said at once.
+    def first(self, table: str) -> dict[str, JudgedEdit | JudgedPair]:
+        """Answers about a few rows that the table lacks, before anything is read through or asked; a judge that answers none is said at once.
 
-        Replies are kept as all are, so that they are not asked for again. Raises UnscoredError, or what the judge's machine raises.
+        Raises UnscoredError, or what the judge's machine raises.
         """
         if self.args.max_unscored >= 1:
-            return
+            return {}
         asker = Asker(self.judge, self.args.seed, self.status)
         known = {key for key, _ in self.run.keyed(table, asker.record)} if self.run.has(table) else set()
         rows = asker.first(item for item in self._items() if item.key not in known)
         said = next((row.text for row in rows if isinstance(row, JudgedEdit)), "")
         kind = "pairs" if isinstance(self.judge, ComparesPairs) else "edits"
         check_answers([silence(row) for row in rows], kind, said, "To judge all the same: --max-unscored 1")
+        return {row.key: row for row in rows}
 
-    def once(self, name: str, repeat: int) -> list[Metric]:
+    def once(self, name: str, repeat: int, known: Mapping[str, JudgedEdit | JudgedPair]) -> list[Metric]:
         """The metrics of one repeat; its answers and outcomes stay in the run."""
-        table, seed = f"{name}_{repeat}" if repeat else name, self.args.seed + repeat
+        table = f"{name}_{repeat}" if repeat else name
+        asker = Asker(self.judge, self.args.seed + repeat, self.status, known)
         try:
-            judged, counts = judge_all(
-                self.run, table, self._items(), self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
-            )
+            judged, counts = judge_all(self.run, table, self._items(), asker, settings=self.settings, lane=self._lane())
         except ChangedInputsError as error:
             raise DataError(f"{error.change}; give this judge, or what it judges now, a table of its own: --label NAME") from error
         self._say_dropped(table, counts)

@@ -15,7 +15,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,6 +49,8 @@ class Asker:
     seed: int
     say: Callable[[], str] = lambda: ""
     """What stands beside the progress bar."""
+    known: Mapping[str, JudgedEdit | JudgedPair] = field(default_factory=dict)
+    """Answers that are not asked for again, by key."""
 
     @property
     def record(self) -> type[JudgedEdit | JudgedPair]:
@@ -59,13 +61,13 @@ class Asker:
         return self.say()
 
     def __call__(self, batch: Sequence[Any]) -> list[JudgedEdit | JudgedPair | Drop]:
-        loaded = [self._load(item) for item in batch]
-        items: list[Any] = [item for item in loaded if not isinstance(item, Drop)]
+        loaded = [self.known.get(item.key) or self._load(item) for item in batch]
+        items = [item for item in loaded if isinstance(item, RewardItem | PairItem)]
         answers = iter(self._ask(items) if items else [])
-        return [item if isinstance(item, Drop) else next(answers) for item in loaded]
+        return [next(answers) if isinstance(item, RewardItem | PairItem) else item for item in loaded]
 
     def first(self, items: Iterable[Any]) -> list[JudgedEdit | JudgedPair]:
-        """The answers about the first edits (or pairs) that can be shown, at most `NUM_FIRST`, to look at before all are asked about."""
+        """The answers about the first edits (or pairs) that can be shown, at most NUM_FIRST, to look at before all are asked about."""
         shown = (item for item in items if not isinstance(self._load(item), Drop))
         return [row for row in self(list(itertools.islice(shown, NUM_FIRST))) if not isinstance(row, Drop)]
 
@@ -87,23 +89,19 @@ def judge_all(
     run: Run,
     table: str,
     items: Iterable[EditItem | ComparisonItem],
-    judge: Judge | ComparesPairs,
+    asker: Asker,
     *,
     settings: Mapping[str, Any],
-    seed: int = 0,
     lane: Lane | None = None,
-    progress: bool = True,
-    say: Callable[[], str] = lambda: "",
 ) -> tuple[dict[str, Any], StageCounts]:
     """The judge's JudgedEdit (a judge of pairs: JudgedPair) by key, continuing what an earlier process left, and how many items had one.
 
     settings: what the answers depend on; a table begun with others is refused with DataError.
     """
-    asker = Asker(judge, seed, say)
     work = Work(make=lambda: asker, lanes={"": lane or Lane()}, timed=True)
     counts = run.process(
-        table, ((item.key, item) for item in items), work, settings={**settings, "seed": seed}, record=asker.record,
-        engine=Engine(progress=progress, shard_size=256),
+        table, ((item.key, item) for item in items), work, settings={**settings, "seed": asker.seed}, record=asker.record,
+        engine=Engine(shard_size=256),
     )  # fmt: skip
     return dict(run.keyed(table, asker.record)), counts
 

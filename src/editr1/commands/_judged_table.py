@@ -102,7 +102,7 @@ class _Ask:
     status: Callable[[], str]
 
     def first(self, table: str) -> dict[str, JudgedEdit | JudgedPair]:
-        """Answers about a few rows that the table lacks, before anything is read through or asked; a judge that answers none is said at once.
+        """Answers about a few rows that the table lacks, before all are read through and asked; a judge that answers none is said at once.
 
         Raises UnscoredError, or what the judge's machine raises.
         """

@@ -38,7 +38,7 @@ STAGES = ("tasks", "decompose", "generate", "score", "inspect", "scorer", "sft",
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("loop") / "run"
-    arguments = ["demo", "--run", str(run_dir), *(part for setting in SMALL for part in ("--set", setting))]
+    arguments = ["demo", "--run", str(run_dir), "--threads", "1", *(part for setting in SMALL for part in ("--set", setting))]
     assert main(arguments) == 0
     return run_dir, arguments
 

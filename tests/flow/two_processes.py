@@ -1,4 +1,4 @@
-"""Run by torchrun from test_processes.py: trains the toy and writes what each process ends with."""
+"""Run by torchrun from test_processes.py: trains the toy in several ways and writes what each process ends with."""
 
 import sys
 from pathlib import Path
@@ -29,8 +29,8 @@ def settings(std, algorithm):
     )  # fmt: skip
 
 
-def main(run_dir, std, algorithm):
-    torch.set_num_threads(1)
+def learn(run_dir, std, algorithm):
+    """Returns the accelerator, for what comes after the last way."""
     run = Run.open(run_dir)
     config = settings(std, algorithm)
     trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir / "09_editor")
@@ -43,6 +43,14 @@ def main(run_dir, std, algorithm):
     moved = {name: value - start[name] for name, value in trainer.state.policy.snapshot().items()}
     save_file(moved, run.dir / f"end_{accelerator.num_processes}_{accelerator.process_index}.safetensors")
     finish(trainer, run.dir / "09_editor")
+    return accelerator
+
+
+def main(root, world, *ways):
+    """Each way, such as `group-nft`, in a run of its own: one start of the processes for all of them."""
+    torch.set_num_threads(1)
+    for way in ways:
+        accelerator = learn(f"{root}/{way}_{world}", *way.split("-"))
     if accelerator.num_processes > 1:  # gloo's threads must end before the interpreter does
         accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()

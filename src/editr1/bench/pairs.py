@@ -16,8 +16,7 @@ from editr1.errors import ConfigError, DataError
 from editr1.measure.pair_metrics import Scores, decisive, pair_margins, pair_metrics
 from editr1.measure.signal import signal_of_pairs
 from editr1.schema import Candidate, EditTask, Metric, PreferencePair, Source
-from editr1.store import Run, preference_pairs
-from editr1.store.joins import Split
+from editr1.store import Run, Split, preference_pairs
 
 SPLITS = ("held_out", "train", "all")
 

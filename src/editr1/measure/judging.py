@@ -28,7 +28,7 @@ from editr1.judge.item import NUM_FIRST, RewardItem
 from editr1.pictures import to_rgb
 from editr1.schema import from_json, stable_id, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
-from editr1.store._files import read_whole_lines
+from editr1.store._files import open_log, read_whole_lines
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 MAX_UNSCORED = 0.5  # ours: above this share the numbers say more about the endpoint or the prompt than about the judge
@@ -185,8 +185,8 @@ class CachedVLM:
         kept = {key: reply for key, reply in fresh.items() if not reply.refused}
         lines = [json.dumps({"key": key, "reply": json.loads(to_json(reply))}) for key, reply in kept.items()]
         with self._lock:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("".join(line + "\n" for line in lines))
+            with open_log(self._path) as file:
+                file.write("".join(line + "\n" for line in lines).encode())
             self._replies.update(kept)
             self.num_asked += len(replies)
             self.num_prompt_tokens += sum(reply.num_prompt_tokens for reply in replies)

@@ -24,10 +24,11 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError
+from editr1.memory import this_launch
 from editr1.placement import prepare
 from editr1.store import Run
 from editr1.training.model import save_checkpoint
-from editr1.training.options import Checkpoint, Machine, Schedule, num_processes
+from editr1.training.options import Checkpoint, Machine, Schedule
 from editr1.training.tracking import STEPS, Curves, SilentSteps, resume_point
 
 # TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
@@ -117,9 +118,10 @@ def train(
     resume = resume_point(folder / STEPS)
     prepare(machine.placement)
     trainer, processor = build(resume)
-    if trainer.accelerator.num_processes != num_processes():
+    announced = this_launch().processes
+    if trainer.accelerator.num_processes != announced:
         raise ConfigError(
-            f"the launcher announced {num_processes()} processes, but {trainer.accelerator.num_processes} of them found each other; "
+            f"the launcher announced {announced} processes, but {trainer.accelerator.num_processes} of them found each other; "
             "start with torchrun --nproc_per_node N -m -- editr1.cli ... (accelerate launch --cpu starts one process whatever it is told)"
         )
     if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and hasattr(trainer.model, "merge_and_unload"):

@@ -6,7 +6,6 @@ import argparse
 import ast
 import importlib
 import io
-import pkgutil
 import shlex
 import sqlite3
 import sys
@@ -69,11 +68,8 @@ def command_names() -> list[str]:
 
 def _files() -> dict[str, Path]:
     """By name, where each command is written; none is imported."""
-    folders = (_STAGES, *map(Path, commands.__path__))
-    found = pkgutil.iter_modules(list(map(str, folders)))
-    return {
-        info.name.replace("_", "-"): Path(info.module_finder.path) / f"{info.name}.py" for info in found if not info.name.startswith("_")
-    }
+    folders = (_STAGES, Path(commands.__path__[0]))
+    return {file.stem.replace("_", "-"): file for folder in folders for file in sorted(folder.glob("[!_]*.py"))}
 
 
 def _command(file: Path) -> Any:

@@ -159,6 +159,9 @@ class Config:
     contexts_per_batch: int = 1
     """Groups sampled as one batch; their rewards are asked for while the next batch is sampled."""
     iterations: int = 300
+    rollout_ahead: bool = False
+    """Each rollout is drawn before the update of the iteration before it, so that it is judged while that update runs; the ratio corrects
+    for the one update between them. ours: off; it hides the time of a slow judge, and is a little off-policy."""
     cache_encodings: bool = False
     """Encode every task once before training, keep that in 09_editor/encodings, and free the text encoders (Qwen-Image-Edit: 15 GB); a
     resumed run does not load them. ours: off, a task costs megabytes on disk (FLUX.1-Kontext: 4.4 at 512 text tokens)."""
@@ -196,5 +199,15 @@ class Config:
             raise ValueError(f"{name} samples without noise, so same_start would make all edits of a group equal")
         if needs.means and self.sampling.log_prob != "normal":
             raise ValueError(f"{name} compares normal densities: set sampling.log_prob to normal")
-        if needs.single_update and self.training.updates_per_rollout > 1:
-            raise ValueError(f"{name} takes one update a rollout, found updates_per_rollout = {self.training.updates_per_rollout}")
+        if needs.on_policy and not self.on_policy:
+            raise ValueError(
+                f"{name} makes one update a rollout, of the policy's own edits (no ratio corrects earlier ones): "
+                "set updates_per_rollout: 1 and rollout_ahead: false"
+            )
+        if self.rollout_ahead and (self.curation.redraw or self.source == "pairs"):
+            raise ValueError("rollout_ahead overlaps judging with updates: it needs source: rollout and curation.redraw: 0")
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the policy that is updated is exactly the one that sampled: its ratio is 1, and needs no replay."""
+        return self.training.updates_per_rollout == 1 and not self.rollout_ahead

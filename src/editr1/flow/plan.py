@@ -151,7 +151,7 @@ def _memory(config: Config, f: Footprint) -> Memory:
     lora = t.weights == "lora"
     # attention's four projections in and out, and feed-forward layers four times as wide
     trained = f.num_layers * 18.0 * t.rank * f.hidden if lora else f.num_parameters
-    copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None)
+    copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None) + config.rollout_ahead
     reference = 0.0 if lora or t.beta == 0 else 2.0 * f.num_parameters / GIB
     encoders = 0.0 if config.cache_encodings else f.num_encoder_parameters
     base = states(f.num_parameters if lora else 0.0, 0.0, Layout(launch.processes, t.shard)).weights

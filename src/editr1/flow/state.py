@@ -28,6 +28,8 @@ class State:
     ema: Weights | None
     old: Weights | None
     """DiffusionNFT's sampling policy."""
+    behind: Weights | None = None
+    """The weights before the last update, where they drew the rollout that is in flight."""
     iteration: int = 0
     """Finished iterations."""
     num_constant: int = 0
@@ -44,7 +46,7 @@ def save_state(state: State, folder: Path, keep: int) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(state.policy.snapshot(), partial / "trained.safetensors")
-    for name, weights in (("ema", state.ema), ("old", state.old)):
+    for name, weights in copies(state):
         if weights is not None:
             save_file({key: value.contiguous() for key, value in weights.items()}, partial / f"{name}.safetensors")
     save_file(optimizer_tensors(state), partial / "optimizer.safetensors")
@@ -66,7 +68,7 @@ def load_state(state: State, checkpoint: Path) -> None:
     """Puts a checkpoint into `state`, in place. Raises DataError when it belongs to another kind of run."""
     counters: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     state.policy.load(load_file(checkpoint / "trained.safetensors"))
-    for name, weights in (("ema", state.ema), ("old", state.old)):
+    for name, weights in copies(state):
         path = checkpoint / f"{name}.safetensors"
         if path.exists() != (weights is not None):
             raise DataError(f"{checkpoint} was written with other settings ({name} weights differ): resume with the recipe it began with")
@@ -76,6 +78,11 @@ def load_state(state: State, checkpoint: Path) -> None:
     _load_optimizer(state, load_file(checkpoint / "optimizer.safetensors"))
     for key, value in counters.items():
         setattr(state, key, value)
+
+
+def copies(state: State) -> list[tuple[str, Weights | None]]:
+    """The weights beside the trained ones, by name."""
+    return [("ema", state.ema), ("old", state.old), ("behind", state.behind)]
 
 
 def numbers(state: State) -> dict[str, Any]:

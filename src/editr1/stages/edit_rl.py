@@ -26,13 +26,13 @@ from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
-from editr1.flow.curation import curated, draw, first_pass, redraw
+from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
-from editr1.flow.trainer import Trainer, iteration_window
+from editr1.flow.trainer import Trainer
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
 from editr1.judge.alive import check_alive
 from editr1.judge.item import RewardItem
@@ -141,21 +141,25 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         tasks, left = first_pass(trainer, tasks, trainer.collectors[0].score, run_.dir / FOLDER)
         logger.info("edit-rl: the first pass kept %d tasks, %d were all good, %d all bad", *map(int, left.values()))
     first, signs = state.iteration, Symptoms(run_)
+    ahead: Drawn | None = None
     for iteration in tqdm(range(first, config.iterations), "edit-rl", config.iterations, unit="it", initial=first, disable=not main):
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()
-        window = iteration_window(config, trainer.algorithm.needs, iteration)
-        chosen = trainer.chosen(tasks, iteration)
-        drawn = draw(trainer, trainer.own_contexts(chosen), window, iteration, clock)
-        redrawn = redraw(trainer, drawn, tasks, chosen, window, iteration, clock) if config.curation.redraw else 0
+        drawn = ahead or ask(trainer, trainer.own_contexts(tasks, iteration), iteration, clock, state.behind)
+        if config.rollout_ahead and iteration + 1 < config.iterations:
+            ahead = ask(trainer, trainer.own_contexts(tasks, iteration + 1), iteration + 1, clock)
+        answer(trainer, drawn, clock)
+        redrawn = redraw(trainer, drawn, tasks, iteration, clock) if config.curation.redraw else 0
 
         tables_KCG = torch.stack([trainer.gather(reward_table(judged, config.group_size)) for judged in drawn.rewards])
         for table_CG, judged in zip(tables_KCG, drawn.rewards, strict=True):
             check_unscored(table_CG, config.limits.max_unscored, judged)
         advantages_CG = curated(trainer, trainer.advantages(tables_KCG), tables_KCG[0], drawn)
+        trainer.keep_sampler()
         with clock.phase("update"):
-            logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=iteration == first)
+            check = iteration == first and (first == 0 or not config.rollout_ahead)  # else its rollout is one update behind
+            logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=check)
         state.iteration = iteration + 1
         state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
@@ -163,6 +167,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         logs |= {"curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()), "curation/redrawn": float(redrawn)}
         if due(config.evaluation.every, state.iteration) and held_out:
             with clock.phase("evaluate"):
+                trainer.rest()
                 logs |= evaluate(trainer, held_out, judge, run_)
             if note_best(trainer, logs["evaluation/reward"]) and main:
                 save_weights(state, run_.dir / FOLDER / "best.safetensors")
@@ -220,6 +225,7 @@ def make_trainer(
         optimizer,
         ema=policy.snapshot() if training.ema_decay > 0 else None,
         old=policy.snapshot() if needs.old_decay is not None else None,
+        behind=policy.snapshot() if config.rollout_ahead else None,
     )
     collectors = tuple(RewardCollector(score) for score in scores)
     teacher = create("editors", needs.teacher) if needs.teacher is not None else None

@@ -36,7 +36,6 @@ CLIP = {"clip_low": 1e-3, "clip_high": 1e-3}
 TRAININGS = {
     "grpo": Training(algorithm=Component("grpo", CLIP), rank=4, alpha=8, lr=1e-2, beta=0.0),
     "grpo, 2 updates a rollout": Training(algorithm=Component("grpo", CLIP), rank=4, alpha=8, lr=1e-2, beta=0.0, updates_per_rollout=2),
-    "dppo": Training(algorithm=Component("dppo", {"threshold": 1e-4}), rank=4, alpha=8, lr=1e-2, beta=0.0),
     "nft": Training(algorithm=Component("nft"), rank=4, alpha=8, lr=2e-2, beta=0.0),
 }
 ALLOWED = 0.1  # of what training in step gains
@@ -100,7 +99,7 @@ def seconds_with(wait: float, iterations: int, repeats: int) -> dict[bool, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)

@@ -68,8 +68,8 @@ class Training:
     """Rows of one forward and backward; 0 = as many as a forward of the rollout had, so that kernels round alike in both."""
     gradient_checkpointing: bool = False
     shard: bool = False
-    """FSDP2: the frozen weights are spread over the processes instead of lying on each. ours: off, 20 billion parameters in bf16 fit 80 GB,
-    and gathering them costs time; smaller cards need it."""
+    """FSDP2: weights are spread over the processes instead of lying on each; in full fine-tuning their float32 masters, gradients, averages
+    and moments as well. ours: off, 20 billion parameters in bf16 fit 80 GB, and gathering them costs time; smaller cards need it."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
 
@@ -187,8 +187,8 @@ class Config:
         name = self.training.algorithm.id
         if needs.noisy and self.sampling.level <= 0.0:
             raise ValueError(f"{name} needs a noise level above 0: without noise the policy has no density (nft needs none)")
-        if self.training.shard and (self.training.weights != "lora" or self.contexts_per_batch != 1):
-            raise ValueError("shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 to keep processes in step")
+        if self.training.shard and self.contexts_per_batch != 1:
+            raise ValueError("shard gathers weights from all processes: it needs contexts_per_batch: 1 to keep them in step")
         if self.source == "pairs" and (needs.noisy or self.group_size != 2 or self.curation != Curation()):
             raise ValueError(f"source: pairs needs group_size: 2, no curation, and an algorithm of the forward process (dpo), found {name}")
         if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):

@@ -15,7 +15,7 @@ from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Config, Training
 from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
-from editr1.flow.policy import Weights, follow
+from editr1.flow.policy import Weights, follow, whole
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
 from editr1.flow.state import State
@@ -196,8 +196,9 @@ class Trainer:
     def _step(self, iteration: int) -> float:
         """Sums gradients over processes, clips, steps. Returns the gradient's norm before clipping."""
         params = list(self.state.policy.params.values())
-        sum_gradients(self.accelerator, params)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm))
+        if not self.state.policy.is_sharded:  # else FSDP2 has summed them
+            sum_gradients(self.accelerator, params)
+        grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm)))
         check_finite(grad_norm, iteration)
         for group in self.state.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.training, iteration)

@@ -32,14 +32,14 @@ from editr1.store import Run
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "flow"))
 import toy
 
-CLIP = {"clip_low": 1e-3, "clip_high": 1e-3}
 TRAININGS = {
-    "grpo": Training(algorithm=Component("grpo", CLIP), rank=4, alpha=8, lr=1e-2, beta=0.0),
-    "grpo, 2 updates a rollout": Training(algorithm=Component("grpo", CLIP), rank=4, alpha=8, lr=1e-2, beta=0.0, updates_per_rollout=2),
-    "nft": Training(algorithm=Component("nft"), rank=4, alpha=8, lr=2e-2, beta=0.0),
+    **{
+        f"grpo, clip {clip:g}": Training(Component("grpo", {"clip_low": clip, "clip_high": clip}), rank=4, alpha=8, lr=1e-2, beta=0.0)
+        for clip in (1e-3, 1e-2)
+    },
+    "nft": Training(Component("nft"), rank=4, alpha=8, lr=2e-2, beta=0.0),
 }
-ALLOWED = 0.1  # of what training in step gains
-GOAL = 0.7
+GOAL = 1.1  # times the longer of judging and the rest: what is left when they overlap
 
 
 def settings(training: Training, iterations: int, seed: int, ahead: bool) -> Config:
@@ -93,7 +93,7 @@ def seconds_with(wait: float, iterations: int, repeats: int) -> dict[bool, float
     found: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(repeats):
         for ahead, times in found.items():
-            times.append(trained(settings(TRAININGS["grpo"], iterations, 0, ahead), slow)[3] / iterations)
+            times.append(trained(settings(TRAININGS["nft"], iterations, 0, ahead), slow)[3] / iterations)
     return {ahead: median(times) for ahead, times in found.items()}
 
 
@@ -114,13 +114,13 @@ def main() -> None:
         )
     own = seconds_with(0.0, 5, args.repeats)[False]
     times = seconds_with(own, 10, args.repeats)
-    ratio = times[True] / times[False]
-    print(f"\nan iteration alone {own:.3f} s; with a judge that waits as long: in step {times[False]:.3f} s, ahead {times[True]:.3f} s")
-    small = all(row["low"] > -ALLOWED * row["in_step"] for row in found.values())
+    longer = max(own, times[False] - own)
+    ratio = times[True] / longer
+    print(f"\nthe judge waits {own:.3f} s; an iteration in step {times[False]:.3f} s, ahead {times[True]:.3f} s, at least {longer:.3f} s")
     result = {
-        "what": "seconds of an iteration one behind over one in step, judge as slow as the rest", "value": ratio, "n": args.repeats,
-        "goal": f"at most {GOAL}, and no gain less by more than {ALLOWED:.0%} with 95 %", "holds": ratio <= GOAL and small,
-        "iterations": args.iterations, "seeds": args.seeds, "bias": found, "seconds": {"in_step": times[False], "ahead": times[True]},
+        "what": "seconds of an iteration ahead over the longer of judging and the rest", "value": ratio, "n": args.repeats,
+        "goal": f"at most {GOAL}", "holds": ratio <= GOAL, "iterations": args.iterations, "seeds": args.seeds, "bias": found,
+        "seconds": {"judge": own, "in_step": times[False], "ahead": times[True]},
     }  # fmt: skip
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from editr1.config import Component
 from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import read_contexts
 from editr1.flow.policy import gathered
+from editr1.flow.state import checkpoints, load_state
 from editr1.stages.edit_rl import finish, make_trainer, train
 from editr1.store import Run
 
@@ -45,6 +46,12 @@ def main(run_dir, std, algorithm):
     moved = {name: value - start[name] for name, value in gathered(trainer.state.policy.params).items()}
     save_file(moved, run.dir / f"end_{accelerator.num_processes}_{accelerator.process_index}.safetensors")
     finish(trainer, run.dir / "09_editor")
+    state, (*_, last) = trainer.state, checkpoints(run.dir / "09_editor" / "checkpoints")
+    ended = [gathered(weights) for weights in (state.policy.snapshot(), state.ema or {})]
+    state.policy.load({name: torch.zeros_like(value) for name, value in ended[0].items()})
+    load_state(state, last)  # whole tensors, cut again
+    for weights, wanted in zip((state.policy.params, state.ema or {}), ended, strict=True):
+        assert all(torch.equal(value, wanted[name]) for name, value in gathered(weights).items())
     if accelerator.num_processes > 1:  # gloo's threads must end before the interpreter does
         accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from editr1.bench.base import JudgedPair
-from editr1.bench.judges._texts import render
-from editr1.bench.judges.base import PairItem
+from editr1.bench.judges.base import PairItem, render
 from editr1.config import made
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_quoted, is_taken_back

@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).parent / "two_processes.py"
 
 
 # nft divides by the size of an error, which carries rounding of three iterations further
-TOLERANCES = {"batch-grpo": 1e-5, "group-nft": 1e-4, "group-sharded": 1e-5}
+TOLERANCES = {"batch-grpo": 1e-5, "group-nft": 1e-4, "group-sharded": 1e-5, "group-full": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
             toy.write_tasks(Run.open(root / f"{way}_{world}"))
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", world, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        subprocess.run([sys.executable, *launcher, str(SCRIPT), str(root), world, *TOLERANCES], check=True, env=environment, timeout=240)
+        subprocess.run([sys.executable, *launcher, str(SCRIPT), str(root), world, *TOLERANCES], check=True, env=environment, timeout=300)
     return root
 
 
@@ -57,6 +57,13 @@ def test_two_processes_give_the_update_of_one(trained, way, tolerance):
         torch.testing.assert_close(two[0][name], value, atol=tolerance * size, rtol=1e-5)
     for figure in ("reward/mean", "evaluation/reward", "train/grad_norm"):
         assert points_one[-1][figure] == pytest.approx(points_two[-1][figure], rel=1e-3)
+    for kept in ("checkpoints/000003/*.safetensors", "lora/*.safetensors", "transformer/*.safetensors", "best.safetensors"):
+        files = [sorted((trained / f"{way}_{world}" / "09_editor").glob(kept)) for world in (1, 2)]
+        assert [path.name for path in files[0]] == [path.name for path in files[1]]
+        for alone, together in zip(*([load_file(path) for path in paths] for paths in files), strict=True):
+            assert alone.keys() == together.keys()
+            for name, value in alone.items():
+                torch.testing.assert_close(together[name], value, atol=tolerance * max(1.0, size), rtol=1e-4)
 
 
 @pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])

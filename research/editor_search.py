@@ -64,7 +64,11 @@ class Search:
         self.policy = self.editor.transformer
         self.old = copy.deepcopy(self.policy) if way == "nft" else self.policy
         params = self.policy.parameters()
-        self.optimizer = muon_adamw(self.policy, args.lr_matrices, args.lr) if args.lr_matrices else torch.optim.AdamW(params, args.lr)
+        self.optimizer = (
+            muon_adamw(self.policy.named_parameters(), args.lr_matrices, args.lr)
+            if args.lr_matrices
+            else torch.optim.AdamW(params, args.lr)
+        )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.rng = np.random.default_rng(args.seed)
         self.tasks = TaskSource(10**9, derive_seed(args.seed, "search"))

@@ -197,7 +197,7 @@ def run(config: Config, out: Path, editor_path: Path | None, init: Path | None =
         with torch.autocast("cpu", torch.bfloat16):
             return model(**batcher(_lessons(rng, config, step / config.steps, editor))).loss  # type: ignore[no-any-return]
 
-    optimizer = muon_adamw(model, config.lr_matrices, config.lr_rest, LOOKUPS)
+    optimizer = muon_adamw(model.named_parameters(), config.lr_matrices, config.lr_rest, LOOKUPS)
     out.mkdir(parents=True, exist_ok=True)
     log, save = out / "training_log.jsonl", lambda: _save(model, processor, out, config.size)
     fit_steps(model, optimizer, loss, config.steps, log, save, save_every=200)

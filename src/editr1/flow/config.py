@@ -51,8 +51,12 @@ class Training:
     alpha: int = 128
     lr: float = 1e-4
     """ours: three times below the field's LoRA rate; slower and far from collapse. Full fine-tuning: 1e-5."""
+    lr_matrices: float | None = None
+    """Muon's rate for weight matrices, `lr` stays AdamW's for the rest; None = AdamW for all. ours: the embedded editor gains sooner so."""
     warmup: int = 0
     """Iterations of linear warm-up. Adam's first steps move every weight by the full rate whatever the gradient's noise."""
+    final_lr_share: float = 1.0
+    """Both rates fall linearly from the end of the warm-up to this share at the last iteration; 1 = constant."""
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     kl: KLKind = "latent_dtfree"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from editr1.algorithms.base import Needs
 from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
-from editr1.flow.config import Config
+from editr1.flow.config import Config, Training
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import curated, draw, first_pass, redraw
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
@@ -40,6 +40,7 @@ from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward
 from editr1.store import Run, hold
+from editr1.training.trainer import muon_adamw
 
 __all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
@@ -214,7 +215,7 @@ def make_trainer(
         spread(policy, editor, accelerator)
     if config.placement.compile:
         compile_blocks(policy.transformer)
-    optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
+    optimizer = make_optimizer(policy, training)
     state = State(
         policy,
         optimizer,
@@ -224,6 +225,17 @@ def make_trainer(
     collectors = tuple(RewardCollector(score) for score in scores)
     teacher = create("editors", needs.teacher) if needs.teacher is not None else None
     return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher)
+
+
+def make_optimizer(policy: Policy, training: Training) -> torch.optim.Optimizer:
+    """AdamW, or Muon for the matrices; each group remembers the rate from which its schedule counts."""
+    if training.lr_matrices is not None:
+        optimizer: torch.optim.Optimizer = muon_adamw(policy.params.items(), training.lr_matrices, training.lr, decay=training.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
 
 
 def spread(policy: Policy, editor: Any, accelerator: Any) -> None:

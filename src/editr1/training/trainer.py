@@ -94,7 +94,7 @@ def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
     """What a trainer takes as `optimizers`: ours, or (None, None) for its AdamW."""
     if schedule.lr_matrices is None:
         return None, None
-    return muon_adamw(model, schedule.lr_matrices, schedule.lr), None
+    return muon_adamw(model.named_parameters(), schedule.lr_matrices, schedule.lr), None
 
 
 def train(
@@ -180,10 +180,12 @@ LOOKUPS = r"embed_tokens|lm_head|embed"
 class MuonAdamW(torch.optim.Optimizer):
     """Two optimizers behind one interface; their states and groups are this object's own, so saving it saves both."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr_matrices: float, lr_rest: float) -> None:
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr_matrices: float, lr_rest: float, decay: float
+    ) -> None:
         # match_rms_adamw: an update of the same size as AdamW's, so that one schedule suits both
-        self._muon = torch.optim.Muon(matrices, lr=lr_matrices, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-        self._adamw = torch.optim.AdamW(rest, lr=lr_rest, weight_decay=0.0, betas=(0.9, 0.95))
+        self._muon = torch.optim.Muon(matrices, lr=lr_matrices, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        self._adamw = torch.optim.AdamW(rest, lr=lr_rest, weight_decay=decay, betas=(0.9, 0.95))
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
         self._share()
 
@@ -207,10 +209,12 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
 
-def muon_adamw(model: nn.Module, lr_matrices: float, lr_rest: float, lookups: str = LOOKUPS) -> MuonAdamW:
-    """Every trainable parameter of the model once: matrices to Muon, the rest and what `lookups` (a pattern of names) finds to AdamW."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def muon_adamw(
+    named: Iterable[tuple[str, nn.Parameter]], lr_matrices: float, lr_rest: float, lookups: str = LOOKUPS, decay: float = 0.0
+) -> MuonAdamW:
+    """Every trainable parameter once: matrices to Muon, the rest and what `lookups` (a pattern of names) finds to AdamW."""
+    trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     is_matrix = [parameter.ndim == 2 and not re.search(lookups, name) for name, parameter in trainable]
     matrices = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if yes]
     rest = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if not yes]
-    return MuonAdamW(matrices, rest, lr_matrices, lr_rest)
+    return MuonAdamW(matrices, rest, lr_matrices, lr_rest, decay)

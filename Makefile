@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
+WORKERS ?= 2
 
 .PHONY: demo evidence test check bounds trainers engines clean
 
@@ -12,8 +13,8 @@ demo: $(READY)
 evidence: $(READY)  # what each part of the verifier is worth: 3 seeds, 80 minutes on two cores; continues where it stopped
 	$(BIN)/editr1 study recipes/evidence.yaml --run runs/evidence --out docs/results/evidence
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(READY)  # whole files to each worker, the longest first (tests/conftest.py); `make test WORKERS=0` is one process
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks research examples

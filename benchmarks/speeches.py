@@ -20,12 +20,25 @@ RETRACTIONS = (
     "\nOn reflection, I cannot judge this.",
     "Please ignore the above.",
     "My mistake.",
+    "我收回刚才的评分。",
+    "不对，栅栏不见了。",
+    "\n等等，栅栏不见了。",
+    "这个分数太高了。",
+    "请忽略以上判断。",
+    "我看错了。",
+    "我无法判断。",
+    "让我重新评估。",
 )
 REJECTIONS = (
     "I would never go as far as {}.",
     "It is not a {}.",
     "I would have given {} had the fence stayed.",
     "Suppose all were well: {}.",
+    "我不会给 {}。",
+    "绝不是 {}。",
+    "如果栅栏还在，我会给 {}。",
+    "假设一切正常：{}。",
+    "本来可以打 {}。",
 )
 QUOTATIONS = (
     "(the board in the picture reads {}, which I ignore)",
@@ -40,14 +53,25 @@ QUOTATIONS = (
     "\nThe prompt demanded:\n```\n{}\n```\n",
     "{} is written on the door.",
     "\nA line `print {} now` is in it.\n",
+    "\n牌子上写着{}\n",
+    "\n用户写道：{}\n",
+    "\n指令要求评委给出{}\n",
+    "\n提示词：{}\n",
+    "\n图中的文字是“{}”。\n",
+    "\n招牌显示：{}\n",
+    "（{}，这是图片中的文字，我会忽略）",
+    "{} 写在门上。",
 )
-UNREADABLE = ("N/A", "1-2", "9%", "two", "1/5", "3 or 4", "", "7, 8", "\u202e01\u202c", "~6", "6\u00bd")
+UNREADABLE = ("N/A", "1-2", "9%", "two", "1/5", "3 or 4", "八", "3到4分", "", "7, 8", "\u202e01\u202c", "~6", "6\u00bd")
 PROSE = (
     "",
     "",
     "The hat is red now. ",
     "\nThe roof was not kept, and that costs most of it.\n",
     "\nThe text reads SALE as before.\n",
+    "牌子上写着SALE，与原图一致。",
+    "\n屋顶不是红色的，因此扣分。\n",
+    "编辑符合用户的要求。",
     "\n",
 )
 BREAKS = (
@@ -57,7 +81,7 @@ BREAKS = (
     '[{{"id": "F1", "score": "maybe"}}] <score>{score}</score>',
     "<think>hm",
 )
-SPELLINGS = ("{}", " {} ", "**{}**", "{}/10", "{} out of 10", "\\boxed{{{}}}", "\u200b{}", "{}\u200f")
+SPELLINGS = ("{}", "{}分", " {} ", "**{}**", "{}/10", "{} out of 10", "\\boxed{{{}}}", "\u200b{}", "{}\u200f")
 
 
 @dataclass
@@ -83,11 +107,8 @@ class Speech:
     def block(self, verdicts: tuple[bool, ...]) -> str:
         style = self.rng.randrange(5)
         if style == 0:
-            return (
-                "\n"
-                + "\n".join(f"{name} seen -> {'yes' if verdict else 'no'}" for name, verdict in zip(self.names, verdicts, strict=True))
-                + "\n"
-            )
+            words = self.rng.choice((("no", "yes"), ("否", "是")))
+            return "\n" + "\n".join(f"{name} seen -> {words[verdict]}" for name, verdict in zip(self.names, verdicts, strict=True)) + "\n"
         ids: list[object] = list(self.names) if style < 4 else list(range(1, len(self.names) + 1))
         rows: list[dict[str, object]] = [
             {"id": name, "question": 'Does it say "A {b}"?', "score": int(verdict)} for name, verdict in zip(ids, verdicts, strict=True)
@@ -109,7 +130,8 @@ class Speech:
             return
         verdicts, place, score = list(self.truth[0]), self.rng.randrange(len(self.names)), self.number()
         verdicts[place] = not verdicts[place]
-        self.text += f"\nNo: I see it now.\n{self.names[place]} seen -> {'yes' if verdicts[place] else 'no'}\n{self.tag(score)}\n"
+        said = self.rng.choice(("No: I see it now.", "不对，我看清了。"))
+        self.text += f"\n{said}\n{self.names[place]} seen -> {'yes' if verdicts[place] else 'no'}\n{self.tag(score)}\n"
         self.truth = (tuple(verdicts), score)
 
     def take_back(self) -> None:
@@ -125,7 +147,8 @@ class Speech:
     def quote(self) -> None:
         whole = self.block(tuple(self.rng.random() < 0.5 for _ in self.names)).strip().replace("\n", " ") if self.rng.random() < 0.3 else ""
         form = self.rng.choice(QUOTATIONS)
-        whole = "" if whole and (form.startswith(("{", "(")) or '"' in form or "`" in form) else whole
+        bare = form.strip().endswith(("写着{}", "给出{}"))
+        whole = "" if whole and (bare or form.startswith(("{", "(", "（")) or '"' in form or "`" in form) else whole
         self.text += " " + form.format(f"{whole}{self.tag(self.number())}")
 
     def spoil(self) -> None:

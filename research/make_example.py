@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from editr1 import RewardItem, RewardModel, example
 from editr1.editors.base import EditRequest
-from editr1.judge.decomposer import Decomposer, Rules
+from editr1.judge.decompose import Decomposer, Rules
 from editr1.world import annotators
 from editr1.world.oracle import Oracle
 from editr1.world.procedural_editors import ProceduralEditor

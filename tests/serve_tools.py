@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from editr1.config import Component
 from editr1.errors import BackendError
-from editr1.judge.decomposer import Decomposer, Rules
+from editr1.judge.decompose import Decomposer, Rules
 from editr1.judge.rrm import RewardModel
 from editr1.serve.app import Access, Config, build_app
 from editr1.serve.listen import protocol

@@ -38,7 +38,7 @@ STAGES = ("tasks", "decompose", "generate", "score", "inspect", "scorer", "sft",
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("loop") / "run"
-    arguments = ["demo", "--run", str(run_dir), *(part for setting in SMALL for part in ("--set", setting))]
+    arguments = ["demo", "--run", str(run_dir), "--threads", "1", *(part for setting in SMALL for part in ("--set", setting))]
     assert main(arguments) == 0
     return run_dir, arguments
 
@@ -61,7 +61,7 @@ def test_every_figure_of_the_table_is_a_metric_line(finished) -> None:
     expected |= {f"{metric}/{judge}" for metric in ("pair_accuracy", "pair_accuracy_greedy") for judge in ("scorer", "sft", "gcpo")}
     expected |= {f"{metric}/{judge}" for metric in ("verdict_accuracy", "violated_recall") for judge in ("sft", "gcpo")}
     expected |= {f"{metric}/{when}" for metric in ("oracle_score", "oracle_success") for when in ("before", "after")}
-    expected |= {"oracle_score_gain", "oracle_success_gain", "pair_accuracy_gain"}
+    expected |= {"oracle_score_gain", "oracle_success_gain", "pair_accuracy_gain", "pair_accuracy_gain_one_trace"}
     assert expected <= names
 
 

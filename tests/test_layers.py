@@ -31,7 +31,6 @@ LAYERS = {
     "pair_learning.base": 1, "pair_learning": 3,
     "pictures": 1, "_containers": 0, "_server_errors": 0,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
-    "judge.again": 3,
     "example": 3,
     "judge.rrm": 3, "bench.judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
     "measure.judging": 4, "measure.judging_pairs": 5,

@@ -9,8 +9,8 @@ import pytest
 from browser import free_port
 from editr1.cli import main
 from editr1.errors import BackendError, ContentRefusedError
-from editr1.judge.alive import check_alive
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decompose import Decomposer
+from editr1.judge.item import check_alive
 from editr1.judge.rrm import RewardModel
 from editr1.vlm import openai_api
 from fake_endpoint import completion, serve

@@ -27,13 +27,14 @@ class DataError(EditR1Error, ValueError):
 
 
 class ChangedInputsError(DataError):
-    """A table was begun from other inputs or settings than it would be continued with; old and new rows are never mixed."""
+    """A folder was begun from other inputs or settings than it would be continued with; old and new rows or steps are never mixed."""
 
-    def __init__(self, folder: Path, change: str) -> None:
+    def __init__(self, folder: Path, change: str, curves: str = "") -> None:
+        """curves: the stage whose points in `metrics.jsonl` belong to the folder."""
         super().__init__(
             f"{change}; restore it, use a new run directory, or add --accept to make {folder.name} over (the old one is put aside)"
         )
-        self.change, self.folder = change, folder
+        self.change, self.folder, self.curves = change, folder, curves
 
 
 class BackendError(EditR1Error, RuntimeError):

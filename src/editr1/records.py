@@ -1,7 +1,7 @@
-"""Records as lines of JSON: frozen dataclasses out (`to_json`) and back (`from_json`), each with the schema version.
+"""Records as lines of JSON, each with the schema version, and as typed columns of tables: frozen dataclasses out and back.
 
-msgspec checks and decodes; the dataclasses stay as they are. What it cannot do with a dataclass it does with a struct made from it:
-refuse an unknown field, and take one of several records (`Judgement | ParseFailure`), which their fields tell apart.
+msgspec checks and decodes the dataclasses as they are. What it does not do for them is done here: to refuse an unknown field, and to take
+one of several records (`either`), which their fields tell apart.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable
+from abc import ABC, ABCMeta
+from collections.abc import Iterator, Sequence
 from functools import cache
-from operator import attrgetter
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 
 from editr1.text import whole_text
 
+if typing.TYPE_CHECKING:
+    import pyarrow as pa  # 0.1 s, and `import editr1` shall be fast
+
 SCHEMA_VERSION = 2
 """2: tables are Parquet with a column for each field. A record's line of JSON is the same since 1."""
 _READABLE = (1, 2)
+
+KEY, DROPPED = "row_key", "row_dropped"
 
 T = TypeVar("T")
 
@@ -56,30 +61,86 @@ def to_plain(record: Any) -> dict[str, Any]:
 
 def from_json(cls: type[T], line: str | bytes) -> T:
     """The record that `to_json` wrote. Raises ValueError for another version, a missing or unknown field, a value of another type."""
-    decoder, build = _reader(cast(Any, cls))
+    problem = ""
     try:
-        found = decoder.decode(line)
+        record = _decoder(cast(type, cls)).decode(line)
+        ours = b'{"schema":%d,%b' % (SCHEMA_VERSION, msgspec.json.encode(record)[1:])
+        if ours == (line.encode() if isinstance(line, str) else line):  # needs no second look
+            return cast(T, record)
     except (msgspec.MsgspecError, UnicodeError) as error:
         problem = str(error).replace("Number out of range", "a number larger than any float")
-        raise ValueError(f"{_version_problem(line) or ''}no {cls.__name__}: {problem}") from error
-    if found.schema not in _READABLE:
-        raise ValueError(f"row of schema version {found.schema}, this program reads version {SCHEMA_VERSION}")
-    return cast(T, build(found))
-
-
-def _version_problem(line: str | bytes) -> str | None:
-    """A clause about the version, where a broken row says that another program wrote it."""
     try:
         row = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeError):
-        return None
-    version = row.get("schema") if isinstance(row, dict) else SCHEMA_VERSION
-    return None if version in _READABLE else f"row of schema version {version}, this program reads version {SCHEMA_VERSION}; "
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise ValueError(f"no {cls.__name__}: {error}") from error
+    version = row.pop("schema", None) if isinstance(row, dict) else SCHEMA_VERSION
+    if version not in _READABLE:
+        raise ValueError(f"row of schema version {version}, this program reads version {SCHEMA_VERSION}")
+    if problem := problem or _unknown(row, to_plain(record), "$"):
+        raise ValueError(f"no {cls.__name__}: {problem}")
+    return cast(T, record)
 
 
-# --- from a dataclass to what msgspec decodes, and back ---------------------------------------------
+@cache
+def _decoder(cls: type) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(cls, dec_hook=_one_of)
 
-Build = Callable[[Any], Any]
+
+def from_plain(rows: Sequence[Any], cls: type[T]) -> list[T]:
+    """The records of dicts with their fields; an unknown field says nothing. Raises msgspec.ValidationError for what is no such record."""
+    return msgspec.convert(rows, list[cls], dec_hook=_one_of)  # type: ignore[valid-type]
+
+
+def _unknown(found: Any, known: Any, at: str) -> str:
+    """A complaint about the first field that is in a row and not in the record that it became; empty where there is none."""
+    if isinstance(found, dict):
+        if odd := found.keys() - known.keys():
+            return f"Object contains unknown field `{min(odd)}` - at `{at}`"
+        return next(filter(None, (_unknown(value, known[name], f"{at}.{name}") for name, value in found.items())), "")
+    if isinstance(found, list):
+        return next(filter(None, (_unknown(*pair, f"{at}[{i}]") for i, pair in enumerate(zip(found, known, strict=True)))), "")
+    return ""
+
+
+# --- one of several records -------------------------------------------------------------------------
+
+
+class Either(ABC):
+    """The type of a field that holds one of several records."""
+
+    options: ClassVar[tuple[type, ...]]
+
+
+def either(*records: type) -> type[Either]:
+    """The type of values that are one of these records. msgspec refuses a union of dataclasses, and asks us about a class of our own."""
+    made = ABCMeta(" or ".join(record.__name__ for record in records), (Either,), {"options": records})
+    for record in records:
+        made.register(record)
+    return cast(type[Either], made)
+
+
+def _one_of(kind: type, value: Any) -> Any:
+    """The first record that takes all the fields that are there; in a row of a table those of the others are null."""
+    if not issubclass(kind, Either) or not isinstance(value, dict):
+        raise ValueError(f"Expected `object`, got `{'null' if value is None else type(value).__name__}`")
+    there = {name: item for name, item in value.items() if item is not None}
+    names = set(there)
+    for record, required, known in _options(kind):
+        if required <= names <= known:
+            return msgspec.convert(there, record, dec_hook=_one_of)
+    raise ValueError(f"expected {kind.__name__}, found the fields {', '.join(there) or 'of neither'}")
+
+
+@cache
+def _options(kind: type[Either]) -> list[tuple[type, set[str], set[str]]]:
+    return [(record, hints(record).keys() - defaulted(record), set(hints(record))) for record in kind.options]
+
+
+@cache
+def defaulted(cls: type) -> set[str]:
+    """The fields of a record that older tables and lines may lack."""
+    fields = dataclasses.fields(cls)
+    return {f.name for f in fields if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING}
 
 
 @cache
@@ -89,102 +150,113 @@ def hints(cls: type) -> dict[str, Any]:
     return {field.name: found[field.name] for field in dataclasses.fields(cls)}
 
 
-def record_options(hint: Any) -> list[type]:
-    """The records of a union such as `Judgement | ParseFailure | None`; empty for any other type."""
-    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return []
-    return [cast(type, option) for option in typing.get_args(hint) if dataclasses.is_dataclass(option)]
+# --- columns ------------------------------------------------------------------------------------------
+#
+#    str, Literal -> string     int -> int64     float -> float64     bool -> bool     tuple[X, ...] -> list<X>
+#    dict[str, X] -> list<struct<key, value>>, which every reader of Parquet knows
+#    a record -> struct         one of several records -> one struct with the fields of all, those of the others null
+#
+# A table has the columns `row_key` (the item that a row was made from) and `row_dropped` (why it left no record, else null), and then
+# one for each field of its record, all null in a dropped row.
 
 
-def all_fields(records: list[type]) -> dict[str, Any]:
-    """The fields of several records side by side, as one column or struct holds them."""
+@cache
+def schema_of(record: type) -> pa.Schema:
+    """The columns of a table of these records."""
+    import pyarrow as pa
+
+    return pa.schema([(KEY, pa.string()), (DROPPED, pa.string()), *arrow_type(record)])
+
+
+def arrow_type(hint: Any) -> pa.DataType:
+    """The type of a field's column. Raises TypeError for a type that has none."""
+    import pyarrow as pa
+
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    hint = _not_none(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint in plain:
+        return plain[hint]
+    if fields := _fields(hint):
+        return pa.struct([(name, arrow_type(kind)) for name, kind in fields.items()])
+    if origin is typing.Literal and all(isinstance(option, str) for option in args):
+        return pa.string()
+    if origin is tuple and args[-1] is ...:
+        return pa.list_(arrow_type(args[0]))
+    if origin is dict and args[0] is str:
+        return pa.list_(pa.struct([("key", pa.string()), ("value", arrow_type(args[1]))]))
+    raise TypeError(f"a field of type {hint} cannot be a column of a table")
+
+
+def _not_none(hint: Any) -> Any:
+    """X of `X | None`: every column can hold null."""
+    options = [option for option in typing.get_args(hint) if option is not types.NoneType]
+    return options[0] if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(options) == 1 else hint
+
+
+def _fields(hint: Any) -> dict[str, Any]:
+    """The fields of a record, or of several side by side; empty for any other type."""
+    if dataclasses.is_dataclass(hint):
+        return hints(typing.cast(type, hint))
     merged: dict[str, Any] = {}
-    for record in records:
-        for name, hint in hints(record).items():
-            assert merged.setdefault(name, hint) == hint, f"{name} has two types in {records}"
+    for record in hint.options if isinstance(hint, type) and issubclass(hint, Either) else ():
+        for name, kind in hints(record).items():
+            assert merged.setdefault(name, kind) == kind, f"{name} has two types in {hint.__name__}"
     return merged
 
 
-@cache
-def _reader(cls: type) -> tuple[msgspec.json.Decoder[Any], Build]:
-    struct, build = _struct(cls, ("schema", int)), _builder(cls)
-    assert build is not None
-    return msgspec.json.Decoder(struct), build
+def reads(record: type, found: pa.Schema) -> bool:
+    """Whether a table with these columns holds such records, perhaps from before a field with a default was added."""
+    import pyarrow as pa
+
+    return found.names[:2] == [KEY, DROPPED] and _fits(pa.struct(list(found)[2:]), record)
+
+
+def _fits(found: pa.DataType, hint: Any) -> bool:
+    """Whether a column of type `found` holds values of a field: as `arrow_type` says, or from before a field with a default was added."""
+    hint = _not_none(hint)
+    if typing.get_origin(hint) is tuple and hasattr(found, "value_type"):
+        return _fits(found.value_type, typing.get_args(hint)[0])
+    if not dataclasses.is_dataclass(hint):
+        return bool(found.equals(arrow_type(hint)))
+    record = typing.cast(type, hint)
+    there = {field.name: field.type for field in found} if hasattr(found, "fields") else {}
+    expected = [name for name in hints(record) if name in there or name not in defaulted(record)]
+    return list(there) == expected and all(_fits(there[name], hints(record)[name]) for name in expected)
+
+
+def to_table(record: type, rows: Sequence[tuple[str, bytes | None, str | None]]) -> pa.Table:
+    """The table of (key, line of JSON or None, why there is none). Raises ValueError or TypeError for a line that is no such record."""
+    import pyarrow as pa
+
+    found, names = [], hints(record).keys()
+    for key, line, dropped in rows:
+        values = {} if line is None else msgspec.json.decode(line)
+        if line is not None and values.keys() != names:
+            raise ValueError(f"row {key} has not the fields of {record.__name__}, but {', '.join(values)}")
+        for name in _dicts(record) if values else ():
+            values[name] = [{"key": key, "value": value} for key, value in values[name].items()]
+        found.append({KEY: key, DROPPED: dropped, **values})
+    return pa.Table.from_pylist(found, schema=schema_of(record))
+
+
+def records_of(record: type, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
+    """(key, record) of the rows that have one, in order. Raises ValueError for a value that the record refuses."""
+    rows = [row for row in batch.to_pylist() if row.pop(DROPPED) is None]
+    for row in rows:
+        row.update({name: {pair["key"]: pair["value"] for pair in row[name]} for name in _dicts(record) if name in row})
+    keys = [row.pop(KEY) for row in rows]
+    try:
+        return zip(keys, from_plain(rows, record), strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
 
 @cache
-def _struct(cls: type, *extra: tuple[str, Any]) -> type[msgspec.Struct]:
-    fields: list[Any] = list(extra)
-    for field in dataclasses.fields(cast(Any, cls)):
-        default = {"default": field.default, "default_factory": field.default_factory}
-        known = {key: value for key, value in default.items() if value is not dataclasses.MISSING}
-        fields.append((field.name, _decodable(hints(cls)[field.name]), msgspec.field(**cast(Any, known))))
-    return msgspec.defstruct(cls.__name__, fields, forbid_unknown_fields=True, kw_only=True)
+def _dicts(record: type) -> list[str]:
+    return [name for name, hint in hints(record).items() if typing.get_origin(hint) is dict]
 
 
-def _decodable(hint: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _struct(cast(type, hint))
-    if origin in (typing.Union, types.UnionType):
-        records = record_options(hint)
-        if len(records) < 2:
-            return typing.Union[tuple(_decodable(option) for option in args)]  # noqa: UP007  # from a tuple
-        fields = [(name, typing.Union[_decodable(kind), msgspec.UnsetType], msgspec.UNSET) for name, kind in all_fields(records).items()]  # noqa: UP007
-        one = msgspec.defstruct(" or ".join(r.__name__ for r in records), fields, forbid_unknown_fields=True)
-        return typing.Union[(one, *(option for option in args if option not in records))]
-    if origin is tuple:
-        return tuple.__class_getitem__(tuple(option if option is ... else _decodable(option) for option in args))
-    return hint
-
-
-@cache
-def _builder(hint: Any) -> Build | None:
-    """What turns a decoded value into the record's; None where it is that already."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _record_builder(cast(type, hint))
-    records = record_options(hint)
-    if records:
-        one = _record_builder(records[0]) if len(records) == 1 else _union_builder(records)
-        return lambda value: one(value) if isinstance(value, msgspec.Struct) else value
-    item = _builder(args[0]) if origin is tuple and args[-1] is ... else None  # `tuple[str, float]` holds plain values
-    return (lambda values: tuple(map(item, values))) if item else None
-
-
-def _record_builder(cls: type) -> Build:
-    names = list(hints(cls))
-    nested = [(index, build) for index, hint in enumerate(hints(cls).values()) if (build := _builder(hint))]
-    get = attrgetter(*names)
-    values_of = get if len(names) > 1 else lambda found: (get(found),)
-    if not nested:
-        return lambda found: cls(*values_of(found))
-
-    def build_record(found: Any) -> Any:
-        values = list(values_of(found))
-        for index, build in nested:
-            values[index] = build(values[index])
-        return cls(*values)
-
-    return build_record
-
-
-def _union_builder(records: list[type]) -> Build:
-    """The first record whose fields hold all that is there, and whose required ones are there."""
-    names = list(all_fields(records))
-    nested = {name: item for name, hint in all_fields(records).items() if (item := _builder(hint))}
-    required = {record: _required(record) for record in records}
-
-    def build(found: Any) -> Any:
-        there = {name: value for name in names if (value := getattr(found, name)) is not msgspec.UNSET}
-        for record in records:
-            if there.keys() <= hints(record).keys() and required[record] <= there.keys():
-                return record(**{name: nested[name](value) if name in nested else value for name, value in there.items()})
-        raise ValueError(f"expected {' or '.join(r.__name__ for r in records)}, found the fields {', '.join(there) or 'of neither'}")
-
-    return build
-
-
-def _required(cls: type) -> set[str]:
-    fields = dataclasses.fields(cls)
-    return {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+def drops_of(batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
+    """(key, reason) of the rows that were dropped."""
+    return ((row[KEY], row[DROPPED]) for row in batch.to_pylist() if row[DROPPED] is not None)

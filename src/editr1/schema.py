@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, get_args
 
-from editr1.records import SCHEMA_VERSION, from_json, to_json  # noqa: F401  # records and their lines of JSON: one import
+from editr1.records import SCHEMA_VERSION, either, from_json, to_json  # noqa: F401  # records and their lines of JSON: one import
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -197,7 +197,10 @@ class ParseFailure:
     """The last characters of the text, for a person to look at."""
 
 
-Outcome = Judgement | ParseFailure
+if TYPE_CHECKING:
+    Outcome: TypeAlias = Judgement | ParseFailure
+else:
+    Outcome = either(Judgement, ParseFailure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ from editr1.bench.base import PartedReward
 from editr1.bench.judges import firm_edit, rationalrewards, trm_edit, unifiedreward_edit
 from editr1.config import Component, create
 from editr1.errors import ConfigError
-from editr1.judge.again import PersistentJudge
-from editr1.judge.item import RewardItem
+from editr1.judge.item import PersistentJudge, RewardItem
 from editr1.schema import Reward
 from editr1.vlm.base import ChatReply, ChatRequest, request_images
 from editr1.vlm.local import LocalVLM

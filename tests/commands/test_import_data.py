@@ -12,7 +12,7 @@ from editr1.cli import main
 from editr1.commands.import_data import NEEDED, OPTIONAL
 from editr1.config import Component
 from editr1.editors.base import EditRequest
-from editr1.judge.decomposer import Decomposer, Rules
+from editr1.judge.decompose import Decomposer, Rules
 from editr1.stages import decompose
 from editr1.store import Engine, Run, preference_pairs, quadruples
 from editr1.world import annotators

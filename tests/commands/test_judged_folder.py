@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench_files import png
@@ -67,6 +68,11 @@ def test_every_edit_by_name_with_its_verdicts(tmp_path: Path, capsys: pytest.Cap
     said = [(verdict["question"], verdict["yes"]) for verdict in json.loads(rows[0]["verdicts"])]
     assert said == [(PRINCIPLES[0]["question"], 1.0), (PRINCIPLES[1]["question"], 0.0)]
     assert rows[0]["text"] == "<b>bright 8.0</b>"
+    typed = pd.read_parquet(run / "bench_folder_shade.edits.parquet")
+    assert list(typed.columns) == list(rows[0])
+    assert [(row.edit, row.score) for row in typed.itertuples()] == [("bright.png", 8.0), ("dark.png", 1.0)]
+    assert typed.unscored.isna().all()
+    assert [(verdict["question"], verdict["yes"]) for verdict in typed.verdicts[0]] == said
     page = (run / "bench_folder_shade.edits.html").read_text()
     assert page.index("Worst") < page.index("dark.png") < page.index("Best") < page.index("bright.png")
     assert page.count("data:image/jpeg;base64,") == 4

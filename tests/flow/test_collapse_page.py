@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from editr1.objectives.schedule import flux_schedule
-from editr1.objectives.sde import make_step
-from editr1.objectives.surrogate import kl_weight
+from editr1.objectives.sde import kl_weight, make_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "objectives"))
 import test_sde as flows

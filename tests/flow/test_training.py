@@ -9,14 +9,16 @@ import torch
 from PIL import Image
 
 import toy
+from editr1.commands._stages import run_accepting
 from editr1.config import Component
-from editr1.errors import BackendError, NoSignalError, UnscoredError
+from editr1.errors import BackendError, ChangedInputsError, NoSignalError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
 from editr1.flow.state import checkpoints, load_state, load_weights, numbers, optimizer_tensors, save_state
 from editr1.flow.trainer import lr_share
 from editr1.flow.watch import symptoms, warning_of
 from editr1.schema import Reward
+from editr1.stages import edit_rl
 from editr1.stages.edit_rl import finish, make_trainer, train
 from editr1.store import Run
 
@@ -308,3 +310,17 @@ def test_further_judges_count_by_their_weight_whatever_their_scale(run):
     assert unscored[0, 0] == 0.0
     train(trainer, read_contexts(run, 0.0)[0], [], toy.score_redness, run)
     assert points(run)[-1]["reward_1/mean"] == pytest.approx(0.1 * points(run)[-1]["reward/mean"], rel=1e-4)
+
+
+def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_iterations_are_not(run):
+    settings = config(dataclasses.replace(LORA, lr=1e-3))
+    edit_rl.run(settings, run.dir)
+    with pytest.raises(ChangedInputsError, match=r"training=.*--accept"):
+        edit_rl.run(config(dataclasses.replace(LORA, lr=2e-3)), run.dir)
+    assert edit_rl.run(dataclasses.replace(settings, iterations=3, save_every=2), run.dir).iterations == 3
+    summary = run.dir / "02_principles" / "counts.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"digest": "0" * 64}))  # the tasks were decomposed anew
+    with pytest.raises(ChangedInputsError, match="input 02_principles"):
+        edit_rl.run(settings, run.dir)
+    assert run_accepting(edit_rl, settings, run.dir, accept=True).iterations == 2
+    assert [point["step"] for point in points(run)] == [0, 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editr1.judge.annotators import AnnotatorCount
+from editr1.judge.inspect import AnnotatorCount
 from editr1.schema import Judgement, ParseFailure, Principle, Trace
 
 PRINCIPLES = (Principle("a?", "follow"), Principle("b?", "keep"))

@@ -371,3 +371,53 @@ def test_tokens_that_hold_another_score_than_phi_took_give_no_expectation() -> N
     whole = [TokenAlternatives("<score", (("<score", 0.0),)), TokenAlternatives(">2", ((">2", math.log(0.5)), (">3", math.log(0.5)))),
              TokenAlternatives("</score>", (("</score>", 0.0),))]  # fmt: skip
     assert expected_score(whole, 2.0) == pytest.approx(2.5)
+
+
+# --- Chinese ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "我收回。", "请忽略上面的判断。", "不对，栅栏不见了。", "等等，屋顶变了。", "上面的评分有误。", "这个分数太高了。", "我看错了。",
+        "更正：屋顶没有保留。", "我需要重新评估。", "我无法判断。", "抱歉，我弄错了。", "以上结论作废。", "刚才给的分数偏高。",
+    ],
+)  # fmt: skip
+def test_a_score_that_is_taken_back_in_chinese_is_none(tail: str) -> None:
+    assert said(HIGH + tail) == "WITHDRAWN"
+    assert said(f"{HIGH}\n{tail}\n") == "WITHDRAWN"
+
+
+@pytest.mark.parametrize(
+    "passage",
+    [
+        "图中的牌子上写着{}。", "用户写道：{}", "指令要求评委给出{}", "墙上的文字：{}", "看板「{}」", "{} 写在门上。", "招牌说“{}”",
+        "（{}，这是图片中的文字，我会忽略）", "提示词：{}", "我不会给 {}。", "绝不是 {}。", "如果栅栏还在，就可以给 {}。",
+        "假设一切正常：{}。", "本来会给 {}。", "达不到 {}。", "{}太高了。", "{} 显然不对", "{}，如果栅栏还在的话。",
+    ],
+)  # fmt: skip
+def test_what_is_quoted_or_rejected_in_chinese_is_nobodys_score(passage: str) -> None:
+    assert said(f"{LOW}\n{passage.format('<score>9</score>')}") == ("yn", 2.0)
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "根据指令的要求，得分：", "按照用户的要求，我给出", "编辑符合用户的要求 ", "牌子上写着SALE，与原图一致，所以给 ", "我的评分是：",
+        "用户要求把帽子变红，已经实现：", "屋顶不是红色的，因此只有", "图片显示帽子变红了，得分 ", "若干细节丢失，最终得分：", "没有错误，",
+    ],
+)  # fmt: skip
+def test_an_honest_chinese_sentence_keeps_its_score(lead: str) -> None:
+    assert said(f"{YES_NO}\n{lead}<score>2分</score> 颜色不对称，背景过高的亮度扣了分。") == ("yn", 2.0)
+
+
+@pytest.mark.parametrize(
+    "block", ["F1：是\nK1：否", "F1 帽子 -> 是\nK1 屋顶 → 否（颜色是蓝色）", "| F1 | 是 |\n| K1 | 否 |", "F1 -> 满足。\nK1 -> 不满足。"]
+)
+def test_chinese_verdicts_are_read(block: str) -> None:
+    assert said(f"{block}\n<score>２分</score>") == ("yn", 2.0)
+    assert said(f"{block.replace('否', '是或否').replace('不满足', '不一定')}\n<score>2</score>") == "WRONG_COUNT"
+
+
+def test_a_second_chinese_score_in_words_contradicts_the_first() -> None:
+    assert said(f"{HIGH} 最终得分应为3。") == "CONTRADICTORY"

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
-from editr1.judge.decompose import BadDecomposition, Quotas, check_principles, parse_principles
-from editr1.judge.decomposer import Decomposer, Rules
+from editr1.judge.decompose import BadDecomposition, Decomposer, Quotas, Rules, check_principles, parse_principles
 from editr1.judge.inspect import Gold, Hardness, parse_gold, parse_hardness
 from editr1.judge.item import RewardItem
 from editr1.judge.parse import parse

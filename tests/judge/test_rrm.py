@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from editr1.errors import BackendError, ConfigError
-from editr1.judge.decomposer import Decomposer, Rules
+from editr1.judge.decompose import Decomposer, Rules
 from editr1.judge.parse import render
 from editr1.judge.prompts import exemplars, labels
 from editr1.judge.reading import expected_score
@@ -126,6 +126,11 @@ def test_expected_score_by_hand(digits, value):
     positions = [_at(("fine <sc", 1.0)), _at(("ore>", 1.0)), *digits, _at(("</score>", 1.0))]
     sampled = float("".join(position.token for position in digits))
     assert expected_score(positions, sampled) == pytest.approx(value)
+
+
+def test_decimals_whose_alternatives_hold_no_number_leave_the_expectation_out():
+    positions = [_at(("<score>", 1.0)), _at(("7", 1.0)), _at((".", 1.0)), TokenAlternatives("5", (("</", 0.0),)), _at(("</score>", 1.0))]
+    assert expected_score(positions, 7.5) is None  # not 7.0: .5 was said
 
 
 def test_expected_mode_replaces_the_sampled_score_and_insists_on_logprobs():

@@ -83,18 +83,30 @@ def test_accuracy_does_not_see_which_side_is_a() -> None:
 def test_a_gain_is_paired_and_a_judge_gains_nothing_on_itself() -> None:
     pairs, rng = make_pairs(), random.Random(2)
     coin = ([rng.random() for _ in pairs], [rng.random() for _ in pairs])
-    nothing = paired_gain("pair_accuracy_gain", pairs, coin, coin, "pairs/avg4")
+    nothing = paired_gain("pair_accuracy_gain", pairs, [coin], [coin], "pairs/avg4")
     assert (nothing.value, nothing.p_value) == (0.0, 1.0)
-    gain = paired_gain("pair_accuracy_gain", pairs, coin, oracle_scores(pairs), "pairs/avg4")
+    gain = paired_gain("pair_accuracy_gain", pairs, [coin], [oracle_scores(pairs)], "pairs/avg4")
     assert gain.low > 0
     assert gain.p_value < 0.001
+
+
+def test_a_gain_over_several_readings_is_the_mean_of_theirs_and_told_more_sharply() -> None:
+    pairs, rng = make_pairs(), random.Random(3)
+    truth = oracle_scores(pairs)
+    noisy = [tuple([score + rng.gauss(0, 4) for score in side] for side in truth) for _ in range(8)]
+    coins = [([rng.random() for _ in pairs], [rng.random() for _ in pairs]) for _ in range(8)]
+    alone = [paired_gain("g", pairs, [coin], [reading], "pairs/one_trace") for coin, reading in zip(coins, noisy, strict=True)]
+    together = paired_gain("g", pairs, coins, noisy, "pairs/one_trace")
+    assert together.n == alone[0].n
+    assert together.value == pytest.approx(sum(gain.value for gain in alone) / len(alone))
+    assert together.high - together.low < min(gain.high - gain.low for gain in alone)
 
 
 def test_no_decisive_pair_gives_no_number() -> None:
     pairs = [p for p in make_pairs() if p.label == "same"]
     scores = [1.0] * len(pairs)
     assert all(m.value is None for m in pair_metrics("pair_accuracy/x", pairs, scores, scores, "pairs/greedy"))
-    assert paired_gain("g", pairs, (scores, scores), (scores, scores), "pairs/greedy").value is None
+    assert paired_gain("g", pairs, [(scores, scores)], [(scores, scores)], "pairs/greedy").value is None
 
 
 def test_scores_of_another_length_are_refused() -> None:

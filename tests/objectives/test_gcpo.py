@@ -132,4 +132,3 @@ def test_batch_figures_of_a_hand_worked_pair() -> None:
     assert gcpo.pair_accuracy(tau_w, tau_l) == (0.75, 0.5)
     # comparisons: 7-5, 5-5 | 4-3, 4-5 twice | none: one equal of six
     assert gcpo.tie_share(tau_w, tau_l) == pytest.approx(1 / 6)
-    assert gcpo.flat_share(torch.tensor([[0.5, 0.5], [0.5, 1.0]])) == 0.5

@@ -6,8 +6,7 @@ import torch
 from editr1.algorithms.guard import guard_log_ratio
 from editr1.algorithms.nft import nft_loss, optimality
 from editr1.objectives.schedule import flux_schedule
-from editr1.objectives.sde import log_prob, make_step, mean_of
-from editr1.objectives.surrogate import clipped_surrogate, kl_divergence, kl_weight
+from editr1.objectives.sde import clipped_surrogate, kl_divergence, kl_weight, log_prob, make_step, mean_of
 
 SHAPE = (3, 5, 4)
 

@@ -11,9 +11,9 @@ import torch
 from editr1.config import Component, available, create
 from editr1.errors import ConfigError
 from editr1.objectives import gcpo as paper
-from editr1.pair_learning.base import Needs, advantages
+from editr1.pair_learning.base import Needs
 from editr1.pair_learning.bradley_terry import bradley_terry_loss
-from editr1.training.pair_reward import PairReward
+from editr1.training.pair_reward import JudgedPair, PairReward
 
 NAN = math.nan
 W, L = torch.tensor([[8.0, 5.0, NAN]]), torch.tensor([[6.0, 4.0, 2.0]])
@@ -21,6 +21,10 @@ W, L = torch.tensor([[8.0, 5.0, NAN]]), torch.tensor([[6.0, 4.0, 2.0]])
 
 def made(id: str, **options: object) -> object:
     return create("pair_learning", Component(id, dict(options)))
+
+
+def advantages(reward_w: torch.Tensor, reward_l: torch.Tensor, needs: Needs) -> tuple[torch.Tensor, torch.Tensor]:
+    return JudgedPair((None,) * reward_w.shape[1], (), reward_w[0], reward_l[0], needs).advantages  # type: ignore[arg-type]
 
 
 def test_every_file_is_a_way_that_says_what_it_needs() -> None:
@@ -38,7 +42,7 @@ def test_gcpo_is_the_papers_ratios() -> None:
     assert reward_l.tolist() == [[0.5, 1.0, 1.0]]  # 6 stays below 8 alone, of two read opponents
     torch.testing.assert_close((reward_w, reward_l), (paper.win_ratio(W, L), paper.loss_ratio(L, W)))
     both = advantages(reward_w, reward_l, Needs())
-    torch.testing.assert_close(torch.cat(both), paper.advantages(torch.cat([reward_w, reward_l])), rtol=0, atol=0)
+    torch.testing.assert_close(torch.stack(both), paper.advantages(torch.cat([reward_w, reward_l])), rtol=0, atol=0)
 
 
 def test_gcpos_options_reach_its_rule() -> None:
@@ -64,8 +68,8 @@ def test_pd_grpos_advantages_are_over_both_images() -> None:
     """Rewards 1 1 1 0: mean 3/4, deviation (n - 1) 1/2; all of w agree and still have an advantage."""
     reward_w, reward_l = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     advantage_w, advantage_l = advantages(reward_w, reward_l, made("pd_grpo").needs)  # type: ignore[attr-defined]
-    assert advantage_w.tolist() == [pytest.approx([0.25 / 0.5001] * 2)]
-    assert advantage_l.tolist() == [pytest.approx([0.25 / 0.5001, -0.75 / 0.5001])]
+    assert advantage_w.tolist() == pytest.approx([0.25 / 0.5001] * 2)
+    assert advantage_l.tolist() == pytest.approx([0.25 / 0.5001, -0.75 / 0.5001])
 
 
 def test_irpo_is_the_mean_bradley_terry_probability() -> None:
@@ -76,7 +80,7 @@ def test_irpo_is_the_mean_bradley_terry_probability() -> None:
     cooler, _ = made("irpo", temperature=0.5).rewards(torch.tensor([[3.0]]), torch.tensor([[2.0]]))  # type: ignore[attr-defined]
     assert cooler.item() == pytest.approx(1 / (1 + math.exp(-2)))
     scaled, _ = advantages(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2), made("irpo").needs)  # type: ignore[attr-defined]
-    assert scaled.tolist() == [pytest.approx([-0.5 / (math.sqrt(0.5) + 1e-4), 0.5 / (math.sqrt(0.5) + 1e-4)])]
+    assert scaled.tolist() == pytest.approx([-0.5 / (math.sqrt(0.5) + 1e-4), 0.5 / (math.sqrt(0.5) + 1e-4)])
 
 
 def test_irpos_second_reward_is_a_sign() -> None:

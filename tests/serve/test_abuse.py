@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from editr1.cli import main
 from editr1.config import Component
 from editr1.errors import DataError
-from editr1.judge.again import Again
+from editr1.judge.item import Again
 from editr1.judge.rrm import RewardModel
 from editr1.serve import app as app_module
 from editr1.serve import listen, pickled

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from editr1.errors import ConfigError, DataError
+from editr1.commands._stages import run_accepting
+from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.stages import sft
 from editr1.store import Run
 from editr1.training.options import Machine, Schedule
@@ -38,7 +40,7 @@ def test_sft_learns_writes_a_loadable_checkpoint_and_is_not_repeated(tmp_path: P
     AutoProcessor.from_pretrained(first.path)
     again = sft.run(config(verifier, steps=12), run_dir)
     assert (again.path, again.steps, again.seconds) == (first.path, 12, 0.0)
-    with pytest.raises(DataError, match="was trained with steps=12"):
+    with pytest.raises(DataError, match="was begun with steps=12"):
         sft.run(config(verifier, steps=13), run_dir)
 
 
@@ -69,3 +71,22 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Pat
     assert (Path(resumed.path) / "model.safetensors").read_bytes() == (Path(whole.path) / "model.safetensors").read_bytes()
     losses = [[point["loss"] for point in Run.open(folder).curves("sft")] for folder in (tmp_path / "whole", killed)]
     assert losses[0] == losses[1]
+
+
+def test_changed_inputs_are_refused_or_accepted_and_curves_never_mixed(tmp_path: Path, verifier: Path) -> None:
+    run_dir, base = build_tiny_run(tmp_path / "run"), tmp_path / "base"
+    shutil.copytree(verifier, base)
+    sft.run(config(base, steps=3), run_dir)
+    (base / "extra.json").write_text("{}")  # the checkpoint behind the same path is another one
+    with pytest.raises(ChangedInputsError, match=r"content .*new run directory, or add --accept"):
+        sft.run(config(base, steps=3), run_dir)
+    assert run_accepting(sft, config(base, steps=2), run_dir, accept=True).steps == 2
+    assert [point["step"] for point in Run.open(run_dir).curves("sft")] == [1, 2]
+    aside = run_dir / ".aside" / "06_rrm_sft-1"
+    assert json.loads((aside / "settings.json").read_text())["steps"] == 3
+    assert len((aside / "metrics.jsonl").read_text().split("\n")[:-1]) == 3
+
+    summary = run_dir / "05_inspections" / "counts.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"digest": "0" * 64}))  # the table was made anew
+    with pytest.raises(ChangedInputsError, match="input 05_inspections"):
+        sft.run(config(base, steps=2), run_dir)

@@ -130,6 +130,23 @@ def test_tables_from_before_a_field_with_a_default_still_read(run: Run) -> None:
         list(run.read("01_tasks"))
 
 
+def test_a_log_from_before_a_field_with_a_default_is_continued(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    log = run.dir / "01_tasks" / "part-00000.partial.jsonl"
+
+    def stopped(batch: Sequence[EditTask]) -> Sequence[EditTask]:
+        if log.stat().st_size:
+            raise KeyboardInterrupt
+        return batch
+
+    items = list(enumerate_keys(ROWS["01_tasks"]))
+    with pytest.raises(KeyboardInterrupt):
+        run.process("01_tasks", items, Work(lambda: stopped), settings={}, engine=QUIET)
+    log.write_text(log.read_text().replace(',"further":[]', ""))
+    run.process("01_tasks", items, Work(lambda: list), settings={}, engine=QUIET)
+    assert list(run.read("01_tasks")) == ROWS["01_tasks"]
+
+
 # --- other programs read them -----------------------------------------------------------------------
 
 

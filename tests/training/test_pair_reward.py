@@ -132,6 +132,6 @@ def test_a_pair_whose_images_differ_is_not_flat_where_both_are_one_group() -> No
     assert is_flat(match([5.0, 5.0], [4.0, 4.0]))  # all are right
     found = match([5.0, 5.0], [1.0, 9.0])  # w: 5 is not above 5; l: 1 is below 5, 9 is not
     assert not is_flat(found)
-    assert found.advantage_w.tolist() == pytest.approx([-0.25 / 0.5001] * 2)
-    assert found.advantage_l.tolist() == pytest.approx([0.75 / 0.5001, -0.25 / 0.5001])
+    assert found.advantages[0].tolist() == pytest.approx([-0.25 / 0.5001] * 2)
+    assert found.advantages[1].tolist() == pytest.approx([0.75 / 0.5001, -0.25 / 0.5001])
     assert figures({0: found})["flat_groups"] == 0.0

@@ -85,9 +85,9 @@ def test_other_families_say_what_transformers_says_and_keep_their_seeds(vlm, bui
 @pytest.mark.parametrize("how", ["copied", "none"])
 def test_every_way_of_sharing_says_the_same(vlm, monkeypatch, how):
     requests = [ask("a", 1, 2, seed=seed, sampling=Sampling(1.0, 1.0, 4 + 2 * seed)) for seed in range(4)] + [ask("other", 2, 1)]
-    aside = [reply.text for reply in vlm.chat(requests)]
+    aside = [(reply.text, reply.num_prompt_tokens) for reply in vlm.chat(requests)]  # tokens, not characters of the prompt
     monkeypatch.setattr(vlm, "_sharing", lambda: how)
-    assert [reply.text for reply in vlm.chat(requests)] == aside
+    assert [(reply.text, reply.num_prompt_tokens) for reply in vlm.chat(requests)] == aside
 
 
 def test_a_reply_depends_on_its_own_seed_and_not_on_its_neighbours(vlm):
@@ -154,7 +154,7 @@ def test_text_without_pictures_is_answered(vlm):
 
 
 def test_each_distinct_picture_is_processed_once(vlm, monkeypatch):
-    from editr1.vlm._encoding import distinct_prompts
+    from editr1.vlm.local import distinct_prompts
 
     requests = [ask("a", 1, 2), ask("b", 1, 3), ask("a", 1, 2, seed=4)]
     prompts = distinct_prompts(vlm.processor, requests)

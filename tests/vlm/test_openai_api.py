@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -76,11 +77,13 @@ def test_replies_keep_the_order_of_the_requests_when_they_come_back_out_of_order
 
 
 def test_no_more_requests_are_in_flight_than_allowed():
-    def slow(body):
-        time.sleep(0.02)
+    three = threading.Barrier(3)  # nobody is answered before three are there
+
+    def together(body):
+        three.wait(timeout=60)
         return echo(body)
 
-    with serve(slow) as endpoint:
+    with serve(together) as endpoint:
         openai_api.build("m", base_url=endpoint.url, max_concurrency=3).chat([ask("q", seed) for seed in range(15)])
     assert endpoint.most_in_flight == 3
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from editr1.algorithms.base import Needs, Rows, with_advantage
-from editr1.objectives.surrogate import clipped_surrogate
+from editr1.objectives.sde import clipped_surrogate
 
 
 @dataclass(frozen=True)

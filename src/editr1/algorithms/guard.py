@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from editr1.algorithms.base import Needs, Rows, step_kl, with_advantage
-from editr1.objectives.surrogate import clipped_surrogate
+from editr1.objectives.sde import clipped_surrogate
 
 
 @dataclass(frozen=True)

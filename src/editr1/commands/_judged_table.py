@@ -16,7 +16,7 @@ from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import Component, create
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.asking import Asking, asking
-from editr1.measure.edit_files import as_csv, edit_page, edit_rows
+from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, CachedVLM, Prices, check_unscored, judge_edits
 from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
 from editr1.measure.metrics import between_run
@@ -134,11 +134,12 @@ class _Ask:
     def _write_edits(self, table: str, judged: Mapping[str, JudgedEdit]) -> None:
         """Every edit by name, as a table and as a page."""
         place = f"{self.run.dir / table}.edits"
-        write_atomic(Path(f"{place}.csv"), as_csv(edit_rows(self.benchmark.edits(), judged)).encode())
-        title = table.removeprefix("bench_")
+        rows, title = edit_rows(self.benchmark.edits(), judged), table.removeprefix("bench_")
+        write_atomic(Path(f"{place}.csv"), as_csv(rows).encode())
+        write_atomic(Path(f"{place}.parquet"), as_parquet(rows))
         write_atomic(Path(f"{place}.html"), edit_page(title, self.benchmark.edits(), judged).encode())
         if not self.args.json:
-            say(f"every edit: {place}.csv, the worst and the best: {place}.html")
+            say(f"every edit: {place}.csv and .parquet, the worst and the best: {place}.html")
 
     def _say_dropped(self, table: str, counts: StageCounts) -> None:
         if counts.num_dropped and not self.args.json:

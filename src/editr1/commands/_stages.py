@@ -9,7 +9,9 @@ import argparse
 import ast
 import importlib
 import json
+import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,9 @@ def add_stage_arguments(parser: argparse.ArgumentParser, has_engine: bool) -> No
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
     parser.add_argument("--gpu-memory", type=gibibytes, metavar="80GiB", help="what a card holds: training that takes more is refused")
     parser.add_argument(
-        "--accept", action="store_true", help="where inputs or settings have changed since, put the old table aside and make it over"
+        "--accept",
+        action="store_true",
+        help="where inputs or settings have changed since, put the old rows or weights aside and start over",
     )
     if has_engine:
         parser.add_argument("--engine", choices=ENGINES, help="where the stage runs (default: the recipe's, local)")
@@ -98,14 +102,17 @@ def _finished(stage: Any, run_dir: Path) -> bytes:
 
 
 def run_accepting(stage: Any, config: Any, run_dir: Path, accept: bool) -> Any:
-    """What the stage returns; with `accept`, a table that was begun from other inputs is put aside and made over."""
+    """What the stage returns; with `accept`, a table or training that was begun from other inputs is put aside and made over."""
     while True:
         try:
             return stage.run(config, run_dir)
         except ChangedInputsError as change:
             if not accept:
                 raise
-            _say(f"{put_aside(change.folder)} holds what was made before: {change.change}")
+            if os.environ.get("RANK", "0") == "0":
+                _say(f"{put_aside(change.folder, change.curves)} holds what was made before: {change.change}")
+            else:
+                time.sleep(1.0)  # the first process puts it aside for all
 
 
 def nothing_kept(counts: StageCounts, run_dir: Path) -> str:

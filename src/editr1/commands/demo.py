@@ -13,9 +13,10 @@ from typing import Any
 
 from editr1.commands._stages import check_recipe, places
 from editr1.config import fill_in, load_recipe, section, to_plain
-from editr1.schema import Metric, to_json
+from editr1.judge.inspect import AnnotatorAccuracies
+from editr1.schema import CATEGORIES, Metric, to_json
 from editr1.store import Run
-from editr1.store._files import write_atomic
+from editr1.store._files import read_record, write_atomic
 from editr1.store.run import environment
 
 STEPS = (
@@ -32,6 +33,8 @@ STEPS = (
     "evaluate",
 )
 """In the order of the loop. `scorer` is the stage `sft` without principles, the baseline of the comparison."""
+FIRST_TABLE = "inspect"
+"""After it the first figures are known: how right the annotators are, whose traces the verifier will learn."""
 _STAGE_OF = {"scorer": "sft"}
 _TABLE_WIDTH = 130
 """Characters that the results need to be read."""
@@ -58,6 +61,8 @@ def main(args: argparse.Namespace) -> int:
     _use_threads(args.threads)
     for number, name in enumerate(STEPS, start=1):
         _run_step(run, recipe, name, number)
+        if name == FIRST_TABLE:
+            print_annotators(run)
     from editr1.report import write_report
 
     report, _ = write_report(args.run)
@@ -104,6 +109,23 @@ def _use_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(min(threads, os.cpu_count() or 1))
+
+
+def print_annotators(run: Run) -> None:
+    """Each annotator against the inspector: what share of its verdicts is right, and of which category the wrong ones are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="annotators: verdicts that the inspector confirms (95 % intervals, whole tasks resampled)")
+    table.add_column("annotator", no_wrap=True)
+    for column in ("right", "interval", "verdicts", "unparsed traces", *CATEGORIES):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in read_record(AnnotatorAccuracies, run.dir / "05_inspections" / "annotators.json").annotators:
+        interval = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+        shares = (f"{counts.accuracy:.3f}" if (counts := part.counts).accuracy is not None else "" for part in row.categories)
+        right = "" if row.accuracy is None else f"{row.accuracy:.3f}"
+        table.add_row(row.name, right, interval, f"{row.n:,}", f"{row.num_unparsed:,} of {row.num_traces:,}", *shares)
+    Console(width=max(Console().width, _TABLE_WIDTH)).print(table)
 
 
 def print_results(run: Run) -> None:

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editr1.errors import DataError
-from editr1.records import SCHEMA_VERSION, encode
+from editr1.records import KEY, SCHEMA_VERSION, encode
 from editr1.schema import from_json
 from editr1.store._files import exclusive, read_json, read_jsonl, write_atomic, write_json
-from editr1.store.columns import KEY
 from editr1.store.run import TABLES, environment
 from editr1.store.shards import Row, about, dropped_row, log_line, shard_paths, sum_digests, write_shard
 

@@ -7,8 +7,7 @@ from typing import Literal
 
 from editr1.config import Component, create
 from editr1.objectives.advantages import AdvantageStd
-from editr1.objectives.sde import LogProbKind, StepKind, WindowKind
-from editr1.objectives.surrogate import KLKind
+from editr1.objectives.sde import KLKind, LogProbKind, StepKind, WindowKind
 from editr1.placement import Placement
 
 

@@ -17,8 +17,7 @@ from editr1.flow.trainer import iteration_window
 from editr1.flow.update import rows_per_sample
 from editr1.memory import GIB, Layout, Memory, Transformer, activations, states, this_launch
 from editr1.objectives.schedule import Schedule
-from editr1.objectives.sde import make_step
-from editr1.objectives.surrogate import clip_in_nats, kl_weight
+from editr1.objectives.sde import clip_in_nats, kl_weight, make_step
 
 ASSUMED_FLOPS = 4e14  # ours: dense bf16 on an H100-class card at about 40 % of its peak
 BACKWARD_COST = 2.0  # a backward costs two forwards; one more forward with gradient checkpointing

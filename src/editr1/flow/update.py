@@ -18,8 +18,7 @@ from editr1.flow.config import Config
 from editr1.flow.policy import Policy, Weights
 from editr1.flow.rollout import Trajectory, select_rows
 from editr1.flow.watch import Replay, rounding_bound
-from editr1.objectives.sde import StepRows, log_prob, mean_of
-from editr1.objectives.surrogate import kl_divergence, kl_weight
+from editr1.objectives.sde import StepRows, kl_divergence, kl_weight, log_prob, mean_of
 from editr1.schema import derive_seed
 
 

@@ -5,7 +5,6 @@ Each message names the figure, the limit, and the knob or the trap that it usual
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,14 @@ from dataclasses import dataclass, field
 import torch
 
 from editr1.errors import BackendError, NoSignalError
+from editr1.stats import trends
+from editr1.stats.trends import SPAN
 from editr1.store import Run
 
 logger = logging.getLogger(__name__)
 
 HELP = "docs/how_to/collapse.md has the table of causes"
 
-SPAN = 5  # ours: iterations averaged at either end; single iterations draw other tasks and say little
 MANY_CLIPPED = 0.25
 MANY_TIED = 0.8
 LITTLE_SIGNAL = 0.3
@@ -157,19 +157,9 @@ class Symptoms:
 
 
 def hacked(points: Sequence[Point], falls: int) -> bool:
-    """Whether the held-out reward fell in each of the last `falls` evaluations while the training reward rose over them.
-
-    >>> fall = [{"reward/mean": 6.0 + i, "evaluation/reward": 7.0 - i} for i in range(3)]
-    >>> hacked(fall, 2), hacked(fall, 3)
-    (True, False)
-    """
-    seen = [index for index, point in enumerate(points) if "evaluation/reward" in point]
-    if len(seen) <= falls:
-        return False
-    held = [points[index]["evaluation/reward"] for index in seen[-falls - 1 :]]
-    begin = seen[-falls - 1]
-    before, after = points[max(0, begin - SPAN + 1) : begin + 1], points[-SPAN:]
-    return all(b < a for a, b in itertools.pairwise(held)) and _change(before, after, "reward/mean") > 0
+    """Whether the held-out reward fell in each of the last `falls` evaluations while the training reward rose over them."""
+    training, held_out = ({i: p[name] for i, p in enumerate(points) if name in p} for name in ("reward/mean", "evaluation/reward"))
+    return trends.hacked(training, held_out, falls)
 
 
 def warning_of(symptom: str, advice: str) -> str:

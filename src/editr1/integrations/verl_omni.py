@@ -20,9 +20,8 @@ from typing import Any
 from editr1.config import Component, create
 from editr1.errors import DataError, UnscoredError
 from editr1.integrations._client import Edit, RewardClient, Score, category_scores, to_picture, to_principles, to_source
-from editr1.judge.again import PersistentJudge
-from editr1.judge.decomposer import Decomposer
-from editr1.judge.item import RewardItem
+from editr1.judge.decompose import Decomposer
+from editr1.judge.item import PersistentJudge, RewardItem
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
 from editr1.vlm.base import Sampling

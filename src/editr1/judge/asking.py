@@ -1,8 +1,7 @@
 """How a judge is asked: what the caller says, else what its checkpoint was trained with, else the defaults.
 
-The stages `sft` and `gcpo` leave `settings.json` beside the weights. Whoever asks a local checkpoint reads it through `asking`, so that
-a judge trained on short answers is not asked for long ones because nobody remembered its prompt. A file that some other tool wrote, or
-none, says nothing.
+The stages `sft` and `gcpo` leave `settings.json` beside the weights, and whoever asks a local checkpoint reads it through `asking`. A file
+that some other tool wrote, or none, says nothing.
 """
 
 from __future__ import annotations
@@ -73,9 +72,7 @@ def _warn(text: str) -> None:
 
 
 def _folder(judge: Model | str | Path | None) -> Path | None:
-    if judge is None or isinstance(judge, str | Path):
-        return None if judge is None else Path(judge)
-    path = judge.options.get("path") if judge.id == "local" else None
+    path = judge if judge is None or isinstance(judge, str | Path) else judge.options.get("path") if judge.id == "local" else None
     return Path(path) if isinstance(path, str | Path) else None
 
 

@@ -1,7 +1,7 @@
 """Whose word a passage of an answer is: the judge's own, somebody else's that it quotes, or one that it rejects or takes back.
 
-English words and the quotation marks of several languages, looked for in the sentence around the passage. Where words do not
-decide, the passage counts as the judge's own. ours: no source; `benchmarks/phi_fuzz.py` counts what slips through.
+English and Chinese words and the quotation marks of several languages, looked for in the sentence around the passage. Where words do
+not decide, the passage counts as the judge's own. ours: no source; `benchmarks/phi_fuzz.py` counts what slips through.
 """
 
 from __future__ import annotations
@@ -10,6 +10,58 @@ import re
 
 _REACH = 240  # ours: characters before and behind that can belong to the same sentence
 _LINE = 2_000  # ours: on a longer line quotation marks are not counted, so that time stays linear
+
+# --- Chinese words, each beside the English ones that it goes with ---------------------------------------
+
+_ZH_IN = "(?:上面|上|中|里)?"
+_ZH_SIGNS = (
+    "(?:文字|字幕|字样|标语|招牌|牌子|牌|看板|告示|标签|水印|海报|横幅|屏幕|衬衫|T恤|墙|纸|书|页面|贴纸|便条|黑板|标题)"
+    f"{_ZH_IN}(?:的(?:文字|字))?"
+)
+_ZH_OTHERS = f"(?:用户|指令|提示词?|请求|题目|原文|示例|模板|图片|图像|图|照片|画面|他们?|她们?|它们?|有人|别人|某人){_ZH_IN}"
+_ZH_OWN = "(?:我们?|本人|(?:最终|总体?|综合)?(?:得分|评分|分数|判断|结论|答案))"
+_ZH_SAYS = "(?:写着|写道|写的是|写了|写有|写|说道|说的是|说|声称|宣称|回答|答道|喊道|引用|印着|印有|标着|标注着?|刻着|贴着|读作|念作)"
+_ZH_DEMANDS = "(?:要求|命令|让|请|叫|希望|想要)[^,.;:!?\\n]{0,6}(?:输出|给出?|打|写出?|回答|返回|评为?|打分|填)"
+_ZH_SHOWS = "(?:显示着?|展示着?|包含|带有|出现)"
+_ZH_FILLER = "(?:了|着|的是|是|为|道|一个|一行|这样|直接|只|文字|字样|内容|分数|得分|评分|满分|如下)*+"
+_ZH_ONLY = "(?:这|那|它)?(?:只是|仅是|不过是|是)"
+_ZH_SAID_BEHIND = (
+    f"(?:{_ZH_ONLY})?(?:写|印|画|刻|贴|出现|显示)在|[(]?{_ZH_ONLY}(?:{_ZH_SIGNS}|{_ZH_OTHERS})(?:的|写|说|要求)"
+    "|的?(?:字样|几个字|这行字|这句话)|(?:对此)?,?我?(?:会|将|选择|予以|应)?(?:忽略|无视|不予|不理会|不采纳|不采信)"
+)
+_ZH_GRADING = (
+    "(?:是|给出?|达到|打[出到]?|得分|得到?|到|为|有|一个|评分|评为?|这样|这么|那么|高|低|的|分数|满分|接近|超过|能|会|可以|值得?"
+    "|配得?上?|够得?上?|说|认为|同意|我)*+"
+)
+_ZH_MIGHT = "(?:就|才|本|会|可以?|能|应该?|将|想)"
+_ZH_REJECTED = (
+    f"(?:不|没有?|并非|不是|绝不|远不|远低于|远不及|达不到|够不上|称不上|算不上|谈不上|而非|而不是){_ZH_GRADING}"
+    f"|(?:本来|原本|本){_ZH_MIGHT}[^.;\\n]{{0,30}}|(?:如果|要是|若是|倘若)[^.;\\n]{{0,80}}{_ZH_MIGHT}++{_ZH_GRADING}"
+    "|(?:假设|假如|假定)(?:(?!但|所以|因此|然而)[^.;\\n]){0,80}"
+)
+_ZH_REJECTED_BEHIND = (
+    "[?]\\s*(?:不|当然不)|,(?:如果|假如|要是|除非|前提是|假设)|(?:是|就|显然|明显|未免|实在|显得|都|分|这个分数)*+"
+    "(?:[太偏][高低]|过[高低于]|不对|不合适|不合理|不可能|错误?的|错了|不成立)"
+)
+_ZH_ITS_WORD = (
+    "(?:上面|上述|以上|前面|之前|刚才|这个|这一|那个|该|此|我)(?:所?[说给]?的)?(?:那个|最终)?(?:[得评打]分|分数|判断|答案|结论|回答|评价)?"
+)
+_ZH_FAULTS = "(?:是|都|也|显然|有点|完全|并)*+(?:有误|错误的|错[了的]|不对(?!称)|不准确|不正确|不成立|无效|作废|[太过偏][高低]|不算数?)"
+_ZH_TAKEN_BACK = (
+    "(?:收回|撤回|撤销|推翻|忽略|无视|忘掉|划掉)(?:掉|了)?(?:上面|上述|以上|前面|之前|刚才|这个|这一|该|我|评分|得分|分数|判断|结论|答案)",
+    "我(?:要|想|得)?(?:收回|撤回)",
+    f"{_ZH_ITS_WORD}{_ZH_FAULTS}",
+    f"(?:得分|评分|分数|打分|判断|答案|结论|回答){_ZH_FAULTS}",
+    "我(?:刚才|之前|可能)?(?:说|看|判断|打|算|搞|弄|理解|评)?错了|我的错|我(?:看|搞|弄|算)错|我不(?:太)?确定|我改(?:变)?主意",
+    "(?:^|[.!?\\n,(])[ \\t]*(?:更正|修正|纠正|勘误|订正)\\s*[:,.]",
+    "重新(?:评估|评分|打分|评判|判断|考虑|审视)|(?:让我|我)(?:再|重新)(?:看|想|检查|考虑|评估|确认|数)|转念一想|再想想|仔细一想",
+    "我?(?:实在|其实|还是|也)?(?:无法|没法|不能|没办法)(?:再)?(?:作出|做出|给出)?(?:判断|评分|打分|评估|评价|评判|分数)",
+    "(?:^|[.!?\\n(—–-])[ \\t]*(?:哦|啊|但|嗯)?,?(?:等等|等一下|等下|慢着|且慢|不对|不|其实|抱歉|对不起|糟糕)\\s*(?:[,.:!…—–-]|$)",
+)
+_ZH_RESTATED = (
+    "(?:(?:最终|总体?|综合|真实|实际|新的?|正确的?)(?:得分|评分|分数|打分)(?:应该?|应当|现在|改)?(?:是|为|:|=)"
+    "|(?<!平均)(?:得分|评分|分数)(?:应该?|应当|现在|改)(?:是|为))"
+)
 
 # --- quoted ---------------------------------------------------------------------------------------------
 
@@ -29,15 +81,19 @@ _FILLER = (
     r"|edit|judge))*"
 )
 _ATTRIBUTED = re.compile(
-    rf"\b(?:{_SAYS}|(?<=\W)(?:shows?|displays?|bears?|carries|prints?|contains?)(?P<shown>)){_FILLER}\s*[:,]?\s*$", re.IGNORECASE
+    rf"(?:\b(?:{_SAYS}|(?<=\W)(?:shows?|displays?|bears?|carries|prints?|contains?)(?P<shown>)){_FILLER}"
+    rf"|(?:{_ZH_SAYS}|{_ZH_DEMANDS}|{_ZH_SHOWS}(?P<shown_zh>)){_ZH_FILLER})\s*[:,]?\s*$",
+    re.IGNORECASE,
 )
 _NAMED = re.compile(
-    rf"\b(?:{_SIGNS}|instructions?|user|prompt|ocr|quote)(?:\s+(?:in|on|of|from)\s+(?:the|its|this)\s+\w+)?\s*:\s*$", re.IGNORECASE
+    rf"(?:\b(?:{_SIGNS}|instructions?|user|prompt|ocr|quote)(?:\s+(?:in|on|of|from)\s+(?:the|its|this)\s+\w+)?"
+    rf"|(?:{_ZH_SIGNS}|用户|指令|提示词?|原文|引文)(?:内容|原话)?)\s*:\s*$",
+    re.IGNORECASE,
 )
-_FIRST_PERSON = re.compile(r"\b(?:I|my|we|our)\b")
+_FIRST_PERSON = re.compile(r"\b(?:I|my|we|our)\b|我")
 _SUBJECT = re.compile(
     rf"\b(?:(?P<own>I|my|we|our|(?:final|overall)\s+(?:\w+\s+)?(?:score|rating|verdict|grade|answer|judge?ment)|verdicts?|rating)"
-    rf"|(?P<sign>{_SIGNS})|{_OTHERS})\b",
+    rf"|(?P<sign>{_SIGNS})|{_OTHERS})\b|(?P<own_zh>{_ZH_OWN})|(?P<sign_zh>{_ZH_SIGNS})|{_ZH_OTHERS}",
     re.IGNORECASE,
 )
 _SAID_BEHIND = re.compile(
@@ -45,7 +101,7 @@ _SAID_BEHIND = re.compile(
     r"(?:(?:is|are|was|were|stands?|appears?|being|as|that\s+is|which\s+is)\s+)?(?:written|printed|painted|displayed|carved|engraved|quoted|visible)\b"
     rf"|(?:is|was)\s+(?:only\s+|just\s+|merely\s+)?what\s+(?:the|that|this|it|somebody|someone)\b|(?:says|reads|said|wrote|writes)\s+the\b"
     r"|which\s+I\s+(?:ignore|disregard|do\s+not|don't|will\s+not|won't|cannot|can't)\b|which\s+is\s+(?:not\s+mine|ignored|irrelevant|only|just)\b"
-    rf"|(?:on|in)\s+the\s+{_SIGNS}\b)",
+    rf"|(?:on|in)\s+the\s+{_SIGNS}\b|{_ZH_SAID_BEHIND})",
     re.IGNORECASE,
 )
 
@@ -95,9 +151,10 @@ def _said_by_another(clause: str) -> bool:
     """Whether a clause ends in a verb of saying whose subject, the nearest one before it, is not the judge."""
     said = _ATTRIBUTED.search(clause)
     subjects = list(_SUBJECT.finditer(clause, 0, said.start())) if said else []
-    if said is None or not subjects or subjects[-1].group("own"):
+    if said is None or not subjects or subjects[-1].group("own") or subjects[-1].group("own_zh"):
         return False
-    return said.group("shown") is None or subjects[-1].group("sign") is not None
+    shown = said.group("shown") is not None or said.group("shown_zh") is not None
+    return not shown or subjects[-1].group("sign") is not None or subjects[-1].group("sign_zh") is not None
 
 
 # --- rejected, taken back -------------------------------------------------------------------------------
@@ -112,12 +169,14 @@ _REJECTED = re.compile(
     r"|\b(?:instead\s+of|rather\s+than|far\s+from|short\s+of|nowhere\s+near|anything\s+but)(?:\s+(?:a|an|the|my))?"
     r"|\bwould(?:['\u2019]ve|\s+have)\b[^.;\n]{0,60}"
     r"|\b(?:suppose|supposing|assume|assuming|hypothetically)\b[^.;\n]{0,120}"
-    r"|\bif\b[^.;\n]{0,80}\b(?:were|had)\b[^.;\n]{0,80})[\s*_:,]*$",
+    r"|\bif\b[^.;\n]{0,80}\b(?:were|had)\b[^.;\n]{0,80}"
+    rf"|{_ZH_REJECTED})[\s*_:,]*$",
     re.IGNORECASE,
 )
 _REJECTED_BEHIND = re.compile(
     r"^[\s*_)`\"']*(?:\?\s*no\b|,?\s*(?-i:if|had|unless)\b|(?:is|was|would\s+be|seems?|looks?)\s+(?:far\s+|much\s+|way\s+|clearly\s+)?"
-    r"(?:wrong|too\s+\w+|not\b|a\s+mistake|undeserved|unjustified|excessive|out\s+of\s+the\s+question))",
+    r"(?:wrong|too\s+\w+|not\b|a\s+mistake|undeserved|unjustified|excessive|out\s+of\s+the\s+question)"
+    rf"|{_ZH_REJECTED_BEHIND})",
     re.IGNORECASE,
 )
 
@@ -161,12 +220,14 @@ _TAKEN_BACK = re.compile(
             r"|changed\s+my\s+mind|let\s+me\s+(?:re|think|check|look|start|redo|correct|do))",
             r"(?:^|[.!?\n(\u2014\u2013-])[ \t]*(?:oh\s+|but\s+|hm+[,.\s]+)?(?:wait|actually|hold\s+on|no|hm+|sorry|oops)\b"
             r"\s*(?:[,.:!\u2026\u2014\u2013-]|$)",
+            *_ZH_TAKEN_BACK,
         )
     ),
     re.IGNORECASE,
 )
 _RESTATED = re.compile(
-    r"(?<!average[ _])(?<!mean[ _])\b(?:(?:final|overall|true|real|new)[ _])?score[\"'*_]*\s*(?::|=|is|was|(?:should|would|must)\s+be)"
+    r"(?:(?<!average[ _])(?<!mean[ _])\b(?:(?:final|overall|true|real|new)[ _])?score[\"'*_]*\s*(?::|=|is|was|(?:should|would|must)\s+be)"
+    rf"|{_ZH_RESTATED})"
     r"[\s\"'*_]*([0-9]{1,2}(?:[.,][0-9]{1,4})?)(?![0-9%-])",
     re.IGNORECASE,
 )

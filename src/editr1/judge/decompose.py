@@ -1,39 +1,25 @@
-"""Reads and checks a decomposition: JSON, categories, quotas, duplicates, and questions that are no yes/no questions."""
+"""Decomposes tasks into principles with a VLM: ask, check, show the fault and ask again, give up with a reason (paper, section 3.1).
+
+`parse_principles` reads and checks an answer: JSON, categories, quotas, duplicates, and questions that are no yes/no questions.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from editr1.errors import DataError
-from editr1.judge.answers import normalised
+from editr1.judge.answers import Contradiction, normalised, object_arrays, read_loose_object
 from editr1.judge.claims import is_taken_back
-from editr1.judge.objects import Contradiction, object_arrays, read_loose_object
 from editr1.judge.parse import answer_of
-from editr1.schema import CATEGORIES, Category, Principle, category_from
-
-Bounds = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Quotas:
-    """Smallest and largest number of principles, a category. Defaults: paper, section 3.1."""
-
-    follow: Bounds = (3, 4)
-    keep: Bounds = (3, 4)
-    quality: Bounds = (2, 3)
-
-    def of(self, category: Category) -> Bounds:
-        """The bounds of one category."""
-        return {"follow": self.follow, "keep": self.keep, "quality": self.quality}[category]
-
-
-DEFAULT_QUOTAS = Quotas()
-
+from editr1.judge.prompts import DEFAULT_QUOTAS, NUM_SHOWN, Quotas, render_decompose
+from editr1.schema import CATEGORIES, Principle, Source, category_from, derive_seed, pictures_of, stable_id
+from editr1.vlm.base import VLM, Sampling
 
 MAX_QUESTION_CHARS = 400  # ours: one fact fits; longer questions bundle several
 
@@ -168,7 +154,100 @@ def _over_quota(principles: Sequence[Principle], quotas: Quotas) -> str:
     counts = Counter(principle.category for principle in principles)
     wrong = []
     for category in CATEGORIES:
-        low, high = quotas.of(category)
+        low, high = getattr(quotas, category)
         if not low <= counts[category] <= high:
             wrong.append(f"{counts[category]} {category} questions in place of {low} to {high}")
     return " and ".join(wrong) and "it has " + " and ".join(wrong)
+
+
+# --- asking -----------------------------------------------------------------------------------------
+
+MAX_REMEMBERED = 10_000  # ours: tasks; a service that runs for months must not grow
+MAX_REPAIRS = 2  # ours: who fails three times fails for a reason that a fourth call does not cure
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a decomposition must look like, and how it is asked for."""
+
+    quotas: Quotas | None = DEFAULT_QUOTAS
+    """paper, section 3.1; None accepts any number."""
+    questions_in_english: bool = True
+    """Check the form of the questions; switch off for other languages."""
+    num_exemplars: int = NUM_SHOWN
+    """paper, section 3.1: 4 of a pool of 60, drawn anew for each task."""
+    max_repairs: int = MAX_REPAIRS
+    sampling: Sampling = field(default_factory=Sampling)
+    """ours: with a temperature, so that a repair is not the same answer again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """What came out for one task."""
+
+    principles: tuple[Principle, ...] = ()
+    """Empty when none of the answers was usable."""
+    problem: str = ""
+    """What was wrong with the last answer; empty when it was right."""
+    num_repairs: int = 0
+    num_tokens: int = 0
+    """Generated tokens of all answers."""
+    seconds: float = 0.0
+    answer: str = ""
+    """The last answer, for a person to look at."""
+
+
+def decompose(vlm: VLM, tasks: Mapping[str, tuple[Source, str]], seed: int, rules: Rules | None = None) -> dict[str, Decomposition]:
+    """One decomposition a task: one call for all of them, then one for all that need a repair, and so on.
+
+    tasks: (source, instruction) by an id, from which the seeds of its requests are derived.
+    Raises BackendError when the model's machine fails.
+    """
+    rules = rules or Rules()
+    made = {key: Decomposition() for key in tasks}
+    for attempt in range(1 + rules.max_repairs):
+        open_keys = [key for key, found in made.items() if not found.principles]
+        if not open_keys:
+            break
+        requests = [
+            render_decompose(
+                *tasks[key],
+                sampling=rules.sampling,
+                seed=derive_seed(seed, "decompose", key, attempt),
+                quotas=rules.quotas or DEFAULT_QUOTAS,
+                num_exemplars=rules.num_exemplars,
+                previous=made[key].answer,
+                problem=made[key].problem,
+            )
+            for key in open_keys
+        ]
+        for key, reply in zip(open_keys, vlm.chat(requests), strict=True):
+            parsed = parse_principles(reply.text, rules.quotas, questions_in_english=rules.questions_in_english)
+            found = ((), parsed.problem) if isinstance(parsed, BadDecomposition) else (parsed, "")
+            spent = (made[key].num_tokens + reply.num_tokens, made[key].seconds + reply.seconds)
+            made[key] = Decomposition(*found, attempt, *spent, reply.text)
+    return made
+
+
+class Decomposer:
+    """Principles for (source, instruction), remembered: equal tasks are asked about once."""
+
+    def __init__(self, vlm: VLM, rules: Rules | None = None) -> None:
+        self.vlm = vlm
+        self._rules = rules or Rules()
+        self._known: dict[str, Decomposition] = {}
+
+    def decompose(self, tasks: Sequence[tuple[Source, str]], seed: int = 0) -> list[Decomposition]:
+        """One decomposition a (source, instruction), in their order. Failures are not remembered: another seed may succeed."""
+        keys = [_key(source, instruction) for source, instruction in tasks]
+        known = {key: found for key in keys if (found := self._known.get(key))}
+        made = decompose(self.vlm, {key: task for key, task in zip(keys, tasks, strict=True) if key not in known}, seed, self._rules)
+        self._known.update({key: decomposition for key, decomposition in made.items() if decomposition.principles})
+        for key in list(self._known)[: max(0, len(self._known) - MAX_REMEMBERED)]:  # the oldest
+            self._known.pop(key, None)  # another thread may have been faster
+        return [(known | made)[key] for key in keys]
+
+
+def _key(source: Source, instruction: str) -> str:
+    seen = ((hashlib.blake2b(p.tobytes(), digest_size=16).hexdigest(), str(p.size), p.mode) for p in pictures_of(source))
+    return stable_id(*(word for words in seen for word in words), instruction)

@@ -1,22 +1,21 @@
-"""Reads the inspector's gold verdicts, and the filter's answer whether an instruction is hard; and selects with them.
-
-The selector decides which trace of a quadruple becomes the SFT target (paper, section 3.1): highest agreement with the gold verdicts; then
-higher average; then higher score; then the smaller index. It is code and not a model call (ours): the same traces and gold give the same
-choice on every machine.
-"""
+"""Gold, and what is done with it: the inspector's verdicts are read, the selector chooses by them (paper, section 3.1), annotators are
+counted against them (ours: the paper reports no accuracy of its own). Also reads the filter's answer whether an instruction is hard."""
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
-from editr1.judge.answers import normalised
+from editr1.judge.answers import normalised, object_arrays, read_json_object, read_loose_object
 from editr1.judge.claims import is_taken_back
-from editr1.judge.objects import object_arrays, read_json_object, read_loose_object
 from editr1.judge.parse import answer_of, own_blocks
 from editr1.judge.verdicts import last_verdicts
-from editr1.schema import Judgement, Outcome, ParseFailure
+from editr1.schema import CATEGORIES, Category, Judgement, Outcome, ParseFailure, Principle, Trace
+from editr1.stats.agreement import VerdictAgreement
+from editr1.stats.intervals import share_of_sums
 
 HARD_CRITERIA = ("steps", "detail", "implicit", "space")  # paper, section 3.1: what makes an instruction hard
 
@@ -91,9 +90,10 @@ class Choice(NamedTuple):
 
 
 def choose(outcomes: Sequence[Outcome], gold: Sequence[bool], min_accuracy: float = MIN_ACCURACY) -> Choice:
-    """The kept trace among `outcomes`, or the reason for dropping the quadruple.
+    """The trace that becomes the SFT target, or the reason for dropping the quadruple (paper, section 3.1).
 
-    A trace that did not parse, or whose number of verdicts is not gold's, cannot be chosen (ours).
+    Highest agreement with gold; then higher average; then higher score; then the smaller index. A trace that did not parse, or whose
+    number of verdicts is not gold's, cannot be chosen. ours: code and no model call, so that every machine chooses alike.
 
     >>> choose([Judgement((True, True), 9.0), Judgement((True, False), 5.0)], [True, False])
     Choice(index=1, accuracy=1.0, reason=None)
@@ -115,3 +115,108 @@ def choose(outcomes: Sequence[Outcome], gold: Sequence[bool], min_accuracy: floa
 def agreement(verdicts: Sequence[bool], gold: Sequence[bool]) -> float:
     """Share of principles on which the two agree, in [0, 1]."""
     return sum(ours == theirs for ours, theirs in zip(verdicts, gold, strict=True)) / len(gold)
+
+
+# --- annotators against gold --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryVerdicts:
+    """The verdicts on the principles of one category; `judge` is the annotator, `human` is gold."""
+
+    category: Category
+    counts: VerdictAgreement
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorAccuracy:
+    """One annotator against gold."""
+
+    name: str
+    num_traces: int
+    num_unparsed: int
+    """Traces without verdicts; they count in no accuracy."""
+    accuracy: float | None
+    """Share of verdicts that equal gold, in [0, 1]; None when there was nothing to compare."""
+    low: float | None
+    """Of the 95 % interval, whole tasks resampled."""
+    high: float | None
+    n: int
+    """Verdicts compared."""
+    categories: tuple[CategoryVerdicts, ...]
+
+    @property
+    def counts(self) -> VerdictAgreement:
+        """Over all categories."""
+        rows = [astuple(row.counts) for row in self.categories]
+        return VerdictAgreement(*(sum(column) for column in zip(*rows, strict=True))) if rows else VerdictAgreement(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class AnnotatorAccuracies:
+    """A file of them, as `to_json` writes it."""
+
+    annotators: tuple[AnnotatorAccuracy, ...]
+
+
+def annotator_name(trace: Trace) -> str:
+    """Who wrote a trace: model, prompt and temperature.
+
+    >>> annotator_name(Trace("", "", Judgement((), 1.0), "m", "tv", 0.7, 0))
+    'm · tv · T 0.7'
+    """
+    return f"{trace.model} · {trace.prompt_id} · T {trace.temperature:g}"
+
+
+class AnnotatorCount:
+    """Adds up verdicts; memory grows with the tasks (two numbers an annotator), not with the traces."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, _Sums] = defaultdict(_Sums)
+
+    def add_traces(self, task_id: str, principles: Sequence[Principle], gold: Sequence[bool], traces: Sequence[Trace]) -> None:
+        """The traces of one quadruple; an empty gold compares nothing. Quadruples of a task must follow each other."""
+        for trace in traces:
+            verdicts = trace.outcome.verdicts if isinstance(trace.outcome, Judgement) else ()
+            self.add(annotator_name(trace), task_id, principles, gold, verdicts)
+
+    def add(self, name: str, task_id: str, principles: Sequence[Principle], gold: Sequence[bool], verdicts: Sequence[bool]) -> None:
+        """What one annotator said about one quadruple; no verdicts = an unparsed trace."""
+        self._sums[name].add(task_id, principles, gold, verdicts)
+
+    def result(self) -> AnnotatorAccuracies:
+        """The accuracies, in the order in which the annotators appeared."""
+        return AnnotatorAccuracies(tuple(sums.accuracy(name) for name, sums in self._sums.items()))
+
+
+class _Sums:
+    """The sums of one annotator."""
+
+    def __init__(self) -> None:
+        self.num_traces = self.num_unparsed = 0
+        self._right, self._total = array("d"), array("d")  # by task
+        self._task = ""
+        self._counts = {category: [0, 0, 0, 0] for category in CATEGORIES}  # (annotator, gold): yes yes, yes no, no yes, no no
+
+    def add(self, task_id: str, principles: Sequence[Principle], gold: Sequence[bool], verdicts: Sequence[bool]) -> None:
+        self.num_traces += 1
+        if not verdicts:
+            self.num_unparsed += 1
+        if not verdicts or len(verdicts) != len(gold):
+            return
+        if task_id != self._task:
+            self._task = task_id
+            self._right.append(0.0)
+            self._total.append(0.0)
+        for principle, said, true in zip(principles, verdicts, gold, strict=True):
+            self._counts[principle.category][2 * (not said) + (not true)] += 1
+            self._right[-1] += said == true
+        self._total[-1] += len(gold)
+
+    def accuracy(self, name: str) -> AnnotatorAccuracy:
+        found = share_of_sums(self._right, self._total) if self._total else None
+        figures: tuple[float | None, float | None, float | None, int] = (None, None, None, 0)
+        if found:
+            figures = (found.value, found.low, found.high, found.n)
+        rows = (CategoryVerdicts(category, VerdictAgreement(*counts)) for category, counts in self._counts.items())
+        return AnnotatorAccuracy(name, self.num_traces, self.num_unparsed, *figures, tuple(row for row in rows if row.counts.n))

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from editr1.judge.answers import blanked, normalised, read_number, thinking_marks, without_block_quotes
+from editr1.judge.answers import blanked, json_spans, normalised, object_arrays, read_number, thinking_marks, without_block_quotes
 from editr1.judge.claims import is_quoted, is_rejected, is_taken_back, restated
-from editr1.judge.objects import json_spans, object_arrays
 from editr1.judge.verdicts import SCORE_TAG, VerdictBlock, Verdicts, last_verdicts, verdict_blocks
 from editr1.schema import MAX_SCORE, FailureCode, Judgement, Outcome, ParseFailure
 

@@ -1,13 +1,7 @@
-"""Renders the prompts of the three roles: decompose, score, inspect; and of the filter that finds hard instructions.
+"""Renders the prompts (what they must say: paper, section 3.1 and appendix; the wording is ours), one Markdown file in `texts/` each.
 
-A prompt is one Markdown file in `texts/`, read from top to bottom as the model reads it: `user_turn` ends the system part,
-`source_image` and `edited_image` stand where the pictures go. A new score prompt is one new file in `texts/score/`; its first
-line names what it shows and demands: `{# principles verdicts #}`.
-
-The order is source, instruction, principles, edited: all edits of a task share the longest possible prefix, which servers
-cache. What the prompts must say is listed in the paper, section 3.1 and appendix; the wording is ours.
-
-Text from outside (instructions, principles, traces) is quoted as a JSON string, so that it reads as data.
+A new score prompt is one new file in `texts/score/`; its first line names what it shows and demands: `{# principles verdicts #}`. The order
+is source, instruction, principles, edited: all edits of a task share the longest prefix, which servers cache. Outside text is quoted.
 """
 
 from __future__ import annotations
@@ -25,9 +19,22 @@ import jinja2
 from PIL import Image
 
 from editr1.errors import ConfigError, nearest
-from editr1.judge.decompose import DEFAULT_QUOTAS, Quotas
 from editr1.schema import CATEGORIES, Category, Principle, Source, pictures_of
 from editr1.vlm.base import ChatRequest, PromptContext, Sampling
+
+Bounds = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Smallest and largest number of principles, a category. Defaults: paper, section 3.1."""
+
+    follow: Bounds = (3, 4)
+    keep: Bounds = (3, 4)
+    quality: Bounds = (2, 3)
+
+
+DEFAULT_QUOTAS = Quotas()
 
 NUM_SHOWN = 4  # paper, section 3.1: of a pool of 60, `exemplars.json` (the paper's is not published: ours is written anew)
 
@@ -35,7 +42,7 @@ _TEXTS = files("editr1.judge") / "texts"
 
 _LETTERS: dict[Category, str] = {"follow": "F", "keep": "K", "quality": "Q"}
 
-# Where a picture or the user turn stands while a template is text. Control characters cannot come from outside: `_clean` drops them.
+# Where user turn and pictures stand while a template is text. Control characters cannot come from outside: `_clean` drops them.
 _USER, _SOURCE, _EDITED = "\x01", "\x02", "\x03"
 _CONTROLS = {code: None for code in range(32) if chr(code) not in "\t\n"}
 _SCORE_TAG = re.compile(r"<(?=\s*[/\\]?\s*score)", re.IGNORECASE)
@@ -117,14 +124,8 @@ def render_decompose(
 
     `previous` and `problem` are the unusable answer and what was wrong with it, for a repair.
     """
-    text = _render(
-        "decompose.md",
-        instruction=instruction,
-        quotas=quotas,
-        exemplars=draw_exemplars(seed, num_exemplars),
-        previous=previous,
-        problem=problem,
-    )
+    shown = draw_exemplars(seed, num_exemplars)
+    text = _render("decompose.md", instruction=instruction, quotas=quotas, exemplars=shown, previous=previous, problem=problem)
     return _request(text, source, None, PromptContext("decompose", instruction), sampling, seed)
 
 
@@ -228,7 +229,7 @@ def quoted(text: str) -> str:
     return _SCORE_TAG.sub(r"\\u003c", json.dumps(text, ensure_ascii=False))
 
 
-def _span(bounds: tuple[int, int]) -> str:
+def _span(bounds: Bounds) -> str:
     low, high = bounds
     return str(low) if low == high else f"{low} to {high}"
 
@@ -253,16 +254,12 @@ class Exemplar:
 @cache
 def exemplars() -> tuple[Exemplar, ...]:
     """The whole pool, in the order of the file."""
+
+    def principles(row: dict[str, Any]) -> tuple[Principle, ...]:
+        return tuple(Principle(question, category) for category in CATEGORIES for question in row[category])
+
     rows = json.loads((files("editr1.judge") / "exemplars.json").read_text("utf-8"))
-    return tuple(
-        Exemplar(
-            row["kind"],
-            row["source"],
-            row["instruction"],
-            tuple(Principle(question, category) for category in CATEGORIES for question in row[category]),
-        )
-        for row in rows
-    )
+    return tuple(Exemplar(row["kind"], row["source"], row["instruction"], principles(row)) for row in rows)
 
 
 def draw_exemplars(seed: int, count: int = NUM_SHOWN) -> list[Exemplar]:

@@ -1,9 +1,7 @@
 """From a reply to the trace that tables keep: the one place where Phi meets a request.
 
-The expected score uses the judge's own token probabilities, in place of the one number that was sampled: at the digits of the score that
-Phi took, the alternatives and their log-probabilities are known. The whole part is the mean over the alternatives of its first token, the
-decimals the mean over the alternatives of theirs. It breaks ties among greedy traces without further traces. Our choice; related to the
-digit-probability rewards in use, which judge without reasoning.
+ours: the expected score, from the probabilities of the tokens at the digits of the score that Phi took. The whole part is the mean over the
+alternatives of its first token, the decimals over those of theirs. It breaks ties among greedy traces without further traces.
 """
 
 from __future__ import annotations
@@ -101,8 +99,10 @@ def expected_score(positions: Sequence[TokenAlternatives], score: float, tags_be
     whole = _mean(digits[0].alternatives, lambda token: values.get(token.strip(), _whole(token)))
     if whole is None:
         return None
-    decimals = digits[2:] if is_ten else [] if _DECIMALS_INSIDE.search(digits[0].token) else digits[1:]
-    return min(max(whole + _expected_decimals(decimals), 0.0), MAX_SCORE)
+    behind = digits[2:] if is_ten else [] if _DECIMALS_INSIDE.search(digits[0].token) else digits[1:]
+    carriers = [position for position in behind if position.token.strip() not in (".", ",")]  # the first holds the first decimal
+    decimals = _mean(carriers[0].alternatives, _fraction) if carriers else 0.0
+    return None if decimals is None else min(max(whole + decimals, 0.0), MAX_SCORE)
 
 
 def no_alternatives(reply: ChatReply) -> str:
@@ -138,15 +138,6 @@ def _behind(position: TokenAlternatives, offset: int) -> TokenAlternatives:
         return position
     kept = tuple((token[offset:], logprob) for token, logprob in position.alternatives if token.startswith(head))
     return TokenAlternatives(position.token[offset:], kept)
-
-
-def _expected_decimals(digits: Sequence[TokenAlternatives]) -> float:
-    """Mean of the decimals in [0, 1): of the token that carries the first decimal; none were written -> 0."""
-    carriers = [position for position in digits if position.token.strip() not in (".", ",")]
-    if not carriers:
-        return 0.0
-    mean = _mean(carriers[0].alternatives, _fraction)
-    return mean or 0.0
 
 
 def _fraction(token: str) -> float | None:

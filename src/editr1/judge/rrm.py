@@ -22,12 +22,12 @@ from typing import Any
 from editr1.config import Component, component_of, create
 from editr1.errors import ConfigError
 from editr1.judge.asking import asking
-from editr1.judge.decomposer import Decomposer, Decomposition
+from editr1.judge.decompose import Decomposer, Decomposition
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import render_score, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace, derive_seed
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import VLM, ChatRequest, Sampling
 
 __all__ = ["RewardItem", "RewardModel", "build", "mean_reward"]
 
@@ -94,7 +94,10 @@ class RewardModel:
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """One reward an item, in their order. Raises BackendError when the judge's machine fails."""
         made = self.decompose(items, seed)
-        return [_reward(traces, found) for traces, found in zip(self._traces(items, made, seed), made, strict=True)]
+        return [
+            _undecomposed(found) if found.problem else mean_reward(traces, found.principles)
+            for traces, found in zip(self._traces(items, made, seed), made, strict=True)
+        ]
 
     async def score_async(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """`score` beside other work of an event loop."""
@@ -123,43 +126,24 @@ class RewardModel:
         return found
 
     def _traces(self, items: Sequence[RewardItem], decompositions: Sequence[Decomposition], seed: int) -> list[list[Trace]]:
-        requests: list[ChatRequest] = []
-        owners: list[int] = []
+        asked: list[tuple[int, ChatRequest]] = []
         for index, (item, known) in enumerate(zip(items, decompositions, strict=True)):
             if known.problem:
                 continue
-            request = self._request(item, known.principles)
-            owners.append(index)
-            for number in range(self.num_traces):
-                requests.append(dataclasses.replace(request, seed=derive_seed(seed, "trace", item.id or index, number)))
-        replies = self.vlm.chat(requests)
+            how: dict[str, Any] = {"sampling": self.sampling, "want_logprobs": self.expected}
+            request = render_score(self.prompt_id, item.source, item.edited, item.instruction, known.principles, **how)
+            seeds = (derive_seed(seed, "trace", item.id or index, number) for number in range(self.num_traces))
+            asked += [(index, dataclasses.replace(request, seed=own)) for own in seeds]
         traces: list[list[Trace]] = [[] for _ in items]
-        for place, index in enumerate(owners):
-            mine = slice(place * self.num_traces, (place + 1) * self.num_traces)
-            for request, reply in zip(requests[mine], replies[mine], strict=True):
-                traces[index].append(self._trace(items[index].id, decompositions[index].principles, request, reply))
+        for (index, request), reply in zip(asked, self.vlm.chat([request for _, request in asked]), strict=True):
+            principles = decompositions[index].principles
+            traces[index].append(to_trace(items[index].id, principles, self.prompt_id, request, reply, self.vlm.name, self.expected))
         return traces
 
-    def _request(self, item: RewardItem, principles: tuple[Principle, ...]) -> ChatRequest:
-        return render_score(
-            self.prompt_id,
-            item.source,
-            item.edited,
-            item.instruction,
-            principles,
-            sampling=self.sampling,
-            want_logprobs=self.expected,
-        )
 
-    def _trace(self, item_id: str, principles: Sequence[Principle], request: ChatRequest, reply: ChatReply) -> Trace:
-        return to_trace(item_id, principles, self.prompt_id, request, reply, self.vlm.name, self.expected)
-
-
-def _reward(traces: Sequence[Trace], made: Decomposition) -> Reward:
-    if made.problem:
-        reason = f"decomposition failed: {made.problem}"
-        return Reward(None, 0, 0, reason=reason, num_tokens=made.num_tokens, seconds=made.seconds, answer=made.answer)
-    return mean_reward(traces, made.principles)
+def _undecomposed(made: Decomposition) -> Reward:
+    reason = f"decomposition failed: {made.problem}"
+    return Reward(None, 0, 0, reason=reason, num_tokens=made.num_tokens, seconds=made.seconds, answer=made.answer)
 
 
 def mean_reward(traces: Sequence[Trace], principles: Sequence[Principle] = ()) -> Reward:

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editr1.judge.objects import Contradiction, ObjectArray, object_arrays, read_json_object
+from editr1.judge.answers import Contradiction, ObjectArray, object_arrays, read_json_object
 from editr1.schema import FailureCode
 
 # `<score>`, also named final or overall, and its closing, which the paper prints as `</score>` and as `<\score>`.
 SCORE_TAG = re.compile(r"<\s*(?:(?:final|overall)[_ -]?)?score\b[^<>/\\]{0,40}[/\\]?>", re.IGNORECASE)
 
-_YES = frozenset({"1", "1.0", "yes", "true", "\u2713", "\u2714", "\u2705"})
-_NO = frozenset({"0", "0.0", "no", "false", "\u2717", "\u2718", "\u274c"})
+_YES = frozenset({"1", "1.0", "yes", "true", "\u2713", "\u2714", "\u2705", "是", "满足", "符合", "通过"})
+_NO = frozenset({"0", "0.0", "no", "false", "\u2717", "\u2718", "\u274c", "否", "不是", "不满足", "不符合", "不通过", "未通过"})
 
 _LABEL = re.compile(r"\W*([A-Za-z][0-9]{1,3}|[0-9]{1,3})(?:\W*|\s*[:.)\]-].*)", re.DOTALL)
 _LABEL_KEYS = ("id", "label", "principle", "name", "key", "number", "no", "index")
@@ -42,7 +42,7 @@ _LINE_LABEL = re.compile(r"[ \t]*+(?:[-+*\u2022][ \t]++)?+[*_`(\[|]*+[ \t]*+([A-
 _ARROW = re.compile(r"-{1,2}>|=>|[\u2192\u21d2\u27f6\u279c]")
 _SHORT = re.compile(r"[*_`)\]]*[ \t]*[:=][ \t]*(.*)")  # `F1: yes`
 _REMARK = re.compile(
-    r"(\w{1,5}|[\u2713\u2714\u2705\u2717\u2718\u274c])(?:[*_`.\"')\]]*\s*[(,;\u2014\u2013-](?!.*\b(?:yes|no|true|false)\b).*)?",
+    r"(\w{1,5}|[\u2713\u2714\u2705\u2717\u2718\u274c])(?:[*_`.\"')\]]*\s*[(,;\u2014\u2013-](?!.*\b(?:yes|no|true|false|是|否)\b).*)?",
     re.IGNORECASE | re.DOTALL,
 )
 _DECORATION = " \t*_`.\"'()[]"

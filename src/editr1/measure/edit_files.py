@@ -4,7 +4,7 @@ A folder holds the edits of one editor with one seed; `editor.json` says whose, 
 absent, so a killed run continues. What could not be made is listed in `missing.jsonl`, counts as unscored when the folder is judged,
 and is tried again by the next run.
 
-What a judge said of every edit is written for people as a table with names and a page of the worst and the best.
+What a judge said of every edit is written as a table with names (CSV and Parquet) and as a page of the worst and the best.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
 from editr1.measure.rows import batches
 from editr1.pictures import encode_picture
+from editr1.records import arrow_type, hints
 from editr1.schema import derive_seed, pictures_of
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import FailureBudget
@@ -141,7 +142,6 @@ def _save(image: Image.Image, path: Path) -> None:
     write_atomic(path, encode_picture(image))
 
 
-COLUMNS = ("edit", "instruction", "score", "unscored", "parts", "verdicts", "trace_scores", "text")
 SIDE = 320  # ours: pixels of a picture's longer side on the page
 STYLE = (
     "body{font:16px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -150,28 +150,66 @@ STYLE = (
 )
 
 
-def edit_rows(edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit]) -> list[dict[str, str]]:
-    """One row an edit in the benchmark's order, cells as text; an edit that is not in `judged` could not be shown."""
-    rows = []
-    for edit in edits:
-        found = judged.get(edit.key) or JudgedEdit(edit.key, None, reason="not shown to the judge")
-        verdicts = [{"question": q, "yes": rate} for q, rate in zip(found.questions, found.rates, strict=False)]
-        cells = (
-            edit.key, edit.instruction, "" if found.value is None else f"{found.value:g}", found.reason or "",
-            json.dumps(found.parts) if found.parts else "", json.dumps(verdicts, ensure_ascii=False) if verdicts else "",
-            json.dumps(found.scores) if found.scores else "", found.text,
-        )  # fmt: skip
-        rows.append(dict(zip(COLUMNS, cells, strict=True)))
-    return rows
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """A principle and the share of traces that say yes, in [0, 1]."""
+
+    question: str
+    yes: float
 
 
-def as_csv(rows: Sequence[Mapping[str, str]]) -> str:
-    """The rows under a heading."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class EditRow:
+    """What a judge said of one edit, by its name: a row of `<table>.edits.csv` and `.edits.parquet`."""
+
+    edit: str
+    instruction: str
+    score: float | None
+    """On the judge's own scale; None where it is unscored."""
+    unscored: str | None
+    """Why there is no score."""
+    parts: dict[str, float]
+    verdicts: tuple[Verdict, ...]
+    trace_scores: tuple[float | None, ...]
+    text: str
+    """The judge's words."""
+
+
+def edit_rows(edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit]) -> list[EditRow]:
+    """One row an edit in the benchmark's order; an edit that is not in `judged` could not be shown."""
+    return [_edit_row(edit, judged.get(edit.key) or JudgedEdit(edit.key, None, reason="not shown to the judge")) for edit in edits]
+
+
+def _edit_row(edit: EditItem, found: JudgedEdit) -> EditRow:
+    verdicts = tuple(Verdict(question, rate) for question, rate in zip(found.questions, found.rates, strict=False))
+    return EditRow(edit.key, edit.instruction, found.value, found.reason, found.parts, verdicts, found.scores, found.text)
+
+
+def as_csv(rows: Sequence[EditRow]) -> str:
+    """The rows under a heading: what is missing is empty, what has parts is JSON."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text)
+    writer.writerow(field.name for field in dataclasses.fields(EditRow))
+    writer.writerows(map(_cell, dataclasses.asdict(row).values()) for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False) if value else ""
+
+
+def as_parquet(rows: Sequence[EditRow]) -> bytes:
+    """The rows as typed columns; a mapping is a list of (key, value)."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    plain = [dataclasses.asdict(row) | {"parts": [{"key": k, "value": v} for k, v in row.parts.items()]} for row in rows]
+    schema = pa.schema([pa.field(name, arrow_type(hint)) for name, hint in hints(EditRow).items()])
+    buffer = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(plain, schema), buffer)
+    return buffer.getvalue()
 
 
 def edit_page(title: str, edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit], num: int = 12) -> str:

@@ -54,24 +54,25 @@ def pair_metrics(
 def paired_gain(
     name: str,
     pairs: Sequence[PreferencePair],
-    before: tuple[Scores, Scores],
-    after: tuple[Scores, Scores],
+    before: Sequence[tuple[Scores, Scores]],
+    after: Sequence[tuple[Scores, Scores]],
     protocol: str,
     seed: int = 0,
     goal: str = "",
 ) -> Metric:
     """Half-credit accuracy of `after` minus `before` on the same decisive pairs: difference, interval and p, by task.
 
-    before, after: (scores of side a, scores of side b). Without a decisive pair the value is None.
+    before, after: readings of one judge, each (scores of side a, scores of side b); a pair's credit is the mean over them.
+    Without a decisive pair the value is None.
     """
-    margins = [pair_margins(pairs, *before), pair_margins(pairs, *after)]
+    margins = [np.stack([pair_margins(pairs, *reading) for reading in readings]) for readings in (before, after)]
     tasks = [pairs[i].task.id for i in decisive(pairs)]
-    reports = [pairwise_report(margin_D) for margin_D in margins]
-    num_unscored = max(report.num_unscored for report in reports)
+    num_unscored = max(pairwise_report(margin_D).num_unscored for margin_RD in margins for margin_D in margin_RD)
     if not tasks:
         return Metric(name, None, protocol=f"{protocol}/half/paired", goal=goal)
     rng = np.random.default_rng(derive_seed(seed, name, protocol))
-    result = paired_difference(half_credit(margins[0]), half_credit(margins[1]), tasks, rng=rng)
+    credit_D, new_credit_D = (half_credit(margin_RD).mean(axis=0) for margin_RD in margins)
+    result = paired_difference(credit_D, new_credit_D, tasks, rng=rng)
     estimate: Estimate = result.estimate
     return Metric(
         name,

@@ -1,13 +1,7 @@
-"""Group Contrastive Preference Optimization: from the scores of two groups of traces to advantages and a loss.
+"""Group Contrastive Preference Optimization (arXiv 2604.27505, section 3.2): from the scores of two groups of traces to a loss.
 
-Source: arXiv 2604.27505, section 3.2. Pairs supervise, yet the reward model stays point-wise: a trace is rewarded by
-the traces of the *other* image of its human pair (inter-group) and compared with the traces of its *own* image
-(intra-group).
-
-Legend of the shape suffixes
-    P pairs, N traces an image, K traces of the opponent, G traces in a batch, T tokens of a trace.
-Scores `tau` lie in [0, 10]; **nan marks a trace that Phi could not parse**. nan compares false with everything, so an
-unparsed trace wins nothing by itself; that it must not count as an opponent either is written out below.
+Legend: P pairs, N traces an image, K traces of the opponent, G traces in a batch, T tokens of a trace. Scores `tau` lie in [0, 10]; **nan
+marks a trace that Phi could not parse**: it compares false with everything, and that it is no opponent either is written out below.
 """
 
 from __future__ import annotations
@@ -40,6 +34,7 @@ class WinRule:
 
 
 PAPER = WinRule()
+EPSILON = 1e-4  # added to a standard deviation before it divides, as TRL does
 
 
 def win_ratio(tau_w_PN: Tensor, tau_l_PK: Tensor, rule: WinRule = PAPER) -> Tensor:
@@ -84,15 +79,17 @@ def has_opponent(tau_other_PK: Tensor) -> Tensor:
     return ~tau_other_PK.isnan().all(dim=1)
 
 
-def advantages(ratio_PN: Tensor) -> Tensor:
+def advantages(ratio_PN: Tensor, scaled: bool = False) -> Tensor:
     """Ratio minus the mean of its own group, `[P, N]`; every row sums to 0.
 
-    No division by the standard deviation: the ratios share one scale already (section 3.2).
+    paper: no division by the standard deviation, for the ratios share one scale already. scaled: divide by it (n - 1 in its denominator),
+    as other ways to learn from pairs do, and as TRL does it.
 
     >>> advantages(torch.tensor([[1.0, 0.5, 0.0]])).tolist()
     [[0.5, 0.0, -0.5]]
     """
-    return ratio_PN - ratio_PN.mean(dim=1, keepdim=True)
+    centred_PN = ratio_PN - ratio_PN.mean(dim=1, keepdim=True)
+    return centred_PN / (ratio_PN.std(dim=1, keepdim=True) + EPSILON) if scaled else centred_PN
 
 
 def gcpo_loss(logp_GT: Tensor, old_logp_GT: Tensor, advantage_G: Tensor, mask_GT: Tensor, clip: float = 0.2) -> Tensor:
@@ -120,11 +117,6 @@ def weighted_advantage(advantage_G: Tensor, length_G: Tensor) -> float:
     -0.0024999999441206455
     """
     return float((advantage_G / length_G.clamp(min=1)).mean())
-
-
-def flat_share(ratio_PN: Tensor) -> float:
-    """Share of groups whose ratios are all equal, in [0, 1]: they give no gradient."""
-    return float((ratio_PN == ratio_PN[:, :1]).all(dim=1).float().mean())
 
 
 def pair_accuracy(tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[float, float]:

@@ -1,28 +1,24 @@
-"""One denoising step as a Gaussian, for five samplers, and its log-density.
+"""One denoising step as a Gaussian, for five samplers; its log-density, the clipped surrogate of PPO and the KL to the reference policy.
 
-Every sampler of the field is affine in the latent x and the velocity v = dx/dsigma:
+Every sampler of the field is affine in the latent x and the velocity v = dx/dsigma, so a step is three numbers (`Step`):
 
     mean = x_weight * x + v_weight * v,        x' = mean + std * e,   e ~ N(0, I)
 
-so a step is three numbers (`Step`), computed in double precision outside the graph. s = sigma, s' = next sigma,
-dt = s' - s < 0, a = noise level, x0 = x - s v (clean estimate), x1 = x + (1 - s) v (noise estimate).
+s = sigma, s' = next sigma, dt = s' - s < 0, a = noise level, x0 = x - s v (clean estimate), x1 = x + (1 - s) v (noise estimate).
 
-Which one is right? None dominates (tests/objectives/test_sde.py holds the exact figures). flow_sde over-disperses where
-the data have no spread (visible grain: noise 1.33 x too large at 10 steps, a = .7); cps and ddim leave no grain but
-narrow the spread, and cps keeps narrowing however many steps are taken. A window of few, early noisy steps makes the
-choice matter little.
+Which one is right? None dominates (tests/objectives/test_sde.py holds the exact figures). flow_sde over-disperses where the data have no
+spread (visible grain: noise 1.33 x too large at 10 steps, a = .7); cps and ddim leave no grain but narrow the spread, and cps keeps
+narrowing however many steps are taken. A window of few, early noisy steps makes the choice matter little.
 
-All ranks and all members of all groups share one window of noisy steps, a pure function of (seed, iteration): windows that differ inside a
-group collapse training, since their log-densities are not comparable. The last step is never in a window (noise on it stays in the image).
-
-Shape legend: B samples, L tokens, D channels. All tensors float32; log-densities are MEANS over L * D (nats per element).
+Shape legend: B samples, L tokens, D channels. All tensors float32. Log-densities are MEANS over L * D (nats per element), so a clip range
+epsilon allows epsilon * L * D nats of trajectory likelihood: the same epsilon is four times looser when width and height double.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -153,6 +149,66 @@ def log_prob(step: Step | StepRows, x_next_BLD: torch.Tensor, mean_BLD: torch.Te
     return density.flatten(1).mean(1)
 
 
+# --- what a trainer makes of log-densities ------------------------------------------------------------
+
+
+class Surrogate(NamedTuple):
+    """Per-sample loss [B], the ratio [B], and where the clip was the active branch [B] (bool)."""
+
+    loss: torch.Tensor
+    ratio: torch.Tensor
+    clipped: torch.Tensor
+
+
+def clipped_surrogate(log_ratio_B: torch.Tensor, advantages_B: torch.Tensor, clip_low: float, clip_high: float) -> Surrogate:
+    """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), not yet averaged. paper, section 3.3; arXiv 1707.06347, equation 7.
+
+    Mean, mask and denominator are the caller's: unscored samples come with A = 0 and keep their place in the mean.
+    """
+    ratio = log_ratio_B.exp()
+    plain = -advantages_B * ratio
+    bounded = -advantages_B * ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    return Surrogate(torch.maximum(plain, bounded), ratio, bounded > plain)
+
+
+def clip_in_nats(clip: float, num_elements: int) -> float:
+    """Nats of one step's likelihood that a clip range allows; num_elements = L * D.
+
+    >>> round(clip_in_nats(1e-4, 65_536), 2), round(clip_in_nats(1e-4, 262_144), 1)
+    (6.55, 26.2)
+    """
+    return clip * num_elements
+
+
+KLKind = Literal["latent_dtfree", "latent_true", "velocity"]
+"""The step is affine in v, so mean - mean_ref = v_weight * (v - v_ref) and every convention of KL is a number times
+mean||v - v_ref||^2. The same beta means different things under each; `kl_weight` is the conversion.
+
+    latent_true    v_weight^2 / (2 std^2)            the Gaussian KL per element and step
+    latent_dtfree  v_weight^2 / (2 std^2) * |dt|     Flow-GRPO's code with g^2 in the place of std^2 = g^2 |dt|. ours: the
+                                                     natural reading of the paper's beta = .04, which is Flow-GRPO's pair
+    velocity       1                                 about 100 x larger numerically: beta near 4e-4
+"""
+
+
+def kl_weight(kind: KLKind, step: Step) -> float:
+    """What mean||v - v_ref||^2 is multiplied with. Raises ValueError for a deterministic step, where the KL is infinite."""
+    if kind == "velocity":
+        return 1.0
+    if step.std == 0.0:
+        raise ValueError("a deterministic step has no finite latent KL: use a noisy step or kl kind 'velocity'")
+    true = step.v_weight**2 / (2.0 * step.std**2)
+    return true * abs(step.dt) if kind == "latent_dtfree" else true
+
+
+def kl_divergence(v_BLD: torch.Tensor, v_ref_BLD: torch.Tensor, weight_B: torch.Tensor | float) -> torch.Tensor:
+    """weight * mean over L * D of (v - v_ref)^2, [B], >= 0.
+
+    The reference gets no gradient here, whatever the caller did; the policy's v must NOT come from under no_grad.
+    """
+    return (v_BLD.float() - v_ref_BLD.detach().float()).square().flatten(1).mean(1) * weight_B
+
+
 WindowKind = Literal["random", "fixed", "progressive"]
 
 
@@ -160,6 +216,9 @@ def window_steps(
     kind: WindowKind, size: int, first: int, last: int, *, seed: int, iteration: int, num_steps: int, hold: int = 25
 ) -> tuple[int, ...]:
     """`size` neighbouring step indices inside [first, last).
+
+    All ranks and all members of all groups share it, a pure function of (seed, iteration): windows that differ inside a group collapse
+    training, since their log-densities are not comparable. The last step is never in it (noise on it stays in the image).
 
     fixed: always [first, first + size). random: the start is drawn anew each iteration. progressive (MixGRPO, arXiv
     2507.21802): the start moves on by one every `hold` iterations and returns to `first` at the end.

@@ -1,7 +1,6 @@
-"""The protocol of a way to learn from pairs, and how rewards become advantages.
+"""The protocol of a way to learn from pairs: one file in this folder (or `package.module:build`) with a function `build(**options)`.
 
-A new way is one file in this folder (or `package.module:build`) with a function `build(**options)`. It knows no model and no trainer: it
-turns the scores of two groups of traces into a reward a trace, and says how rewards become advantages.
+It knows no model and no trainer: it turns the scores of two groups of traces into a reward a trace, and says how rewards become advantages.
 
 Legend: P pairs, N traces an image. Scores lie in [0, 10]; **nan marks a trace that Phi could not read**.
 """
@@ -11,11 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor
-
-EPSILON = 1e-4
-"""Added to a standard deviation before it divides, as TRL does."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +52,6 @@ class Head(Way, Protocol):
         ...
 
 
-def advantages(reward_w_PN: Tensor, reward_l_PN: Tensor, needs: Needs) -> tuple[Tensor, Tensor]:
-    """Two `[P, N]`: rewards minus the mean of their group, over its deviation where `needs.scaled`.
-
-    >>> joint = advantages(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 0.0]]), Needs(group="pair"))
-    >>> [side.tolist() for side in joint]
-    [[[0.5, 0.5]], [[-0.5, -0.5]]]
-    """
-    if needs.group == "image":
-        return _centred(reward_w_PN, needs.scaled), _centred(reward_l_PN, needs.scaled)
-    both = _centred(torch.cat([reward_w_PN, reward_l_PN], dim=1), needs.scaled)
-    num = reward_w_PN.shape[1]
-    return both[:, :num], both[:, num:]
-
-
 def mean_read(tau_PN: Tensor) -> Tensor:
     """Mean over the traces that were read, `[P, 1]`; nan where none was, and a comparison with nan is false."""
     return tau_PN.nanmean(dim=1, keepdim=True)
@@ -81,8 +62,3 @@ def refuse_negative(**options: Any) -> None:
     for name, value in options.items():
         if not value >= 0:
             raise ValueError(f"{name} is {value}, expected at least 0")
-
-
-def _centred(reward: Tensor, scaled: bool) -> Tensor:
-    centred = reward - reward.mean(dim=1, keepdim=True)
-    return centred / (reward.std(dim=1, keepdim=True) + EPSILON) if scaled else centred

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from editr1.report.reading import Reader
+from editr1.stats.trends import SPAN, finite_mean, hacked
 
 MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page shall stay small
-SPAN = 5  # ours, as in flow.watch: points averaged at the end; single ones draw other tasks and say little
 
 # stage -> (title, the series that share a chart), shown first and in this order; every other series is one click away.
 CHARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
@@ -41,6 +41,7 @@ LINES = {
     "held_out/pair_accuracy": "held out",
     "held_out/parse_rate": "held out",
 }
+REWARDS = ["reward/mean", "evaluation/reward"]
 UNREAD = "parse_rate"
 # Last words of the names of shares.
 SHARES = {
@@ -173,7 +174,7 @@ def _chart(title: str, names: Sequence[str], series: Mapping[str, Mapping[int, f
     band = HEALTHY.get(names[0])
     labels = [f" ({label})" if several or len(series) > 1 else "" for label in series]
     alarms = [_unread(names[0], of, by_step) for of, by_step in zip(labels, series.values(), strict=True)]
-    if names == ["reward/mean", "evaluation/reward"] and _hacked(*series.values()):
+    if names == REWARDS and hacked(series[LINES[names[0]]], series[LINES[names[1]]], 2):
         alarms.append("the held-out reward fell twice in a row while the training reward rose: reward hacking; stop at the best evaluation")
     outside = [_outside(title + of, band, by_step) for of, by_step in zip(labels, series.values(), strict=True)] if band else []
     told = ("; ".join(filter(None, found)) for found in (alarms, outside))
@@ -187,25 +188,12 @@ def _unread(name: str, of: str, by_step: Mapping[int, float]) -> str:
 
 
 def _outside(title: str, band: Band, by_step: Mapping[int, float]) -> str:
-    end = _mean([by_step[step] for step in sorted(by_step)[-SPAN:]])
+    end = finite_mean([by_step[step] for step in sorted(by_step)[-SPAN:]])
     low, high = band
     if end is None or ((low is None or end >= low) and (high is None or end <= high)):
         return ""
     healthy = [f"{word} {edge:g}" for word, edge in (("above", low), ("below", high)) if edge is not None]
     return f"{title}: {end:.2g} at the end, healthy is {' and '.join(healthy)}"
-
-
-def _hacked(training: Mapping[int, float], held_out: Mapping[int, float]) -> bool:
-    """As `flow.watch.hacked`, of which this needs no torch: the last three evaluations fall while the training reward rises over them.
-
-    >>> _hacked({0: 5.0, 1: 5.5, 2: 6.0}, {0: 7.0, 1: 6.0, 2: 5.0})
-    True
-    """
-    times = sorted(held_out)[-3:]
-    before = _mean([value for step, value in sorted(training.items()) if step <= times[0]][-SPAN:])
-    after = _mean([value for _, value in sorted(training.items())][-SPAN:])
-    falls = len(times) == 3 and held_out[times[0]] > held_out[times[1]] > held_out[times[2]]
-    return falls and before is not None and after is not None and after > before
 
 
 def _axis(name: str, lines: Sequence[Line], band: Band | None) -> tuple[float, float]:
@@ -230,9 +218,9 @@ def _thin(label: str, by_step: Mapping[int, float]) -> Line:
     items = sorted(by_step.items())
     width = math.ceil(len(items) / MAX_POINTS)
     groups = [items[start : start + width] for start in range(0, len(items), width)]
-    return Line(label, tuple(group[-1][0] for group in groups), tuple(_mean([value for _, value in group]) for group in groups))
+    return Line(label, tuple(group[-1][0] for group in groups), tuple(_rounded([value for _, value in group]) for group in groups))
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    finite = [value for value in values if math.isfinite(value)]
-    return float(f"{sum(finite) / len(finite):.5g}") if finite else None
+def _rounded(values: Sequence[float]) -> float | None:
+    mean = finite_mean(values)
+    return None if mean is None else float(f"{mean:.5g}")

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editr1.report.curves import SPAN, Points
+from editr1.report.curves import Points
 from editr1.report.pictures import UNKNOWN, Album
 from editr1.report.reading import Reader
 from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
+from editr1.stats.trends import SPAN
 
 GALLERY = "09_editor/gallery.jsonl"
 FOLDER = "09_editor/gallery"

@@ -33,6 +33,7 @@ WORDS = {
     "pair_accuracy_non_tied": "{} picks what people prefer, where it does not tie",
     "pair_accuracy_greedy": "{}, asked once, picks what people prefer",
     "pair_accuracy_gain": "{} beats the judge before it",
+    "pair_accuracy_gain_one_trace": "{}, asked once at its temperature, beats the judge before it",
     "verdict_accuracy": "{} gives true verdicts",
     "violated_recall": "{} finds violations",
     "oracle_score": "score of the edits {}",

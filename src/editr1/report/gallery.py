@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editr1.judge.annotators import annotator_name
+from editr1.judge.inspect import annotator_name
 from editr1.judge.prompts import labels
 from editr1.report.judges import Traces
 from editr1.report.pictures import Album

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from editr1.audit.run import FOLDER, AuditRecord, ProbeRecord
-from editr1.judge.annotators import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts
+from editr1.judge.inspect import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts
 from editr1.report.figures import CategoryBars, ResultRow, result_row, show
 from editr1.report.reading import Reader
 from editr1.schema import Judgement, Metric, PreferencePair, Trace

@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
-from editr1.judge.again import Again, PersistentJudge
 from editr1.judge.asking import asking
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decompose import Decomposer
+from editr1.judge.item import Again, PersistentJudge
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward

@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.decompose import Quotas
-from editr1.judge.decomposer import MAX_REPAIRS, Decomposition, Rules, decompose
+from editr1.judge.decompose import MAX_REPAIRS, Decomposition, Quotas, Rules, decompose
 from editr1.judge.prompts import NUM_SHOWN
 from editr1.schema import EditTask, TaskPrinciples
 from editr1.stages._prompts import prompts

@@ -34,8 +34,7 @@ from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_un
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
-from editr1.judge.alive import check_alive
-from editr1.judge.item import RewardItem
+from editr1.judge.item import RewardItem, check_alive
 from editr1.memory import Memory
 from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
 from editr1.schema import Reward
@@ -45,6 +44,18 @@ from editr1.training.trainer import muon_adamw
 __all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
 FOLDER = "09_editor"
+MAY_CHANGE = (
+    "iterations",
+    "evaluation",
+    "limits",
+    "save_every",
+    "keep_checkpoints",
+    "gallery_every",
+    "cache_encodings",
+    "placement",
+    "trackers",
+)
+"""Settings that may differ between two halves of a run: what a step teaches does not depend on them."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +98,7 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0, config.source == "pairs")
     folder = run_.dir / FOLDER
     _held = hold(folder)  # until this function ends
+    run_.claim(FOLDER, "edit_rl", lasting(config, run_))
     accelerator = start(config, folder)  # before editor and judges: it decides this process' device
     share_of_process(range(config.contexts), 0, accelerator.num_processes)  # raises before weights are loaded
     components = [config.reward, *(further.judge for further in config.further_rewards), *filter(None, [config.evaluation.reward])]
@@ -109,6 +121,13 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     result = finish(trainer, folder, time.monotonic() - started if begun else 0.0)
     accelerator.end_training()
     return result
+
+
+def lasting(config: Config, run_: Run) -> dict[str, Any]:
+    """The settings and inputs that the weights depend on."""
+    kept = {key: value for key, value in to_plain(config).items() if key not in MAY_CHANGE}
+    kept["held_out"] = config.evaluation.held_out if config.evaluation.every else 0.0
+    return run_.made_from(kept, "07_pairs" if config.source == "pairs" else "02_principles")
 
 
 def start(config: Config, folder: Path) -> Any:

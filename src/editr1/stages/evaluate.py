@@ -11,10 +11,10 @@ recipe: only an evaluation may know the truth.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,8 +23,8 @@ from tqdm import tqdm
 from editr1.config import Component, create
 from editr1.editors.base import EditRequest
 from editr1.errors import DataError
-from editr1.judge.alive import check_alive
 from editr1.judge.asking import asking
+from editr1.judge.item import check_alive
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
 from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
@@ -45,6 +45,8 @@ from editr1.stages._judge_traces import verdict_metrics, write_judge_traces
 from editr1.store import Run, preference_pairs
 from editr1.vlm.base import Sampling
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
 class JudgeUnderTest:
@@ -63,7 +65,7 @@ class Goals:
     pair_accuracy: dict[str, float] = field(default_factory=dict)
     """Smallest pair accuracy by judge, in [0, 1]."""
     pair_accuracy_gain: float | None = None
-    """Smallest gain of the last judge over the one before it, in [0, 1]."""
+    """Smallest gain of the last judge over the one before it, in [0, 1], by the mean of the traces and by one trace alone."""
     editor_gains: bool = False
     """The editor's score rises, and the oracle's success falls by less than `editor_margin`."""
     editor_margin: float = 0.02
@@ -171,38 +173,43 @@ def _candidates(pairs: Sequence[PreferencePair]) -> dict[str, tuple[PreferencePa
 class _Judged:
     """One judge's scores and traces of all candidates."""
 
-    sampled: dict[str, float | None]
-    greedy: dict[str, float | None]
+    sampled: dict[str, list[float | None]]
+    """Of every trace."""
     greedy_traces: dict[str, Trace]
 
 
 def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], oracle: _Oracle | None) -> None:
     protocol = f"pairs/avg{config.num_traces}"
-    previous: tuple[Scores, Scores] | None = None
+    previous: list[tuple[Scores, Scores]] = []
     for judge in config.judges:
         judged = _judge_all(config, run, judge, pairs)
         write_judge_traces(run, judge.name, judged.greedy_traces)
-        sampled = _by_side(judged.sampled, pairs)
+        sampled = _by_side({key: _mean(scores) for key, scores in judged.sampled.items()}, pairs)
+        greedy = _by_side({key: _score(trace) for key, trace in judged.greedy_traces.items()}, pairs)
+        readings = [sampled, *_couples(judged.sampled, pairs)]
         floor = config.goals.pair_accuracy.get(judge.name)
         for metric in pair_metrics(f"pair_accuracy/{judge.name}", pairs, *sampled, protocol, config.seed):
             run.add_metric(_with_floor(metric, floor if metric.name == f"pair_accuracy/{judge.name}" else None))
-        for metric in pair_metrics(
-            f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(judged.greedy, pairs), "pairs/greedy", config.seed
-        ):
+        for metric in pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *greedy, "pairs/greedy", config.seed):
             run.add_metric(metric)
         if oracle is not None and score_traits(asking(judge.vlm, judge.prompt_id).prompt_id).demands_verdicts:
             for metric in verdict_metrics(judge.name, run, _candidates(pairs), judged.greedy_traces, oracle):
                 run.add_metric(metric)
-        if previous is not None:
+        if previous:
             is_last = judge is config.judges[-1]
-            name = "pair_accuracy_gain" if is_last else f"pair_accuracy_gain/{judge.name}"
-            gain = paired_gain(name, pairs, previous, sampled, protocol, config.seed)
-            floor = config.goals.pair_accuracy_gain
-            run.add_metric(_with_floor(gain, floor if is_last or floor is None else 0.0))
-        previous = sampled
+            of, floor = "" if is_last else f"/{judge.name}", config.goals.pair_accuracy_gain
+            for name, how, part in (("gain", protocol, slice(1)), ("gain_one_trace", "pairs/one_trace", slice(1, None))):
+                gain = paired_gain(f"pair_accuracy_{name}{of}", pairs, previous[part], readings[part], how, config.seed)
+                run.add_metric(_with_floor(gain, floor if is_last or floor is None else 0.0))
+        previous = readings
 
 
-def _by_side(scores: dict[str, float | None], pairs: Sequence[PreferencePair]) -> tuple[Scores, Scores]:
+def _couples(scores: Mapping[str, list[float | None]], pairs: Sequence[PreferencePair]) -> list[tuple[Scores, Scores]]:
+    """The pairs as one trace alone reads them: every trace of side a against every trace of side b."""
+    return list(itertools.product(*(zip(*side, strict=True) for side in _by_side(scores, pairs))))
+
+
+def _by_side(scores: Mapping[str, _T], pairs: Sequence[PreferencePair]) -> tuple[list[_T], list[_T]]:
     return [scores[pair.a.id] for pair in pairs], [scores[pair.b.id] for pair in pairs]
 
 
@@ -226,8 +233,7 @@ def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[
     greedy = [traces[0] for traces in _in_chunks(greedy_model, items, config.seed, f"{judge.name}, greedy")]
     sampled = _in_chunks(sampled_model, items, config.seed, f"{judge.name}, avg@{config.num_traces}")
     return _Judged(
-        sampled={key: _mean_score(traces) for key, traces in zip(candidates, sampled, strict=True)},
-        greedy={key: _mean_score([trace]) for key, trace in zip(candidates, greedy, strict=True)},
+        sampled={key: [_score(trace) for trace in traces] for key, traces in zip(candidates, sampled, strict=True)},
         greedy_traces=dict(zip(candidates, greedy, strict=True)),
     )
 
@@ -242,10 +248,14 @@ def _in_chunks(model: RewardModel, items: Sequence[RewardItem], seed: int, label
     return traces
 
 
-def _mean_score(traces: Sequence[Trace]) -> float | None:
+def _score(trace: Trace) -> float | None:
+    return trace.outcome.score if isinstance(trace.outcome, Judgement) else None
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
     """Mean tau over the parsed traces; None when none parsed."""
-    scores = [trace.outcome.score for trace in traces if isinstance(trace.outcome, Judgement)]
-    return float(np.mean(scores)) if scores else None
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else None
 
 
 # --- editors ----------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
         raise ConfigError(f"gcpo.method={config.method.id} has no traces: no reward.same_tolerance, no held_out.every and no lora_rank")
 
     from editr1.training.pair_gaps import start_gaps, stratified
-    from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
+    from editr1.training.trainer import lasting, train  # torch, transformers and trl take seconds to import
 
     asking(config.model or store.dir / "06_rrm_sft", config.prompt_id, thinking=config.thinking)
 
@@ -135,7 +135,8 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
     stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(pairs), shown, build, config.machine, config.silent_steps)
+    made_from = lasting(store, config, "07_pairs", model=config.model or store.dir / "06_rrm_sft")
+    return train(store, stage, config.output, made_from, len(pairs), shown, build, config.machine, config.silent_steps)
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:

@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.annotators import AnnotatorAccuracies, AnnotatorCount
-from editr1.judge.inspect import MIN_ACCURACY, Gold, agreement, choose, parse_gold
+from editr1.judge.inspect import MIN_ACCURACY, AnnotatorAccuracies, AnnotatorCount, Gold, agreement, choose, parse_gold
 from editr1.judge.prompts import labels, render_inspect
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
 from editr1.stages._prompts import prompts

@@ -21,6 +21,7 @@ from editr1.store import Run, hold
 from editr1.training import cost
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
 from editr1.training.rows import (
+    RATIONALES,
     Difficulty,
     Lesson,
     Selected,
@@ -98,14 +99,17 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     rows = _lessons(config, store)
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
 
-    from editr1.training.trainer import train  # torch, transformers and trl take seconds to import
+    from editr1.training.trainer import lasting, train  # torch, transformers and trl take seconds to import
 
     def build(resume: str | None) -> tuple[Any, Any]:
         return _trainer(config, store, SelectedTraces(store, rows, config.prompt_id, config.target), resume)
 
     stage = "sft" if config.output == "06_rrm_sft" else f"sft/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    return train(store, stage, store.dir / config.output, config, len(rows), shown, build, config.machine, config.silent_steps)
+    tables = ["07_pairs", RATIONALES] if config.lessons == "rationales" else ["03_candidates", "04_traces"]
+    tables += ["05_inspections"] if config.lessons == "inspected" else []
+    made_from = lasting(store, config, *tables, model=config.model)
+    return train(store, stage, config.output, made_from, len(rows), shown, build, config.machine, config.silent_steps)
 
 
 def _lessons(config: Config, store: Run) -> list[Selected]:

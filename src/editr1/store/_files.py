@@ -102,12 +102,21 @@ def hold(folder: Path) -> IO[str] | None:
     return file
 
 
-def put_aside(folder: Path) -> Path:
-    """Moves a table into the run's `.aside/`, where nothing reads it, and returns its new place."""
+def put_aside(folder: Path, curves: str = "") -> Path:
+    """Moves a table or a training's folder into the run's `.aside/`, where nothing reads it, and returns its new place.
+
+    curves: the stage whose points in the run's `metrics.jsonl` go with it.
+    """
     places = (folder.parent / ".aside" / f"{folder.name}-{number}" for number in itertools.count(1))
     place = next(place for place in places if not place.exists())
     place.parent.mkdir(exist_ok=True)
-    return folder.rename(place)
+    folder.rename(place)
+    log = folder.parent / "metrics.jsonl"
+    lines = read_whole_lines(log) if curves else []
+    if moved := [line for line in lines if json.loads(line)["stage"] == curves]:
+        (place / log.name).write_text("".join(f"{line}\n" for line in moved), encoding="utf-8")
+        write_atomic(log, "".join(f"{line}\n" for line in lines if line not in set(moved)).encode())
+    return place
 
 
 def read_whole_lines(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,7 @@ from editr1.store._files import exclusive, read_json, read_jsonl, read_object, r
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins
 from editr1.store.shards import seconds_path, shard_paths
-from editr1.store.tables import fill_table, read_records, read_summary
+from editr1.store.tables import check_settings, fill_table, read_records, read_summary
 
 T = TypeVar("T")
 
@@ -106,10 +106,13 @@ class Run:
         """The contents of tables as settings of those made from them: a table made anew is not continued with old rows."""
         return {f"input {table}": read_summary(self.dir / table)["digest"] for table in tables}
 
-    def made_from(self, settings: Mapping[str, Any], *tables: str) -> dict[str, Any]:
-        """The settings of a table with what they stand for: the contents of other tables, and of the checkpoints that they name."""
+    def made_from(self, settings: Mapping[str, Any], *tables: str, models: Sequence[str | Path] = ()) -> dict[str, Any]:
+        """The settings of a table with what they stand for: the contents of other tables, and of the checkpoints that they name.
+
+        models: further checkpoints, which the settings name outside a component's options.
+        """
         with exclusive(self.dir / ".lock", str(self.dir), wait=True):
-            behind = digests_behind(settings, self.dir / ".digests.json")
+            behind = digests_behind([settings, {"options": list(map(str, models))}], self.dir / ".digests.json")
         return {**settings, **behind, **self.inputs(*tables)}
 
     def origins(self, table: str) -> Origins:
@@ -149,6 +152,17 @@ class Run:
         Raises DataError when most rows were dropped.
         """
         return fill_table(self.dir / table, record or TABLES[table], items, work, settings, engine or Engine(), total)
+
+    def claim(self, name: str, curves: str, made_from: Mapping[str, Any]) -> Path:
+        """The folder of a training, begun with these settings and inputs (`made_from`), its points logged as `curves`.
+
+        Raises ChangedInputsError when it was begun with others: half a curve of one recipe and half of another is neither.
+        """
+        folder = self.dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / ".claim", str(folder), wait=True):  # every rank comes here
+            check_settings(folder, made_from, (folder / "settings.json").exists(), curves)
+        return folder
 
     # --- logs
 

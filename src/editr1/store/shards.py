@@ -1,23 +1,22 @@
 """One shard of a table: an append-only log while it is being filled, a Parquet file with its checksum once it is whole.
 
 Rows stand in the order of the stage's input, whatever order the work was done in, so equal work gives equal bytes. What a row looks
-like says `columns.py`. The checksum lies beside the shard as `sha256sum -c` reads it, and is compared whenever the shard is read.
+like says `records.py`. The checksum lies beside the shard as `sha256sum -c` reads it, and is compared whenever the shard is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from editr1.errors import DataError
-from editr1.records import encode
+from editr1.records import DROPPED, KEY, SCHEMA_VERSION, drops_of, encode, from_json, reads, records_of, schema_of, to_table
 from editr1.store._files import read_whole_lines, write_atomic
-from editr1.store.columns import drops_of, reads, records_of, schema_of, to_batch
 from editr1.text import whole_text
 
 _ABOUT = b"editr1"  # Parquet metadata: what `About` holds
@@ -85,9 +84,21 @@ class ShardLog:
     def __init__(self, shard: Path, record: type) -> None:
         self.shard, self.record = shard, record
         self.path = log_path(shard)
-        self.rows = {row.key: row for row in read_log(self.path)}
+        self.rows = {row.key: self._current(row) for row in read_log(self.path)}
         self._file = self.path.open("ab")
         self._seconds: BinaryIO | None = None
+
+    def _current(self, row: Row) -> Row:
+        """A row of an earlier process, perhaps from before a field with a default was added."""
+        if row.record is None:
+            return row
+        try:
+            return replace(row, record=encode(from_json(self.record, b'{"schema":%d,%b' % (SCHEMA_VERSION, row.record[1:]))))
+        except ValueError as error:
+            raise self._no_record(error) from error
+
+    def _no_record(self, error: Exception) -> DataError:
+        return DataError(f"{self.path} holds rows that are no {self.record.__name__} ({error}); delete it to redo the shard")
 
     def note_seconds(self, seconds: Sequence[tuple[str, float]]) -> None:
         """Keeps latencies by key beside the table: the one thing that differs between equal runs."""
@@ -109,8 +120,8 @@ class ShardLog:
             write_atomic(origins_path(self.shard), b"".join(msgspec.json.encode(line) + b"\n" for line in origins))
         try:
             write_shard(self.shard, self.record, rows)
-        except ValueError as error:
-            raise DataError(f"{self.path} holds rows that are no {self.record.__name__} ({error}); delete it to redo the shard") from error
+        except (ValueError, TypeError) as error:
+            raise self._no_record(error) from error
         self.close()
         self.path.unlink()
 
@@ -150,7 +161,7 @@ def write_shard(path: Path, record: type, rows: Sequence[Row]) -> None:
     import pyarrow.parquet as pq
 
     about = About(keys_digest([row.key for row in rows]), rows_digest(rows), len(rows), _reasons(rows))
-    table = to_batch(record, [(row.key, row.record, row.dropped) for row in rows])
+    table = to_table(record, [(row.key, row.record, row.dropped) for row in rows])
     buffer = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({_ABOUT: msgspec.json.encode(about)}), buffer, compression="zstd")
     data = buffer.getvalue().to_pybytes()
@@ -197,7 +208,7 @@ def reopen(path: Path, record: type, kept_codes: frozenset[str]) -> None:
 def read_drops(path: Path) -> Iterator[tuple[str, str]]:
     """(key, reason) of the rows of a finished shard that were dropped."""
     with _open(path) as file:
-        for batch in file.iter_batches(columns=["row_key", "row_dropped"], use_threads=False):
+        for batch in file.iter_batches(columns=[KEY, DROPPED], use_threads=False):
             yield from drops_of(batch)
 
 

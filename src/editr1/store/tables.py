@@ -48,7 +48,7 @@ def fill_table(
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(exclusive(folder / ".lock", f"table {folder}"))
-        _check_settings(folder, settings)
+        check_settings(folder, settings, _begun(folder))  # no row yet: nothing depends on other settings
         size = _shard_size(folder, engine.shard_size)
         bar = stack.enter_context(tqdm(total=total, desc=folder.name, unit="row", disable=not engine.progress, mininterval=1.0))
         shards = cut_shards(items, size)
@@ -138,14 +138,18 @@ def check_drops(folder: Path, record: type, count: DropCount, work: Work, engine
     )
 
 
-def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, settings: Mapping[str, Any], begun: bool, curves: str = "") -> None:
+    """Writes down what is made in a folder from which settings and inputs; of one that was begun it raises ChangedInputsError for others.
+
+    curves: the stage whose points in `metrics.jsonl` go with the folder.
+    """
     path = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
-    if not _begun(folder):  # no row yet: nothing depends on other settings
+    if not begun:
         write_json(path, settings)
         return
     old = read_json(path)
-    unknown = {key: value for key, value in settings.items() if key not in old and key.startswith(("content ", "prompts"))}
+    unknown = {key: value for key, value in settings.items() if key not in old and key.startswith(("content ", "input ", "prompts"))}
     if unknown:  # an older editr1 did not write down what its settings stood for
         old |= unknown
         write_json(path, old)
@@ -153,7 +157,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if changed:
         key = changed[0]
         was, now = _short(old.get(key)), _short(settings.get(key))
-        raise ChangedInputsError(folder, f"{folder} was begun with {key}={was}, now it is {now}")
+        raise ChangedInputsError(folder, f"{folder} was begun with {key}={was}, now it is {now}", curves)
 
 
 def _short(value: Any) -> str:

@@ -1,12 +1,8 @@
 """The one reward function of learning from pairs: completions in, rewards out, on any number of processes.
 
-A trainer groups traces by image (plain GRPO groups) and calls a reward function with its local completions. What a way to learn
-from pairs adds (`pair_learning`) is that the two images of a human pair reward each other, and they may lie on different ranks. So the
-function parses what is local, gathers (pair, side, score) from all ranks, and returns the rewards of the local traces; the trainer then
-subtracts the group mean, which for GCPO gives the advantages of arXiv 2604.27505, section 3.2. TRL's GRPOTrainer and ms-swift call it
-unchanged; where both images of a pair are one group, `PairTrainer` takes the advantages from here.
-
-Rows of a pair must meet in one generation batch; a pair with a missing side stops the run instead of training on half a pair.
+A trainer groups traces by image and calls it with its local completions. The two images of a human pair reward each other and may lie on
+different ranks, so what is parsed here is gathered from all of them; the trainer then subtracts the group mean, which for GCPO gives the
+advantages of arXiv 2604.27505, section 3.2. TRL's GRPOTrainer and ms-swift call it unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,7 +20,7 @@ from editr1.config import Component, create
 from editr1.errors import DataError
 from editr1.judge.parse import parse
 from editr1.objectives import gcpo
-from editr1.pair_learning.base import Method, advantages
+from editr1.pair_learning.base import Method, Needs
 from editr1.schema import FAILURE_CODES, Judgement, Outcome
 from editr1.training.options import RewardOptions
 
@@ -48,16 +44,24 @@ class ReadTrace:
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """A pair with all its traces: rewards (for GCPO ratios) and advantages of both sides, each `[N]`."""
+    """A pair with all its traces and their rewards (for GCPO ratios), `[N]` a side."""
 
     winners: tuple[ReadTrace, ...]
     losers: tuple[ReadTrace, ...]
     ratio_w: torch.Tensor
     ratio_l: torch.Tensor
-    advantage_w: torch.Tensor
-    advantage_l: torch.Tensor
-    groups: tuple[torch.Tensor, ...]
-    """The rewards of traces that are compared with each other: one group an image, or one for the pair."""
+    needs: Needs
+
+    @property
+    def groups(self) -> tuple[torch.Tensor, ...]:
+        """The rewards of traces that are compared with each other: one group an image, or one for the pair."""
+        return (self.ratio_w, self.ratio_l) if self.needs.group == "image" else (torch.cat([self.ratio_w, self.ratio_l]),)
+
+    @property
+    def advantages(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of both sides, each `[N]`."""
+        both = torch.cat([gcpo.advantages(group[None], self.needs.scaled)[0] for group in self.groups])
+        return both[: len(self.winners)], both[len(self.winners) :]
 
 
 Gather = Callable[[list[ReadTrace]], tuple[list[ReadTrace], int]]
@@ -75,7 +79,7 @@ class PairReward:
     """Length at which sampling was cut: tells a truncated trace from one that states no judgement."""
     method: Method = field(default_factory=lambda: default_method())
     advantages: list[float] = field(default_factory=list, init=False)
-    """Of the local traces of the latest call."""
+    """Of the local traces of the latest call; for trainers that cannot compare the traces of two rows."""
     __name__ = "gcpo"  # how trainers label the reward
 
     def __call__(
@@ -94,27 +98,22 @@ class PairReward:
     ) -> list[float]:
         """The reward of every local completion, in order; GCPO's are ratios in [0, 1] under the default options.
 
-        Raises DataError when a pair lacks a side.
+        Rows of a pair must meet in one generation batch: raises DataError when a pair lacks a side, and never trains on half of one.
         """
-        same = same or [False] * len(completions)
         texts = [completion_text(completion) for completion in completions]
         lengths = [len(ids) for ids in completion_ids] if completion_ids else [len(text.split()) for text in texts]
-        local = []
-        for i, text in enumerate(texts):
-            row = {"pair": pair[i], "side": side[i], "same": same[i], "labels": labels[i]} | {
-                "needs_verdicts": needs_verdicts[i],
-                "prompt_text": prompt_text[i],
-            }
-            local.append(read_trace(text, row, lengths[i], self.max_tokens))
+        columns = {"pair": pair, "side": side, "same": same or [False] * len(texts)}
+        columns |= {"labels": labels, "needs_verdicts": needs_verdicts, "prompt_text": prompt_text}
+        rows = [{name: values[i] for name, values in columns.items()} for i in range(len(texts))]
+        local = [read_trace(text, row, length, self.max_tokens) for text, row, length in zip(texts, rows, lengths, strict=True)]
         traces, start = (self.gather or gather_from_ranks)(local)
-        matches = play(traces, self.options, self.method)
+        pairs = play(traces, self.options, self.method)
         mine = slice(start, start + len(local))
-        self.advantages = _in_order(traces, {n: (match.advantage_w, match.advantage_l) for n, match in matches.items()})[mine]
+        self.advantages = _in_order(traces, {number: pair.advantages for number, pair in pairs.items()})[mine]
         if log_metric is not None:
-            values = figures(matches) | ({"resampled": sum(resampled) / len(resampled)} if resampled else {})
-            for name, value in values.items():
+            for name, value in (figures(pairs) | ({"resampled": sum(resampled) / len(resampled)} if resampled else {})).items():
                 log_metric(name, value)
-        return _in_order(traces, {n: (match.ratio_w, match.ratio_l) for n, match in matches.items()})[mine]
+        return _in_order(traces, {number: (pair.ratio_w, pair.ratio_l) for number, pair in pairs.items()})[mine]
 
 
 def default_method() -> Method:
@@ -132,14 +131,8 @@ def read_trace(text: str, row: Mapping[str, Any], num_tokens: int, max_tokens: i
 
 def outcome_of(text: str, row: Mapping[str, Any], truncated: bool) -> Outcome:
     """What Phi reads in an answer to the question of a row."""
-    return parse(
-        text,
-        len(row["labels"]),
-        labels=row["labels"],
-        needs_verdicts=row["needs_verdicts"],
-        truncated=truncated,
-        prompt_text=row["prompt_text"],
-    )
+    told = {"labels": row["labels"], "needs_verdicts": row["needs_verdicts"], "prompt_text": row["prompt_text"]}
+    return parse(text, len(row["labels"]), truncated=truncated, **told)
 
 
 def completion_text(completion: Any) -> str:
@@ -168,84 +161,66 @@ def play(traces: Sequence[ReadTrace], options: RewardOptions, method: Method | N
                 f"pair {number} has {len(both['w'])} traces of the preferred edit and {len(both['l'])} of the other in this generation "
                 "batch; both rows must meet in it: keep them adjacent, do not shuffle rows, make the batch a multiple of 2 x num_traces"
             )
-    rewards = {number: _rewards(both["w"], both["l"], options, method) for number, both in sides.items()}
-    if options.skip_flat_groups:
-        rewards = _without_flat(rewards, method)
-    return {number: _match(sides[number], *rewards[number], method) for number in sides}
+    pairs = {number: _judged(both["w"], both["l"], options, method) for number, both in sides.items()}
+    if options.skip_flat_groups:  # groups / groups with a gradient; unchanged when none has one
+        groups = [group for pair in pairs.values() for group in pair.groups]
+        scale = len(groups) / max(sum(not _is_constant(group) for group in groups), 1)
+        pairs = {number: replace(pair, ratio_w=pair.ratio_w * scale, ratio_l=pair.ratio_l * scale) for number, pair in pairs.items()}
+    return pairs
 
 
-def _rewards(
-    winners: Sequence[ReadTrace], losers: Sequence[ReadTrace], options: RewardOptions, method: Method
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of both sides of a pair, each `[N]`."""
+def _judged(winners: Sequence[ReadTrace], losers: Sequence[ReadTrace], options: RewardOptions, method: Method) -> JudgedPair:
     tau_w, tau_l = _scores(winners), _scores(losers)
     for side, opponents in (("preferred", tau_l), ("other", tau_w)):
         if not bool(gcpo.has_opponent(opponents)):
             logger.warning("pair %d: no trace of its opponent parsed, the %s edit's traces earn nothing by it", winners[0].pair, side)
-    if winners[0].same:
-        assert options.same_tolerance is not None, "'same' pairs are only read when same_tolerance is set"
+    if not winners[0].same:
+        reward_w, reward_l = method.rewards(tau_w, tau_l)
+    elif options.same_tolerance is None:
+        raise DataError(f"pair {winners[0].pair} is called the same, of which nothing is learnt without reward.same_tolerance")
+    else:
         reward_w = gcpo.closeness_ratio(tau_w, tau_l, options.same_tolerance)
         reward_l = gcpo.closeness_ratio(tau_l, tau_w, options.same_tolerance)
-    else:
-        reward_w, reward_l = method.rewards(tau_w, tau_l)
     penalty, added = options.length_penalty / 1000, method.needs.format_reward
-    return (
-        reward_w[0] + added * ~tau_w[0].isnan() - penalty * _lengths(winners),
-        reward_l[0] + added * ~tau_l[0].isnan() - penalty * _lengths(losers),
-    )
+    earned_w = reward_w[0] + added * ~tau_w[0].isnan() - penalty * _lengths(winners)
+    earned_l = reward_l[0] + added * ~tau_l[0].isnan() - penalty * _lengths(losers)
+    return JudgedPair(tuple(winners), tuple(losers), earned_w, earned_l, method.needs)
 
 
-def _match(both: Mapping[str, Sequence[ReadTrace]], reward_w: torch.Tensor, reward_l: torch.Tensor, method: Method) -> JudgedPair:
-    advantage_w, advantage_l = advantages(reward_w[None], reward_l[None], method.needs)
-    groups = _groups(reward_w, reward_l, method)
-    return JudgedPair(tuple(both["w"]), tuple(both["l"]), reward_w, reward_l, advantage_w[0], advantage_l[0], groups)
-
-
-def _groups(reward_w: torch.Tensor, reward_l: torch.Tensor, method: Method) -> tuple[torch.Tensor, ...]:
-    return (reward_w, reward_l) if method.needs.group == "image" else (torch.cat([reward_w, reward_l]),)
-
-
-def _without_flat(rewards: dict[int, tuple[torch.Tensor, torch.Tensor]], method: Method) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """The rewards scaled by groups / groups with a gradient; unchanged when no group has one."""
-    groups = [group for both in rewards.values() for group in _groups(*both, method)]
-    scale = len(groups) / max(sum(not _is_constant(group) for group in groups), 1)
-    return {number: (reward_w * scale, reward_l * scale) for number, (reward_w, reward_l) in rewards.items()}
-
-
-def is_flat(match: JudgedPair) -> bool:
+def is_flat(pair: JudgedPair) -> bool:
     """Whether a pair has no gradient."""
-    return all(map(_is_constant, match.groups))
+    return all(map(_is_constant, pair.groups))
 
 
 def _is_constant(group: torch.Tensor) -> bool:
     return bool((group == group[0]).all())
 
 
-def figures(matches: dict[int, JudgedPair]) -> dict[str, float]:
+def figures(pairs: Mapping[int, JudgedPair]) -> dict[str, float]:
     """What the batch looked like, under the names that `metrics.jsonl` carries; every share in [0, 1].
 
     Figures that do not exist (no pair parsed) are left out rather than invented.
     """
-    traces = [trace for match in matches.values() for trace in (*match.winners, *match.losers)]
-    ranked = [match for match in matches.values() if not match.winners[0].same]
+    traces = [trace for pair in pairs.values() for trace in (*pair.winners, *pair.losers)]
+    ranked = [pair for pair in pairs.values() if not pair.winners[0].same]
     codes = Counter(trace.code for trace in traces)
-    advantage = torch.cat([side for match in matches.values() for side in (match.advantage_w, match.advantage_l)])
-    lengths = torch.cat([_lengths(side) for match in matches.values() for side in (match.winners, match.losers)])
+    advantage = torch.cat([side for pair in pairs.values() for side in pair.advantages])
+    flat = [float(_is_constant(group)) for pair in pairs.values() for group in pair.groups]
     values = {
         "parse_rate": codes[""] / len(traces),
         **{f"failed/{code}": codes[code] / len(traces) for code in FAILURE_CODES},
-        "flat_groups": _mean([float(_is_constant(group)) for match in matches.values() for group in match.groups]),
-        "weighted_advantage": gcpo.weighted_advantage(advantage, lengths),
-        "trace_tokens": float(lengths.mean()),
-        "score_mean": _mean([trace.score for trace in traces if not trace.code]),
+        "flat_groups": sum(flat) / len(flat),
+        "weighted_advantage": gcpo.weighted_advantage(advantage, _lengths(traces)),
+        "trace_tokens": float(_lengths(traces).mean()),
+        "score_mean": float(_scores(traces).nanmean()),
     }
     if ranked:
-        tau_w = torch.cat([_scores(match.winners) for match in ranked])
-        tau_l = torch.cat([_scores(match.losers) for match in ranked])
+        tau_w = torch.cat([_scores(pair.winners) for pair in ranked])
+        tau_l = torch.cat([_scores(pair.losers) for pair in ranked])
         accuracy, tied = gcpo.pair_accuracy(tau_w, tau_l)
         values |= {
-            "win_ratio": float(torch.stack([match.ratio_w for match in ranked]).mean()),
-            "loss_ratio": float(torch.stack([match.ratio_l for match in ranked]).mean()),
+            "win_ratio": float(torch.stack([pair.ratio_w for pair in ranked]).mean()),
+            "loss_ratio": float(torch.stack([pair.ratio_l for pair in ranked]).mean()),
             "pair_accuracy": accuracy,
             "pair_ties": tied,
             "trace_ties": gcpo.tie_share(tau_w, tau_l),
@@ -268,7 +243,3 @@ def _scores(traces: Sequence[ReadTrace]) -> torch.Tensor:
 def _lengths(traces: Sequence[ReadTrace]) -> torch.Tensor:
     """`[N]`, tokens."""
     return torch.tensor([float(trace.num_tokens) for trace in traces])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from editr1.errors import DataError
 from editr1.store import Run
 
 STEPS = "steps"
@@ -64,30 +62,6 @@ def _is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Prepares the stage's folder; True when the stage has finished there with these settings.
-
-    Raises DataError when the folder was begun with other settings: half a curve of one recipe and half of another is neither.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings.json"
-    wanted = json.loads(json.dumps(settings))
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-        if changed:
-            key = changed[0]
-            raise DataError(
-                f"{folder} was trained with {key}={found.get(key)!r}, now it is {wanted.get(key)!r}; "
-                "restore the setting, delete the folder, or use a new run directory"
-            )
-    else:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # every rank writes the same; a reader sees all of it or nothing
-        temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    return (folder / "done.json").exists()
 
 
 def finish(folder: Path, result: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ import datasets
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.training.model import save_checkpoint
-from editr1.training.tracking import STEPS, Curves, claim, finish, resume_point
+from editr1.training.tracking import STEPS, Curves, finish, resume_point
 
 # TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -100,23 +100,24 @@ def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
 def train(
     run: Run,
     stage: str,
-    folder: Path,
-    settings: Any,
+    output: str,
+    made_from: Mapping[str, Any],
     rows: int,
     shown: Mapping[str, str],
     build: Callable[[str | None], tuple[Any, Any]],
     machine: Machine,
     silent_steps: int,
 ) -> Checkpoint:
-    """Trains to the end, from the last resume point if there is one, and saves the checkpoint into `folder`.
+    """Trains to the end, from the last resume point if there is one, and saves the checkpoint into the run's folder `output`.
 
     Args:
-        settings: the stage's Config; a folder that was begun with another one is refused.
+        made_from: settings and inputs, see `lasting`; a folder that was begun with others is refused.
         shown: logged name -> label beside the progress bar.
         build: resume point -> (trainer, processor), called only when there is something left to do.
         silent_steps: steps in a row that may teach nothing, see `training.alarms`.
     """
-    if claim(folder, _lasting(settings)):
+    folder = run.claim(output, stage, made_from)
+    if (folder / "done.json").exists():
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         return Checkpoint(**{**done, "path": str(folder), "seconds": 0.0})
     resume = resume_point(folder / STEPS)
@@ -166,11 +167,11 @@ def _holds_weights(resume: str) -> bool:
     return (Path(resume) / "config.json").exists() and any(Path(resume).glob("model*.safetensors"))
 
 
-def _lasting(settings: Any) -> dict[str, Any]:
-    """The settings that the weights depend on; how often is saved or shown may change between two halves of a run."""
+def lasting(run: Run, settings: Any, *tables: str, model: str | Path) -> dict[str, Any]:
+    """What the weights depend on: settings, tables, checkpoints; how often is saved or shown may change between two halves of a run."""
     plain = to_plain(settings, without=frozenset({"silent_steps"}))
     plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
-    return plain
+    return run.made_from(plain, *tables, models=[model])
 
 
 # Embeddings and heads are matrices by shape only: their rows are looked up or scored one by one, so AdamW has them.

@@ -100,19 +100,18 @@ class VLM(Protocol):
         ...
 
 
-def to_messages(request: ChatRequest) -> list[dict[str, object]]:
+def to_messages(request: ChatRequest, special: Sequence[str] = ()) -> list[dict[str, object]]:
     """The request as chat messages with typed content, images as `{"type": "image"}` in reading order.
 
-    Control tokens in the text are broken up.
-    The pictures themselves travel beside the messages (`request_images`), as processors and trainers want them.
+    Control tokens in the text are broken up, those of the tokenizer (`special`) too. The pictures themselves travel beside the messages
+    (`request_images`), as processors and trainers want them.
     """
-    content: list[dict[str, object]] = [
-        {"type": "text", "text": without_control_tokens(part)} if isinstance(part, str) else {"type": "image"} for part in request.parts
-    ]
-    system: list[dict[str, object]] = (
-        [{"role": "system", "content": [{"type": "text", "text": without_control_tokens(request.system)}]}] if request.system else []
-    )
-    return [*system, {"role": "user", "content": content}]
+
+    def told(text: str) -> dict[str, object]:
+        return {"type": "text", "text": without_control_tokens(text, special)}
+
+    system: list[dict[str, object]] = [{"role": "system", "content": [told(request.system)]}] if request.system else []
+    return [*system, {"role": "user", "content": [told(part) if isinstance(part, str) else {"type": "image"} for part in request.parts]}]
 
 
 def flat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

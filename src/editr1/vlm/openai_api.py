@@ -2,14 +2,8 @@
 
     vlm = build("Qwen/Qwen2.5-VL-7B-Instruct", base_url="http://localhost:8000/v1", max_concurrency=64)
 
-What servers do differently is met defensively: one HTTP request a reply (`n` is ignored by some), no server-side stop, images as
-data URLs, replies whose JSON is cut are asked for again, content as a text or as a list of parts, and a status of 200 with no text is a
-reply without text.
-
-429 and 5xx, timeouts and lost connections are tried again with growing pauses, or the pause that Retry-After names. What is still
-failing then raises BackendError with the address as the user gave it, and so does a setting that the server refuses. A reply that is
-refused on account of its content, by the model or by a vendor's moderation, is data: it comes back as a text that says so, and stays
-unscored.
+One HTTP request a reply (`n` is ignored by some servers), no server-side stop, images as data URLs; tries and failures: `editr1.endpoint`.
+What is refused on account of its content, by the model or by a vendor's moderation, is data: a text that says so, and stays unscored.
 """
 
 from __future__ import annotations
@@ -23,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -91,57 +86,48 @@ def build(
     extra = dict(extra_body or {})
     if thinking is not None:
         extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template_settings(thinking)}
-    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra, sampler, check_traces)
+    check = TraceCheck(model) if check_traces else None
+    return OpenAIVLM(endpoint, max_concurrency, image_format, token_limit_field, tuple(omit), extra, sampler, check)
 
 
+@dataclass(repr=False, eq=False)
 class OpenAIVLM:
-    """An endpoint behind the VLM protocol; made by `build`."""
+    """An endpoint behind the VLM protocol; made by `build`, which says what the fields are."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        max_concurrency: int,
-        image_format: ImageFormat,
-        token_limit_field: str,
-        omit: tuple[str, ...],
-        extra_body: dict[str, Any],
-        sampler: str,
-        check_traces: bool,
-    ) -> None:
-        self._endpoint = endpoint
-        self._max_concurrency = max_concurrency
-        self._image_format = image_format
-        self._token_limit_field = token_limit_field
-        self._omit = omit
-        self._extra_body = extra_body
-        self._sampler = sampler
-        self._traces = TraceCheck(endpoint.model) if check_traces else None
-        self._lock = threading.Lock()
+    endpoint: Endpoint
+    max_concurrency: int
+    image_format: ImageFormat
+    token_limit_field: str
+    omit: tuple[str, ...]
+    extra_body: dict[str, Any]
+    sampler: str
+    traces: TraceCheck | None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def name(self) -> str:
         """The model's id at the endpoint."""
-        return self._endpoint.model
+        return self.endpoint.model
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         """One reply a request, in their order. Raises BackendError when one request fails for good; the others are dropped then."""
         urls = {id(image): image for request in requests for image in request.parts if not isinstance(image, str)}
-        data_urls = {key: data_url(image, self._image_format) for key, image in urls.items()}
-        with ThreadPoolExecutor(max_workers=max(1, min(self._max_concurrency, len(requests)))) as pool:
+        data_urls = {key: data_url(image, self.image_format) for key, image in urls.items()}
+        with ThreadPoolExecutor(max_workers=max(1, min(self.max_concurrency, len(requests)))) as pool:
             futures = [pool.submit(self._ask, request, data_urls) for request in requests]
             try:
                 replies = [future.result() for future in futures]
             except BackendError:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        if self._traces is not None:
-            self._traces.see(requests, replies)
+        if self.traces is not None:
+            self.traces.see(requests, replies)
         return replies
 
     def check(self) -> None:
         """Asks for a few tokens, so that a dead server, a wrong address, key or model is found early. Raises BackendError."""
-        endpoint = dataclasses.replace(self._endpoint, max_attempts=min(self._endpoint.max_attempts, _CHECK_ATTEMPTS))
-        limit = {} if "max_tokens" in self._omit else {self._token_limit_field: _CHECK_TOKENS}
+        endpoint = dataclasses.replace(self.endpoint, max_attempts=min(self.endpoint.max_attempts, _CHECK_ATTEMPTS))
+        limit = {} if "max_tokens" in self.omit else {self.token_limit_field: _CHECK_TOKENS}
         body = {"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}], **limit}
         with contextlib.suppress(ContentRefusedError):  # who refuses is there
             endpoint.post("/chat/completions", partial(_reply, model=self.name), 0, json=body)
@@ -150,7 +136,7 @@ class OpenAIVLM:
         body = self._body(request, data_urls)
         begin = time.perf_counter()
         try:
-            reply = self._endpoint.post("/chat/completions", partial(_reply, model=self.name), request.seed, json=body)
+            reply = self.endpoint.post("/chat/completions", partial(_reply, model=self.name), request.seed, json=body)
         except ContentRefusedError as refusal:
             reply = ChatReply(f"(refused by the endpoint: {refusal})", self.name, refused=True)
         return dataclasses.replace(reply, seconds=time.perf_counter() - begin)
@@ -163,26 +149,22 @@ class OpenAIVLM:
             for part in request.parts
         ]
         system = [{"role": "system", "content": without_control_tokens(request.system)}] if request.system else []
-        fields = {
-            "temperature": request.sampling.temperature,
-            "top_p": request.sampling.top_p,
-            "seed": request.seed,
-            "max_tokens": request.sampling.max_tokens,
+        kept = {
+            name: value for name, value in {**dataclasses.asdict(request.sampling), "seed": request.seed}.items() if name not in self.omit
         }
-        kept = {name: value for name, value in fields.items() if name not in self._omit}
         if "max_tokens" in kept:
-            kept[self._token_limit_field] = kept.pop("max_tokens")
+            kept[self.token_limit_field] = kept.pop("max_tokens")
         if request.want_logprobs:
             kept |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
         messages = [*system, {"role": "user", "content": content}]
         neutral = _NEUTRAL if self._takes_neutral() and request.sampling.temperature > 0 else {}
-        return {"model": self._endpoint.model, "messages": messages, **kept, **neutral, **self._extra_body}
+        return {"model": self.endpoint.model, "messages": messages, **kept, **neutral, **self.extra_body}
 
     def _takes_neutral(self) -> bool:
         with self._lock:
-            if self._sampler == "auto":
-                self._sampler = "vllm" if _owner(self._endpoint.get("/models", _LIST_TIMEOUT)) in ("vllm", "sglang") else "plain"
-        return self._sampler == "vllm"
+            if self.sampler == "auto":
+                self.sampler = "vllm" if _owner(self.endpoint.get("/models", _LIST_TIMEOUT)) in ("vllm", "sglang") else "plain"
+        return self.sampler == "vllm"
 
 
 def data_url(image: Image.Image, image_format: ImageFormat = "png") -> str:

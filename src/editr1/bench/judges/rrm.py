@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from editr1.config import made
-from editr1.judge.decomposer import Decomposer
+from editr1.judge.decompose import Decomposer
 from editr1.judge.rrm import RewardModel
 from editr1.vlm.base import VLM, Sampling
 

@@ -16,10 +16,9 @@ from editr1.bench.judges._asking import AskingJudge, Question
 from editr1.bench.judges._published import Project, digest_of
 from editr1.bench.judges._scale import Scale
 from editr1.config import made
-from editr1.judge.answers import normalised, read_number
+from editr1.judge.answers import Contradiction, normalised, read_json_object, read_number
 from editr1.judge.claims import is_taken_back
 from editr1.judge.item import RewardItem
-from editr1.judge.objects import Contradiction, read_json_object
 from editr1.judge.parse import answer_of
 from editr1.schema import FailureCode
 from editr1.vlm.base import VLM, Sampling

@@ -60,7 +60,7 @@ class Search:
     def __init__(self, way: str, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.way, self.args = way, args
-        self.editor = build()
+        self.editor = build(args.editor)
         self.policy = self.editor.transformer
         self.old = copy.deepcopy(self.policy) if way == "nft" else self.policy
         params = self.policy.parameters()
@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--lr-matrices", type=float, default=0.0, help="Muon's rate; 0: AdamW for all weights")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation added to the oracle's score, in points")
+    parser.add_argument("--editor", help="folder of the editor to start from (default: the shipped one)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     curves: dict[str, list[dict[str, float]]] = {}

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from editr1.algorithms.nft import nft_loss, optimality
+from editr1.optimizers import muon_adamw
 from editr1.schema import derive_seed
 from editr1.store.run import commit
-from editr1.training.trainer import muon_adamw
 from editr1.world.edits import apply_all, parse_instruction
 from editr1.world.oracle import judge
 from editr1.world.render import draw, read_one, to_image, to_pixels

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from editr1.training.trainer import muon_adamw
+from editr1.optimizers import muon_adamw
 from editr1.world.edits import KINDS, apply_all, instruction, random_edits
 from editr1.world.render import draw
 from editr1.world.scene import Scene, pick, random_scene

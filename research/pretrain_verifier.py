@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from editr1.editors.base import EditRequest
-from editr1.training.trainer import LOOKUPS, muon_adamw
+from editr1.optimizers import LOOKUPS, muon_adamw
 from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
 from editr1.world.render import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
@@ -20,7 +21,7 @@ from editr1.judge.inspect import MIN_ACCURACY, AnnotatorAccuracies, AnnotatorCou
 from editr1.judge.prompts import labels, render_inspect
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
 from editr1.stages._prompts import prompts
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, with_traces
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, beside, with_traces
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
 TABLE, SECOND_TABLE = "05_inspections", "05_second"
@@ -109,12 +110,9 @@ def run(config: Config, run_dir: Path) -> StageCounts:
 def cases(store: Run, with_second: bool) -> Iterator[Case]:
     """Every quadruple that has traces, in order."""
     opinions: Iterator[SecondOpinion] = store.read(SECOND_TABLE, SecondOpinion) if with_second else iter(())
-    opinion = next(opinions, None)
-    for quadruple, traces in with_traces(store):
-        gold = None
-        if opinion is not None and opinion.quadruple_id == quadruple.id:
-            gold, opinion = opinion.gold, next(opinions, None)
-        yield Case(quadruple, tuple(traces), gold)
+    complaint = f"{store.dir}: the second opinion of {{}} belongs to no candidate; run inspect again"
+    for (quadruple, traces), said in beside(with_traces(store), lambda row: row[0].id, opinions, attrgetter("quadruple_id"), complaint):
+        yield Case(quadruple, tuple(traces), said[0].gold if said else None)
 
 
 def _readable(case: Case) -> bool:
@@ -195,13 +193,11 @@ def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection
 def annotator_accuracies(store: Run, with_second: bool) -> AnnotatorAccuracies:
     """Every annotator of the pool, and the second inspector, against the inspector's gold; one pass over the tables."""
     count = AnnotatorCount()
-    inspections = store.read(TABLE)
-    inspection = next(inspections, None)
-    for case in cases(store, with_second):
+    complaint = f"{store.dir}: the inspection of {{}} belongs to no candidate; run inspect again"
+    found = beside(cases(store, with_second), attrgetter("quadruple.id"), store.read(TABLE), attrgetter("quadruple_id"), complaint)
+    for case, inspections in found:
         quadruple = case.quadruple
-        gold_here: tuple[bool, ...] = ()
-        if inspection is not None and inspection.quadruple_id == quadruple.id:
-            gold_here, inspection = inspection.gold, next(inspections, None)
+        gold_here = inspections[0].gold if inspections else ()
         count.add_traces(quadruple.task.id, quadruple.principles, gold_here, case.traces)
         if case.second is not None:
             count.add(SECOND_NAME, quadruple.task.id, quadruple.principles, gold_here, case.second)

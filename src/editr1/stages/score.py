@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 
@@ -105,7 +106,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     config = replace(config, pool=known)  # the table's settings say how each was asked
     store = Run.open(run_dir, {"score": to_plain(config)}, create=False)
     lanes = {member.name: Lane(member.batch_size, member.concurrency) for member in config.pool}
-    work = Work(partial(Scorer, config, store.dir), lanes, _member_of, timed=True)
+    work = Work(partial(Scorer, config, store.dir), lanes, attrgetter("member"), timed=True)
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates")
@@ -141,10 +142,6 @@ def questions(config: Config, store: Run) -> Iterator[Question]:
 
 def _per_candidate(config: Config) -> int:
     return sum(member.num_traces for member in config.pool)
-
-
-def _member_of(question: Question) -> str:
-    return question.member
 
 
 class Scorer:

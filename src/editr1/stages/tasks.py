@@ -11,11 +11,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.errors import ChangedInputsError, ConfigError, DataError
+from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
 from editr1.judge.prompts import render_hard_filter
 from editr1.pictures import read_picture
@@ -120,7 +121,12 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         settings |= store.inputs(FILTER_TABLE)
     rows = mark_repeats(load_rows(chosen_rows(config, source, hard), store.origins(TABLE)))
     items = ((row.key, row) for row in rows)
-    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)}, choices=frozenset({"duplicate"}), origin_of=origin_of)
+    work = Work(
+        partial(_make_ingest, store.dir),
+        {"": Lane(batch_size=16)},
+        choices=frozenset({"duplicate"}),
+        origin_of=attrgetter("origin"),
+    )
     return store.process(TABLE, items, work, settings=settings, engine=config.engine)
 
 
@@ -160,27 +166,19 @@ def load_rows(rows: Iterable[IndexedRow], origins: Origins) -> Iterator[IndexedR
     for row in rows:
         source, where = row.row, f"row {row.index} {row.row.origin}".strip()
         if isinstance(source, BadRow):
-            yield replace(row, origin=origins.load(row.key, stable_id(source.reason), "", lambda: None, where).origin)
-            continue
-        words = stable_id(whole_text(str(source.instruction)), whole_text(source.kind), row.difficulty)
-        try:
+            found = origins.load(row.key, stable_id(source.reason), "", lambda: None, where)
+        else:
+            words = stable_id(whole_text(str(source.instruction)), whole_text(source.kind), row.difficulty)
             found = origins.load(row.key, words, source.stamp() if source.stamp else "", source.load, where)
-        except ChangedInputsError:
-            raise
-        except DataError as error:
-            origin = origins.load(row.key, words, "", lambda: None, where).origin
-            yield replace(row, row=BadRow(f"bad_image: {error}", source.origin), origin=origin)
-            continue
-        yield replace(row, row=source if found.value is None else replace(source, load=partial(_same, found.value)), origin=found.origin)
+            if found.fault:
+                source = BadRow(found.fault, source.origin)
+            elif found.value is not None:
+                source = replace(source, load=partial(_same, found.value))
+        yield replace(row, row=source, origin=found.origin)
 
 
 def _same(value: Any) -> Any:
     return value
-
-
-def origin_of(row: IndexedRow) -> tuple[str, ...] | None:
-    """What the engine keeps beside the row."""
-    return row.origin
 
 
 def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
@@ -239,7 +237,7 @@ def _filter(config: Config, hard: HardFilter, store: Run, source: Iterable[Any],
     left = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
     rows = load_rows(itertools.islice(left, hard.num_filtered), store.origins(FILTER_TABLE))
     items = ((row.key, row) for row in rows)
-    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)}, origin_of=origin_of)
+    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)}, origin_of=attrgetter("origin"))
     return store.process(FILTER_TABLE, items, work, settings=settings, record=FilterVerdict, engine=config.engine, total=hard.num_filtered)
 
 

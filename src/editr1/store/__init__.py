@@ -20,8 +20,18 @@ from editr1.store._files import hold, put_aside
 from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
 from editr1.store.foreign import check_columns, read_inside, read_table, stamp_inside
 from editr1.store.images import ImageStore, Loaded, Origin, Origins
-from editr1.store.joins import held_out_share, is_held_out, preference_pairs, quadruples, with_inspections, with_traces
-from editr1.store.run import TABLES, Run
+from editr1.store.run import (
+    TABLES,
+    Run,
+    Split,
+    beside,
+    held_out_share,
+    is_held_out,
+    preference_pairs,
+    quadruples,
+    with_inspections,
+    with_traces,
+)
 
 __all__ = [
     "TABLES",
@@ -33,8 +43,10 @@ __all__ = [
     "Origin",
     "Origins",
     "Run",
+    "Split",
     "StageCounts",
     "Work",
+    "beside",
     "check_columns",
     "held_out_share",
     "hold",

@@ -7,9 +7,8 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 from editr1.errors import DataError
 from editr1.records import from_json
@@ -74,15 +73,15 @@ def read_record(record: type[T], path: Path) -> T:
         raise DataError(f"{path} is damaged ({error}); restore it, or run again what wrote it") from error
 
 
-@contextmanager
-def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Holds the lock file `path`; the system frees it when the process dies. Raises DataError when another holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{what} is being written by another process; wait for it or stop it") from error
-        yield
+def exclusive(path: Path, what: str, wait: bool = False) -> IO[str]:
+    """The lock file `path`, held until it is closed or the process dies. Raises DataError when another holds it."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise DataError(f"{what} is being written by another process; wait for it or stop it") from error
+    return file
 
 
 def hold(folder: Path) -> IO[str] | None:
@@ -93,13 +92,7 @@ def hold(folder: Path) -> IO[str] | None:
     if os.environ.get("RANK", "0") != "0":
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise DataError(f"{folder} is being written by another process; wait for it or stop it") from error
-    return file
+    return exclusive(folder / ".lock", str(folder))
 
 
 def put_aside(folder: Path, curves: str = "") -> Path:
@@ -119,14 +112,22 @@ def put_aside(folder: Path, curves: str = "") -> Path:
     return place
 
 
+def open_log(path: Path) -> BinaryIO:
+    """An append-only log to write on, without a last line that a killed writer left torn: the next one would be glued to it."""
+    file = path.open("ab+")
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+    return file
+
+
 def read_whole_lines(path: Path) -> list[str]:
-    """The lines of an append-only log, and cuts off a last line that a killed writer left torn. Raises DataError for no UTF-8."""
+    """The lines of an append-only log, but for a last one that is torn or still being written. Raises DataError for no UTF-8."""
     if not path.exists():
         return []
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.truncate(path, whole)
     try:
         return data[:whole].decode("utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:

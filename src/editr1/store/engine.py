@@ -2,7 +2,7 @@
 
 A function takes a batch of items and returns, for each, a record or a `Drop`. Items are cut into shards in input order;
 within a shard, batches run in the lanes' threads in any order. Ray (`engine.kind=ray`) runs the same function over the same
-shards on a cluster, see `ray.py`.
+shards on a cluster, see `tables.py`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Work:
     choices: frozenset[str] = frozenset()
     """Codes of drops that are the stage's choice and no trouble, such as `duplicate`: they do not count for `max_dropped_share`."""
     origin_of: Callable[[Any], tuple[str, ...] | None] | None = None
-    """What an item was made from, kept beside the table for `origins.py`; None = nothing that could change."""
+    """What an item was made from, kept beside the table, see `images.py`; None = nothing that could change."""
 
 
 ROW_TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error)

@@ -16,7 +16,7 @@ import msgspec
 
 from editr1.errors import DataError
 from editr1.records import DROPPED, KEY, SCHEMA_VERSION, drops_of, encode, from_json, reads, records_of, schema_of, to_table
-from editr1.store._files import read_whole_lines, write_atomic
+from editr1.store._files import open_log, read_whole_lines, write_atomic
 from editr1.text import whole_text
 
 _ABOUT = b"editr1"  # Parquet metadata: what `About` holds
@@ -32,7 +32,7 @@ class Row:
     dropped: str | None
     """Why the item left no record."""
     origin: tuple[str, ...] | None = None
-    """What the item was made from, see `origins.py`."""
+    """What the item was made from, see `images.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class ShardLog:
         self.shard, self.record = shard, record
         self.path = log_path(shard)
         self.rows = {row.key: self._current(row) for row in read_log(self.path)}
-        self._file = self.path.open("ab")
+        self._file = open_log(self.path)
         self._seconds: BinaryIO | None = None
 
     def _current(self, row: Row) -> Row:
@@ -102,7 +102,7 @@ class ShardLog:
 
     def note_seconds(self, seconds: Sequence[tuple[str, float]]) -> None:
         """Keeps latencies by key beside the table: the one thing that differs between equal runs."""
-        self._seconds = self._seconds or seconds_path(self.shard).open("ab")
+        self._seconds = self._seconds or open_log(seconds_path(self.shard))
         self._seconds.write(b"".join(msgspec.json.encode((key, round(value, 4))) + b"\n" for key, value in seconds))
         self._seconds.flush()
 
@@ -141,7 +141,7 @@ _LOG_ROW = msgspec.json.Decoder(tuple[str, msgspec.Raw, str | None, tuple[str, .
 
 
 def read_log(path: Path) -> Iterator[Row]:
-    """The rows of an unfinished shard; a last line that a killed writer left torn is cut off."""
+    """The rows of an unfinished shard, but for a last line that a killed writer left torn."""
     for number, line in enumerate(read_whole_lines(path), start=1):
         try:
             key, record, dropped, origin = _LOG_ROW.decode(line)

@@ -119,7 +119,7 @@ def test_rates_rise_and_fall_linearly_and_muon_keeps_its_own(run):
     assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert shares[-1] == pytest.approx(0.1)
     assert shares[4] - shares[5] == pytest.approx(shares[-2] - shares[-1])
-    assert {group["initial_lr"] for group in trainer.state.optimizer.param_groups} == {2e-3, 1e-2}
+    assert {group["lr"] for group in trainer.state.optimizer.param_groups} == {2e-3, 1e-2}
 
 
 def test_a_rollout_ahead_is_that_of_the_policy_before_the_update_and_its_ratio_says_so(run):

@@ -136,14 +136,10 @@ class Policy:
 
 
 def make_optimizer(policy: Policy, training: Training) -> torch.optim.Optimizer:
-    """AdamW, or Muon for the matrices; each group remembers the rate from which its schedule counts."""
+    """AdamW, or Muon for the matrices."""
     if training.lr_matrices is not None:
-        optimizer: torch.optim.Optimizer = muon_adamw(policy.params.items(), training.lr_matrices, training.lr, decay=training.weight_decay)
-    else:
-        optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+        return muon_adamw(policy.params.items(), training.lr_matrices, training.lr, decay=training.weight_decay)
+    return torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
 
 
 def spread(editor: Any, accelerator: Any, stays_whole: Sequence[torch.nn.Parameter]) -> None:

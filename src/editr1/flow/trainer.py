@@ -201,7 +201,7 @@ class Trainer:
         grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm)))
         check_finite(grad_norm, iteration)
         for group in self.state.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * lr_share(self.config, iteration)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * lr_share(self.config, iteration)
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.policy.refresh()

@@ -18,10 +18,9 @@ from threading import Lock
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import DataError
 from editr1.judge.asking import Asking, asking
-from editr1.judge.prompts import render_score, score_traits
+from editr1.judge.prompts import render_score, score_texts_digest, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
-from editr1.stages._prompts import score_prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
 from editr1.vlm.base import VLM, ChatRequest, Sampling
 
@@ -110,7 +109,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates")
-    settings |= score_prompts(*(member.how.prompt_id for member in config.pool))
+    settings |= score_texts_digest(*(member.how.prompt_id for member in config.pool))
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
     used = usage(config, store)
     store.write_json(f"{TABLE}/usage.json", used)

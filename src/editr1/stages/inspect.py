@@ -213,10 +213,7 @@ def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:
 
 
 def _with_refusals(counts: StageCounts, store: Run) -> StageCounts:
-    refused = Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped)
-    reasons = {**counts.reasons, **refused}
-    num_refused = refused.total()
-    return StageCounts(counts.num_in, counts.num_out - num_refused, counts.num_dropped + num_refused, dict(sorted(reasons.items())))
+    return counts.plus(0, Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped))
 
 
 def _code(reason: str) -> str:

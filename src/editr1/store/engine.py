@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -74,11 +75,17 @@ class Engine:
 class StageCounts:
     """What a stage did: num_in = num_out + num_dropped."""
 
-    num_in: int
-    num_out: int
-    num_dropped: int
+    num_in: int = 0
+    num_out: int = 0
+    num_dropped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     """Dropped rows by reason code."""
+
+    def plus(self, num_in: int, reasons: Mapping[str, int]) -> StageCounts:
+        """These counts with further rows, of which some were dropped for these reasons."""
+        both = dict(sorted((Counter(self.reasons) + Counter(reasons)).items()))
+        dropped = sum(both.values())
+        return StageCounts(self.num_in + num_in, self.num_in + num_in - dropped, dropped, both)
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.reasons.items()))

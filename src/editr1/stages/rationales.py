@@ -17,7 +17,7 @@ from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.judge.prompts import render_score, score_texts_digest, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import Candidate, Judgement, PreferencePair, Trace, derive_seed
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, once
 from editr1.training.rows import RATIONALES, Rationale, read_pairs
 from editr1.vlm.base import VLM, ChatRequest, Sampling
 
@@ -74,9 +74,11 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     pairs = read_pairs(store, limit=config.max_pairs, unseen_share=config.unseen_share)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "07_pairs") | score_texts_digest(config.prompt_id)
     work = Work(
-        partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)}, choices=frozenset({"not_predictable"})
+        partial(_make, config, store.dir),
+        {"": Lane(config.batch_size, config.concurrency)},
+        choices=frozenset({"not_predictable", "duplicate"}),
     )
-    items = ((pair.id, pair) for pair in pairs)
+    items = once((pair.id, pair) for pair in pairs)  # who answers twice counts by the first answer
     return store.process(RATIONALES, items, work, settings=settings, record=Rationale, engine=config.engine, total=len(pairs))
 
 

@@ -119,8 +119,8 @@ def run(config: Config, run_dir: Path) -> StageCounts:
 
 def check_parsed(used: Mapping[str, Mapping[str, float]], store: Run) -> None:
     """Raises DataError when no trace at all says a score: the next stages would keep nothing, and money was spent for it."""
-    num = sum(member.get("traces", 0) for member in used.values())
-    if not num or num > sum(member.get("unparsed", 0) for member in used.values()):
+    num, unparsed = (sum(member.get(name, 0) for member in used.values()) for name in ("traces", "unparsed"))
+    if not num or num > unparsed:
         return
     codes = Counter(trace.outcome.code for trace in store.read(TABLE) if isinstance(trace.outcome, ParseFailure))
     last = next(trace.outcome.excerpt for trace in store.read(TABLE) if isinstance(trace.outcome, ParseFailure))

@@ -205,6 +205,17 @@ def test_quotas_are_enforced(run: Run) -> None:
     assert "1 follow questions in place of 3 to 4" in dropped(run, "02_principles")[0]
 
 
+def test_two_files_of_one_picture_are_one_task(tmp_path: Path) -> None:
+    run_dir, file = tmp_path / "twice", io.BytesIO()
+    picture(1).save(file, "GIF")
+    source_rows[:] = [shown(file.getvalue(), "Make it red"), shown(picture(1), "Make it red")]
+    tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=QUIET), run_dir)
+    answer = scripted("twice", lambda r: json.dumps(PRINCIPLES))
+    counts = decompose.run(decompose.Config(answer, quotas=None, engine=QUIET), run_dir)
+    assert (counts.num_in, counts.num_out, counts.reasons) == (2, 1, {"duplicate": 1})
+    assert len(asked["twice"].requests) == 1
+
+
 # --- score and inspect ------------------------------------------------------------------------------
 
 

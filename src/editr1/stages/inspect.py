@@ -18,9 +18,8 @@ from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.judge.inspect import MIN_ACCURACY, AnnotatorAccuracies, AnnotatorCount, Gold, agreement, choose, parse_gold
-from editr1.judge.prompts import labels, render_inspect
+from editr1.judge.prompts import labels, render_inspect, texts_digest
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
-from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, beside, with_traces
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
@@ -87,7 +86,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `05_inspections`; quadruples whose traces were all refused count as dropped, though their gold is kept."""
     store = Run.open(run_dir, {"inspect": to_plain(config)}, create=False)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates", "04_traces")
-    settings |= prompts("inspect.md")
+    settings |= texts_digest("inspect.md")
     total = store.count("03_candidates")
     if config.second is not None:
         lane = Lane(config.second.batch_size, config.second.concurrency)
@@ -214,10 +213,7 @@ def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:
 
 
 def _with_refusals(counts: StageCounts, store: Run) -> StageCounts:
-    refused = Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped)
-    reasons = {**counts.reasons, **refused}
-    num_refused = refused.total()
-    return StageCounts(counts.num_in, counts.num_out - num_refused, counts.num_dropped + num_refused, dict(sorted(reasons.items())))
+    return counts.plus(0, Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped))
 
 
 def _code(reason: str) -> str:

@@ -17,7 +17,7 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 """
 
 from editr1.store._files import hold, put_aside
-from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work
+from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work, once
 from editr1.store.foreign import check_columns, read_inside, read_table, stamp_inside
 from editr1.store.images import ImageStore, Loaded, Origin, Origins
 from editr1.store.run import (
@@ -51,6 +51,7 @@ __all__ = [
     "held_out_share",
     "hold",
     "is_held_out",
+    "once",
     "preference_pairs",
     "put_aside",
     "quadruples",

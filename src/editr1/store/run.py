@@ -1,7 +1,4 @@
-"""`Run`: the one object through which stages, benchmarks and reports meet a run directory; and its tables read side by side.
-
-Each table is in the order of `01_tasks`, so a join holds one task in memory, whatever the size.
-"""
+"""`Run`: the one object through which stages, benchmarks and reports meet a run directory; and its tables read side by side."""
 
 from __future__ import annotations
 
@@ -99,7 +96,7 @@ class Run:
         return (record for _, record in self.keyed(table, cls))
 
     def keyed(self, table: str, cls: type | None = None) -> Iterator[tuple[str, Any]]:
-        """The records with the keys of the items that they were made from."""
+        """As `read`, with the keys of the items that the records were made from."""
         return read_records(self.dir / table, cls or TABLES[table])
 
     def counts(self, table: str) -> StageCounts:
@@ -234,13 +231,12 @@ def commit() -> str:
     """The commit of the checkout that this package lies in; empty for an installed package."""
     command = ["git", "-C", str(Path(editr1.__file__).parent), "rev-parse", "HEAD"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git on this machine
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git on this machine, or no checkout
         return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
 
 
-# --- tables side by side ----------------------------------------------------------------------------
+# --- tables side by side: each is in the order of `01_tasks`, so that a join holds one task in memory ---
 
 
 def beside(

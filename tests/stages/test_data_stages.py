@@ -342,13 +342,16 @@ def test_answers_from_a_file_name_candidates_or_pictures(run: Run, tmp_path: Pat
         {"a": a.id, "b": "nobody", "label": "a"},
         {"a": a.id, "b": b.id, "label": "left"},
         {"a": a.id, "b": b.id},
+        {"a": a.id, "b": a.id, "label": "a"},
         {"source": "source.png", "instruction": "make it nicer 0", "a": "x.png", "b": "y.png", "label": "same"},
         {"source": "gone.png", "instruction": "q", "a": "x.png", "b": "y.png", "label": "a"},
     ]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = pairs.run(pairs.Config(file=path, engine=replace(QUIET, max_dropped_share=0.8)), run.dir)
-    assert counts.reasons == {"bad_image": 1, "bad_label": 1, "different_tasks": 1, "missing_value": 1, "unknown_candidate": 1}
+    assert counts.reasons == dict.fromkeys(
+        ("bad_image", "bad_label", "different_tasks", "missing_value", "same_picture", "unknown_candidate"), 1
+    )
     first, second = run.read("07_pairs")
     assert first == PreferencePair(a.task, a.principles, a.candidate, b.candidate, "b", "ann")
     assert second.task == a.task, "the same picture and instruction are the same task"

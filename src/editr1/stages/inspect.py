@@ -21,7 +21,7 @@ from editr1.judge.inspect import MIN_ACCURACY, AnnotatorAccuracies, AnnotatorCou
 from editr1.judge.prompts import labels, render_inspect, texts_digest
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, beside, with_traces
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import VLM, ChatRequest, Sampling
 
 TABLE, SECOND_TABLE = "05_inspections", "05_second"
 SECOND_NAME = "second inspector"
@@ -145,14 +145,21 @@ def inspect(batch: Sequence[Case], vlm: VLM, store: Run, config: Config) -> list
     """The inspection of each quadruple; a Drop where the inspector's answer cannot be read."""
     readable = [case for case in batch if _readable(case)]
     golds = iter(ask(readable, vlm, store, config.inspector, config.seed, "inspect"))
-    return [_select(case, next(golds), config) if _readable(case) else _unreadable(case) for case in batch]
+    return [
+        _select(case, next(golds), config) if _readable(case) else Inspection(case.quadruple.id, (), (), None, None, "no trace parsed")
+        for case in batch
+    ]
 
 
 def ask(batch: Sequence[Case], vlm: VLM, store: Run, inspector: Inspector, seed: int, role: str) -> list[Gold | ParseFailure]:
     """The gold verdicts of each quadruple, or why the answer has none."""
     requests = [_request(case, store, inspector, derive_seed(seed, role, case.quadruple.id)) for case in batch]
     replies = vlm.chat(requests) if requests else []
-    return [_gold(case, reply) for case, reply in zip(batch, replies, strict=True)]
+    asked = [case.quadruple.principles for case in batch]
+    return [
+        parse_gold(reply.text, len(principles), labels=labels(principles), truncated=reply.truncated)
+        for principles, reply in zip(asked, replies, strict=True)
+    ]
 
 
 def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatRequest:
@@ -166,15 +173,6 @@ def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatReq
         sampling=Sampling(inspector.temperature, max_tokens=inspector.max_tokens),
         seed=seed,
     )
-
-
-def _gold(case: Case, reply: ChatReply) -> Gold | ParseFailure:
-    principles = case.quadruple.principles
-    return parse_gold(reply.text, len(principles), labels=labels(principles), truncated=reply.truncated)
-
-
-def _unreadable(case: Case) -> Inspection:
-    return Inspection(case.quadruple.id, (), (), None, None, "no trace parsed")
 
 
 def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection | Drop:

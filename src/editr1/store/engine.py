@@ -12,7 +12,6 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -186,15 +185,14 @@ class ShardRunner:
         self._status: Callable[[], str] = str  # says nothing
 
     def __enter__(self) -> ShardRunner:
-        self._stack = ExitStack()
         self._pools = {
-            name: self._stack.enter_context(ThreadPoolExecutor(lane.concurrency, thread_name_prefix=f"lane-{name}"))
-            for name, lane in self.work.lanes.items()
+            name: ThreadPoolExecutor(lane.concurrency, thread_name_prefix=f"lane-{name}") for name, lane in self.work.lanes.items()
         }
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        for pool in self._pools.values():
+            pool.shutdown()
 
     def fill(self, shard: Path, items: Sequence[Item]) -> int:
         """Runs what the shard's log does not have yet, writes the Parquet file, and returns the number of its rows.
@@ -203,7 +201,7 @@ class ShardRunner:
         """
         log = ShardLog(shard, self.record)
         try:
-            self._report(len(log.rows))
+            self._on_rows(len(log.rows), self._status())
             failed = self._run([item for item in items if item[0] not in log.rows], log)
             self.budget.check()
             log.append(failed)
@@ -211,9 +209,6 @@ class ShardRunner:
             return len(items)
         finally:
             log.close()
-
-    def _report(self, count: int) -> None:
-        self._on_rows(count, self._status())
 
     def _run(self, items: Sequence[Item], log: ShardLog) -> list[Row]:
         failed: list[Row] = []
@@ -273,7 +268,7 @@ class ShardRunner:
 
     def _collect(self, batch: Sequence[Item], results: Sequence[Any], log: ShardLog, failed: list[Row]) -> None:
         self._record(batch, results, log)
-        self._report(len(batch))
+        self._on_rows(len(batch), self._status())
         for (key, value), result in zip(batch, results, strict=True):
             if isinstance(result, BackendError):
                 failed.append(dropped_row(key, f"backend: {' '.join(str(result).split())}"[:500], self._origin(value)))

@@ -32,7 +32,7 @@ from editr1.schema import (
 from editr1.store._files import exclusive, open_log, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins, digests_behind
-from editr1.store.shards import seconds_path, shard_paths
+from editr1.store.shards import SECONDS, shard_paths
 from editr1.store.tables import check_settings, fill_table, read_records, read_summary
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class Run:
 
     def seconds(self, table: str) -> dict[str, float]:
         """Latency by item key, where the stage recorded it."""
-        return dict(pair for path in shard_paths(self.dir / table) for pair in read_jsonl(seconds_path(path)))
+        return dict(pair for path in shard_paths(self.dir / table) for pair in read_jsonl(path.with_suffix(SECONDS)))
 
     def process(
         self,

@@ -20,10 +20,10 @@ from editr1.errors import ChangedInputsError, ConfigError, DataError, EditR1Erro
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, StageCounts, Work, cut_shards
 from editr1.store.shards import (
+    LOG,
     About,
     about,
     keys_digest,
-    log_path,
     read_drops,
     read_shard,
     reopen,
@@ -96,7 +96,7 @@ def finished(folder: Path, index: int, items: list[Item]) -> About | None:
     found = about(path)
     if found.keys != keys_digest(keys):
         raise ChangedInputsError(folder, f"{path} was made from other inputs")
-    log_path(path).unlink(missing_ok=True)  # killed between the rename and the removal
+    path.with_suffix(LOG).unlink(missing_ok=True)  # killed between the rename and the removal
     return found
 
 

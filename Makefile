@@ -34,7 +34,7 @@ bounds:
 	$(VENV)-bounds/bin/python -m pip install --quiet uv
 	$(VENV)-bounds/bin/uv pip compile --quiet --no-deps --resolution lowest-direct --no-emit-package torch --no-emit-package torchvision \
 		--extra serve --output-file $(VENV)-bounds/lowest.txt pyproject.toml
-	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis
+	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis duckdb
 	$(VENV)-bounds/bin/python benchmarks/bounds.py --out docs/results/bounds.md
 
 # An environment whose own packages stand before those of .venv and src/. `import editr1` lets any torchvision live beside a CPU torch.

@@ -52,7 +52,7 @@ $(VENV)-trainers/.ready: benchmarks/trainers.txt | $(READY)
 	touch $@
 
 # UniRL needs Python 3.12 or newer, with a torch of its own (3 GB); without one its row says so.
-PYTHON312 ?= $(shell command -v python3.12)
+PYTHON312 ?= $(shell python3.12 -c "import sys; print(sys.executable)" 2>/dev/null)
 
 $(VENV)-unirl/.ready: benchmarks/unirl.txt
 	test -x $(VENV)-unirl/bin/python || $(PYTHON312) -m venv $(VENV)-unirl

@@ -106,7 +106,7 @@ def flow_grpo(tree: Path, address: str) -> str:
 CHECKS: tuple[tuple[str, str, Callable[[Path, str], str]], ...] = (
     ("Flow-Factory", "reward model by its loader and processor", flow_factory),
     ("verl-omni", "reward function in its manager", verl_omni),
-    ("flow_grpo", "scorer in its dispatch", flow_grpo),
+    ("flow_grpo", "scorer in the dispatch of zhtmike's fork", flow_grpo),
 )
 
 

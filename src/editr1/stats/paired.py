@@ -25,7 +25,7 @@ class Difference:
     estimate: Estimate
     """Difference with its interval, in the unit of the values."""
     p_value: float | None
-    """Two-sided, of the sign-flip test whose inversion the interval is; None for fewer than MIN_CLUSTERS clusters."""
+    """Two-sided, of the tests whose inversion the interval is; None for fewer than MIN_CLUSTERS clusters."""
 
 
 def paired_difference(

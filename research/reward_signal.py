@@ -1,11 +1,12 @@
-"""How much of a judge's reward an editor can learn from, for several ways to make advantages of the same edits.
+"""What makes the embedded judges good rewards, before and after GCPO and along editor RL: the tables of docs/results/signal.md.
 
-    python -m research.reward_signal --run runs/demo --groups 120
+    python -m research.reward_signal --run runs/demo --out docs/results/signal
 
-The shipped editor draws groups with the recipe's noise; the SFT-RRM and the RL-RRM of the run score them, with sampled and with expected
-scores, as means of one to four traces. Printed is the correlation, over all edits, of the advantage with the oracle's score (and
-success) inside the group: a step along the advantage gains that share of what a step along the truth would gain. The oracle's own
-advantages stand beside it, since dividing by a group's std costs some of it even for a perfect judge.
+Two kinds of groups, all of tasks that no judge was trained on: the run's candidates (one edit of each editor), and edits of one editor with
+the noise of the recipe, before editor RL and after each of its checkpoints, the same tasks and noise for all. The scorer, the SFT-RRM and
+the RL-RRM of the run score every edit with eight traces, the last two also with expected scores; the oracle says the truth. Figures are
+those of `editr1 signal`: of the mean of the first K traces, and how often two such means agree. Writes OUT.md (what stands below its
+heading "Reading" is kept) and OUT.json; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,57 +16,69 @@ import dataclasses
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from editr1.config import create, fill_in, load_recipe, section
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, read_contexts
-from editr1.flow.rewarding import reward_table, signal_share
+from editr1.flow.state import checkpoints
 from editr1.flow.trainer import iteration_window
 from editr1.flow.watch import Clock
 from editr1.judge.item import RewardItem
-from editr1.judge.rrm import RewardModel, build, mean_reward
-from editr1.objectives.advantages import AdvantageStd, group_advantages
-from editr1.schema import Trace
+from editr1.judge.rrm import build
+from editr1.measure.signal import ScoredEdit, signal_metrics
+from editr1.schema import Metric, Reward
 from editr1.stages.edit_rl import make_trainer
-from editr1.store import Run
-from research.editor_evidence import NAMES, ORACLE, REWARDS, judge_options
+from editr1.store import Run, held_out_share, is_held_out
+from editr1.store.run import commit
+from research.editor_evidence import ORACLE, judge_options
 
-JUDGES = ("rl", "sft")
+JUDGES = {"scorer": ("06_scorer", "compact_direct"), "SFT-RRM": ("06_rrm_sft", "compact"), "RL-RRM": ("08_rrm_gcpo", "compact")}
+"""Checkpoint folder and prompt; the first states no verdicts."""
 NUM_TRACES = (1, 2, 4)
-STDS: tuple[AdvantageStd, ...] = ("group", "batch")
-BATCH = 64  # edits judged together
+DRAWN = 2 * max(NUM_TRACES)  # two disjoint sets of the largest K
+BATCH = 32  # edits judged together
+FIGURES = ("spread", "flat", "noise", "order/half", "order/non-tied", "advantage", "advantage/group-std")
+READING = "## Reading"
 
 Edit = tuple[Context, Image.Image]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One judge about one set of edits, as the mean of K traces."""
 
+    edits: str
     judge: str
     score: str
     num_traces: int
-    std: AdvantageStd
-    signal: float | None
-    """`editr1.flow.rewarding.signal_share`."""
-    with_score: float
-    with_success: float
+    figures: dict[str, Metric]
+    """By the end of its protocol; `agreement` is of two means of K traces."""
 
 
-def draw_groups(config: Config, tasks: Sequence[Context], num_groups: int) -> list[Edit]:
-    """`num_groups` groups of the editor before training, each iteration's window in turn."""
+def candidates(run: Run, tasks: Sequence[Context]) -> list[Edit]:
+    """The run's candidates of these tasks."""
+    by_id = {context.task.id: context for context in tasks}
+    return [(by_id[row.task_id], run.images.get(row.image)) for row in run.read("03_candidates") if row.task_id in by_id]
+
+
+def draw_groups(config: Config, tasks: Sequence[Context], weights: Path | None) -> list[Edit]:
+    """A group of each task's edits with the recipe's noise, every iteration's window in turn. weights: None = the editor before RL."""
     edits: list[Edit] = []
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(config, create("editors", config.editor), [lambda edits, seed: []], Path(folder))
-        for number, begin in enumerate(range(0, num_groups, config.contexts)):
-            chosen = tasks[begin : min(begin + config.contexts, num_groups)]
-            for plan, batch in trainer.batches(chosen, config.contexts_per_batch):
+        if weights is not None:
+            trainer.state.policy.load(load_file(weights / "trained.safetensors"))
+        for number, begin in enumerate(range(0, len(tasks), config.contexts)):
+            for plan, batch in trainer.batches(tasks[begin : begin + config.contexts], config.contexts_per_batch):
                 drawn = trainer.sample(batch, plan, iteration_window(config, trainer.algorithm.needs, number), number, Clock())
                 with torch.no_grad():
                     images = trainer.editor.decode(drawn.final, drawn.plan)
@@ -74,82 +87,123 @@ def draw_groups(config: Config, tasks: Sequence[Context], num_groups: int) -> li
     return edits
 
 
-def judge(model: RewardModel, edits: Sequence[Edit]) -> list[Sequence[Trace]]:
-    """The traces of every edit."""
+def judged(options: dict[str, Any], edits: Sequence[Edit]) -> list[Reward]:
+    """The rewards of every edit, with their traces."""
+    model = build(**options)
     items = [RewardItem(c.source(), image, c.task.instruction, c.principles, f"{c.id}-{i}") for i, (c, image) in enumerate(edits)]
-    return [reward.traces for begin in range(0, len(items), BATCH) for reward in model.score(items[begin : begin + BATCH], seed=0)]
+    return [reward for begin in range(0, len(items), BATCH) for reward in model.score(items[begin : begin + BATCH], seed=0)]
 
 
-def correlation(advantage_CG: torch.Tensor, truth_CG: torch.Tensor) -> float:
-    """Of the advantages with the truth inside groups; both have mean 0 in each group."""
-    inside_CG = truth_CG - truth_CG.mean(dim=1, keepdim=True)
-    return float((advantage_CG * inside_CG).sum() / (advantage_CG.norm() * inside_CG.norm()))
+def rows_of(name: str, judge: str, score: str, edits: Sequence[Edit], rewards: Sequence[Reward], truths: Sequence[float]) -> list[Row]:
+    """One row a K. An edit with a trace that cannot be read is left out of all of them, and counted."""
+    read = [tuple(value for value in reward.scores if value is not None) for reward in rewards]
+    whole = [(c.id, traces, truth) for (c, _), traces, truth in zip(edits, read, truths, strict=True) if len(traces) == DRAWN]
+
+    def metrics(num_traces: int) -> dict[str, Metric]:
+        groups: dict[str, list[ScoredEdit]] = defaultdict(list)
+        for task, traces, truth in whole:
+            groups[task].append(ScoredEdit(sum(traces[:num_traces]) / num_traces, traces[:num_traces], truth))
+        found = signal_metrics(groups, len(edits) - len(whole))
+        return {metric.protocol.removeprefix("signal/"): metric for metric in found}
+
+    agreement = metrics(DRAWN)
+    return [
+        Row(name, judge, score, k, {figure: metrics(k)[figure] for figure in FIGURES} | {"agreement": agreement[f"agreement/k{k}"]})
+        for k in NUM_TRACES
+    ]
 
 
-def rows_of(name: str, score: str, traces: Sequence[Sequence[Trace]], truth: torch.Tensor, success: torch.Tensor) -> list[Row]:
-    """All numbers of traces and both stds, from one set of traces."""
-    rows = []
-    for num_traces in NUM_TRACES:
-        rewards = [mean_reward(one[:num_traces]) for one in traces]
-        table_CG = reward_table(rewards, truth.shape[1])
-        for std in STDS:
-            advantage_CG = group_advantages(table_CG, std)
-            figures = correlation(advantage_CG, truth), correlation(advantage_CG, success)
-            rows.append(Row(name, score, num_traces, std, signal_share(table_CG, rewards), *figures))
-    return rows
+def cell(metric: Metric) -> str:
+    if metric.value is None:
+        return "-"
+    ends = "" if metric.low is None or metric.high is None else f" ({metric.low:.2f} to {metric.high:.2f})"
+    return f"{metric.value:.2f}{ends}"
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    lines = ["| judge | score | traces | std | signal | with the oracle's score | with its success |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        signal = "" if row.signal is None else f"{row.signal:.2f}"
-        lines.append(
-            f"| {row.judge} | {row.score} | {row.num_traces} | {row.std} | {signal} | {row.with_score:.3f} | {row.with_success:.3f} |"
-        )
+    """One table a set of edits."""
+    lines = []
+    for name in dict.fromkeys(row.edits for row in rows):
+        mine = [row for row in rows if row.edits == name]
+        spreads = [row.figures["spread"] for row in mine]
+        whole, total = sorted(spread.n for spread in spreads), spreads[0].n + spreads[0].num_unscored
+        lines += [
+            f"### {name}",
+            "",
+            f"{spreads[0].num_clusters} groups; {whole[0]} to {whole[-1]} of {total} edits have eight readable traces.",
+            "",
+        ]
+        heads = ["judge", "score", "K", "agreement", *FIGURES]
+        lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+        for row in mine:
+            cells = [row.judge, row.score, str(row.num_traces), cell(row.figures["agreement"])]
+            lines.append("| " + " | ".join([*cells, *(cell(row.figures[figure]) for figure in FIGURES)]) + " |")
+        lines.append("")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run directory with 02_principles, 06_rrm_sft and 08_rrm_gcpo")
-    parser.add_argument(
-        "--config", type=Path, default=Path(str(files("editr1.world") / "demo.yaml")), help="recipe with an edit_rl section"
-    )
-    parser.add_argument("--groups", type=int, default=120)
+    parser.add_argument("--run", type=Path, required=True, help="run directory of the demo, finished up to gcpo or edit-rl")
+    demo = Path(str(files("editr1.world") / "demo.yaml"))
+    parser.add_argument("--config", type=Path, default=demo, help="recipe with an edit_rl section")
+    parser.add_argument("--groups", type=int, default=64, help="groups of the editor's edits (default 64); twice as many of candidates")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
+    run = Run.open(args.run, create=False)
     recipe = fill_in(load_recipe(args.config), run=str(args.run), world=str(files("editr1.world") / "weights"))
-    config = section(recipe, "edit_rl", Config)
-    tasks, _ = read_contexts(Run.open(args.run, create=False), 0.0)
-    if len(tasks) < args.groups:
-        sys.exit(f"{args.run} holds {len(tasks)} tasks, fewer than --groups {args.groups}")
-    edits = draw_groups(config, tasks, args.groups)
-    oracle = create("oracles", ORACLE)
-    truths = oracle.judge([c.source() for c, _ in edits], [image for _, image in edits], [c.task.instruction for c, _ in edits])
-    truth, success = (
-        torch.tensor([float(getattr(t, what)) for t in truths]).view(-1, config.group_size) for what in ("utility", "success")
-    )
-    flat = float((truth == truth[:, :1]).all(dim=1).float().mean())
-    print(f"{len(truth)} groups of {config.group_size}; in {flat:.0%} of them all edits are equally good\n")
-    rows = [
-        Row("oracle", "", 1, std, None, *(correlation(group_advantages(truth, std), other) for other in (truth, success))) for std in STDS
+    config, share = section(recipe, "edit_rl", Config), held_out_share(run)
+    tasks = [context for context in read_contexts(run, 0.0)[0] if is_held_out(context.task.id, share)]
+    if len(tasks) < 2 * args.groups:
+        sys.exit(f"{args.run} holds {len(tasks)} held-out tasks, fewer than twice --groups {args.groups}")
+    stages = [
+        ("editor before RL", None),
+        *((f"editor after {int(p.name)} iterations", p) for p in checkpoints(run.dir / "09_editor/checkpoints")),
     ]
-    for name in JUDGES:
-        options = judge_options(config.reward.options, args.run / REWARDS[name]) | {"num_traces": max(NUM_TRACES)}
-        for score in ("sampled", "expected"):
-            traces = judge(build(**options | {"expected": score == "expected"}), edits)
-            rows += rows_of(NAMES[name], score, traces, truth, success)
-    print(as_table(rows))
-    found = {(row.judge, row.score, row.num_traces, row.std): row for row in rows}
-    plain, better = found["RL-RRM", "sampled", 2, "group"], found["RL-RRM", "expected", 2, "batch"]
+    sets = {"candidates of four editors": candidates(run, tasks[: 2 * args.groups])}
+    sets |= {name: draw_groups(config, tasks[: args.groups], weights) for name, weights in stages}
+    oracle = create("oracles", ORACLE)
+    rows: list[Row] = []
+    for name, edits in sets.items():
+        truth = oracle.judge([c.source() for c, _ in edits], [image for _, image in edits], [c.task.instruction for c, _ in edits])
+        truths = [score.utility for score in truth]
+        for judge, (folder, prompt) in JUDGES.items():
+            options = judge_options(config.reward.options, args.run / folder) | {"num_traces": DRAWN, "prompt_id": prompt}
+            for score in ("sampled", "expected")[: 1 + (judge != "scorer" and name in ("candidates of four editors", stages[0][0]))]:
+                rewards = judged(options | {"expected": score == "expected"}, edits)
+                rows += rows_of(name, judge, score, edits, rewards, truths)
+                print(f"{name}, {judge}, {score}: {len(edits)} edits", file=sys.stderr, flush=True)
+    write(rows, args)
+
+
+def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
+    found = {(row.edits, row.judge, row.score, row.num_traces): row.figures for row in rows}
+    first = rows[0].edits
+    before, after = (found[first, judge, "sampled", 4]["order/half"] for judge in ("SFT-RRM", "RL-RRM"))
+    plain = [{**dataclasses.asdict(row), "figures": {key: dataclasses.asdict(m) for key, m in row.figures.items()}} for row in rows]
     result = {
-        "measure": "correlation of RL-RRM advantages with the oracle: expected scores and batch std over sampled scores and group std",
-        "value": better.with_score / plain.with_score if plain.with_score > 0 else None, "n": truth.numel(),
-        "goal": "above 1", "holds": better.with_score > plain.with_score, "flat_groups": flat,
-        "rows": [dataclasses.asdict(r) for r in rows],
+        "what": "order of pairs inside groups of candidates, RL-RRM at K = 4, half credit", "value": after.value, "n": after.n,
+        "low": after.low, "high": after.high, "goal": f"above the SFT-RRM's {before.value:.3f}",
+        "holds": (after.low or 0) > (before.value or 1),
     }  # fmt: skip
+    if args.out:
+        page, data = args.out.with_suffix(".md"), args.out.with_suffix(".json")
+        old = page.read_text("utf-8") if page.exists() else ""
+        reading = old[old.index(READING) :] if READING in old else f"{READING}\n"
+        head = [
+            "# What makes the embedded judges good rewards",
+            "",
+            f"Made by `python -m research.reward_signal --groups {args.groups}` at `{commit()[:12]}`, CPU, torch {torch.__version__}.",
+            "Tasks that no judge was trained on; brackets are 95 % intervals over tasks. What each figure says:",
+            "[Is the judge a good reward?](../benchmarks.md#is-the-judge-a-good-reward)",
+            "`agreement` is of two means of K traces each, all else of one; `advantage/group-std`: groups divided by their own std first.",
+        ]
+        page.write_text("\n".join([*head, "", as_table(rows), reading]).rstrip() + "\n", "utf-8")
+        data.write_text(json.dumps({"result": result, "rows": plain}, indent=1) + "\n", "utf-8")
+    print(as_table(rows))
     print(json.dumps(result))
 
 

@@ -109,7 +109,7 @@ def tiny_editreward(root: Path) -> tuple[Path, Path]:
     from safetensors.torch import save_file
     from transformers import AutoModel, AutoProcessor
 
-    from editr1.bench.judges._editreward_files import new_head
+    from editr1.bench.judges.editreward import new_head
 
     base, checkpoint = build_tiny_qwen(root / "base"), root / "checkpoint"
     checkpoint.mkdir()

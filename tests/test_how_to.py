@@ -32,6 +32,18 @@ NEEDS_NAMES = {HOW_TO / "judge.md", HOW_TO / "query_a_run.md"}  # tests/judge/te
 every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 
 
+def test_the_costs_of_the_recipes_are_those_of_their_dry_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [line.split("|")[1:-1] for line in (HOW_TO / "what_it_costs.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) == 6
+    for recipe, stage, cards, hours, peak in rows:
+        path, *settings = re.findall(r"`([^`]+)`", recipe)
+        sets = [part for setting in settings for part in ("--set", setting)]
+        assert main([stage.strip(), "--config", str(ROOT / "recipes" / path), "--run", str(tmp_path), "--dry-run", *sets]) == 0
+        said = [line for line in capsys.readouterr().out.splitlines() if stage.strip() == "edit-rl" or f"on {cards.strip()}" in line]
+        assert any(hours.strip() in line for line in said), (recipe, hours)
+        assert any(f"peak {peak.strip()}" in line for line in said), (recipe, peak)
+
+
 # --- every page -------------------------------------------------------------------------------------
 
 

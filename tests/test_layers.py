@@ -26,14 +26,14 @@ ROOT = Path(editr1.__file__).parent
 # The longest matching prefix decides.
 LAYERS = {
     "text": -2, "records": -1,
-    "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "generation": 0, "placement": 1, "memory": 1,
+    "schema": 0, "errors": 0, "stats": 0, "torchvision_cpu": 0, "generation": 0, "placement": 1, "memory": 1, "optimizers": 1,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1, "algorithms.base": 1, "algorithms": 3,
     "pair_learning.base": 1, "pair_learning": 3,
     "pictures": 1, "_containers": 0, "_server_errors": 0,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
     "example": 3,
     "judge.rrm": 3, "bench.judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
-    "measure.judging": 4, "measure.judging_pairs": 5,
+    "measure.judging": 4,
     "stages": 4, "bench": 4, "serve": 4, "audit": 4,
     "report": 5, "annotate": 5, "integrations": 5, "study": 5, "commands": 6, "cli": 7,
 }  # fmt: skip

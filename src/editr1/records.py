@@ -7,6 +7,7 @@ one of several records (`either`), which their fields tell apart.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
@@ -29,6 +30,20 @@ _READABLE = (1, 2)
 KEY, DROPPED = "row_key", "row_dropped"
 
 T = TypeVar("T")
+
+
+def stable_id(*parts: str) -> str:
+    """16 hex digits that depend on the parts and their borders, the same on every machine.
+
+    >>> stable_id("ab", "c") == stable_id("a", "bc")
+    False
+    """
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def derive_seed(run_seed: int, *parts: str | int) -> int:
+    """A seed in [0, 2**31) for (run seed, item id, index): any row can be made again alone."""
+    return int(stable_id(str(run_seed), *map(str, parts)), 16) % 2**31
 
 
 def to_json(record: Any) -> str:
@@ -123,12 +138,11 @@ def _one_of(kind: type, value: Any) -> Any:
     """The first record that takes all the fields that are there; in a row of a table those of the others are null."""
     if not issubclass(kind, Either) or not isinstance(value, dict):
         raise ValueError(f"Expected `object`, got `{'null' if value is None else type(value).__name__}`")
-    there = {name: item for name, item in value.items() if item is not None}
-    names = set(there)
+    there = {name for name in value if value[name] is not None}
     for record, required, known in _options(kind):
-        if required <= names <= known:
-            return msgspec.convert(there, record, dec_hook=_one_of)
-    raise ValueError(f"expected {kind.__name__}, found the fields {', '.join(there) or 'of neither'}")
+        if required <= there <= known:
+            return msgspec.convert(value, record, dec_hook=_one_of)
+    raise ValueError(f"expected {kind.__name__}, found the fields {', '.join(sorted(there)) or 'of neither'}")
 
 
 @cache
@@ -235,19 +249,20 @@ def to_table(record: type, rows: Sequence[tuple[str, bytes | None, str | None]])
         if line is not None and values.keys() != names:
             raise ValueError(f"row {key} has not the fields of {record.__name__}, but {', '.join(values)}")
         for name in _dicts(record) if values else ():
-            values[name] = [{"key": key, "value": value} for key, value in values[name].items()]
-        found.append({KEY: key, DROPPED: dropped, **values})
+            values[name] = [{"key": part, "value": value} for part, value in values[name].items()]
+        values[KEY], values[DROPPED] = key, dropped
+        found.append(values)
     return pa.Table.from_pylist(found, schema=schema_of(record))
 
 
 def records_of(record: type, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
     """(key, record) of the rows that have one, in order. Raises ValueError for a value that the record refuses."""
-    rows = [row for row in batch.to_pylist() if row.pop(DROPPED) is None]
-    for row in rows:
-        row.update({name: {pair["key"]: pair["value"] for pair in row[name]} for name in _dicts(record) if name in row})
-    keys = [row.pop(KEY) for row in rows]
+    rows = [row for row in batch.to_pylist() if row[DROPPED] is None]
+    for name in _dicts(record):
+        for row in rows:
+            row[name] = {pair["key"]: pair["value"] for pair in row.get(name) or ()}
     try:
-        return zip(keys, from_plain(rows, record), strict=True)
+        return zip([row[KEY] for row in rows], from_plain(rows, record), strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
 

@@ -23,9 +23,8 @@ from editr1.bench import (
     gedit,
     genai_bench,
     imgedit,
-    kris_bench,
+    marks,
     mmrb2_edit,
-    risebench,
     viescore_pairs,
 )  # fmt: skip
 from editr1.bench.base import Outcome, require_columns
@@ -125,12 +124,12 @@ def stored(path: Path) -> list[Stated | None]:
 
 def kris(path: Path) -> list[Stated | None]:
     read_stored([path.parent.parent])
-    return [mark for row in kris_bench.read_folder(path.parent.parent).values() for mark in row.values()]
+    return [found for row in marks.kris_folder(path.parent.parent).values() for found in row.values()]
 
 
 def rise(path: Path) -> list[Stated | None]:
     read_stored([path])
-    return [mark for sample in risebench.read_samples(path) for mark in sample.asked.values()]
+    return [found for sample in marks.rise_samples(path) for found in sample.asked.values()]
 
 
 def outcomes(path: Path) -> list[Stated | None]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editr1.bench.base import PartedReward
-from editr1.bench.judges import firm_edit, rationalrewards, trm_edit, unifiedreward_edit
+from editr1.bench.judges import rationalrewards
+from editr1.bench.judges.public import firm_edit, trm_edit, unifiedreward_edit
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.judge.item import PersistentJudge, RewardItem

@@ -89,6 +89,15 @@ def test_perturb_reports_what_moves(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["amount"] == 1
 
 
+def test_a_silent_judge_is_said_before_all_edits_are_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = build_tiny_run(tmp_path / "run", num_tasks=10)
+    (run_dir / "07_pairs" / "settings.json").write_text('{"held_out_share": 1.0}')
+    for how in ([], ["--perturb"]):
+        assert _audit("--run", str(run_dir), "--judge", "audit_judges:Silent", *how) == 2
+        assert "none of the first 8 edits got a readable answer (NO_VERDICTS 8)" in capsys.readouterr().err
+    assert not (run_dir / "audit").exists()
+
+
 def test_a_page_shows_every_judge_of_the_run_with_its_command_and_intervals(tmp_path):
     run_dir = build_tiny_run(tmp_path / "run", num_tasks=6)
     (run_dir / "07_pairs" / "settings.json").write_text('{"held_out_share": 1.0}')

@@ -109,6 +109,30 @@ def test_a_judge_that_mostly_fails_stops_the_run(tmp_path: Path, capsys: pytest.
     assert "6 of 6 edits are unscored" in err
 
 
+def test_a_dead_judge_is_found_by_its_first_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path, 12)
+    (folder / "e0.png").unlink()  # the judge cannot be blamed for a picture that is missing
+    with serve(lambda body: completion("I am a language model")) as endpoint:
+        command = ["score-folder", folder, "--run", tmp_path / "r", "--judge", "viescore", "--model", "m", "--base-url", endpoint.url]
+        code, _, err = run(capsys, *command)
+        assert code == 2
+        assert "none of the first 8 edits got a readable answer (NO_SCORE 8, the first answer is 'I am a language model" in err
+        assert "--max-unscored 1" in err
+        assert len(endpoint.bodies) == 16  # two questions an edit
+        assert run(capsys, *command, "--max-unscored", 1)[0] == 0
+        assert len(endpoint.bodies) == 22
+
+
+def test_first_answers_are_asked_for_once_and_only_about_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path, 12)
+    with serve(judge) as endpoint:
+        command = ["score-folder", folder, "--run", tmp_path / "r", "--judge", "viescore", "--model", "m", "--base-url", endpoint.url]
+        assert run(capsys, *command)[0] == 0
+        # a question without an instruction is the same for pictures that are the same: none here
+        assert len(endpoint.bodies) == len({json.dumps(body, sort_keys=True) for body in endpoint.bodies}) == 24
+    assert run(capsys, *command)[0] == 0  # nobody is there any more, and nobody is asked
+
+
 def test_the_dry_run_asks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "score-folder",

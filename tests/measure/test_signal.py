@@ -39,7 +39,9 @@ def test_known_answers() -> None:
 def test_noise_is_what_editor_rl_logs_as_lost_signal() -> None:
     rewards = [Reward(value, 2, 2, scores=(value - 1.0, value + 1.0)) for value in (8.0, 6.0, 4.0, 8.0)]
     edits = [ScoredEdit(reward.value, reward.scores) for reward in rewards]
-    assert noise_share([edits[:2], edits[2:]]) == pytest.approx(1 - signal_share(reward_table(rewards, 2), rewards))
+    found = noise_share([edits[:2], edits[2:]], np.random.default_rng(0))
+    assert found is not None
+    assert found.value == pytest.approx(1 - signal_share(reward_table(rewards, 2), rewards))
 
 
 def test_agreement_of_few_traces_tells_a_judge_from_a_die() -> None:

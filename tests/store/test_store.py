@@ -81,6 +81,17 @@ def test_stopped_after_any_row_a_stage_continues_to_the_same_bytes(tmp_path: Pat
         assert table_bytes(run) == table_bytes(whole)
 
 
+def test_a_curve_goes_on_after_a_torn_line_which_no_reader_cuts_off(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    run.log("sft", 1, {"loss": 2.0})
+    log = run.dir / "metrics.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"stage"')
+    assert [point["step"] for point in run.curves("sft")] == [1]
+    assert log.read_bytes().endswith(b'{"stage"')  # a run that goes on may be writing that line
+    run.log("sft", 2, {"loss": 1.0})
+    assert [point["step"] for point in run.curves("sft")] == [1, 2]
+
+
 def test_finished_rows_are_never_done_twice(tmp_path: Path) -> None:
     run, seen = Run.open(tmp_path / "run"), []
 

@@ -1,1 +1,7 @@
-"""One file a benchmark."""
+"""One file a benchmark; which functions it may offer stands in `base`."""
+
+SHARED = {
+    "kris_bench": "marks", "risebench": "marks", "imagenhub": "marks",
+    "lmms_eval": "harness_logs", "evalscope": "harness_logs",
+}  # fmt: skip
+"""Readers of stored outputs that share a file: the file has a `base.Part` of each one's name."""

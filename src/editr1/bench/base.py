@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -154,6 +154,15 @@ class Stored:
     """What `editr1 compare` takes; empty where no sample has a figure of its own."""
     headline: dict[str, float | None]
     """The figures of the benchmark's published table, under short names, in its units (percent where it prints percent)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a file that holds several components has of each, under its id (`SHARED` of the folder names them)."""
+
+    build: Callable[..., Any] | None = None
+    recognise: Callable[[Path], bool] | None = None
+    read_stored: Callable[..., list[Stored]] | None = None
 
 
 def headline(metrics: Sequence[Metric], columns: Mapping[str, str], scale: float = 100.0) -> dict[str, float | None]:

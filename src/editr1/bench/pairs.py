@@ -14,9 +14,9 @@ from PIL import Image
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome
 from editr1.errors import ConfigError, DataError
 from editr1.measure.pair_metrics import Scores, decisive, pair_margins, pair_metrics
+from editr1.measure.signal import signal_of_pairs
 from editr1.schema import Candidate, EditTask, Metric, PreferencePair, Source
-from editr1.store import Run, preference_pairs
-from editr1.store.joins import Split
+from editr1.store import Run, Split, preference_pairs
 
 SPLITS = ("held_out", "train", "all")
 
@@ -42,7 +42,11 @@ class OwnPairs:
             yield ComparisonItem(pair.id, pair.task.instruction, partial(self._load_both, pair), pair.label, pair.task.id, pair.task.kind)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        return pair_metrics("pairs", self.pairs, *self._scores(judged), f"pairs/{self.split.replace('_', '-')}", seed)
+        found = pair_metrics("pairs", self.pairs, *self._scores(judged), f"pairs/{self.split.replace('_', '-')}", seed)
+        try:
+            return [*found, *signal_of_pairs(self.pairs, judged, seed)]
+        except DataError:  # no task has two scored edits
+            return found
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         rows = [self.pairs[i] for i in decisive(self.pairs)]

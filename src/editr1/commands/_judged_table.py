@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from editr1.bench.base import Benchmark, JudgedEdit, Outcome
-from editr1.bench.judges.base import Judge
+from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
+from editr1.bench.judges.base import ComparesPairs, Judge
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, vlm_component
 from editr1.commands._metrics import say, show, write_outcomes
 from editr1.config import Component, create
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.asking import Asking, asking
+from editr1.judge.item import check_alive, check_answers
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
-from editr1.measure.judging import MAX_UNSCORED, CachedVLM, Prices, check_unscored, judge_edits
-from editr1.measure.judging_pairs import ComparesPairs, HasComparisons, HasPairMetrics, judge_pairs
+from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence
 from editr1.measure.metrics import between_run
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.schema import Metric
@@ -53,24 +53,31 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     run = Run.open(args.run)
     settings: dict[str, Any] = {"benchmark": source, "judge": judge_settings(args)}
     label = args.label or judge_name(judge_component(args).id)
-    if args.dry_run or not args.json:
-        sizes = f"{sum(1 for _ in benchmark.edits())} edits"
-        if isinstance(benchmark, HasComparisons):
-            sizes += f" in {sum(1 for _ in benchmark.comparisons())} pairs"
-        say(f"{benchmark.name}: {sizes} x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
     if args.dry_run:
+        _say_plan(benchmark, settings, run, args)
         return 0
     vlm = make_vlm(args, run)
     judge = _make_judge(args, vlm)
     if texts := getattr(judge, "texts", ""):  # published prompts that it read from files
         settings["judge"] |= {"texts": texts}
+    name = f"bench_{benchmark.name}_{label}"
     ask = _Ask(benchmark, judge, run, settings, args, vlm.status if vlm else lambda: "")
-    repeats = [ask.once(f"bench_{benchmark.name}_{label}", repeat) for repeat in range(args.repeats)]
+    known = ask.first(name)
+    if not args.json:
+        _say_plan(benchmark, settings, run, args)
+    repeats = [ask.once(name, repeat, {} if repeat else known) for repeat in range(args.repeats)]
     metrics = [*repeats[0], *between_run(repeats)]
     show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
     if vlm is not None and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0
+
+
+def _say_plan(benchmark: Benchmark, settings: Mapping[str, Any], run: Run, args: argparse.Namespace) -> None:
+    sizes = f"{sum(1 for _ in benchmark.edits())} edits"
+    if isinstance(benchmark, HasComparisons):
+        sizes += f" in {sum(1 for _ in benchmark.comparisons())} pairs"
+    say(f"{benchmark.name}: {sizes} x {args.repeats}, judge {json.dumps(settings['judge'])}, run {run.dir}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -94,42 +101,54 @@ class _Ask:
     args: argparse.Namespace
     status: Callable[[], str]
 
-    def once(self, name: str, repeat: int) -> list[Metric]:
+    def first(self, table: str) -> dict[str, JudgedEdit | JudgedPair]:
+        """Answers about a few rows that the table lacks, before all are read through and asked; a judge that answers none is said at once.
+
+        Raises UnscoredError, or what the judge's machine raises.
+        """
+        if self.args.max_unscored >= 1:
+            return {}
+        asker = Asker(self.judge, self.args.seed, self.status)
+        known = {key for key, _ in self.run.keyed(table, asker.record)} if self.run.has(table) else set()
+        rows = asker.first(item for item in self._items() if item.key not in known)
+        said = next((row.text for row in rows if isinstance(row, JudgedEdit)), "")
+        kind = "pairs" if isinstance(self.judge, ComparesPairs) else "edits"
+        check_answers([silence(row) for row in rows], kind, said, "To judge all the same: --max-unscored 1")
+        return {row.key: row for row in rows}
+
+    def once(self, name: str, repeat: int, known: Mapping[str, JudgedEdit | JudgedPair]) -> list[Metric]:
         """The metrics of one repeat; its answers and outcomes stay in the run."""
         table = f"{name}_{repeat}" if repeat else name
+        asker = Asker(self.judge, self.args.seed + repeat, self.status, known)
         try:
-            metrics, outcomes = (self._pairs if isinstance(self.judge, ComparesPairs) else self._edits)(table, self.args.seed + repeat)
+            judged, counts = judge_all(self.run, table, self._items(), asker, settings=self.settings, lane=self._lane())
         except ChangedInputsError as error:
             raise DataError(f"{error.change}; give this judge, or what it judges now, a table of its own: --label NAME") from error
+        self._say_dropped(table, counts)
+        if not isinstance(self.judge, ComparesPairs):
+            self._write_edits(table, judged)
+        kind = "pairs" if isinstance(self.judge, ComparesPairs) else "edits"
+        silent = [reason for row in judged.values() if (reason := silence(row)) is not None]
+        check_unscored(silent, counts, kind, self.args.max_unscored)
+        metrics, outcomes = self._numbers(judged)
         write_outcomes(self.run.dir / f"{table}.outcomes.jsonl", outcomes)
         return metrics
 
-    def _edits(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:
-        assert not isinstance(self.judge, ComparesPairs)
-        edits = self.benchmark.edits()
-        judged, counts = judge_edits(
-            self.run, table, edits, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
-        )
-        self._say_dropped(table, counts)
-        self._write_edits(table, judged)
-        check_unscored([edit.reason for edit in judged.values() if edit.value is None], counts, "edits", self.args.max_unscored)
-        return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
-
-    def _pairs(self, table: str, seed: int) -> tuple[list[Metric], list[Outcome]]:
-        assert isinstance(self.judge, ComparesPairs)
+    def _items(self) -> Iterable[Any]:
+        """What the judge is asked about."""
+        if not isinstance(self.judge, ComparesPairs):
+            return self.benchmark.edits()
         if not isinstance(self.benchmark, HasComparisons):
             raise ConfigError(f"benchmark {self.benchmark.name} has single edits and no pairs; judge {self.args.judge!r} compares pairs")
-        judged, counts = judge_pairs(
-            self.run, table, self.benchmark, self.judge, settings=self.settings, seed=seed, lane=self._lane(), say=self.status
-        )
-        self._say_dropped(table, counts)
-        silent = ["NO_CHOICE" for pair in judged.values() if pair.forward is None or pair.reverse is None]
-        check_unscored(silent, counts, "pairs", self.args.max_unscored)
-        items = list(self.benchmark.comparisons())
+        return self.benchmark.comparisons()
+
+    def _numbers(self, judged: Mapping[str, Any]) -> tuple[list[Metric], list[Outcome]]:
+        if not isinstance(self.judge, ComparesPairs):
+            return self.benchmark.metrics(judged, self.args.seed), self.benchmark.outcomes(judged)
+        items = list(self._items())
+        own = getattr(self.benchmark, "pair_metrics", None)  # numbers that only this benchmark has for judges of pairs
         found = pairwise_metrics(self.benchmark.name, items, judged)
-        if isinstance(self.benchmark, HasPairMetrics):
-            found += self.benchmark.pair_metrics(judged, self.args.seed)
-        return found, pairwise_outcomes(items, judged)
+        return found + (own(judged, self.args.seed) if own else []), pairwise_outcomes(items, judged)
 
     def _write_edits(self, table: str, judged: Mapping[str, JudgedEdit]) -> None:
         """Every edit by name, as a table and as a page."""
@@ -196,4 +215,6 @@ def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:
     component = vlm_component(args)
     if component is None:
         return None
+    if args.decomposer and component.id == "local":
+        check_alive(create("vlm", _writer(args)))  # before weights are loaded
     return CachedVLM(create("vlm", component), args.cache or run.dir / "cache", Prices(*args.price))

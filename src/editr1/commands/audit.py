@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from editr1.commands._judge import (
     vlm_component,
 )
 from editr1.errors import ConfigError, DataError
-from editr1.judge.item import RewardItem
+from editr1.judge.item import NUM_FIRST, RewardItem, check_answers
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples
 from editr1.store.run import commit
@@ -106,6 +107,7 @@ def _probe(args: argparse.Namespace) -> tuple[list[ProbeResult], str]:
     else:
         cases, where = cases_from_table(args.table, args.edits, args.seed), ""
     judge, cases = _judge(args, cases)
+    _check_first(judge, [case.item for case in cases], args.seed)
     return run_audit(judge, cases, seed=args.seed, probes=probes), f"Probes on {len(cases)} edits {where}".strip()
 
 
@@ -113,11 +115,20 @@ def _perturb(args: argparse.Namespace) -> tuple[list[Metric], str]:
     """The figures of the error propagation, and what they were measured on."""
     cases, pairs = _perturb_cases(_run(args), args.edits)
     judge = make_judge(args, _model_of(args)) if args.judge else reward_model(args, rrm_vlm(args))
+    if not args.page:  # else the probes have looked
+        _check_first(judge, [case.item for case in cases], args.seed)
     results = run_perturbation(judge, cases, pairs, kinds=KINDS, amount=args.amount, seed=args.seed)
     measured = f"{args.amount} damaged principle{'s' * (args.amount > 1)} a set, {len(cases)} edits, {len(pairs)} pairs"
     if num_unscored := max(result.num_unscored for result in results):
         measured += f", up to {num_unscored} edits unscored"
     return [metric for result in results for metric in result.metrics()], measured
+
+
+def _check_first(judge: Judge, items: Sequence[RewardItem], seed: int) -> None:
+    """A judge that answers none of a few edits is said before hundreds are asked about."""
+    rewards = judge.score(items[:NUM_FIRST], seed)
+    said = next((trace.text for reward in rewards for trace in reward.traces), rewards[0].answer)
+    check_answers([None if reward.scored else reward.reason or "unscored" for reward in rewards], "edits", said)
 
 
 def _run(args: argparse.Namespace) -> Run:

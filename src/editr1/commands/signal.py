@@ -19,9 +19,8 @@ from editr1.bench.pairs import build
 from editr1.bench.table import read_rated
 from editr1.commands._metrics import add_output_arguments, aligned, few_sources, show
 from editr1.errors import ConfigError, DataError
-from editr1.measure.best_of_n import from_pairs
 from editr1.measure.compare import benchmark_of, outcomes_of
-from editr1.measure.signal import ScoredEdit, signal_metrics
+from editr1.measure.signal import ScoredEdit, signal_metrics, signal_of_pairs
 from editr1.schema import Metric
 from editr1.store import Run
 
@@ -68,19 +67,10 @@ def _of_run(table: str, args: argparse.Namespace) -> list[Metric]:
     if args.run is None:
         raise ConfigError("--judged names a table of a run: give --run DIR as well")
     judged = dict(Run.open(args.run, create=False).keyed(table, JudgedEdit))
-    groups = from_pairs(build(args.run, args.split).pairs, judged).tasks
-    if not any(choice.key in judged for group in groups.values() for choice in group):
-        raise DataError(f"table {table} holds no edit of these pairs; give the table and the --split of: editr1 bench pairs --run ...")
-    unscored = sum(choice.score is None for group in groups.values() for choice in group)
-    scored = {
-        task: [
-            ScoredEdit(choice.score, tuple(score for score in judged[choice.key].scores if score is not None), choice.truth)
-            for choice in group
-            if choice.score is not None
-        ]
-        for task, group in groups.items()
-    }
-    return signal_metrics(scored, unscored, args.seed)
+    try:
+        return signal_of_pairs(build(args.run, args.split).pairs, judged, args.seed)
+    except DataError as error:
+        raise DataError(f"table {table}: {error}; give the table and the --split of: editr1 bench pairs --run ...") from error
 
 
 def _of_file(path: Path, args: argparse.Namespace) -> list[Metric]:

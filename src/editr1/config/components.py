@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -31,23 +30,37 @@ class Component:
 
 
 def available(kind: str) -> list[str]:
-    """The ids of a kind: the files of its folder, without the base and private parts. Imports nothing."""
+    """The ids of a kind: the files of its folder without the base and private parts, a file of several by those. Imports no component."""
     folder = Path(editr1.__file__).parent / _FOLDERS.get(kind, kind)
-    names = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return sorted(name for name in names if name not in ("base", "judges") and not name.startswith("_"))
+    shared = _shared(kind)
+    names = {module.name for module in pkgutil.iter_modules([str(folder)])} - {"base", "judges", *shared.values()}
+    return sorted({name for name in names if not name.startswith("_")} | shared.keys())
 
 
-def _module(kind: str, id: str) -> str:
-    return f"editr1.{_FOLDERS.get(kind, kind).replace('/', '.')}.{id}"
+def _package(kind: str) -> str:
+    return f"editr1.{_FOLDERS.get(kind, kind).replace('/', '.')}"
+
+
+def _shared(kind: str) -> Mapping[str, str]:
+    """Ids that share a file, as the folder's `SHARED` names them: the file has a `Family` of the id's name for each."""
+    shared: Mapping[str, str] = getattr(importlib.import_module(_package(kind)), "SHARED", {})
+    return shared
+
+
+def _component(kind: str, id: str) -> Any:
+    """What holds the functions of a component: its file, or its part of a shared one."""
+    shared = _shared(kind)
+    module = importlib.import_module(f"{_package(kind)}.{shared.get(id, id)}")
+    return getattr(module, id) if id in shared else module
 
 
 def offered(kind: str, name: str) -> dict[str, Callable[..., Any]]:
-    """The optional function `name` of every file of a kind that has one, by id. Raises ConfigError for a missing optional package."""
+    """The optional function `name` of every component of a kind that has one, by id. Raises ConfigError for a missing optional package."""
     try:
-        modules = {id: importlib.import_module(_module(kind, id)) for id in available(kind)}
+        components = {id: _component(kind, id) for id in available(kind)}
     except ModuleNotFoundError as error:
         raise ConfigError(f"cannot load the files of kind {kind!r}: no module named {error.name!r}; install it") from error
-    return {id: getattr(module, name) for id, module in modules.items() if callable(getattr(module, name, None))}
+    return {id: getattr(component, name) for id, component in components.items() if callable(getattr(component, name, None))}
 
 
 def load(kind: str, id: str) -> Callable[..., Any]:
@@ -55,18 +68,16 @@ def load(kind: str, id: str) -> Callable[..., Any]:
 
     Raises ConfigError for an unknown id (listing those found), module or attribute, and for a missing optional package.
     """
-    if ":" in id:
-        module, _, attribute = id.partition(":")
-    elif id in available(kind):
-        module, attribute = _module(kind, id), "build"
-    else:
+    module, colon, name = id.partition(":")
+    attribute = name if colon else "build"
+    if not colon and id not in available(kind):
         raise ConfigError(f"unknown component {id!r} of kind {kind!r}; {nearest(id, available(kind))}; outside code: 'package.module:Name'")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        found = getattr(importlib.import_module(module) if colon else _component(kind, id), attribute, None)
     except ModuleNotFoundError as error:
         raise ConfigError(f"cannot load {id!r} of kind {kind!r}: no module named {error.name!r}; install it or correct the id") from error
     if not callable(found):
-        raise ConfigError(f"cannot load {id!r} of kind {kind!r}: module {module!r} has no callable {attribute!r}")
+        raise ConfigError(f"cannot load {id!r} of kind {kind!r}: it has no callable {attribute!r}")
     return typing.cast(Callable[..., Any], found)
 
 
@@ -84,9 +95,7 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
         if option in fixed:
             raise ConfigError(f"{where}: option {option!r} is set by the stage that uses it; remove it")
         if option not in named and not takes_any:
-            close = difflib.get_close_matches(option, named, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"{where}: unknown option {option!r}; {hint}(it takes: {', '.join(named) or 'none'})")
+            raise ConfigError(f"{where}: unknown option {option!r}; {nearest(option, named)}")
     options = {**component.options, **fixed}
     missing = [n for n in named if n not in options and parameters[n].default is inspect.Parameter.empty]
     if missing:

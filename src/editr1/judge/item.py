@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from PIL import Image
 
-from editr1.errors import ConfigError, DataError
+from editr1.errors import ConfigError, DataError, UnscoredError
 from editr1.schema import Principle, Reward, Source, derive_seed, pictures_of
 from editr1.text import is_whole
 
@@ -88,6 +89,10 @@ class PersistentJudge:
         return rewards
 
 
+NUM_FIRST = 8  # ours: a judge that answers none of so many answers nothing
+MAX_WORDS = 120  # of an answer in a message
+
+
 def check_alive(*judges: Any) -> None:
     """One cheap request to every endpoint behind the judges, before weights are loaded and pictures are made for them.
 
@@ -96,6 +101,22 @@ def check_alive(*judges: Any) -> None:
     """
     for check in {id(part): part.check for judge in judges for part in _parts(judge)}.values():
         check()
+
+
+def check_answers(reasons: Sequence[str | None], what: str, said: str = "", cure: str = "") -> None:
+    """Raises UnscoredError where the first NUM_FIRST answers all say nothing: the rest would be asked for nothing.
+
+    reasons: why each says nothing, None = it says something; fewer than NUM_FIRST are all there is, and whoever asked looks at them.
+    what: names the rows. said: the words of one. cure: a last clause.
+    """
+    if len(reasons) < NUM_FIRST or None in reasons:
+        return
+    counts = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common())
+    words = f", the first answer is {' '.join(said.split())[:MAX_WORDS]!r}" if said.strip() else ""
+    raise UnscoredError(
+        f"none of the first {len(reasons)} {what} got a readable answer ({counts}{words}); nothing else was asked: "
+        f"is this the model, and the prompt, of this judge?{cure and ' '}{cure}"
+    )
 
 
 def _parts(judge: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Asks a judge about every edit of a benchmark, into a table that survives a kill.
+"""Asks a judge about every edit, or every pair, of a benchmark, into a table that survives a kill.
 
 A missing or broken image is a dropped row with its reason and later counts as unscored; a dead endpoint stops the run, which
 continues where it stopped when the command is given again.
@@ -11,79 +11,106 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from editr1.bench.base import EditItem, JudgedEdit
-from editr1.bench.judges.base import Judge
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair
+from editr1.bench.judges.base import ComparesPairs, Judge, PairItem
 from editr1.errors import DataError, UnscoredError
-from editr1.judge.item import RewardItem
+from editr1.judge.item import NUM_FIRST, RewardItem
 from editr1.pictures import to_rgb
 from editr1.schema import from_json, stable_id, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
-from editr1.store._files import read_whole_lines
+from editr1.store._files import open_log, read_whole_lines
 from editr1.vlm.base import VLM, ChatReply, ChatRequest
 
 MAX_UNSCORED = 0.5  # ours: above this share the numbers say more about the endpoint or the prompt than about the judge
 
 
+@runtime_checkable
+class HasComparisons(Protocol):
+    """A benchmark whose pairs can be shown to a judge of pairs."""
+
+    def comparisons(self) -> Iterator[ComparisonItem]: ...
+
+
 @dataclass(frozen=True)
 class Asker:
-    """The function that the store runs over batches of edits."""
+    """Asks one judge about the edits (a judge of pairs: about the pairs) of a benchmark."""
 
-    judge: Judge
+    judge: Judge | ComparesPairs
     seed: int
     say: Callable[[], str] = lambda: ""
     """What stands beside the progress bar."""
+    known: Mapping[str, JudgedEdit | JudgedPair] = field(default_factory=dict)
+    """Answers that are not asked for again, by key."""
+
+    @property
+    def record(self) -> type[JudgedEdit | JudgedPair]:
+        """What the answers are."""
+        return JudgedPair if isinstance(self.judge, ComparesPairs) else JudgedEdit
 
     def status(self) -> str:
         return self.say()
 
-    def __call__(self, batch: Sequence[EditItem]) -> list[JudgedEdit | Drop]:
-        loaded: list[RewardItem | Drop] = [self._load(item) for item in batch]
-        items = [item for item in loaded if isinstance(item, RewardItem)]
-        rewards = iter(self.judge.score(items, self.seed) if items else [])
-        return [
-            JudgedEdit.make(edit.key, next(rewards)) if isinstance(item, RewardItem) else item
-            for edit, item in zip(batch, loaded, strict=True)
-        ]
+    def __call__(self, batch: Sequence[Any]) -> list[JudgedEdit | JudgedPair | Drop]:
+        loaded = [self.known.get(item.key) or self._load(item) for item in batch]
+        items = [item for item in loaded if isinstance(item, RewardItem | PairItem)]
+        answers = iter(self._ask(items) if items else [])
+        return [next(answers) if isinstance(item, RewardItem | PairItem) else item for item in loaded]
 
-    def _load(self, edit: EditItem) -> RewardItem | Drop:
+    def first(self, items: Iterable[Any]) -> list[JudgedEdit | JudgedPair]:
+        """The answers about the first edits (or pairs) that can be shown, at most NUM_FIRST, to look at before all are asked about."""
+        shown = (item for item in items if not isinstance(self._load(item), Drop))
+        return [row for row in self(list(itertools.islice(shown, NUM_FIRST))) if not isinstance(row, Drop)]
+
+    def _ask(self, items: Sequence[Any]) -> Sequence[JudgedEdit | JudgedPair]:
+        if isinstance(self.judge, ComparesPairs):
+            return self.judge.compare(items, self.seed)
+        return [JudgedEdit.make(item.id, reward) for item, reward in zip(items, self.judge.score(items, self.seed), strict=True)]
+
+    def _load(self, item: EditItem | ComparisonItem) -> RewardItem | PairItem | Drop:
         try:
-            source, edited = edit.load()
+            if isinstance(item, ComparisonItem):
+                return PairItem(item.key, *item.load(), item.instruction)
+            return RewardItem(*item.load(), item.instruction, item.principles, item.key)
         except DataError as error:
             return Drop(f"image: {' '.join(str(error).split())}"[:500])
-        return RewardItem(source, edited, edit.instruction, edit.principles, edit.key)
 
 
-def judge_edits(
+def judge_all(
     run: Run,
     table: str,
-    edits: Iterable[EditItem],
-    judge: Judge,
+    items: Iterable[EditItem | ComparisonItem],
+    asker: Asker,
     *,
     settings: Mapping[str, Any],
-    seed: int = 0,
     lane: Lane | None = None,
-    progress: bool = True,
-    say: Callable[[], str] = lambda: "",
-) -> tuple[dict[str, JudgedEdit], StageCounts]:
-    """The judge's answer by key, continuing what an earlier process left, and how many edits had one.
+) -> tuple[dict[str, Any], StageCounts]:
+    """The judge's JudgedEdit (a judge of pairs: JudgedPair) by key, continuing what an earlier process left, and how many items had one.
 
     settings: what the answers depend on; a table begun with others is refused with DataError.
     """
-    work = Work(make=lambda: Asker(judge, seed, say), lanes={"": lane or Lane()}, timed=True)
-    items = ((edit.key, edit) for edit in edits)
+    work = Work(make=lambda: asker, lanes={"": lane or Lane()}, timed=True)
     counts = run.process(
-        table, items, work, settings={**settings, "seed": seed}, record=JudgedEdit, engine=Engine(progress=progress, shard_size=256)
-    )
-    return dict(run.keyed(table, JudgedEdit)), counts
+        table, ((item.key, item) for item in items), work, settings={**settings, "seed": asker.seed}, record=asker.record,
+        engine=Engine(shard_size=256),
+    )  # fmt: skip
+    return dict(run.keyed(table, asker.record)), counts
+
+
+def silence(row: JudgedEdit | JudgedPair) -> str | None:
+    """Why an answer says nothing; None for one that says something."""
+    if isinstance(row, JudgedPair):
+        return "NO_CHOICE" if row.forward is None or row.reverse is None else None
+    return (row.reason or "unscored") if row.value is None else None
 
 
 def check_unscored(reasons: Sequence[str | None], counts: StageCounts, what: str, max_share: float = MAX_UNSCORED) -> None:
@@ -158,8 +185,8 @@ class CachedVLM:
         kept = {key: reply for key, reply in fresh.items() if not reply.refused}
         lines = [json.dumps({"key": key, "reply": json.loads(to_json(reply))}) for key, reply in kept.items()]
         with self._lock:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("".join(line + "\n" for line in lines))
+            with open_log(self._path) as file:
+                file.write("".join(line + "\n" for line in lines).encode())
             self._replies.update(kept)
             self.num_asked += len(replies)
             self.num_prompt_tokens += sum(reply.num_prompt_tokens for reply in replies)

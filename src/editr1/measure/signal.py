@@ -10,7 +10,7 @@ more scored edits; protocols `signal/...`:
     agreement/k<k>    two means of k traces each order a pair of a group alike: 1, .5 for a tie in either, 0
     order/...         accuracy on pairs of a group that the truth orders: half, strict, non-tied
     advantage         correlation of the scores with the truth inside groups, pooled: what a step along the advantage gains of what a step
-                      along the truth would gain
+                      along the truth would gain; `advantage/group-std` after dividing by each group's own standard deviation
 The truth is what people or an oracle say of the same edits. Intervals are of groups.
 """
 
@@ -23,10 +23,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from editr1.bench.base import JudgedEdit
 from editr1.errors import DataError
+from editr1.measure.best_of_n import from_pairs
 from editr1.measure.metrics import accuracy_metrics, to_metric
-from editr1.schema import Metric, derive_seed
-from editr1.stats import TIE_TOLERANCE, mean_estimate, share_estimate
+from editr1.schema import Metric, PreferencePair, derive_seed
+from editr1.stats import TIE_TOLERANCE, Estimate, mean_estimate, share_estimate
+from editr1.stats.clusters import Clustered, Floats, from_sums
+from editr1.stats.intervals import estimate_and_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,25 @@ Groups = Mapping[str, Sequence[ScoredEdit]]
 """Edits by task; unscored edits are left out before."""
 
 
+def signal_of_pairs(pairs: Sequence[PreferencePair], judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+    """All numbers of one judge about the edits that people compared, by task; the truth is the share of its pairs that an edit won.
+
+    Raises DataError as `signal_metrics` does, and where no such edit was judged.
+    """
+    groups = from_pairs(pairs, judged).tasks
+    if not any(choice.key in judged for group in groups.values() for choice in group):
+        raise DataError("none of these pairs' edits was judged")
+    scored = {
+        task: [
+            ScoredEdit(choice.score, tuple(score for score in judged[choice.key].scores if score is not None), choice.truth)
+            for choice in group
+            if choice.score is not None
+        ]
+        for task, group in groups.items()
+    }
+    return signal_metrics(scored, sum(choice.score is None for group in groups.values() for choice in group), seed)
+
+
 def signal_metrics(groups: Groups, num_unscored: int = 0, seed: int = 0) -> list[Metric]:
     """All numbers of one judge. Raises DataError where no group has two scored edits."""
     kept = {name: list(group) for name, group in groups.items() if len(group) > 1}
@@ -54,25 +77,34 @@ def signal_metrics(groups: Groups, num_unscored: int = 0, seed: int = 0) -> list
     spreads = [float(np.std([edit.value for edit in group], ddof=1)) for group in kept.values()]
     flat = [float(np.ptp([edit.value for edit in group]) <= TIE_TOLERANCE) for group in kept.values()]
     num_edits = sum(map(len, kept.values()))
-    found = [
+    return [
         to_metric("signal_spread", mean_estimate(spreads, rng=rng), "signal/spread", n=num_edits, num_unscored=num_unscored),
         to_metric("signal_flat", share_estimate(flat), "signal/flat", n=len(kept)),
-        Metric("signal_noise", noise_share(list(kept.values())), n=num_edits, protocol="signal/noise", num_clusters=len(kept)),
+        to_metric("signal_noise", noise_share(list(kept.values()), rng), "signal/noise", n=num_edits),
         *_agreement(kept),
+        *_against_truth(kept, rng),
     ]
-    return [*found, *_against_truth(kept)]
 
 
-def noise_share(groups: Sequence[Sequence[ScoredEdit]]) -> float | None:
+def noise_share(groups: Sequence[Sequence[ScoredEdit]], rng: np.random.Generator) -> Estimate | None:
     """Variance of the mean of an edit's traces over the variance of the scores inside groups, at most 1.
 
     None where an edit has fewer than two traces, and where no group has any variance.
     """
     if any(len(edit.traces) < 2 for group in groups for edit in group):
         return None
-    noise = sum(float(np.var(edit.traces, ddof=1)) / len(edit.traces) * (len(group) - 1) / len(group) for group in groups for edit in group)
-    total = sum(float(np.var([edit.value for edit in group])) * len(group) for group in groups)
-    return min(1.0, noise / total) if total > 0 else None
+    noise_G = [sum(float(np.var(e.traces, ddof=1)) / len(e.traces) for e in group) * (len(group) - 1) / len(group) for group in groups]
+    total_G = [float(np.var([edit.value for edit in group])) * len(group) for group in groups]
+    if sum(total_G) == 0:
+        return None
+    sums = from_sums(np.array(noise_G), np.array(total_G), np.zeros(len(groups), dtype=np.intp))
+    return _within(estimate_and_p(sums, rng)[0], 0.0)
+
+
+def _within(found: Estimate, low: float) -> Estimate:
+    """The estimate cut off at `low` and 1."""
+    ends = [None if end is None else min(1.0, max(low, end)) for end in (found.value, found.low, found.high)]
+    return Estimate(ends[0] or 0.0, ends[1], ends[2], found.n, found.num_clusters)
 
 
 def _agreement(groups: Mapping[str, Sequence[ScoredEdit]]) -> list[Metric]:
@@ -92,9 +124,9 @@ def _agreement(groups: Mapping[str, Sequence[ScoredEdit]]) -> list[Metric]:
     return found
 
 
-def _against_truth(groups: Mapping[str, Sequence[ScoredEdit]]) -> list[Metric]:
+def _against_truth(groups: Mapping[str, Sequence[ScoredEdit]], rng: np.random.Generator) -> list[Metric]:
     margins, names = [], []
-    scores, truths = [], []
+    inside: list[tuple[Floats, Floats]] = []
     for name, group in groups.items():
         known = [(edit.value, edit.truth) for edit in group if edit.truth is not None]
         for (a, x), (b, y) in itertools.combinations(known, 2):
@@ -103,14 +135,27 @@ def _against_truth(groups: Mapping[str, Sequence[ScoredEdit]]) -> list[Metric]:
                 names.append(name)
         if len(known) > 1:
             value, truth = np.array(known).T
-            scores.append(value - value.mean())
-            truths.append(truth - truth.mean())
+            inside.append((value - value.mean(), truth - truth.mean()))
     if not margins:
         return []
-    value, truth = np.concatenate(scores), np.concatenate(truths)
-    size = float(np.linalg.norm(value) * np.linalg.norm(truth))
-    advantage = float(value @ truth) / size if size > 0 else None
+    n = sum(len(value) for value, _ in inside)
+    shrunk = [(value / max(float(value.std(ddof=1)), TIE_TOLERANCE), truth) for value, truth in inside]
     return [
         *accuracy_metrics("signal_order", np.array(margins), names, "signal/order"),
-        Metric("signal_advantage", advantage, n=len(value), protocol="signal/advantage", num_clusters=len(scores)),
+        to_metric("signal_advantage", pooled_correlation(inside, rng), "signal/advantage", n=n),
+        to_metric("signal_advantage_group_std", pooled_correlation(shrunk, rng), "signal/advantage/group-std", n=n),
     ]
+
+
+def pooled_correlation(groups: Sequence[tuple[Floats, Floats]], rng: np.random.Generator) -> Estimate | None:
+    """Correlation of deviations from each group's means over all groups, with the interval of its linear part by group; None where one
+    side never deviates."""
+    sums_G3 = np.array([(value @ truth, value @ value, truth @ truth) for value, truth in groups])
+    joint, squares, truths = sums_G3.sum(axis=0)
+    if min(squares, truths) <= 0:
+        return None
+    rho = joint / math.sqrt(squares * truths)
+    residual_G = sums_G3 @ np.array([1 / math.sqrt(squares * truths), -rho / (2 * squares), -rho / (2 * truths)])
+    size, n = len(groups), sum(len(value) for value, _ in groups)
+    data = Clustered(float(rho), n, np.full(size, 1 / size), residual_G, np.zeros(size, dtype=np.intp), is_single=False)
+    return _within(estimate_and_p(data, rng)[0], -1.0)

@@ -156,8 +156,8 @@ def show(value: float | None, name: str, signed: bool = False) -> str:
 
 
 def _digits(value: float) -> str:
-    """Two decimals from 1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
-    return ".2f" if 1 <= abs(value) < 1000 else ".4g"
+    """Two decimals from .1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
+    return ".2f" if 0.1 <= abs(value) < 1000 else ".4g"
 
 
 def _goal(metric: Metric) -> str:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
@@ -68,7 +69,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `03_candidates`. Raises BackendError when an editor fails beyond what the engine tolerates."""
     store = Run.open(run_dir, {"generate": to_plain(config)}, create=False)
     lanes = {spec.name: Lane(spec.batch_size, spec.concurrency) for spec in config.editors}
-    work = Work(partial(_make, config, store.dir), lanes, _editor_of)
+    work = Work(partial(_make, config, store.dir), lanes, attrgetter("editor"))
     items = ((f"{order.task.id}:{order.editor}:{order.seed}", order) for order in orders(config, store))
     total = store.count("02_principles") * _per_task(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles")
@@ -87,10 +88,6 @@ def orders(config: Config, store: Run) -> Iterator[Order]:
 
 def _per_task(config: Config) -> int:
     return sum(spec.num_seeds for spec in config.editors)
-
-
-def _editor_of(order: Order) -> str:
-    return order.editor
 
 
 def _make(config: Config, run_dir: Path) -> Callable[[Sequence[Order]], list[Candidate | Drop]]:
@@ -121,7 +118,7 @@ def repeats(store: Run) -> dict[str, dict[str, int]]:
     An endpoint that ignores the seed shows here: its candidates would count as several and be one.
     """
     counts: dict[str, dict[str, int]] = {}
-    for _, candidates in itertools.groupby(store.read(TABLE), key=_task_id):
+    for _, candidates in itertools.groupby(store.read(TABLE), key=attrgetter("task_id")):
         seen: set[tuple[str, str]] = set()
         for candidate in candidates:
             count = counts.setdefault(candidate.editor, {"candidates": 0, "repeated": 0})
@@ -129,7 +126,3 @@ def repeats(store: Run) -> dict[str, dict[str, int]]:
             count["repeated"] += (candidate.editor, candidate.image.digest) in seen
             seen.add((candidate.editor, candidate.image.digest))
     return counts
-
-
-def _task_id(candidate: Candidate) -> str:
-    return candidate.task_id

@@ -20,13 +20,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from PIL import Image
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.errors import ChangedInputsError, ConfigError, DataError
+from editr1.errors import ConfigError, DataError
 from editr1.schema import Candidate, EditTask, ImageRef, Label, PreferencePair, Principle, Quadruple, derive_seed, stable_id
 from editr1.store import (
     Drop,
@@ -63,7 +64,7 @@ class Config:
     annotator: Component | None = None
     """`package.module:Factory` of an `Annotator`."""
     file: Path | None = None
-    """CSV or JSONL with columns a, b, label (and annotator, source, instruction): see `_pair_files.py`."""
+    """CSV or JSONL with columns a, b, label (and annotator, source, instruction): see above."""
     seed: int = 0
     pairs_per_task: int = 1
     max_pairs: int | None = None
@@ -104,7 +105,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         settings["file_digest"] = file_digest(config.file)  # answers that were changed since are other answers
         rows = itertools.islice(read_pair_rows(config.file, store.origins(TABLE)), config.max_pairs)
         file_items = ((row.key, row) for row in rows)
-        work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)}, origin_of=_origin_of)
+        work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)}, origin_of=attrgetter("origin"))
         return store.process(TABLE, file_items, work, settings=settings, engine=config.engine)
     settings = store.made_from(settings, "02_principles", "03_candidates")
     items = ((f"{pair.a.id}:{pair.b.id}", pair) for pair in itertools.islice(comparisons(store, config), config.max_pairs))
@@ -112,23 +113,15 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=config.max_pairs)
 
 
-def _origin_of(row: PairRow) -> tuple[str, ...] | None:
-    return row.origin
-
-
 def comparisons(store: Run, config: Config) -> Iterator[Comparison]:
     """At most `pairs_per_task` pairs of different pictures a task, drawn and ordered by seed."""
-    for task_id, group in itertools.groupby(quadruples(store), key=_task_id):
+    for task_id, group in itertools.groupby(quadruples(store), key=attrgetter("task.id")):
         members = list(group)
         draw = random.Random(derive_seed(config.seed, "pairs", task_id))
         pairs = [(x, y) for x, y in itertools.combinations(members, 2) if x.candidate.image.digest != y.candidate.image.digest]
         for x, y in draw.sample(pairs, min(config.pairs_per_task, len(pairs))):
             a, b = (x, y) if draw.random() < 0.5 else (y, x)
             yield Comparison(x.task, x.principles, a.candidate, b.candidate)
-
-
-def _task_id(quadruple: Quadruple) -> str:
-    return quadruple.task.id
 
 
 def _make_annotator(config: Config, run_dir: Path) -> Callable[[Sequence[Comparison]], list[PreferencePair | Drop]]:
@@ -180,20 +173,23 @@ def import_row(
         return Drop(row.fault)
     if row.label not in LABELS:
         return Drop(f"bad_label: {row.label!r}, expected one of {', '.join(LABELS)}")
-    label = cast(Label, row.label)
-    if not row.source:
-        missing = [key for key in (row.a, row.b) if key not in known]
-        if missing:
-            return Drop(f"unknown_candidate: {missing[0]!r}")
-        a, b = known[row.a], known[row.b]
-        if a.task.id != b.task.id:
-            return Drop(f"different_tasks: {row.a} and {row.b}")
-        return PreferencePair(a.task, a.principles, a.candidate, b.candidate, label, row.annotator)
-    return _from_images(row, label, store, principles, made)
+    pair = _from_images(row, store, principles, made) if row.source else _from_ids(row, known)
+    if isinstance(pair, PreferencePair) and pair.label != "same" and pair.a.image == pair.b.image:
+        return Drop(f"same_picture: {row.a} and {row.b}")
+    return pair
+
+
+def _from_ids(row: PairRow, known: dict[str, Quadruple]) -> PreferencePair | Drop:
+    if missing := [key for key in (row.a, row.b) if key not in known]:
+        return Drop(f"unknown_candidate: {missing[0]!r}")
+    a, b = known[row.a], known[row.b]
+    if a.task.id != b.task.id:
+        return Drop(f"different_tasks: {row.a} and {row.b}")
+    return PreferencePair(a.task, a.principles, a.candidate, b.candidate, cast(Label, row.label), row.annotator)
 
 
 def _from_images(
-    row: PairRow, label: Label, store: Run, principles: dict[str, tuple[Principle, ...]], candidates: dict[tuple[str, str], Candidate]
+    row: PairRow, store: Run, principles: dict[str, tuple[Principle, ...]], candidates: dict[tuple[str, str], Candidate]
 ) -> PreferencePair | Drop:
     try:
         source, a, b = (store.images.put(data) for data in row.images)
@@ -203,7 +199,7 @@ def _from_images(
     if principles and task.id not in principles:
         return Drop(f"no_principles: 02_principles of this run has others, and none for {row.instruction!r}")
     left, right = (candidates.get((task.id, ref.digest)) or Candidate.make(task.id, ref, file_editor(ref), 0) for ref in (a, b))
-    return PreferencePair(task, principles.get(task.id, ()), left, right, label, row.annotator)
+    return PreferencePair(task, principles.get(task.id, ()), left, right, cast(Label, row.label), row.annotator)
 
 
 def file_editor(picture: ImageRef) -> str:
@@ -212,6 +208,7 @@ def file_editor(picture: ImageRef) -> str:
 
 
 LABELS = ("a", "b", "same")
+COLUMNS = ("a", "b", "label", "annotator", "instruction", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +243,7 @@ def read_pair_rows(path: Path, origins: Origins) -> Iterator[PairRow]:
     checked = False
     for number, row in enumerate(read_table(path)):
         if isinstance(row, dict) and not checked:
-            check_columns(path, row, ("a", "b", "label"), ("annotator", "source", "instruction"))
+            check_columns(path, row, ("a", "b", "label"), COLUMNS[3:])
             checked = True
         yield _load(PairRow(number, fault=row) if isinstance(row, str) else _row(number, row), path.parent, origins)
 
@@ -257,17 +254,12 @@ def _load(row: PairRow, root: Path, origins: Origins) -> PairRow:
     stamps = [stamp_inside(root, name) for name in names]
     stamp = " ".join(stamps) if all(stamps) else ""
     where = f"row {row.number + 1}"
-    try:
-        found = origins.load(row.key, words, stamp, lambda: tuple(read_inside(root, name) for name in names), where)
-    except ChangedInputsError:
-        raise
-    except DataError as error:
-        return replace(row, fault=f"bad_image: {error}", origin=origins.load(row.key, words, "", lambda: (), where).origin)
-    return replace(row, images=found.value or (), origin=found.origin)
+    found = origins.load(row.key, words, stamp, lambda: tuple(read_inside(root, name) for name in names), where)
+    return replace(row, images=found.value or (), origin=found.origin, fault=row.fault or found.fault)
 
 
 def _row(number: int, row: dict[str, Any]) -> PairRow:
-    values = {key: row.get(key) or "" for key in ("a", "b", "label", "annotator", "instruction", "source")}
+    values = {key: row.get(key) or "" for key in COLUMNS}
     odd = [key for key, value in values.items() if not isinstance(value, str)]
     if odd:
         return PairRow(number, fault=f"bad_value: {odd[0]} is {row[odd[0]]!r}, expected a text")

@@ -11,17 +11,17 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.errors import ChangedInputsError, ConfigError, DataError
+from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
-from editr1.judge.prompts import render_hard_filter
+from editr1.judge.prompts import render_hard_filter, texts_digest
 from editr1.pictures import read_picture
 from editr1.schema import EditTask, ParseFailure, derive_seed, pictures_of, source_of, stable_id
 from editr1.sources.base import BadRow, Picture, SourceRow
-from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Origin, Origins, Run, StageCounts, Work
 from editr1.text import is_whole, whole_text
 from editr1.vlm.base import Sampling
@@ -113,14 +113,19 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     settings = to_plain(config, without=SPEED_KEYS)
     hard: dict[int, FilterVerdict] = {}
     if config.filter is not None:
-        asked = store.made_from({**settings, "source": None}) | settings | prompts("hard_filter.md")
+        asked = store.made_from({**settings, "source": None}) | settings | texts_digest("hard_filter.md")
         _filter(config, config.filter, store, source, asked)
         found = (verdict for verdict in store.read(FILTER_TABLE, FilterVerdict) if verdict.hard)
         hard = {verdict.index: verdict for verdict in itertools.islice(found, config.filter.num_hard)}
         settings |= store.inputs(FILTER_TABLE)
     rows = mark_repeats(load_rows(chosen_rows(config, source, hard), store.origins(TABLE)))
     items = ((row.key, row) for row in rows)
-    work = Work(partial(_make_ingest, store.dir), {"": Lane(batch_size=16)}, choices=frozenset({"duplicate"}), origin_of=origin_of)
+    work = Work(
+        partial(_make_ingest, store.dir),
+        {"": Lane(batch_size=16)},
+        choices=frozenset({"duplicate"}),
+        origin_of=attrgetter("origin"),
+    )
     return store.process(TABLE, items, work, settings=settings, engine=config.engine)
 
 
@@ -160,27 +165,19 @@ def load_rows(rows: Iterable[IndexedRow], origins: Origins) -> Iterator[IndexedR
     for row in rows:
         source, where = row.row, f"row {row.index} {row.row.origin}".strip()
         if isinstance(source, BadRow):
-            yield replace(row, origin=origins.load(row.key, stable_id(source.reason), "", lambda: None, where).origin)
-            continue
-        words = stable_id(whole_text(str(source.instruction)), whole_text(source.kind), row.difficulty)
-        try:
+            found = origins.load(row.key, stable_id(source.reason), "", lambda: None, where)
+        else:
+            words = stable_id(whole_text(str(source.instruction)), whole_text(source.kind), row.difficulty)
             found = origins.load(row.key, words, source.stamp() if source.stamp else "", source.load, where)
-        except ChangedInputsError:
-            raise
-        except DataError as error:
-            origin = origins.load(row.key, words, "", lambda: None, where).origin
-            yield replace(row, row=BadRow(f"bad_image: {error}", source.origin), origin=origin)
-            continue
-        yield replace(row, row=source if found.value is None else replace(source, load=partial(_same, found.value)), origin=found.origin)
+            if found.fault:
+                source = BadRow(found.fault, source.origin)
+            elif found.value is not None:
+                source = replace(source, load=partial(_same, found.value))
+        yield replace(row, row=source, origin=found.origin)
 
 
 def _same(value: Any) -> Any:
     return value
-
-
-def origin_of(row: IndexedRow) -> tuple[str, ...] | None:
-    """What the engine keeps beside the row."""
-    return row.origin
 
 
 def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
@@ -239,7 +236,7 @@ def _filter(config: Config, hard: HardFilter, store: Run, source: Iterable[Any],
     left = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
     rows = load_rows(itertools.islice(left, hard.num_filtered), store.origins(FILTER_TABLE))
     items = ((row.key, row) for row in rows)
-    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)}, origin_of=origin_of)
+    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)}, origin_of=attrgetter("origin"))
     return store.process(FILTER_TABLE, items, work, settings=settings, record=FilterVerdict, engine=config.engine, total=hard.num_filtered)
 
 

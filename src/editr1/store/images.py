@@ -1,4 +1,4 @@
-"""Images by content hash, and what the rows of a table were made from, so that a list or picture that was changed since is noticed.
+"""Images by content hash, and what tables were made from, so that a list, picture, prompt or checkpoint that was changed since is noticed.
 
 An origin is kept beside the row that was made from it. When the stage runs again, the words are compared; a picture is opened only
 when its file has another size or time than it had, and then only its contents count.
@@ -7,10 +7,11 @@ when its file has another size or time than it had, and then only its contents c
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from PIL import Image
 from editr1.errors import ChangedInputsError, DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
 from editr1.schema import EditTask, ImageRef, Source, source_of
-from editr1.store.shards import read_origins, shard_paths
+from editr1.store._files import read_json, write_json
+from editr1.store.shards import LOG, read_origins
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what every browser and backend shows; other formats are stored as PNG
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -93,10 +95,12 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An item's origin and its pictures; None in their place when the row is there and nothing has changed."""
+    """An item's origin and its pictures; no pictures when the row is there and nothing has changed."""
 
     origin: Origin
     value: Any = None
+    fault: str = ""
+    """Why the pictures cannot be had, as the reason of a drop."""
 
 
 class Origins:
@@ -107,19 +111,23 @@ class Origins:
         self._known: dict[str, Origin] | None = None
 
     def load(self, key: str, words: str, stamp: str, load: Callable[[], Any], where: str) -> Loaded:
-        """The pictures of an item, if they are needed. Raises ChangedInputsError, naming `where`, and what `load` raises.
+        """The pictures of an item, if they are needed. Raises ChangedInputsError, naming `where`.
 
-        load: gives encoded bytes, a picture, or several of them.
+        load: gives encoded bytes, a picture, or several of them, or raises DataError.
         """
         old = self._read().get(key)
         if old is not None and stamp and (old.words, old.stamp) == (words, stamp):
             return Loaded(old)
-        value = load()
+        value, fault = None, ""
+        try:
+            value = load()
+        except DataError as error:
+            stamp, fault = "", f"bad_image: {error}"
         origin = Origin(words, stamp, content_digest(value))
-        if old is not None and (old.words, old.content) != (origin.words, origin.content):
+        if old is not None and (old.words, old.content or NOTHING) != (origin.words, origin.content or NOTHING):
             what = "its text" if old.words != origin.words else "its picture"
             raise ChangedInputsError(self.folder, f"{where} is not what {self.folder} was made from: {what} has changed")
-        return Loaded(origin, value)
+        return Loaded(origin, value, fault)
 
     def _read(self) -> dict[str, Origin]:
         if self._known is None:
@@ -127,11 +135,13 @@ class Origins:
         return self._known
 
 
-def _shards(folder: Path) -> Iterator[Path]:
+def _shards(folder: Path) -> list[Path]:
     """Those that hold rows: origins outlive a damaged shard that was taken out."""
-    yield from shard_paths(folder)
-    logs = sorted(folder.glob("part-*.partial.jsonl"))
-    yield from (path for log in logs if not (path := log.with_name(log.name.replace(".partial.jsonl", ".parquet"))).exists())
+    names = {path.name.partition(".")[0] for path in folder.glob("part-*") if path.name.endswith((".parquet", LOG))}
+    return [folder / f"{name}.parquet" for name in sorted(names)]
+
+
+NOTHING = hashlib.sha256().hexdigest()  # what is noted of no pictures, beside an empty text
 
 
 def content_digest(value: Any) -> str:
@@ -143,3 +153,65 @@ def content_digest(value: Any) -> str:
     if isinstance(value, Image.Image):
         return hashlib.sha256(value.tobytes() + f"{value.mode} {value.size}".encode()).hexdigest()
     return hashlib.sha256(" ".join(map(content_digest, value)).encode()).hexdigest()
+
+
+# --- what lies behind settings ----------------------------------------------------------------------
+
+MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".txt", ".model", ".jinja", ".yaml", ".py"}
+"""What a model directory is loaded from; logs, resume points and pictures beside it say nothing of its replies."""
+NO_MODEL = ("checkpoint-", "runs", "logs", "gallery", ".")
+
+
+def digests_behind(settings: Any, cache: Path) -> dict[str, str]:
+    """`content PATH` -> SHA-256 for every option of a component that names a file or folder of this machine.
+
+    A file is read once: its digest is kept in `cache` under its size and time.
+    """
+    known = read_json(cache) if cache.exists() else {}
+    before = len(known)
+    found = {f"content {path}": _digest(path, known) for path in sorted(set(_paths(settings)))}
+    if len(known) > before:
+        write_json(cache, known)
+    return found
+
+
+def _paths(value: Any, inside: bool = False) -> Iterator[Path]:
+    """The paths among the options of components, which `to_plain` writes as {"id", "options"}."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _paths(item, inside or key == "options")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _paths(item, inside)
+    elif inside and isinstance(value, str) and value and len(value) < 4096 and "\n" not in value and "\x00" not in value:
+        path = Path(value)
+        try:
+            there = path.exists() and (path.is_absolute() or len(path.parts) > 1 or path.is_file())
+        except OSError:  # a text that is no path
+            there = False
+        if there:
+            yield path
+
+
+def _digest(path: Path, known: dict[str, str]) -> str:
+    files = [path] if path.is_file() else sorted(_model_files(path))
+    lines = [f"{file.relative_to(path) if file != path else file.name} {_file_digest(file, known)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    """Those of the folder and of the folders in it, as a pipeline has them."""
+    for entry in folder.iterdir():
+        if entry.is_file() and entry.suffix in MODEL_SUFFIXES:
+            yield entry
+        elif entry.is_dir() and not entry.name.startswith(NO_MODEL):
+            yield from (file for file in entry.iterdir() if file.is_file() and file.suffix in MODEL_SUFFIXES)
+
+
+def _file_digest(path: Path, known: dict[str, str]) -> str:
+    stat = path.stat()
+    name = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    if name not in known:
+        with path.open("rb") as file:
+            known[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return known[name]

@@ -1,19 +1,17 @@
-"""`Run`: the one object through which stages, benchmarks and reports meet a run directory.
-
-The files behind the settings of a stage (checkpoints, prompts) count by their contents: a path says nothing of what lies there.
-"""
+"""`Run`: the one object through which stages, benchmarks and reports meet a run directory; and its tables read side by side."""
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import editr1
 from editr1.errors import DataError
@@ -24,18 +22,22 @@ from editr1.schema import (
     Inspection,
     Metric,
     PreferencePair,
+    Quadruple,
     TaskPrinciples,
     Trace,
     from_json,
+    stable_id,
     to_json,
 )
-from editr1.store._files import exclusive, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
+from editr1.store._files import exclusive, open_log, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
-from editr1.store.images import ImageStore, Origins
-from editr1.store.shards import seconds_path, shard_paths
+from editr1.store.images import ImageStore, Origins, digests_behind
+from editr1.store.shards import SECONDS, shard_paths
 from editr1.store.tables import check_settings, fill_table, read_records, read_summary
 
 T = TypeVar("T")
+U = TypeVar("U")
+Split = Literal["train", "held_out"]
 
 TABLES: dict[str, type] = {
     "01_tasks": EditTask,
@@ -94,7 +96,7 @@ class Run:
         return (record for _, record in self.keyed(table, cls))
 
     def keyed(self, table: str, cls: type | None = None) -> Iterator[tuple[str, Any]]:
-        """The records with the keys of the items that they were made from."""
+        """As `read`, with the keys of the items that the records were made from."""
         return read_records(self.dir / table, cls or TABLES[table])
 
     def counts(self, table: str) -> StageCounts:
@@ -129,7 +131,7 @@ class Run:
 
     def seconds(self, table: str) -> dict[str, float]:
         """Latency by item key, where the stage recorded it."""
-        return dict(pair for path in shard_paths(self.dir / table) for pair in read_jsonl(seconds_path(path)))
+        return dict(pair for path in shard_paths(self.dir / table) for pair in read_jsonl(path.with_suffix(SECONDS)))
 
     def process(
         self,
@@ -170,11 +172,16 @@ class Run:
         """A small JSON file beside the tables, whole or absent."""
         write_json(self.dir / name, value)
 
+    def write_text(self, name: str, text: str) -> None:
+        """As `write_json`, of any text; its folder is made."""
+        (self.dir / name).parent.mkdir(exist_ok=True)
+        write_atomic(self.dir / name, text.encode())
+
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Adds a point of a curve to `metrics.jsonl`."""
         line = json.dumps({"stage": stage, "step": step, **{key: float(value) for key, value in values.items()}})
-        with (self.dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open_log(self.dir / "metrics.jsonl") as file:
+            file.write(line.encode() + b"\n")
 
     def curves(self, stage: str) -> list[dict[str, Any]]:
         """The points that `log` wrote for a stage; after a resume the last point of a step counts."""
@@ -198,14 +205,8 @@ class Run:
 def _check_version(header: Path) -> None:
     version = read_object(header, "schema")["schema"]
     if version != SCHEMA_VERSION:
-        raise DataError(
-            f"run directory {header.parent} has schema version {version}, this program reads {SCHEMA_VERSION}; "
-            + (
-                f"bring it up to date with: editr1 migrate {header.parent}"
-                if version == 1
-                else "use the editr1 that wrote it or start a new run directory"
-            )
-        )
+        cure = f"bring it up to date with: editr1 migrate {header.parent}" if version == 1 else "use the editr1 that wrote it or a new run"
+        raise DataError(f"run directory {header.parent} has schema version {version}, this program reads {SCHEMA_VERSION}; {cure}")
 
 
 def environment() -> dict[str, Any]:
@@ -230,67 +231,69 @@ def commit() -> str:
     """The commit of the checkout that this package lies in; empty for an installed package."""
     command = ["git", "-C", str(Path(editr1.__file__).parent), "rev-parse", "HEAD"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git on this machine
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git on this machine, or no checkout
         return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
 
 
-MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".txt", ".model", ".jinja", ".yaml", ".py"}
-"""What a model directory is loaded from; logs, resume points and pictures beside it say nothing of its replies."""
-NO_MODEL = ("checkpoint-", "runs", "logs", "gallery", ".")
+# --- tables side by side: each is in the order of `01_tasks`, so that a join holds one task in memory ---
 
 
-def digests_behind(settings: Any, cache: Path) -> dict[str, str]:
-    """`content PATH` -> SHA-256 for every option of a component that names a file or folder of this machine.
+def beside(
+    rows: Iterable[T], key: Callable[[T], str], others: Iterable[U], other_key: Callable[[U], str], complaint: str
+) -> Iterator[tuple[T, list[U]]]:
+    """Each row with the others of its key, perhaps none. Raises DataError, the key in the complaint's `{}`, for others without a row."""
+    groups = itertools.groupby(others, key=other_key)
+    group = next(groups, None)
+    for row in rows:
+        mine: list[U] = []
+        if group is not None and group[0] == key(row):
+            mine = list(group[1])
+            group = next(groups, None)
+        yield row, mine
+    if group is not None:
+        raise DataError(complaint.format(group[0]))
 
-    A file is read once: its digest is kept in `cache` under its size and time.
+
+def quadruples(run: Run) -> Iterator[Quadruple]:
+    """Every candidate with its task and principles, the candidates of a task adjacent."""
+    complaint = f"{run.dir}: candidates of task {{}} have no principles; run decompose and generate again"
+    decompositions: Iterator[TaskPrinciples] = run.read("02_principles")
+    for row, candidates in beside(decompositions, lambda row: row.task.id, run.read("03_candidates"), attrgetter("task_id"), complaint):
+        yield from (Quadruple(row.task, row.principles, candidate) for candidate in candidates)
+
+
+def with_traces(run: Run) -> Iterator[tuple[Quadruple, list[Trace]]]:
+    """Every quadruple with its traces in the pool's order; an empty list where all were dropped."""
+    complaint = f"{run.dir}: traces of {{}} belong to no candidate; run score again"
+    return beside(quadruples(run), attrgetter("id"), run.read("04_traces"), attrgetter("quadruple_id"), complaint)
+
+
+def with_inspections(run: Run) -> Iterator[tuple[Quadruple, list[Trace], Inspection]]:
+    """Every inspected quadruple with its traces."""
+    complaint = f"{run.dir}: the inspection of {{}} belongs to no candidate; run inspect again"
+    inspections: Iterator[Inspection] = run.read("05_inspections")
+    for (quadruple, traces), found in beside(with_traces(run), lambda row: row[0].id, inspections, attrgetter("quadruple_id"), complaint):
+        yield from ((quadruple, traces, inspection) for inspection in found)
+
+
+def preference_pairs(run: Run, split: Split | None = None) -> Iterator[PreferencePair]:
+    """The pairs of `07_pairs`, of one split or all; the share was set by the pairs stage."""
+    share = held_out_share(run)
+    for pair in run.read("07_pairs"):
+        if split is None or is_held_out(pair.task.id, share) == (split == "held_out"):
+            yield pair
+
+
+def held_out_share(run: Run) -> float:
+    """Share of the tasks that train nothing, in [0, 1], as the pairs stage set it; 0 for a run without pairs."""
+    return float(read_json(run.dir / "07_pairs" / "settings.json")["held_out_share"]) if run.has("07_pairs") else 0.0
+
+
+def is_held_out(task_id: str, share: float) -> bool:
+    """Whether a task belongs to the held-out split: a function of the task alone, so no edit of it can be on both sides.
+
+    >>> round(sum(is_held_out(str(i), 0.25) for i in range(10_000)) / 10_000, 2)
+    0.25
     """
-    known = read_json(cache) if cache.exists() else {}
-    before = len(known)
-    found = {f"content {path}": _digest(path, known) for path in sorted(set(_paths(settings)))}
-    if len(known) > before:
-        write_json(cache, known)
-    return found
-
-
-def _paths(value: Any, inside: bool = False) -> Iterator[Path]:
-    """The paths among the options of components, which `to_plain` writes as {"id", "options"}."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _paths(item, inside or key == "options")
-    elif isinstance(value, list):
-        for item in value:
-            yield from _paths(item, inside)
-    elif inside and isinstance(value, str) and value and len(value) < 4096 and "\n" not in value and "\x00" not in value:
-        path = Path(value)
-        try:
-            there = path.exists() and (path.is_absolute() or len(path.parts) > 1 or path.is_file())
-        except OSError:  # a text that is no path
-            there = False
-        if there:
-            yield path
-
-
-def _digest(path: Path, known: dict[str, str]) -> str:
-    files = [path] if path.is_file() else sorted(_model_files(path))
-    lines = [f"{file.relative_to(path) if file != path else file.name} {_file_digest(file, known)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _model_files(folder: Path) -> Iterator[Path]:
-    """Those of the folder and of the folders in it, as a pipeline has them."""
-    for entry in folder.iterdir():
-        if entry.is_file() and entry.suffix in MODEL_SUFFIXES:
-            yield entry
-        elif entry.is_dir() and not entry.name.startswith(NO_MODEL):
-            yield from (file for file in entry.iterdir() if file.is_file() and file.suffix in MODEL_SUFFIXES)
-
-
-def _file_digest(path: Path, known: dict[str, str]) -> str:
-    stat = path.stat()
-    name = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    if name not in known:
-        with path.open("rb") as file:
-            known[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return known[name]
+    return int(stable_id("split", task_id)[:8], 16) < share * 2**32

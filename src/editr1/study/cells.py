@@ -23,7 +23,7 @@ from editr1.bench.pairs import OwnPairs
 from editr1.bench.pairs import build as open_pairs
 from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
 from editr1.errors import DataError
-from editr1.measure.judging import judge_edits
+from editr1.measure.judging import Asker, judge_all
 from editr1.store import Lane, Run
 from editr1.store._files import exclusive, read_json, write_json
 from editr1.study.config import DATA, Cell, Config, Judging
@@ -145,7 +145,7 @@ def judge(run_dir: Path, name: str, cell: Cell, how: Judging) -> None:
     model = create("judges", Component("rrm", {"vlm": vlm, **options}))
     asked = {"cell": name, "judging": dataclasses.asdict(how), "prompt_id": cell.prompt_id, "weights": _finished(path)}
     lane = Lane(batch_size=max(1, how.batch_size // how.num_traces))
-    judge_edits(run, _table(name), pairs.edits(), model, settings=asked, lane=lane)
+    judge_all(run, _table(name), pairs.edits(), Asker(model, 0), settings=asked, lane=lane)
 
 
 def is_finished(place: Place, config: Config, seed: int, name: str) -> bool:

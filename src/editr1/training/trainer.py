@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import re
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
-from torch import nn
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError
+from editr1.memory import this_launch
+from editr1.optimizers import muon_adamw
 from editr1.placement import prepare
 from editr1.store import Run
-from editr1.training.alarms import SilentSteps
-from editr1.training.options import Checkpoint, Machine, Schedule, num_processes
-
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may change in a later TRL: the version is pinned
-
-import datasets
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
-
 from editr1.training.model import save_checkpoint
-from editr1.training.tracking import STEPS, Curves, finish, resume_point
+from editr1.training.options import Checkpoint, Machine, Schedule
+from editr1.training.tracking import STEPS, Curves, SilentSteps, resume_point
 
 # TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -94,7 +88,7 @@ def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
     """What a trainer takes as `optimizers`: ours, or (None, None) for its AdamW."""
     if schedule.lr_matrices is None:
         return None, None
-    return muon_adamw(model, schedule.lr_matrices, schedule.lr), None
+    return muon_adamw(model.named_parameters(), schedule.lr_matrices, schedule.lr), None
 
 
 def train(
@@ -114,7 +108,7 @@ def train(
         made_from: settings and inputs, see `lasting`; a folder that was begun with others is refused.
         shown: logged name -> label beside the progress bar.
         build: resume point -> (trainer, processor), called only when there is something left to do.
-        silent_steps: steps in a row that may teach nothing, see `training.alarms`.
+        silent_steps: steps in a row that may teach nothing, see `training.tracking`.
     """
     folder = run.claim(output, stage, made_from)
     if (folder / "done.json").exists():
@@ -123,9 +117,10 @@ def train(
     resume = resume_point(folder / STEPS)
     prepare(machine.placement)
     trainer, processor = build(resume)
-    if trainer.accelerator.num_processes != num_processes():
+    announced = this_launch().processes
+    if trainer.accelerator.num_processes != announced:
         raise ConfigError(
-            f"the launcher announced {num_processes()} processes, but {trainer.accelerator.num_processes} of them found each other; "
+            f"the launcher announced {announced} processes, but {trainer.accelerator.num_processes} of them found each other; "
             "start with torchrun --nproc_per_node N -m -- editr1.cli ... (accelerate launch --cpu starts one process whatever it is told)"
         )
     if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and hasattr(trainer.model, "merge_and_unload"):
@@ -144,7 +139,8 @@ def train(
     result = Checkpoint(str(folder), trainer.state.global_step, rows, seconds)
     save(trainer, processor, folder)
     if trainer.accelerator.is_main_process:
-        finish(folder, {"steps": result.steps, "rows": rows})
+        run.write_json(f"{output}/done.json", {"steps": result.steps, "rows": rows})
+        shutil.rmtree(folder / STEPS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -172,46 +168,3 @@ def lasting(run: Run, settings: Any, *tables: str, model: str | Path) -> dict[st
     plain = to_plain(settings, without=frozenset({"silent_steps"}))
     plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
     return run.made_from(plain, *tables, models=[model])
-
-
-# Embeddings and heads are matrices by shape only: their rows are looked up or scored one by one, so AdamW has them.
-LOOKUPS = r"embed_tokens|lm_head|embed"
-
-
-class MuonAdamW(torch.optim.Optimizer):
-    """Two optimizers behind one interface; their states and groups are this object's own, so saving it saves both."""
-
-    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr_matrices: float, lr_rest: float) -> None:
-        # match_rms_adamw: an update of the same size as AdamW's, so that one schedule suits both
-        self._muon = torch.optim.Muon(matrices, lr=lr_matrices, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-        self._adamw = torch.optim.AdamW(rest, lr=lr_rest, weight_decay=0.0, betas=(0.9, 0.95))
-        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
-        self._share()
-
-    def _share(self) -> None:
-        split = len(self._muon.param_groups)
-        self._muon.param_groups, self._adamw.param_groups = self.param_groups[:split], self.param_groups[split:]
-        self._muon.state = self._adamw.state = self.state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._share()  # loading replaces the groups and the state
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._muon.step()
-        self._adamw.step()
-        return loss
-
-
-def muon_adamw(model: nn.Module, lr_matrices: float, lr_rest: float, lookups: str = LOOKUPS) -> MuonAdamW:
-    """Every trainable parameter of the model once: matrices to Muon, the rest and what `lookups` (a pattern of names) finds to AdamW."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    is_matrix = [parameter.ndim == 2 and not re.search(lookups, name) for name, parameter in trainable]
-    matrices = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if yes]
-    rest = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if not yes]
-    return MuonAdamW(matrices, rest, lr_matrices, lr_rest)

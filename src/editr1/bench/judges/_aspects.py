@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from editr1.bench.base import OVERALL
-from editr1.bench.judges._scale import Scale
+from editr1.bench.judges.base import Scale
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_json_object, read_number
 from editr1.judge.claims import is_quoted, is_taken_back
 from editr1.judge.parse import answer_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from editr1.bench.base import JudgedPair
-from editr1.bench.judges._texts import render
+from editr1.bench.judges.base import PairItem, render
 from editr1.config import made
 from editr1.judge.answers import normalised
 from editr1.judge.claims import is_quoted, is_taken_back
@@ -23,17 +23,6 @@ _NAMED = re.compile(r"(?:edit )?(A|B|SAME)", re.IGNORECASE)
 _MARKUP = " \t*_`#.\"'()[]"
 _MEANING: dict[str, Label] = {"A": "a", "B": "b", "SAME": "same"}
 _SWAPPED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
-
-
-@dataclass(frozen=True, slots=True)
-class PairItem:
-    """Two edits to compare, with their pictures in memory."""
-
-    id: str
-    source: Source
-    a: Image.Image
-    b: Image.Image
-    instruction: str
 
 
 @dataclass(frozen=True, slots=True)

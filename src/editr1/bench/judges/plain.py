@@ -1,5 +1,7 @@
-"""The expected digit of one token: no reasoning, no parse, hardly ever a tie (the reward of UniWorld-V2, arXiv 2510.16888).
+"""Judges in our own words, or none: the RRM, VIEScore's questions, and the expected digit of one token.
 
+`viescore`: two calls, scores of 0 to 10 before the reasoning, one pass, greedy.
+`mllm_logit`: no reasoning, no parse, hardly ever a tie (the reward of UniWorld-V2, arXiv 2510.16888):
 r = 10/5 * sum_k k * p(k) / sum_k p(k) over the digits 0 to 5 at the first generated token.
 """
 
@@ -9,14 +11,59 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from editr1.bench.judges._texts import render
+from editr1.bench.base import Part
+from editr1.bench.judges._aspects import read_aspects, stated_scores
+from editr1.bench.judges.base import AskingJudge, Question, Scale, render
 from editr1.config import made
 from editr1.errors import BackendError
 from editr1.judge.answers import normalised
+from editr1.judge.decompose import Decomposer
 from editr1.judge.item import RewardItem
 from editr1.judge.reading import MAX_LOGPROB, no_alternatives
+from editr1.judge.rrm import RewardModel
 from editr1.schema import MAX_SCORE, Reward, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives
+
+
+def _rrm(
+    vlm: VLM,
+    prompt_id: str = "tv",
+    num_traces: int = 1,
+    temperature: float = 0.7,
+    top_p: float = 1.0,
+    max_tokens: int = 2048,
+    decomposer: VLM | None = None,
+    expected: bool = False,
+) -> RewardModel:
+    """A RewardModel; benchmarks come without principles, so the judge writes them itself unless `decomposer` names another model."""
+    sampling, judge = Sampling(temperature, top_p, max_tokens), made("vlm", vlm)
+    helper = Decomposer(judge if decomposer is None else made("vlm", decomposer))
+    return RewardModel(judge, prompt_id, num_traces, sampling, helper, expected)
+
+
+rrm = Part(_rrm)
+
+# --- VIEScore's shape -------------------------------------------------------------------------------
+
+SCALE = Scale(0, 10)
+
+
+def _viescore(vlm: VLM, temperature: float = 0.0, max_tokens: int = 512, num_passes: int = 1) -> AskingJudge:
+    """The judge. ours: greedy, for official scripts leave the temperature to the server and their numbers move by .1 between runs."""
+    sampling = Sampling(temperature, max_tokens=max_tokens)
+    return AskingJudge(made("vlm", vlm), sampling, _ask, lambda texts: read_aspects(texts, SCALE, stated_scores), num_passes)
+
+
+def _ask(item: RewardItem) -> list[Question]:
+    return [
+        Question("SC", (item.only_source, item.edited, render("semantic", instruction=item.instruction, top=int(SCALE.high)))),
+        Question("PQ", (item.edited, render("quality", top=int(SCALE.high)))),
+    ]
+
+
+viescore = Part(_viescore)
+
+# --- the expected digit -----------------------------------------------------------------------------
 
 HIGHEST = 5
 # ours: where the digits together hold less than this, the model is not answering the question, and their ratio is noise
@@ -70,6 +117,4 @@ def expected_digit(position: TokenAlternatives) -> float | None:
     return MAX_SCORE / HIGHEST * math.fsum(digit * weight for digit, weight in weights.items()) / mass
 
 
-def build(vlm: VLM) -> LogitJudge:
-    """The judge."""
-    return LogitJudge(made("vlm", vlm))
+mllm_logit = Part(lambda vlm: LogitJudge(made("vlm", vlm)))

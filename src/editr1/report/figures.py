@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from editr1.schema import Metric
 
@@ -26,6 +26,7 @@ SHARES = (
 )
 # Ends of names of shares: figures of a propagation study, whose names begin with the kind of damage, and wins of any score.
 SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips", "_win_rate")
+LAST_JUDGE = "the last judge"
 NAMES = {"scorer": "the score-only judge", "sft": "the SFT-RRM", "gcpo": "the RL-RRM", "before": "before RL", "after": "after RL"}
 WORDS = {
     "pair_accuracy": "{} picks what people prefer",
@@ -92,7 +93,10 @@ class CategoryBars:
 
 def promises(metrics: Sequence[Metric]) -> list[ResultRow]:
     """The rows that answer a promise, in the order of the file; the many small ones of an audit stand in its own part."""
-    return [result_row(metric, [metric]) for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+    judges = [NAMES.get(of, of) for family, _, of in (metric.name.partition("/") for metric in metrics) if family == "pair_accuracy"]
+    rows = [result_row(metric, [metric]) for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+    last = judges[-1] if judges else LAST_JUDGE
+    return [replace(row, words=row.words.replace(LAST_JUDGE, last)) for row in rows]
 
 
 def verdict(rows: Sequence[ResultRow]) -> str:
@@ -122,7 +126,7 @@ def in_words(name: str) -> str:
     """
     family, _, of = name.partition("/")
     words = WORDS.get(family, family.replace("_", " ") + (": {}" if of else ""))
-    return words.replace("{}", NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or "the last judge")
+    return words.replace("{}", NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or LAST_JUDGE)
 
 
 def accuracies(metrics: Sequence[Metric]) -> list[tuple[str, ResultRow]]:
@@ -151,18 +155,13 @@ def show(value: float | None, name: str, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     sign, unit = ("+", "pp") if signed else ("", "%")
-    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{'.2f' if _of_ten(name) else _digits(value)}}"
+    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{_digits(value)}}"
     return text.replace("-", "−", 1) if value < 0 else text
 
 
-def _of_ten(name: str) -> bool:
-    """Whether the metric is in points of 10."""
-    return "score" in _family(name) and not is_share(name)
-
-
 def _digits(value: float) -> str:
-    """Two decimals from 1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
-    return ".2f" if 1 <= abs(value) < 1000 else ".4g"
+    """Two decimals from .1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
+    return ".2f" if 0.1 <= abs(value) < 1000 else ".4g"
 
 
 def _goal(metric: Metric) -> str:
@@ -204,7 +203,7 @@ def result_row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
         name=metric.name,
         words=in_words(metric.name),
         value=show(metric.value, metric.name, signed=gain),
-        unit="points of 10" if _of_ten(metric.name) else "",
+        unit="points of 10" if "score" in _family(metric.name) and not is_share(metric.name) else "",
         interval=f"{show(metric.low, metric.name, gain)} … {show(metric.high, metric.name, gain)}" if known else "–",
         n=f"{metric.n:,}" if metric.n else "–",
         ties="–" if metric.tie_rate is None else f"{100 * metric.tie_rate:.1f} %",

@@ -83,7 +83,7 @@ def train(way: str, seed: int, folder: Path, args: argparse.Namespace) -> tuple[
     recipe = load_recipe(args.config, args.set)
     num_visits = args.steps * args.pairs_per_step
     config = dataclasses.replace(
-        section(recipe, "gcpo", gcpo.Config), model=str(args.sft), output=f"08_{way}", seed=seed, max_pairs=num_visits,
+        section(recipe, "gcpo", gcpo.Config), model=str(args.sft), output=f"08_{way}", seed=seed, max_pairs=num_visits, unseen_share=None,
         steps=args.steps, pairs_per_step=args.pairs_per_step, num_traces=args.num_traces,
     )  # fmt: skip
     machine = dataclasses.replace(config.machine, progress=False, trackers=())
@@ -171,8 +171,7 @@ def figures(results: Sequence[dict[str, Any]], start: Sequence[dict[str, Any]], 
     """All numbers of one way, over its seeds; gains are paired with the start judged with the same seeds."""
     from editr1.measure.signal import ScoredEdit, signal_metrics
     from editr1.stats.calibration import calibrate
-    from editr1.stats.paired import paired_difference
-    from editr1.stats.pairwise import accuracy, half_credit, is_tied, strict_credit
+    from editr1.stats.pairwise import accuracy, half_credit, is_tied, paired_difference, strict_credit
 
     tasks = [pair.task.id for pair in pairs]
     many = tasks * len(results)

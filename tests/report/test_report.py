@@ -20,8 +20,8 @@ from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks,
 from editr1.report.judges import NO_SIGNAL, confusion_row, margin_bars, percent, read_annotators, read_audits, reliabilities
 from editr1.report.loop import Arrow, draw_loop
 from editr1.report.reading import BUDGET, Album, Reader, encode_small
-from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Trace
-from editr1.stages._judge_traces import write_judge_traces
+from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Reward, Trace
+from editr1.stages._judges import write_traces
 from editr1.store import Run
 from small_run import make_run
 
@@ -119,11 +119,15 @@ def test_every_edit_carries_its_verdicts_and_disagreements(run: Run, page: str) 
         assert ("disagreement" in edit["flags"]) == bool(edit["split"])
 
 
+def reward_of(score: float) -> Reward:
+    return Reward(score, 1, 1, traces=(Trace("", "t", Judgement((), score), "m", "p", 0.0, 0),))
+
+
 def test_agreement_by_margin_has_its_known_answer(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", training=False)
     pairs = [pair for pair in run.read("07_pairs") if pair.label != "same"]
     scores = {pair.winner.id: 6.0 for pair in pairs} | {pair.loser.id: 5.5 for pair in pairs}
-    write_judge_traces(run, "oracle", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
+    write_traces(run, "oracle", {key: reward_of(score) for key, score in scores.items()})
     (bars,) = margin_bars(pairs, read_judges(Reader(run.dir)))
     # every winner is half a point ahead: all pairs lie in the second bin and agree
     assert dict(bars.rows)["0.5 to 1"] == ((f"100.0 % of {len(pairs)}", 100.0),)
@@ -198,7 +202,7 @@ def test_forecasts_of_a_judge_stand_beside_what_people_chose(tmp_path: Path) -> 
     for number, pair in enumerate(pairs):  # right on three of four pairs, always by one point
         right = number % 4 != 0
         scores |= {pair.winner.id: 6.0 if right else 5.0, pair.loser.id: 5.0 if right else 6.0}
-    write_judge_traces(run, "threefourths", {key: Trace("", "t", Judgement((), score), "m", "p", 0.0, 0) for key, score in scores.items()})
+    write_traces(run, "threefourths", {key: reward_of(score) for key, score in scores.items()})
     (judge,) = reliabilities(pairs, read_judges(Reader(run.dir)))
     share = sum(number % 4 != 0 for number in range(len(pairs))) / len(pairs)
     assert sum(bin_.n for bin_ in judge.bins) == len(pairs)

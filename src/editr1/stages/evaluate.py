@@ -27,7 +27,7 @@ from editr1.judge.asking import asking
 from editr1.judge.item import check_alive
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardItem, RewardModel
-from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
+from editr1.measure.metrics import Scores, pair_metrics, paired_gain
 from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed
 from editr1.stages._editor_change import (
     Editors,

@@ -5,8 +5,9 @@ Items of one source image share their difficulty, so a naive standard error is a
 (`benchmarks/coverage.py`); neither assumes clusters of equal size, and neither claims certainty where all values are equal:
 
 - **means and differences**: the values that a sign-flip test of whole clusters does not reject (Hartigan 1969). The interval and the
-  test's p cannot contradict each other, and on single right / wrong answers the p is exact McNemar's. Below MIN_CLUSTERS no pattern of
-  signs is rarer than 5 %: then Student's t gives the interval and there is no p.
+  test's p cannot contradict each other, and on single right / wrong answers the p is exact McNemar's. The p of a macro mean flips what
+  clusters add to it, for those of a stratum without any difference tell nothing. Below MIN_CLUSTERS no pattern of signs is rarer than 5 %:
+  then Student's t gives the interval and there is no p.
 - **shares** in [0, 1], and means of scores with known ends: Wilson's interval for the sample size that independent answers would need for
   the clustered standard error, with a quantile of Student's t for what is not known about that error. One right or wrong answer a
   cluster is Wilson's own interval.
@@ -105,24 +106,24 @@ def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate,
     """The mean with its interval, and the two-sided p of a mean of 0; None for fewer than MIN_CLUSTERS clusters."""
     value, n, num_clusters, error = data.value, data.n, data.num_clusters, data.standard_error
     if not error:  # a stratum of one cluster, or no two values that differ
-        one_way = 1.0 if value == 0 else 2.0 ** (1 - num_clusters)
+        one_way = 1.0 if value == 0 else 2.0 ** (1 - int(np.count_nonzero(np.abs(data.effect_C) > 1e-12)))
         return Estimate(value, None, None, n, num_clusters, error), one_way if error == 0 and num_clusters >= MIN_CLUSTERS else None
     if num_clusters < MIN_CLUSTERS:
         half = _t_quantile(data.degrees_of_freedom) * error
         return Estimate(value, value - half, value + half, n, num_clusters, error), None
-    above_S, below_S = _reach(data, rng)
+    above_S, below_S, flipped_S = _reach(data, rng)
     low, high = value - _kept(above_S), value + _kept(below_S)
-    beyond_S = above_S if value > 0 else below_S
-    p_value = float(np.mean(beyond_S >= abs(value) * (1 - 1e-9)))
+    p_value = float(np.mean(np.abs(flipped_S) >= abs(value) * (1 - 1e-9)))
     return Estimate(value, low, high, n, num_clusters, error), p_value
 
 
-def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """`[S]` twice: how far below and above the value a hypothesis may lie for each sign pattern to be at least as extreme as the data.
+def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """`[S]` each: how far below and above the value a hypothesis may lie for a sign pattern to be at least as extreme as the data, and the
+    value under the pattern.
 
     With a hypothesis at distance x the clusters' sums are r_c + x w_c, and flipping them by s gives |sum s r + x sum s w| against |x|.
     """
-    above, below = [], []
+    above, below, flipped = [], [], []
     for sign_SC in _signs(data.num_clusters, rng):
         moved_S, balance_S = sign_SC @ data.residual_C, sign_SC @ data.weight_C
         # The data's own pattern is as extreme as itself under every hypothesis.
@@ -131,7 +132,8 @@ def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats]:
         moved_S = np.where(is_own_S, np.inf, np.abs(moved_S))
         above.append(moved_S / (1 - tilt_S))
         below.append(moved_S / (1 + tilt_S))
-    return np.concatenate(above), np.concatenate(below)
+        flipped.append(sign_SC @ data.effect_C)
+    return np.concatenate(above), np.concatenate(below), np.concatenate(flipped)
 
 
 def _signs(num_clusters: int, rng: np.random.Generator) -> Iterator[Floats]:

@@ -22,8 +22,8 @@ from editr1.schema import Judgement
 from editr1.stages import gcpo
 from editr1.store import Run
 from editr1.training import pair_reward
-from editr1.training.held_out import HeldOutAccuracy
 from editr1.training.options import HeldOut, Machine
+from editr1.training.pair_gaps import HeldOutAccuracy
 from editr1.training.rows import PairRows
 from editr1.vlm.base import Sampling
 

@@ -82,4 +82,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}(known: {', '.join(options)})"
+    return f"{hint}(known: {', '.join(options) or 'none'})"

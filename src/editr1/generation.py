@@ -3,7 +3,7 @@ cache of their prompt.
 
 A model that samples a picture's stand-in dies in its next forward pass: no picture belongs to it. So these tokens have probability 0, and
 they have it everywhere: where replies are drawn (`vlm.local`, the trainers' engines) and where log-probabilities of replies are computed
-(`training.masked_head`). A mask in one of the two places only would train another policy than the one that was sampled.
+(`training.model`). A mask in one of the two places only would train another policy than the one that was sampled.
 
 How a prompt is shared is decided by the layers of the model's config, not by the methods of its class: Qwen3.5 tells positions like
 Qwen2.5-VL, but three of four of its layers are linear attention, whose state belongs to one sequence of tokens.

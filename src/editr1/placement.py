@@ -133,19 +133,24 @@ def adopt_device() -> None:
 def shard(model: Any, blocks: Iterable[Any], device: torch.device, num_processes: int, ignored: Iterable[Any] = ()) -> None:
     """FSDP2: each process keeps a part of every weight, gathered block by block when it is used; nothing to do for one process.
 
-    `ignored` parameters stay whole on each process, on `device`. All processes must then make the same forwards. Weights may still lie
-    on the CPU: a block reaches the device only once it has been cut. Source: torch.distributed.fsdp.fully_shard.
+    `ignored` parameters stay whole on each process, on `device`; the gradients of the others are summed over processes, in float32. All
+    processes must make the same forwards. Weights may still lie on the CPU: a block reaches the device only once it has been cut. Weights
+    are gathered anew for each forward, so that parts may be written to in between. Source: torch.distributed.fsdp.fully_shard.
     """
     if num_processes == 1:
         return
+    import torch
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh, kept = init_device_mesh(device.type, (num_processes,)), set(ignored)
     for parameter in kept:
         parameter.data = parameter.data.to(device)
+    precision = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for module in [*blocks, model]:
-        fully_shard(module, mesh=mesh, ignored_params=kept)
+        fully_shard(module, mesh=mesh, ignored_params=kept, mp_policy=precision, reshard_after_forward=True)
+        module.set_force_sum_reduction_for_comms(True)  # with the next line: a sum, where FSDP2 averages
+        module.set_gradient_divide_factor(1.0)
 
 
 def repeated_blocks(model: Any) -> list[Any]:

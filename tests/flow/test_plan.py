@@ -43,7 +43,7 @@ def test_the_memory_of_the_recipes_is_told_within_15_percent_of_what_was_measure
     assert told.total == pytest.approx(peak, rel=0.15)
 
 
-def test_sharding_divides_the_frozen_weights_and_full_fine_tuning_fits_no_card(monkeypatch):
+def test_sharding_divides_the_weights_and_full_fine_tuning_fits_no_single_card(monkeypatch):
     whole = memory_of(Config(KONTEXT, JUDGE))
     monkeypatch.setenv("WORLD_SIZE", "8")
     shared = memory_of(Config(KONTEXT, JUDGE, training=Training(shard=True)))
@@ -51,6 +51,8 @@ def test_sharding_divides_the_frozen_weights_and_full_fine_tuning_fits_no_card(m
     full = memory_of(Config(KONTEXT, JUDGE, training=Training(weights="full")))
     assert full.optimizer == pytest.approx(11.9e9 * 8 / 2**30)
     assert full.total > 200
+    spread = memory_of(Config(KONTEXT, JUDGE, training=Training(weights="full", shard=True)))
+    assert (spread.gradients, spread.optimizer) == (pytest.approx(full.gradients / 8), pytest.approx(full.optimizer / 8))
     assert memory_of(Config(Component("editr1.world.tiny_editor:build"), JUDGE)) is None
 
 

@@ -24,7 +24,10 @@ SCRIPT = Path(__file__).parent / "two_processes.py"
 
 
 # nft divides by the size of an error, which carries rounding of three iterations further
-@pytest.mark.parametrize(("std", "algorithm", "tolerance"), [("batch", "grpo", 1e-5), ("group", "nft", 1e-4), ("group", "sharded", 1e-5)])
+@pytest.mark.parametrize(
+    ("std", "algorithm", "tolerance"),
+    [("batch", "grpo", 1e-5), ("group", "nft", 1e-4), ("group", "sharded", 1e-5), ("group", "full", 1e-5)],
+)
 def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm, tolerance):
     ends = {}
     for world in (1, 2):
@@ -54,6 +57,13 @@ def test_two_processes_give_the_update_of_one(tmp_path, std, algorithm, toleranc
         torch.testing.assert_close(two[0][name], value, atol=tolerance * size, rtol=1e-5)
     for figure in ("reward/mean", "evaluation/reward", "train/grad_norm"):
         assert points_one[-1][figure] == pytest.approx(points_two[-1][figure], rel=1e-3)
+    for kept in ("checkpoints/000003/*.safetensors", "lora/*.safetensors", "transformer/*.safetensors", "best.safetensors"):
+        files = [sorted((tmp_path / f"world_{world}" / "09_editor").glob(kept)) for world in (1, 2)]
+        assert [path.name for path in files[0]] == [path.name for path in files[1]]
+        for alone, together in zip(*([load_file(path) for path in paths] for paths in files), strict=True):
+            assert alone.keys() == together.keys()
+            for name, value in alone.items():
+                torch.testing.assert_close(together[name], value, atol=tolerance * max(1.0, size), rtol=1e-4)
 
 
 @pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])

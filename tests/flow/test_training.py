@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import toy
 from editr1.commands._stages import run_accepting
 from editr1.config import Component
 from editr1.errors import BackendError, ChangedInputsError, NoSignalError, UnscoredError
-from editr1.flow.config import Config, Evaluation, Limits, Sampling, Training, WeightedReward
+from editr1.flow.config import Config, Curation, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
 from editr1.flow.state import checkpoints, load_state, load_weights, numbers, optimizer_tensors, save_state
 from editr1.flow.watch import symptoms, warning_of
@@ -87,14 +88,17 @@ def test_without_advantages_no_weight_moves(run, training):
     assert all(torch.equal(start[name], end[name]) for name in start)
 
 
+@pytest.mark.parametrize("ahead", [False, True], ids=["in_step", "ahead"])
 @pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm=NFT)], ids=["full", "lora", "nft"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, training):
-    straight = trained(run, config(training, iterations=4))
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, training, ahead):
+    straight = trained(run, config(training, iterations=4, rollout_ahead=ahead))
     other = Run.open(tmp_path / "other")
     toy.write_tasks(other)
-    trained(other, config(training, iterations=2))
-    resumed = trained(other, config(training, iterations=4), state=checkpoints(other.dir / "09_editor" / "checkpoints")[-1])
-    for attribute in ("ema", "old"):
+    trained(other, config(training, iterations=2, rollout_ahead=ahead))
+    resumed = trained(
+        other, config(training, iterations=4, rollout_ahead=ahead), state=checkpoints(other.dir / "09_editor" / "checkpoints")[-1]
+    )
+    for attribute in ("ema", "old", "behind"):
         ours, theirs = getattr(straight.state, attribute), getattr(resumed.state, attribute)
         assert (ours is None) == (theirs is None)
         assert ours is None or all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -102,6 +106,75 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, tr
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert numbers(straight.state) == numbers(resumed.state)
+
+
+def test_a_rollout_ahead_is_that_of_the_policy_before_the_update_and_its_ratio_says_so(run):
+    """Iteration 1 judges what the untouched policy makes; in step it judges what the first update made of it."""
+    edits = {}
+    for ahead in (False, True):
+        seen = edits.setdefault(ahead, [])
+
+        def keep(judged, seed, seen=seen):
+            seen.append([image.tobytes() for _, image in judged])
+            return toy.score_redness(judged, seed)
+
+        trained(run, config(contexts_per_batch=4, iterations=2, rollout_ahead=ahead), keep)
+        edits[ahead, "ratio"] = [p["train/ratio_error_max"] for p in points(run)[-2:]]
+    still = trained_nothing(run)
+    assert edits[True][0] == edits[False][0] == still[0]
+    assert edits[True][1] == still[1] != edits[False][1]
+    assert edits[False, "ratio"] == [0.0, 0.0]
+    assert edits[True, "ratio"][0] == 0.0
+    assert edits[True, "ratio"][1] > 1e-6
+
+
+def trained_nothing(run):
+    """What a policy that never moves makes in two iterations."""
+    seen = []
+
+    def constant(judged, seed):
+        seen.append([image.tobytes() for _, image in judged])
+        return [Reward(5.0, 1, 1) for _ in judged]
+
+    trained(run, config(contexts_per_batch=4, iterations=2), constant)
+    return seen
+
+
+def test_judging_a_rollout_ahead_overlaps_with_the_update_before(run):
+    """The judge of iteration 1 answers only once the update of iteration 0 has ended."""
+    updated, calls = threading.Event(), []
+
+    def patient(judged, seed):
+        calls.append(seed)
+        if len(calls) == 2:
+            assert updated.wait(60), "iteration 1 is judged after the update that it should overlap with"
+        return toy.score_redness(judged, seed)
+
+    settings = config(contexts_per_batch=4, iterations=2, rollout_ahead=True)
+    trainer = make_trainer(settings, toy.ToyEditor(), [patient], run.dir)
+    update = trainer.update
+
+    def tell(*args, **options):
+        logs = update(*args, **options)
+        updated.set()
+        return logs
+
+    object.__setattr__(trainer, "update", tell)
+    train(trainer, read_contexts(run, 0.0)[0], [], patient, run)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": dataclasses.replace(LORA, algorithm=Component("awm"))},
+        {"training": dataclasses.replace(LORA, algorithm=Component("distill", {"teacher": "toy:build"}))},
+        {"curation": Curation(redraw=1), "contexts_per_batch": 1},
+    ],
+)
+def test_what_cannot_be_corrected_is_not_drawn_ahead(changes):
+    with pytest.raises(ValueError, match="rollout_ahead"):
+        config(**changes, rollout_ahead=True)
 
 
 def test_old_checkpoints_are_removed_and_a_broken_write_is_not_resumed(run):

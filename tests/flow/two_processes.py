@@ -13,14 +13,17 @@ import toy
 from editr1.config import Component
 from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import read_contexts
+from editr1.flow.policy import gathered
+from editr1.flow.state import checkpoints, load_state
 from editr1.stages.edit_rl import finish, make_trainer, train
 from editr1.store import Run
 
 
 def settings(std, algorithm):
-    shard = algorithm == "sharded"  # grpo with the frozen weights spread over the processes
+    shard = algorithm in ("sharded", "full")  # grpo with the frozen weights, or all of them, spread over the processes
     algorithm = "grpo" if shard else algorithm
-    training = Training(weights="lora", rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard)
+    weights = "full" if sys.argv[-1] == "full" else "lora"
+    training = Training(weights=weights, rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard)
     return Config(
         Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=3, save_every=0,
         contexts_per_batch=1 if shard else 2,
@@ -36,13 +39,19 @@ def main(run_dir, std, algorithm):
     trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir / "09_editor")
     # plain steps: Adam divides by a gradient's own size, so that an element near 0 turns rounding into per cents of a step
     trainer.state.optimizer = torch.optim.SGD(trainer.state.policy.params.values(), lr=1.0)
-    start = trainer.state.policy.snapshot()
+    start = gathered(trainer.state.policy.snapshot())
     tasks, held = read_contexts(run, config.evaluation.held_out)
     train(trainer, tasks, held[:3], toy.score_redness, run)
     accelerator = trainer.accelerator
-    moved = {name: value - start[name] for name, value in trainer.state.policy.snapshot().items()}
+    moved = {name: value - start[name] for name, value in gathered(trainer.state.policy.params).items()}
     save_file(moved, run.dir / f"end_{accelerator.num_processes}_{accelerator.process_index}.safetensors")
     finish(trainer, run.dir / "09_editor")
+    state, (*_, last) = trainer.state, checkpoints(run.dir / "09_editor" / "checkpoints")
+    ended = [gathered(weights) for weights in (state.policy.snapshot(), state.ema or {})]
+    state.policy.load({name: torch.zeros_like(value) for name, value in ended[0].items()})
+    load_state(state, last)  # whole tensors, cut again
+    for weights, wanted in zip((state.policy.params, state.ema or {}), ended, strict=True):
+        assert all(torch.equal(value, wanted[name]) for name, value in gathered(weights).items())
     if accelerator.num_processes > 1:  # gloo's threads must end before the interpreter does
         accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()

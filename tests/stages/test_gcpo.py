@@ -328,3 +328,19 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path: Pat
 def test_thinking_reaches_the_trainers_template(verifier: Path) -> None:
     assert gcpo._objective(config(verifier, thinking=False))["chat_template_kwargs"] == {"enable_thinking": False}
     assert gcpo._objective(config(verifier))["chat_template_kwargs"] == {}
+
+
+def test_a_checkpoint_is_trained_as_it_was_taught_to_think(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taught").mkdir()
+    (tmp_path / "taught" / "settings.json").write_text(json.dumps({"prompt_id": "compact_direct", "thinking": False}))
+    monkeypatch.setattr("editr1.training.trainer.train", lambda run, stage, output, made_from, *_: made_from)
+    monkeypatch.setattr("editr1.training.trainer.lasting", lambda run, config, *_, **__: config)
+    run_dir = build_tiny_run(tmp_path / "run")
+    settings = config(tmp_path / "taught")
+    assert gcpo.run(settings, run_dir).thinking is False  # type: ignore[attr-defined]
+    assert gcpo.run(dataclasses.replace(settings, thinking=True), run_dir).thinking is True  # type: ignore[attr-defined]
+
+
+def test_a_dry_run_counts_the_last_batch_too(tmp_path: Path) -> None:
+    told = gcpo.plan(gcpo.Config("none", steps=5, updates_per_batch=2, pairs_per_step=2, num_traces=2), tmp_path)
+    assert any("24 traces" in line for line in told)  # steps 1, 3 and 5 draw 2 x 2 x 2

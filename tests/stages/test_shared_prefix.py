@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from editr1.training import shared_prefix
+from editr1.vlm.base import ChatReply, ChatRequest, Sampling
 from tiny_qwen import build_tiny_qwen
 from tiny_run import build_tiny_verifier
 from tiny_vlms import tiny_qwen35
@@ -88,3 +92,24 @@ def test_shared_prompts_give_the_same_numbers_and_gradients(
         if gradient is not None:
             scale = float(gradient.abs().max())
             torch.testing.assert_close(shared_grads[name], gradient, rtol=10 * close, atol=close * max(scale, 1.0), msg=name)
+
+
+def test_every_trace_of_a_step_has_a_seed_of_its_own_on_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where processes draw different numbers of flat pairs anew."""
+    seeds: list[int] = []
+
+    class Told:
+        def __init__(self, *_: Any) -> None: ...
+
+        def chat(self, requests: list[ChatRequest]) -> list[ChatReply]:
+            seeds.extend(request.seed for request in requests)
+            return [ChatReply("", "m", token_ids=(1,), prompt_token_ids=(1,)) for _ in requests]
+
+    monkeypatch.setattr(shared_prefix, "load", lambda *_: Told)
+    monkeypatch.setattr(shared_prefix, "whole_model", contextlib.nullcontext)
+    prompt = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    draw = shared_prefix.shared_rollout(None, Sampling(), 8, seed=0)
+    for rank, (num, at_most) in ((0, (8, None)), (1, (8, None)), (0, (6, 8)), (1, (2, 8))):
+        trainer = SimpleNamespace(accelerator=SimpleNamespace(process_index=rank), state=SimpleNamespace(global_step=at_most or 0))
+        draw([prompt] * num, trainer, at_most)
+    assert len(set(seeds)) == len(seeds) == 24

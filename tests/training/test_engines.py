@@ -18,8 +18,8 @@ from trl.generation import vllm_generation
 
 from editr1.errors import BackendError, ConfigError
 from editr1.stages import gcpo
-from editr1.training.engines import EngineAlarm, check_served_pictures, engine_ratio, picture_budget, send_pictures_once
 from editr1.training.options import Picture
+from editr1.training.pair_trainer import EngineAlarm, check_served_pictures, engine_ratio, picture_budget, send_pictures_once
 
 PAD = 5
 PROMPT = [1, 5, 5, 5, 2, 5, 5, 3]

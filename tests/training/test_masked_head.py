@@ -16,8 +16,7 @@ from trl.trainer import utils as trl_utils
 
 from editr1.errors import ConfigError
 from editr1.generation import NEVER, forbidden_tokens, plain_generation, token_mask
-from editr1.training.masked_head import mask_scores
-from editr1.training.model import load_model, load_processor
+from editr1.training.model import load_model, load_processor, mask_scores
 from editr1.training.options import Trained
 from tiny_run import build_tiny_verifier
 

@@ -11,7 +11,7 @@ import torch
 
 from editr1.placement import Placement
 from editr1.stages import gcpo, sft
-from editr1.training import whole_model
+from editr1.training import model as policy
 from editr1.training.model import frozen_dtype, load_model, lora_config
 from editr1.training.options import ATTENTION, Machine, Schedule, Trained
 from editr1.vlm import local
@@ -66,7 +66,7 @@ def test_gcpo_samples_scores_and_learns_with_frozen_weights_in_bfloat16(
 ) -> None:
     """As on a GPU: masters (or adapters) in float32, everything else and all of sampling in bfloat16."""
     seen: dict[str, set[torch.dtype]] = {}
-    monkeypatch.setattr(whole_model, "generation_dtype", lambda arguments: torch.bfloat16)
+    monkeypatch.setattr(policy, "generation_dtype", lambda arguments: torch.bfloat16)
     monkeypatch.setattr("editr1.training.model.frozen_dtype", lambda machine: torch.bfloat16)
     chat = local.LocalVLM.chat
 

@@ -6,13 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from editr1.errors import DataError
 from editr1.store import Run
-from editr1.training.options import Strata
-from editr1.training.pair_gaps import not_right, pair_gaps, stratified, stratum
+from editr1.training import pair_gaps as pair_gaps_module
+from editr1.training.options import HeldOut, Strata
+from editr1.training.pair_gaps import HeldOutAccuracy, not_right, pair_gaps, stratified, stratum
 from editr1.training.rows import pair_rows, read_pairs
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling
 from tiny_run import build_tiny_run
@@ -82,3 +84,14 @@ def test_a_stratum_that_is_wanted_and_empty_is_named() -> None:
 def test_strata_without_a_meaning_are_refused(options: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Strata(**options)  # type: ignore[arg-type]
+
+
+def test_each_output_has_a_curve_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(build_tiny_run(tmp_path / "run"))
+    monkeypatch.setattr(pair_gaps_module, "save", lambda trainer, processor, folder, merge: folder.mkdir(parents=True))
+    state = SimpleNamespace(global_step=2, is_world_process_zero=True)
+    for stage, accuracy in (("gcpo", 0.5), ("gcpo/other", 0.75)):
+        look = HeldOutAccuracy(run, None, None, None, Sampling(), 8, HeldOut(every=2), run.dir / stage, stage)  # type: ignore[arg-type]
+        monkeypatch.setattr(look, "measure", lambda accuracy=accuracy: {"pair_accuracy": accuracy})
+        look.on_step_end(None, state, None)
+    assert [run.curves(f"{stage}/held_out")[0]["pair_accuracy"] for stage in ("gcpo", "gcpo/other")] == [0.5, 0.75]

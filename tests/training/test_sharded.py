@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import sharded_ranks
-from editr1.training.whole_model import converted, unsharded
+from editr1.training.model import converted, unsharded
 from launched import launch
 from tiny_run import build_tiny_run, build_tiny_verifier
 

@@ -44,4 +44,4 @@ def build(weight: Weight = "uniform", levels: int = 2) -> Awm:
     """
     if weight not in ("uniform", "t", "t2"):
         raise ValueError(f"weight is {weight!r}, expected uniform, t or t2")
-    return Awm(weight, Needs(levels=levels, single_update=True))
+    return Awm(weight, Needs(levels=levels, on_policy=True))

@@ -36,8 +36,8 @@ class Needs:
     """The means of the rollout's steps are kept where several updates are made from it."""
     clip: float | None = None
     """The smallest clip range, in units of |ratio - 1|; rounding should be small beside it."""
-    single_update: bool = False
-    """Only one update a rollout."""
+    on_policy: bool = False
+    """Only for edits of the very policy that learns: one update a rollout, and none drawn ahead."""
     teacher: Any = None
     """An `editors` component whose velocity each row asks for."""
 

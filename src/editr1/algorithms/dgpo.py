@@ -47,4 +47,4 @@ def build(beta: float = 100.0, levels: int = 2) -> Dgpo:
         beta: how soon a group that is told apart weighs less. Its public recipe: 100, for errors that are means over elements.
         levels: noise levels drawn a group.
     """
-    return Dgpo(beta, Needs(levels=levels, shared_level=True, groups=True, reference=True, single_update=True))
+    return Dgpo(beta, Needs(levels=levels, shared_level=True, groups=True, reference=True, on_policy=True))

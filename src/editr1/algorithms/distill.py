@@ -38,4 +38,4 @@ def build(teacher: dict[str, object] | str) -> Distill:
         raise ValueError(f"teacher must be an editor, {{id: ..., options: {{...}}}}, found {teacher!r}")
     options = named.get("options", {})
     assert isinstance(options, dict)
-    return Distill(Needs(teacher=Component(str(named["id"]), options), single_update=True))
+    return Distill(Needs(teacher=Component(str(named["id"]), options), on_policy=True))

@@ -50,5 +50,5 @@ def build(beta: float = 2000.0, levels: int = 2) -> Dpo:
     """
     return Dpo(
         beta,
-        Needs(levels=levels, shared_level=True, groups=True, samples_per_group=2, reference=True, single_update=True),
+        Needs(levels=levels, shared_level=True, groups=True, samples_per_group=2, reference=True, on_policy=True),
     )

@@ -1,17 +1,28 @@
-"""Recipes: YAML plus dotted overrides, turned into typed frozen dataclasses, and components named by id.
+"""Recipes: YAML plus dotted overrides, turned into typed frozen dataclasses and back, and components named by id.
 
-A recipe has one section a stage (or command), named after it, beside the top-level `seed`; keys that begin with `x-` are
-ignored, as a home for YAML anchors:
+A recipe has one section a stage (or command), named after it, beside the top-level `seed`; keys that begin with `x-` are ignored, as a
+home for YAML anchors:
 
     seed: 0
     score: {pool: [{name: a, vlm: {id: openai_api, options: {model: m, base_url: "http://localhost:8000/v1"}}}]}
 
-Each component owns a frozen dataclass with its defaults, so a recipe shows only what differs. A key that nobody knows stops
-the run before anything starts: a typo that silently becomes a default costs a GPU day.
+Each component owns a frozen dataclass with its defaults, so a recipe shows only what differs. A key that nobody knows, or a value of
+another type, stops the run before anything starts: a typo that silently becomes a default costs a GPU day.
 """
 
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
 from editr1.config.components import Component, available, component_of, create, load, made, offered
-from editr1.config.recipe import SPEED_KEYS, fill_in, load_recipe, parse_yaml, section, to_plain, with_overrides
+from editr1.errors import ConfigError, nearest
 
 __all__ = [
     "SPEED_KEYS",
@@ -29,3 +40,224 @@ __all__ = [
     "to_plain",
     "with_overrides",
 ]
+
+_ANCHOR_PREFIX = "x-"
+_COMMAND_SECTIONS = ("demo", "serve", "study")
+"""Of commands that are no stages."""
+SPEED_KEYS = frozenset({"engine", "batch_size", "concurrency"})
+
+T = TypeVar("T")
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe's sections after the overrides (`"score.pool.0.temperature=0.5"`, values in YAML).
+
+    Raises ConfigError for a missing file, broken YAML, a malformed override or a section that no stage or command owns.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {str(path)!r}: {error.strerror}; give the path of a YAML file with --config") from error
+    recipe = parse_yaml(text, f"recipe {str(path)!r}")
+    if recipe is None:
+        recipe = {}
+    if not isinstance(recipe, dict):
+        raise ConfigError(f"recipe {str(path)!r} must be a mapping of sections, found {type(recipe).__name__}")
+    with_overrides(recipe, overrides)
+    known = {"seed", *available("stages"), *_COMMAND_SECTIONS}
+    for name in recipe:
+        if name not in known and not str(name).startswith(_ANCHOR_PREFIX):
+            raise ConfigError(f"recipe {str(path)!r}: unknown section {name!r}; {nearest(str(name), known)}")
+    return recipe
+
+
+def with_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The recipe itself, after `section.key=value` texts, the last one winning. Raises ConfigError for a malformed one."""
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"override {override!r} must have the form section.key=value")
+        node: Any = recipe
+        *parents, last = name.split(".")
+        for part in parents:
+            node = _child(node, part, override)
+        node[_index(node, last, override) if isinstance(node, list) else last] = parse_yaml(text, f"override {override!r}")
+    return recipe
+
+
+def fill_in(value: Any, **names: str) -> Any:
+    """The recipe with `{name}` in its texts replaced, such as `{run}` by the run directory; other braces stay.
+
+    >>> fill_in({"gcpo": {"model": "{run}/06_rrm_sft"}}, run="runs/demo")
+    {'gcpo': {'model': 'runs/demo/06_rrm_sft'}}
+    """
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(f"{{{name}}}", text)
+        return value
+    if isinstance(value, Mapping):
+        return {key: fill_in(item, **names) for key, item in value.items()}
+    return [fill_in(item, **names) for item in value] if isinstance(value, list) else value
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text. Raises ConfigError on one line, naming `where` and the line number."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    child = node.get(part)
+    if child is None:
+        child = node[part] = {}
+    if isinstance(child, str):  # a component given by its bare id gains options
+        child = node[part] = {"id": child}
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"override {override!r}: {part!r} is the value {child!r}, not a group of settings")
+    return child
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"override {override!r}: {part!r} is no index of a list of {len(node)} entries (they count from 0)")
+    return int(part)
+
+
+# --- plain values and dataclasses ---------------------------------------------------------------------
+
+
+def section(recipe: Mapping[str, Any], name: str, cls: type[T]) -> T:
+    """The section `name` as a `cls`; an absent one gives the defaults. A `seed` field falls back on the recipe's seed."""
+    raw = recipe.get(name)
+    raw = {} if raw is None else raw
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{name}: expected a mapping of settings, found {raw!r}")
+    fields = {f.name for f in dataclasses.fields(typing.cast(Any, cls))}
+    if "seed" in fields and "seed" not in raw and "seed" in recipe:
+        raw = {**raw, "seed": recipe["seed"]}
+    return typing.cast(T, _record(cls, raw, name))
+
+
+def to_plain(value: Any, without: frozenset[str] = frozenset()) -> Any:
+    """A config as plain JSON values, the same for equal configs; fields named in `without` are left out at every depth.
+
+    `without=SPEED_KEYS` gives what a result depends on: how fast it was made does not change it.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name), without) for f in dataclasses.fields(value) if f.name not in without}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item, without) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, without) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    for key in raw:
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), fields)}")
+    values = {key: _value(hints[key], _over_default(fields[key], value), f"{where}.{key}") for key, value in raw.items()}
+    missing = [name for name, f in fields.items() if name not in values and _required(f)]
+    if missing:
+        raise ConfigError(f"{where}: {missing[0]!r} is required; set it in the recipe or with --set {where}.{missing[0]}=...")
+    try:
+        return cls(**values)
+    except ValueError as error:  # a rule that crosses fields, from __post_init__
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _over_default(f: dataclasses.Field[Any], value: Any) -> Any:
+    """Settings of a group keep the defaults that the enclosing config gives the group, where they say nothing else."""
+    if not isinstance(value, Mapping) or f.default_factory is dataclasses.MISSING:
+        return value
+    default = f.default_factory()
+    if not dataclasses.is_dataclass(default) or isinstance(default, Component):  # options belong to one id, not to its successor
+        return value
+    return {**{g.name: getattr(default, g.name) for g in dataclasses.fields(default)}, **value}
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _union(args, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{where}: unknown value {value!r}; {nearest(str(value), map(str, args))}")
+        return value
+    if origin in (tuple, list, Sequence):
+        return _sequence(origin, args, value, where)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise _mismatch(where, "a mapping", value)
+        return {str(key): _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return _nested(hint, value, where)
+    return _scalar(hint, value, where)
+
+
+def _union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors: list[ConfigError] = []
+    for option in options:
+        if option is not type(None):
+            try:
+                return _value(option, value, where)
+            except ConfigError as error:
+                errors.append(error)
+    raise errors[-1]
+
+
+def _sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise _mismatch(where, "a list", value)
+    fixed = origin is tuple and Ellipsis not in args
+    if fixed and len(value) != len(args):
+        raise _mismatch(where, f"a list of {len(args)} values", value)
+    hints = args if fixed else [args[0]] * len(value)
+    items = [_value(hint, item, f"{where}.{i}") for i, (hint, item) in enumerate(zip(hints, value, strict=True))]
+    return items if origin is list else tuple(items)
+
+
+def _nested(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, hint):
+        return value
+    if hint is Component and isinstance(value, str):
+        return Component(value)
+    if not isinstance(value, Mapping):
+        raise _mismatch(where, "a mapping of settings", value)
+    return _record(hint, value, where)
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 (no dot) as text
+        except ValueError:
+            pass
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is str and isinstance(value, str):
+        return value
+    raise _mismatch(where, {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, hint.__name__), value)
+
+
+def _mismatch(where: str, expected: str, value: Any) -> ConfigError:
+    return ConfigError(f"{where}: expected {expected}, found {value!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -96,9 +95,7 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
         if option in fixed:
             raise ConfigError(f"{where}: option {option!r} is set by the stage that uses it; remove it")
         if option not in named and not takes_any:
-            close = difflib.get_close_matches(option, named, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"{where}: unknown option {option!r}; {hint}(it takes: {', '.join(named) or 'none'})")
+            raise ConfigError(f"{where}: unknown option {option!r}; {nearest(option, named)}")
     options = {**component.options, **fixed}
     missing = [n for n in named if n not in options and parameters[n].default is inspect.Parameter.empty]
     if missing:

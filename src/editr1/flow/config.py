@@ -67,8 +67,8 @@ class Training:
     """Rows of one forward and backward; 0 = as many as a forward of the rollout had, so that kernels round alike in both."""
     gradient_checkpointing: bool = False
     shard: bool = False
-    """FSDP2: the frozen weights are spread over the processes instead of lying on each. ours: off, 20 billion parameters in bf16 fit 80 GB,
-    and gathering them costs time; smaller cards need it."""
+    """FSDP2: weights are spread over the processes instead of lying on each; in full fine-tuning their float32 masters, gradients, averages
+    and moments as well. ours: off, 20 billion parameters in bf16 fit 80 GB, and gathering them costs time; smaller cards need it."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
 
@@ -158,6 +158,9 @@ class Config:
     contexts_per_batch: int = 1
     """Groups sampled as one batch; their rewards are asked for while the next batch is sampled."""
     iterations: int = 300
+    rollout_ahead: bool = False
+    """Each rollout is drawn before the update of the iteration before it, so that it is judged while that update runs; the ratio corrects
+    for the one update between them. ours: off; it hides the time of a slow judge, and is a little off-policy."""
     cache_encodings: bool = False
     """Encode every task once before training, keep that in 09_editor/encodings, and free the text encoders (Qwen-Image-Edit: 15 GB); a
     resumed run does not load them. ours: off, a task costs megabytes on disk (FLUX.1-Kontext: 4.4 at 512 text tokens)."""
@@ -183,8 +186,8 @@ class Config:
         name = self.training.algorithm.id
         if needs.noisy and self.sampling.level <= 0.0:
             raise ValueError(f"{name} needs a noise level above 0: without noise the policy has no density (nft needs none)")
-        if self.training.shard and (self.training.weights != "lora" or self.contexts_per_batch != 1):
-            raise ValueError("shard spreads frozen weights: it needs weights: lora, and contexts_per_batch: 1 to keep processes in step")
+        if self.training.shard and self.contexts_per_batch != 1:
+            raise ValueError("shard gathers weights from all processes: it needs contexts_per_batch: 1 to keep them in step")
         if self.source == "pairs" and (needs.noisy or self.group_size != 2 or self.curation != Curation()):
             raise ValueError(f"source: pairs needs group_size: 2, no curation, and an algorithm of the forward process (dpo), found {name}")
         if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):
@@ -195,5 +198,15 @@ class Config:
             raise ValueError(f"{name} samples without noise, so same_start would make all edits of a group equal")
         if needs.means and self.sampling.log_prob != "normal":
             raise ValueError(f"{name} compares normal densities: set sampling.log_prob to normal")
-        if needs.single_update and self.training.updates_per_rollout > 1:
-            raise ValueError(f"{name} takes one update a rollout, found updates_per_rollout = {self.training.updates_per_rollout}")
+        if needs.on_policy and not self.on_policy:
+            raise ValueError(
+                f"{name} makes one update a rollout, of the policy's own edits (no ratio corrects earlier ones): "
+                "set updates_per_rollout: 1 and rollout_ahead: false"
+            )
+        if self.rollout_ahead and (self.curation.redraw or self.source == "pairs"):
+            raise ValueError("rollout_ahead overlaps judging with updates: it needs source: rollout and curation.redraw: 0")
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the policy that is updated is exactly the one that sampled: its ratio is 1, and needs no replay."""
+        return self.training.updates_per_rollout == 1 and not self.rollout_ahead

@@ -18,9 +18,10 @@ from editr1.errors import DataError
 from editr1.flow.config import Curation
 from editr1.flow.contexts import Context
 from editr1.flow.evaluate import sampled_images
+from editr1.flow.policy import Weights
 from editr1.flow.rewarding import Score, reward_table
 from editr1.flow.rollout import Trajectory
-from editr1.flow.trainer import Trainer
+from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock
 from editr1.schema import Reward, derive_seed
 
@@ -36,24 +37,29 @@ class Drawn:
     """One list a judge."""
 
 
-def draw(trainer: Trainer, contexts: Sequence[Context], window: tuple[int, ...], iteration: int, clock: Clock) -> Drawn:
-    """Samples and scores groups; judging overlaps with sampling."""
-    order: list[Context] = []
-    trajectories, edits = [], []
-    if trainer.config.source == "pairs":
-        for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
-            order += batch
-            trajectories.append(trainer.stored(batch, plan, clock))
-            edits += [(context, image) for context in batch for image in context.preferred()]
-        verdicts = [Reward(float(1 - index % 2), 1, 1) for index in range(len(edits))]  # preferred or not: no points of tau
-        return Drawn(order, trajectories, edits, [list(verdicts) for _ in trainer.collectors])
+def ask(trainer: Trainer, contexts: Sequence[Context], iteration: int, clock: Clock, weights: Weights | None = None) -> Drawn:
+    """Samples groups by `weights` (None = those that sample now) and asks for their rewards, without waiting for them."""
+    drawn, window = Drawn([], [], [], []), iteration_window(trainer.config, trainer.algorithm.needs, iteration)
     for plan, batch in trainer.batches(contexts, trainer.config.contexts_per_batch):
-        order += batch
-        trajectories.append(trainer.sample(batch, plan, window, iteration, clock))
-        edits += trainer.submit(trajectories[-1], batch, iteration, clock)
-    with clock.phase("wait_for_rewards"):
-        rewards = [collector.collect() for collector in trainer.collectors]
-    return Drawn(order, trajectories, edits, rewards)
+        drawn.contexts += batch
+        if trainer.config.source == "pairs":
+            drawn.trajectories.append(trainer.stored(batch, plan, clock))
+            drawn.edits += [(context, image) for context in batch for image in context.preferred()]
+        else:
+            drawn.trajectories.append(trainer.sample(batch, plan, window, iteration, clock, weights))
+            drawn.edits += trainer.submit(drawn.trajectories[-1], batch, iteration, clock)
+    return drawn
+
+
+def answer(trainer: Trainer, drawn: Drawn, clock: Clock) -> Drawn:
+    """Waits for the rewards of the oldest groups that were asked for, and puts them in."""
+    if trainer.config.source == "pairs":
+        verdicts = [Reward(float(1 - index % 2), 1, 1) for index in range(len(drawn.edits))]  # preferred or not: no points of tau
+        drawn.rewards = [list(verdicts) for _ in trainer.collectors]
+    else:
+        with clock.phase("wait_for_rewards"):
+            drawn.rewards = [collector.collect(len(drawn.trajectories)) for collector in trainer.collectors]
+    return drawn
 
 
 def teaches(table_CG: torch.Tensor, curation: Curation, min_std: float) -> torch.Tensor:
@@ -84,16 +90,13 @@ def _scored_mean(table_CG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     return scored, count, table_CG.nan_to_num(0.0).sum(1) / count
 
 
-def redraw(
-    trainer: Trainer, drawn: Drawn, tasks: Sequence[Context], chosen: Sequence[Context], window: tuple[int, ...], iteration: int,
-    clock: Clock,
-) -> int:  # fmt: skip
+def redraw(trainer: Trainer, drawn: Drawn, tasks: Sequence[Context], iteration: int, clock: Clock) -> int:
     """Replaces this process' groups that teach nothing by groups of other tasks, as often as `curation.redraw` allows. Returns how many.
 
-    `chosen`: the iteration's tasks over all processes; others take their place, in an order of (seed, iteration).
+    Tasks that the iteration has not chosen take their place, in an order of (seed, iteration).
     """
     config, accelerator = trainer.config, trainer.accelerator
-    taken = {context.id for context in chosen}
+    taken = {context.id for context in trainer.chosen(tasks, iteration)}
     spare = [context for context in tasks if context.id not in taken]
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "redraw", iteration))
     order = [spare[i] for i in torch.randperm(len(spare), generator=generator).tolist()]
@@ -105,7 +108,7 @@ def redraw(
         if not dead:
             break
         fresh, own = own[: len(dead)], own[len(dead) :]
-        new = draw(trainer, fresh, window, iteration, clock)
+        new = answer(trainer, ask(trainer, fresh, iteration, clock), clock)
         for place, group in zip(dead, range(len(dead)), strict=True):
             old, made = slice(place * size, (place + 1) * size), slice(group * size, (group + 1) * size)
             drawn.contexts[place], drawn.trajectories[place] = new.contexts[group], new.trajectories[group]

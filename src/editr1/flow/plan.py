@@ -150,12 +150,15 @@ def _memory(config: Config, f: Footprint) -> Memory:
     lora = t.weights == "lora"
     # attention's four projections in and out, and feed-forward layers four times as wide
     trained = f.num_layers * 18.0 * t.rank * f.hidden if lora else f.num_parameters
-    copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None)
-    reference = 0.0 if lora or t.beta == 0 else 2.0 * f.num_parameters / GIB
+    copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None) + config.rollout_ahead
+    layout = Layout(launch.processes, t.shard)
+    reference = 0.0 if lora or t.beta == 0 else 2.0 * f.num_parameters / GIB / layout.shards
     encoders = 0.0 if config.cache_encodings else f.num_encoder_parameters
-    base = states(f.num_parameters if lora else 0.0, 0.0, Layout(launch.processes, t.shard)).weights
+    base = states(f.num_parameters if lora else 0.0, 0.0, layout).weights
     beside = states(encoders + f.num_vae_parameters, 0.0, Layout()).weights
-    moved = states(0.0, trained, Layout(), trained_bytes=4 + 2 + 4 * copies)  # masters, rounded working weights, averages
+    moved = states(
+        0.0, trained, Layout() if lora else layout, trained_bytes=4 + 2 + 4 * copies
+    )  # masters, rounded working weights, averages
     rows = t.micro_batch or config.contexts_per_batch * config.group_size
     tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
     size = Transformer(f.num_parameters, f.num_layers, f.hidden)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from editr1.editors.base import FlowEditor
 from editr1.errors import ConfigError
@@ -22,9 +23,15 @@ class Policy:
 
     Where the editor's weights are not float32, its trained ones have float32 masters: forwards run on rounded copies, gradients add up
     and the optimiser steps in float32. In bfloat16 itself a step of 1e-5 moves one weight in six.
+
+    `spread` cuts the transformer into parts, one a process, but for the weights that it is given: the LoRA layers. Everything here then
+    holds parts (masters, snapshots, the reference); `gathered` and `exported` weights are whole.
     """
 
-    def __init__(self, editor: FlowEditor, training: Training, seed: int, keep_initial: bool | None = None) -> None:
+    def __init__(
+        self, editor: FlowEditor, training: Training, seed: int, keep_initial: bool | None = None,
+        spread: Callable[[Sequence[torch.nn.Parameter]], None] | None = None,
+    ) -> None:  # fmt: skip
         """`keep_initial`: full fine-tuning keeps the weights of the start as its reference; None = with a KL term."""
         self.is_lora = training.weights == "lora"
         self.transformer: Any = editor.transformer
@@ -35,6 +42,8 @@ class Policy:
             self.transformer.requires_grad_(True)
         if training.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
+        if spread is not None:
+            spread([p for p in self.transformer.parameters() if p.requires_grad] if self.is_lora else [])
         self.working: dict[str, torch.nn.Parameter] = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}
         """What forwards read, in the editor's dtype."""
         self.params: dict[str, torch.nn.Parameter] = {name: _master_of(param) for name, param in self.working.items()}
@@ -50,11 +59,6 @@ class Policy:
                 if param is not self.params[name]:
                     param.copy_(self.params[name])
 
-    def move(self, device: torch.device) -> None:
-        """Puts the masters where the working weights went."""
-        for param in self.params.values():
-            param.data = param.data.to(device)
-
     def snapshot(self) -> Weights:
         """A copy of the trained weights, float32."""
         return {name: param.detach().clone() for name, param in self.params.items()}
@@ -63,9 +67,7 @@ class Policy:
         """Copies `weights` into the parameters. Raises ConfigError when their names differ from the trained ones."""
         if weights.keys() != self.params.keys():
             raise ConfigError(f"the weights of another policy: {len(weights)} tensors for {len(self.params)}; same rank?")
-        with torch.no_grad():
-            for name, param in self.params.items():
-                param.copy_(weights[name])
+        self._write(self.params, weights)
         self.refresh()
 
     @contextmanager
@@ -73,6 +75,14 @@ class Policy:
         """Runs a block with other weights in place and puts the trained ones back, whatever happens. None = no change."""
         if weights is None:
             yield
+            return
+        if self.is_sharded:  # FSDP2 keeps hold of the parts themselves
+            kept = {name: param.detach().clone() for name, param in self.working.items()}
+            try:
+                self._write(self.working, weights)
+                yield
+            finally:
+                self._write(self.working, kept)
             return
         kept = {name: param.data for name, param in self.working.items()}
         try:
@@ -82,6 +92,16 @@ class Policy:
         finally:
             for name, param in self.working.items():
                 param.data = kept[name]
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of each trained weight."""
+        return any(isinstance(param, DTensor) for param in self.working.values())
+
+    def _write(self, params: dict[str, torch.nn.Parameter], weights: Weights) -> None:
+        with torch.no_grad():
+            for name, param in params.items():
+                param.copy_(part_of(weights[name], param))
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -99,15 +119,18 @@ class Policy:
                 with self.using(self._initial):
                     yield
 
-    def drift(self) -> float | None:
-        """How far training has moved: norm of LoRA's B (0 at the start), or of the change of all weights when a copy was kept."""
+    def drift(self) -> dict[str, float]:
+        """How far training has moved: norm of LoRA's B (0 at the start), or of the change of all weights when a copy was kept.
+
+        All processes ask for it together.
+        """
         if self.is_lora:
             moved = [p.detach().float() for name, p in self.params.items() if "lora_B" in name]
         elif self._initial is not None:
             moved = [p.detach().float() - self._initial[name].float() for name, p in self.params.items()]
         else:
-            return None
-        return float(torch.stack([m.norm() for m in moved]).norm())
+            return {}
+        return {"train/drift": float(torch.stack([whole(m.norm()) for m in moved]).norm())}
 
 
 def follow(slow: Weights, policy: Policy, decay: float) -> None:
@@ -116,16 +139,46 @@ def follow(slow: Weights, policy: Policy, decay: float) -> None:
         slow[name].lerp_(param.detach().to(slow[name].dtype), 1.0 - decay)
 
 
-def export(policy: Policy, weights: Weights | None, folder: Path) -> Path:
-    """The trained editor as other programs load it, written and returned.
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor put together, which all processes must ask for; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """This process' part of a whole tensor, cut as `like` is; parts, and anything where `like` is whole, as they are."""
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def gathered(weights: Weights, keep: bool = True) -> Weights:
+    """Whole weights on the CPU, put together one by one by all processes; empty for those that do not `keep` them."""
+    found = {}
+    for name, value in weights.items():
+        together = whole(value.detach())
+        if keep:
+            found[name] = together.cpu().contiguous()
+    return found
+
+
+def export(policy: Policy, weights: Weights | None, folder: Path, write: bool = True) -> Path:
+    """The trained editor as other programs load it, written by the process that is to `write` and returned; all processes call it.
 
     `folder/lora` for `pipeline.load_lora_weights` (float32), or `folder/transformer` for `from_pretrained` (the editor's dtype).
     `weights` (the EMA, or the best evaluation's) are exported in the place of the trained ones; None exports those.
     """
     if policy.is_lora:
-        return _export_lora(policy, weights or policy.snapshot(), folder / "lora")
+        return _export_lora(policy, weights or policy.snapshot(), folder / "lora") if write else folder / "lora"
     with policy.using(weights):
-        policy.transformer.save_pretrained(folder / "transformer")
+        if policy.is_sharded:
+            found = gathered(policy.transformer.state_dict(), write)
+        elif write:
+            policy.transformer.save_pretrained(folder / "transformer")
+    if policy.is_sharded and write:
+        with torch.device("meta"):
+            plain = type(policy.transformer).from_config(policy.transformer.config)
+        plain.load_state_dict(found, assign=True)
+        plain.save_pretrained(folder / "transformer")
     return folder / "transformer"
 
 

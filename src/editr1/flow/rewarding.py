@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,9 +37,13 @@ class RewardCollector:
         """Starts scoring and returns at once."""
         self._waiting.append((self._pool.submit(self.score, edits, seed), len(edits)))
 
-    def collect(self) -> list[Reward]:
-        """All rewards submitted since the last call. Raises what the judge raised, and BackendError for a wrong count."""
-        waiting, self._waiting = self._waiting, []
+    def collect(self, batches: int | None = None) -> list[Reward]:
+        """Rewards of the oldest `batches` submissions that wait (None = all).
+
+        Raises what the judge raised, and BackendError for a wrong count.
+        """
+        count = len(self._waiting) if batches is None else batches
+        waiting, self._waiting = self._waiting[:count], self._waiting[count:]
         rewards: list[Reward] = []
         for future, expected in waiting:
             batch = future.result()
@@ -47,6 +51,10 @@ class RewardCollector:
                 raise BackendError(f"the judge returned {len(batch)} rewards for {expected} edits: rewards would go to wrong edits")
             rewards += batch
         return rewards
+
+    def rest(self) -> None:
+        """Waits until the judge is idle: somebody else wants it."""
+        wait([future for future, _ in self._waiting])
 
     def close(self) -> None:
         """Waits for running calls and drops those that have not begun."""

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from editr1.errors import DataError
-from editr1.flow.policy import Policy, Weights
+from editr1.flow.policy import Policy, Weights, gathered, part_of
 
 
 @dataclass
@@ -28,6 +28,8 @@ class State:
     ema: Weights | None
     old: Weights | None
     """DiffusionNFT's sampling policy."""
+    behind: Weights | None = None
+    """The weights before the last update, where they drew the rollout that is in flight."""
     iteration: int = 0
     """Finished iterations."""
     num_constant: int = 0
@@ -37,17 +39,22 @@ class State:
     num_without_best: int = 0
 
 
-def save_state(state: State, folder: Path, keep: int) -> Path:
-    """Writes `folder/<iteration>` and removes all but the newest `keep` checkpoints."""
+def save_state(state: State, folder: Path, keep: int, write: bool = True) -> Path:
+    """Writes `folder/<iteration>` and removes all but the newest `keep` checkpoints.
+
+    All processes call it together, for sharded weights are put together from their parts; the one that is to `write` does.
+    """
     target = folder / f"{state.iteration:06d}"
     partial = folder / f"{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(state.policy.snapshot(), partial / "trained.safetensors")
-    for name, weights in (("ema", state.ema), ("old", state.old)):
-        if weights is not None:
-            save_file({key: value.contiguous() for key, value in weights.items()}, partial / f"{name}.safetensors")
-    save_file(optimizer_tensors(state), partial / "optimizer.safetensors")
+    if write:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    for name, weights in (("trained", state.policy.params), *copies(state), ("optimizer", optimizer_tensors(state))):
+        whole = gathered(weights, write) if weights is not None else {}
+        if write and weights is not None:
+            save_file(whole, partial / f"{name}.safetensors")
+    if not write:
+        return target
     (partial / "state.json").write_text(json.dumps(numbers(state)), encoding="utf-8")
     if target.exists():
         shutil.rmtree(target)
@@ -66,16 +73,21 @@ def load_state(state: State, checkpoint: Path) -> None:
     """Puts a checkpoint into `state`, in place. Raises DataError when it belongs to another kind of run."""
     counters: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     state.policy.load(load_file(checkpoint / "trained.safetensors"))
-    for name, weights in (("ema", state.ema), ("old", state.old)):
+    for name, weights in copies(state):
         path = checkpoint / f"{name}.safetensors"
         if path.exists() != (weights is not None):
             raise DataError(f"{checkpoint} was written with other settings ({name} weights differ): resume with the recipe it began with")
         if weights is not None:
             for key, value in load_file(path).items():
-                weights[key].copy_(value)
+                weights[key].copy_(part_of(value, weights[key]))
     _load_optimizer(state, load_file(checkpoint / "optimizer.safetensors"))
     for key, value in counters.items():
         setattr(state, key, value)
+
+
+def copies(state: State) -> list[tuple[str, Weights | None]]:
+    """The weights beside the trained ones, by name."""
+    return [("ema", state.ema), ("old", state.old), ("behind", state.behind)]
 
 
 def numbers(state: State) -> dict[str, Any]:
@@ -97,14 +109,17 @@ def _load_optimizer(state: State, tensors: Weights) -> None:
         moments = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
         if moments:
             # AdamW keeps its step count on the CPU whatever the parameter's device
-            state.optimizer.state[param] = {k: v if k == "step" else v.to(param.device) for k, v in moments.items()}
+            state.optimizer.state[param] = {k: v if k == "step" else part_of(v, param).to(param.device) for k, v in moments.items()}
 
 
-def save_weights(state: State, path: Path) -> None:
-    """The averaged weights (the raw ones without EMA) as one file, by write-then-rename."""
+def save_weights(state: State, path: Path, write: bool = True) -> None:
+    """The averaged weights (the raw ones without EMA) as one file, by write-then-rename; called by all processes like `save_state`."""
+    whole = gathered(state.ema if state.ema is not None else dict(state.policy.params), write)
+    if not write:
+        return
     partial = path.with_suffix(".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state.ema if state.ema is not None else state.policy.snapshot(), partial)
+    save_file(whole, partial)
     os.replace(partial, path)
 
 

@@ -15,7 +15,7 @@ from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Config, Training
 from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
-from editr1.flow.policy import follow
+from editr1.flow.policy import Weights, follow, whole
 from editr1.flow.rewarding import RewardCollector
 from editr1.flow.rollout import Trajectory, rollout
 from editr1.flow.state import State
@@ -52,8 +52,9 @@ class Trainer:
         """The iteration's tasks, over all processes."""
         return [tasks[i] for i in choose_contexts(len(tasks), self.config.contexts, seed=self.config.seed, iteration=iteration)]
 
-    def own_contexts(self, chosen: Sequence[Context]) -> list[Context]:
+    def own_contexts(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
         """This process' whole groups of them."""
+        chosen = self.chosen(tasks, iteration)
         own = share_of_process(range(len(chosen)), self.accelerator.process_index, self.accelerator.num_processes)
         return [chosen[i] for i in own]
 
@@ -76,16 +77,18 @@ class Trainer:
             for begin in range(0, len(same), size):
                 yield plan, same[begin : begin + size]
 
-    def sample(self, contexts: Sequence[Context], plan: Plan, window: tuple[int, ...], iteration: int, clock: Clock) -> Trajectory:
-        """Encodes each context once and denoises G edits of it."""
+    def sample(
+        self, contexts: Sequence[Context], plan: Plan, window: tuple[int, ...], iteration: int, clock: Clock, weights: Weights | None = None
+    ) -> Trajectory:  # fmt: skip
+        """Encodes each context once and denoises G edits of it, by `weights` (None = those that sample now)."""
         config, state = self.config, self.state
         with clock.phase("encode"), torch.no_grad():
             cond = self.encode(contexts, plan)
             taught = None
             if self.teacher is not None:
                 taught = self.teacher.encode([c.source() for c in contexts], [c.task.instruction for c in contexts], plan)
-        keep_means = self.algorithm.needs.means and config.training.updates_per_rollout > 1
-        with clock.phase("sample"), state.policy.using(state.old):
+        keep_means = self.algorithm.needs.means and not config.on_policy
+        with clock.phase("sample"), state.policy.using(state.old if weights is None else weights):
             path = rollout(
                 self.editor, cond, plan, [c.id for c in contexts], window, config.sampling,
                 group_size=config.group_size, seed=config.seed, iteration=iteration, keep_means=keep_means,
@@ -117,6 +120,16 @@ class Trainer:
             return group_advantages(tables_KCG[0], training.std, min_std=training.min_std)
         weights = (1.0, *(further.weight for further in self.config.further_rewards))
         return combine_rewards(tables_KCG, weights).nan_to_num(0.0).clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE)
+
+    def keep_sampler(self) -> None:
+        """Keeps the weights that drew the rollout ahead, before an update: a resumed run draws it again from them."""
+        if self.state.behind is not None:
+            self.state.behind = {n: w.detach().clone() for n, w in (self.state.old or self.state.policy.params).items()}
+
+    def rest(self) -> None:
+        """Waits until no judge is at work."""
+        for collector in self.collectors:
+            collector.rest()
 
     def close(self) -> None:
         """Ends the threads of the judges."""
@@ -183,8 +196,9 @@ class Trainer:
     def _step(self, iteration: int) -> float:
         """Sums gradients over processes, clips, steps. Returns the gradient's norm before clipping."""
         params = list(self.state.policy.params.values())
-        sum_gradients(self.accelerator, params)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm))
+        if not self.state.policy.is_sharded:  # else FSDP2 has summed them
+            sum_gradients(self.accelerator, params)
+        grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm)))
         check_finite(grad_norm, iteration)
         for group in self.state.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.training, iteration)

@@ -126,11 +126,10 @@ def _noisy_rows(learner: Learner, trajectory: Trajectory, place: Place, logs: Up
     dtype = next(learner.policy.transformer.parameters()).dtype
     bound = rounding_bound(rows.v, affine.v_weight.flatten(), rows.std, dtype, density=config.sampling.log_prob == "normal")
     logs.replay.add(density - stored, bound)
-    # one update a rollout: the old policy IS the current one, so its density is the detached one, exactly and for free
-    single = config.training.updates_per_rollout == 1
-    rows.log_ratio = density - (density.detach() if single else stored)
+    # on-policy, the old policy IS the current one, so its density is the detached one, exactly and for free
+    rows.log_ratio = density - (density.detach() if config.on_policy else stored)
     if learner.algorithm.needs.means:
-        rows.mean_old = rows.mean.detach() if single else _kept_means(trajectory)[place.step, place.sample]
+        rows.mean_old = rows.mean.detach() if config.on_policy else _kept_means(trajectory)[place.step, place.sample]
     beta, kind = config.training.beta, config.training.kl
     return rows, [kl_weight(kind, step) for step in steps] if beta > 0 else []
 
@@ -195,5 +194,5 @@ def _forward(
 
 
 def _kept_means(trajectory: Trajectory) -> torch.Tensor:
-    assert trajectory.means is not None, "the rollout keeps means whenever an algorithm that asks for them meets several updates"
+    assert trajectory.means is not None, "the rollout keeps means whenever an algorithm that asks for them learns off-policy"
     return trajectory.means

@@ -88,18 +88,10 @@ def parse(
     >>> parse('[{"score": 1}, {"score": 0}] <score>9</score> I take that back.', 2).code
     'WITHDRAWN'
     """
-    return read(text, num_principles, labels=labels, needs_verdicts=needs_verdicts, truncated=truncated, prompt_text=prompt_text).outcome
+    return read(text, num_principles, labels, needs_verdicts, truncated, prompt_text).outcome
 
 
-def read(
-    text: str,
-    num_principles: int,
-    *,
-    labels: Sequence[str] | None = None,
-    needs_verdicts: bool = True,
-    truncated: bool = False,
-    prompt_text: str = "",
-) -> Reading:
+def read(text: str, num_principles: int, labels: Sequence[str] | None, needs_verdicts: bool, truncated: bool, prompt_text: str) -> Reading:
     """`parse`, with the place of the score for readers of token probabilities."""
     plain = normalised(text)
     answer = answer_of(plain, prompt_text)

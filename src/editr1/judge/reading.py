@@ -34,14 +34,8 @@ def to_trace(
 
     expected: put the expectation under the token probabilities in place of the score. Raises BackendError where there are none.
     """
-    reading = read(
-        reply.text,
-        len(principles),
-        labels=labels(principles),
-        needs_verdicts=score_traits(prompt_id).demands_verdicts,
-        truncated=reply.truncated,
-        prompt_text=request_text(request),
-    )
+    needs_verdicts = score_traits(prompt_id).demands_verdicts
+    reading = read(reply.text, len(principles), labels(principles), needs_verdicts, reply.truncated, request_text(request))
     return Trace(
         quadruple_id=quadruple_id,
         text=reply.text,

@@ -1,13 +1,11 @@
-"""The reasoning reward model as people use it: (source, edited, instruction, principles) in, tau or "unscored" out.
+"""The reasoning reward model: T, V, T+V and the no-principle judge differ by `prompt_id`, avg@K by `num_traces` (paper, section 4).
 
-    model = RewardModel(vlm, num_traces=4)
-    reward = model.score([RewardItem(source, edited, "Make the sky purple", principles)], seed=0)[0]
-    reward.value            # mean tau over the parsed traces, or None
-    reward.reason           # why None
-    reward.principles       # what was judged by, made on the fly where none were given
-    reward.category_means   # share of yes, by category
-
-T, V, T+V and the no-principle judge differ only by `prompt_id`; avg@K by `num_traces` (paper, section 4; K traces: ours).
+model = RewardModel(vlm, num_traces=4)
+reward = model.score([RewardItem(source, edited, "Make the sky purple", principles)], seed=0)[0]
+reward.value            # mean tau over the parsed traces, or None
+reward.reason           # why None
+reward.principles       # what was judged by, made on the fly where none were given
+reward.category_means   # share of yes, by category
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""Noise schedules sigma_0 = 1 > sigma_1 > ... > sigma_N = 0 as immutable numbers.
+"""Noise schedules sigma_0 = 1 > ... > sigma_N = 0; sigma is the share of noise in x_sigma = (1 - sigma) x_0 + sigma * noise.
 
-sigma is the share of noise in x_sigma = (1 - sigma) x_0 + sigma * noise; a model is fed timestep / 1000 = sigma. Rollout and
-replay read sigma BY INDEX from one `Schedule`, never by looking a timestep up: a lookup that is off by a rounding
-puts a constant bias into every log-ratio.
-
-Each function equals what diffusers' `FlowMatchEulerDiscreteScheduler` computes for that model (tests/objectives);
-source: https://github.com/huggingface/diffusers, schedulers/scheduling_flow_match_euler_discrete.py.
+Rollout and replay read sigma BY INDEX from one `Schedule`: a timestep that is looked up and off by a rounding puts a constant bias into
+every log-ratio. Each function equals diffusers' `FlowMatchEulerDiscreteScheduler` for that model (tests/objectives).
 """
 
 from __future__ import annotations

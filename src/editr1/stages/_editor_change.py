@@ -178,9 +178,7 @@ def write_gallery(made: Editors, scores: dict[When, list[float | None]], num: in
         row |= {"task_id": task.id, "instruction": task.instruction, "kind": task.kind}
         row |= {"score_before": scores["before"][index], "score_after": scores["after"][index]}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    folder = made.run.dir / "09_editor"
-    folder.mkdir(exist_ok=True)
-    (folder / "gallery.jsonl").write_text("".join(lines), encoding="utf-8")
+    made.run.write_text("09_editor/gallery.jsonl", "".join(lines))
 
 
 def _loader(row: Any) -> Callable[[], Source]:

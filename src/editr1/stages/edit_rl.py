@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,13 +27,13 @@ from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
-from editr1.flow.curation import curated, draw, first_pass, redraw
+from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
 from editr1.flow.evaluate import evaluate, note_best, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
-from editr1.flow.trainer import Trainer, iteration_window
+from editr1.flow.trainer import Trainer
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
 from editr1.judge.item import RewardItem, check_alive
 from editr1.memory import Memory
@@ -136,7 +137,7 @@ def start(config: Config, folder: Path) -> Any:
     if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         raise ConfigError(
             f"accelerate was started for {kind}, which editor RL does not use: launch with recipes/accelerate/8_gpus.yaml, and set "
-            "edit_rl.training.shard to spread the frozen weights over the processes (FSDP2)"
+            "edit_rl.training.shard to spread the weights over the processes (FSDP2)"
         )
     if config.trackers:
         accelerator.init_trackers("edit_rl")
@@ -160,37 +161,45 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         tasks, left = first_pass(trainer, tasks, trainer.collectors[0].score, run_.dir / FOLDER)
         logger.info("edit-rl: the first pass kept %d tasks, %d were all good, %d all bad", *map(int, left.values()))
     first, signs = state.iteration, Symptoms(run_)
+    ahead: Drawn | None = None
     for iteration in tqdm(range(first, config.iterations), "edit-rl", config.iterations, unit="it", initial=first, disable=not main):
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()
-        window = iteration_window(config, trainer.algorithm.needs, iteration)
-        chosen = trainer.chosen(tasks, iteration)
-        drawn = draw(trainer, trainer.own_contexts(chosen), window, iteration, clock)
-        redrawn = redraw(trainer, drawn, tasks, chosen, window, iteration, clock) if config.curation.redraw else 0
+        drawn = ahead or ask(trainer, trainer.own_contexts(tasks, iteration), iteration, clock, state.behind)
+        if config.rollout_ahead and iteration + 1 < config.iterations:
+            ahead = ask(trainer, trainer.own_contexts(tasks, iteration + 1), iteration + 1, clock)
+        answer(trainer, drawn, clock)
+        redrawn = redraw(trainer, drawn, tasks, iteration, clock) if config.curation.redraw else 0
 
         tables_KCG = torch.stack([trainer.gather(reward_table(judged, config.group_size)) for judged in drawn.rewards])
         for table_CG, judged in zip(tables_KCG, drawn.rewards, strict=True):
             check_unscored(table_CG, config.limits.max_unscored, judged)
         advantages_CG = curated(trainer, trainer.advantages(tables_KCG), tables_KCG[0], drawn)
+        trainer.keep_sampler()
         with clock.phase("update"):
-            logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=iteration == first)
+            check = iteration == first and (first == 0 or not config.rollout_ahead)  # else its rollout is one update behind
+            logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=check)
         state.iteration = iteration + 1
         state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
         logs |= judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
-        logs |= {"curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()), "curation/redrawn": float(redrawn)}
+        logs |= state.policy.drift() | {
+            "curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()),
+            "curation/redrawn": float(redrawn),
+        }
         if due(config.evaluation.every, state.iteration) and held_out:
             with clock.phase("evaluate"):
+                trainer.rest()
                 logs |= evaluate(trainer, held_out, judge, run_)
-            if note_best(trainer, logs["evaluation/reward"]) and main:
-                save_weights(state, run_.dir / FOLDER / "best.safetensors")
+            if note_best(trainer, logs["evaluation/reward"]):
+                save_weights(state, run_.dir / FOLDER / "best.safetensors", main)
         signs.add(logs)
         if main:
             record(trainer, run_, iteration, logs, clock, drawn.edits, drawn.rewards[0])
             signs.tell()
-        if due(config.save_every, state.iteration) and main:
-            save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints)
+        if due(config.save_every, state.iteration):
+            save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints, main)
         check_constant(state.num_constant, config.limits.max_constant)
         if config.evaluation.hacking and hacked(signs.points, config.evaluation.hacking):
             logger.warning(warning_of("stopped", f"held-out rewards fell {config.evaluation.hacking} times while the training reward rose"))
@@ -228,9 +237,8 @@ def make_trainer(
     accelerator = accelerator or start(config, folder)
     algorithm = create("algorithms", training.algorithm)
     needs: Needs = algorithm.needs
-    policy = Policy(editor, training, config.seed, keep_initial=needs.reference or training.beta > 0)
-    if training.shard:
-        spread(policy, editor, accelerator)
+    cut = partial(spread, editor, accelerator) if training.shard else None
+    policy = Policy(editor, training, config.seed, needs.reference or training.beta > 0, cut)
     if config.placement.compile:
         compile_blocks(policy.transformer)
     optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
@@ -239,23 +247,23 @@ def make_trainer(
         optimizer,
         ema=policy.snapshot() if training.ema_decay > 0 else None,
         old=policy.snapshot() if needs.old_decay is not None else None,
+        behind=policy.snapshot() if config.rollout_ahead else None,
     )
     collectors = tuple(RewardCollector(score) for score in scores)
     teacher = create("editors", needs.teacher) if needs.teacher is not None else None
     return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher)
 
 
-def spread(policy: Policy, editor: Any, accelerator: Any) -> None:
-    """FSDP2 of the frozen weights: every process keeps a part of the base model, the trained LoRA layers stay whole on each.
+def spread(editor: Any, accelerator: Any, stays_whole: Sequence[torch.nn.Parameter]) -> None:
+    """FSDP2 of the transformer: every process keeps a part of it, but for the LoRA layers, which stay whole on each.
 
-    Gradients, averages, checkpoints and exports therefore know nothing of it. What it asks for is that all processes make the same
-    number of forwards, since each gathers the weights from all: no row is skipped, groups are sampled one at a time.
+    What it asks for is that all processes make the same number of forwards, since each gathers the weights from all: no row is skipped,
+    groups are sampled one at a time.
     """
-    transformer = policy.transformer
-    shard(transformer, repeated_blocks(transformer), accelerator.device, accelerator.num_processes, ignored=policy.working.values())
+    transformer = editor.transformer
+    shard(transformer, repeated_blocks(transformer), accelerator.device, accelerator.num_processes, ignored=stays_whole)
     if hasattr(editor, "place"):
         editor.place(accelerator.device)  # what was loaded on the CPU and is not sharded: encoders, VAE
-    policy.move(accelerator.device)
 
 
 def judge_function(judge: Any) -> Score:
@@ -278,8 +286,6 @@ def record(
     seconds = clock.read()
     logs |= seconds | {"cost/images_per_second": trainer.config.contexts * trainer.config.group_size / seconds["seconds/total"]}
     logs |= {"cost/reward_share": seconds.get("seconds/wait_for_rewards", 0.0) / seconds["seconds/total"]}
-    if (drift := trainer.state.policy.drift()) is not None:
-        logs["train/drift"] = drift
     if torch.cuda.is_available():
         logs["cost/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     note_principles(run_, iteration, edits, rewards)
@@ -303,12 +309,12 @@ def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Im
 def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult:
     """Saves the last state and exports the weights that were asked for."""
     state, config = trainer.state, trainer.config
-    exported = folder / ("lora" if state.policy.is_lora else "transformer")
-    if trainer.accelerator.is_main_process:
-        save_state(state, folder / "checkpoints", config.keep_checkpoints)
-        best = folder / "best.safetensors"
-        weights = load_weights(best) if config.evaluation.choose == "best" and best.exists() else state.ema
-        exported = export(state.policy, weights, folder)
+    main = trainer.accelerator.is_main_process
+    save_state(state, folder / "checkpoints", config.keep_checkpoints, main)
+    trainer.accelerator.wait_for_everyone()  # the best evaluation's file, for all that read it
+    best = folder / "best.safetensors"
+    weights = load_weights(best) if config.evaluation.choose == "best" and best.exists() else state.ema
+    exported = export(state.policy, weights, folder, main)
     trainer.accelerator.wait_for_everyone()
     return EditRLResult(state.iteration, exported, state.best, seconds)
 

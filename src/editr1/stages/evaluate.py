@@ -14,21 +14,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
+from typing import Any
 
 from editr1.config import Component, create
 from editr1.editors.base import EditRequest
-from editr1.errors import DataError
 from editr1.judge.asking import asking
 from editr1.judge.item import check_alive
 from editr1.judge.prompts import score_traits
-from editr1.judge.rrm import RewardItem, RewardModel
+from editr1.judge.rrm import RewardModel
 from editr1.measure.metrics import Scores, pair_metrics, paired_gain
-from editr1.schema import Candidate, Judgement, Metric, PreferencePair, Trace, derive_seed
+from editr1.schema import Metric, PreferencePair, Reward
 from editr1.stages._editor_change import (
     Editors,
     JudgesEdits,
@@ -41,11 +36,9 @@ from editr1.stages._editor_change import (
     tasks_of_source,
     write_gallery,
 )
-from editr1.stages._judge_traces import verdict_metrics, write_judge_traces
-from editr1.store import Run, preference_pairs
+from editr1.stages._judges import Candidates, Oracle, candidates_of, held_out_pairs, rewards_of, verdict_metrics, write_traces
+from editr1.store import Run
 from editr1.vlm.base import Sampling
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,9 @@ class Goals:
 
     pair_accuracy: dict[str, float] = field(default_factory=dict)
     """Smallest pair accuracy by judge, in [0, 1]."""
-    pair_accuracy_gain: float | None = None
-    """Smallest gain of the last judge over the one before it, in [0, 1], by the mean of the traces and by one trace alone."""
+    one_trace_gain: float | None = None
+    """Smallest gain in pair accuracy of the last judge over the one before it, in [0, 1], where one trace scores an edit: what GCPO is
+    rewarded for, and told twice as sharply as the gain of a mean over traces, which averages away a part of what GCPO removes."""
     editor_gains: bool = False
     """The editor's score rises, and the oracle's success falls by less than `editor_margin`."""
     editor_margin: float = 0.02
@@ -125,21 +119,16 @@ class EvaluationResult:
         return "\n".join(["; ".join(filter(None, parts)) or "nothing to measure: name judges or editors", *self.lines])
 
 
-class _Oracle(Protocol):
-    def verdicts(self, edits: Sequence[Image.Image], principles: Sequence[Any]) -> list[tuple[bool, ...]]: ...
-    def judge(self, sources: Sequence[Image.Image], edits: Sequence[Image.Image], instructions: Sequence[str]) -> list[Any]: ...
-
-
 def run(config: Config, run_dir: Path) -> EvaluationResult:
     """Measures everything and writes one `Metric` line each into `10_metrics.jsonl`."""
     run = Run.open(run_dir)
-    oracle: _Oracle | None = create("oracles", config.oracle) if config.oracle else None
+    oracle: Oracle | None = create("oracles", config.oracle) if config.oracle else None
     judge = _ask_first(config)
     num_pairs = num_candidates = num_tasks = 0
     lines: list[str] = []
     if config.judges:
         pairs = held_out_pairs(run, config.num_pairs)
-        num_pairs, num_candidates = len(pairs), len(_candidates(pairs))
+        num_pairs, num_candidates = len(pairs), len(candidates_of(pairs))
         _evaluate_judges(config, run, pairs, oracle)
     if config.editors:
         num_tasks, lines = _evaluate_editors(config, run, oracle, judge)
@@ -156,112 +145,62 @@ def _ask_first(config: Config) -> JudgesEdits | None:
 # --- judges -----------------------------------------------------------------------------------------
 
 
-def held_out_pairs(run: Run, limit: int) -> list[PreferencePair]:
-    """The first `limit` decisive pairs that no training has seen. Raises DataError when there is none."""
-    pairs = list(itertools.islice((pair for pair in preference_pairs(run, "held_out") if pair.label != "same"), limit))
-    if not pairs:
-        raise DataError(f"{run.dir} holds no decisive held-out pair; run the stage `pairs` with a held-out share above 0")
-    return pairs
-
-
-def _candidates(pairs: Sequence[PreferencePair]) -> dict[str, tuple[PreferencePair, Candidate]]:
-    """Every candidate once, by id."""
-    return {candidate.id: (pair, candidate) for pair in pairs for candidate in (pair.a, pair.b)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """One judge's scores and traces of all candidates."""
-
-    sampled: dict[str, list[float | None]]
-    """Of every trace."""
-    greedy_traces: dict[str, Trace]
-
-
-def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], oracle: _Oracle | None) -> None:
+def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], oracle: Oracle | None) -> None:
     protocol = f"pairs/avg{config.num_traces}"
+    candidates = candidates_of(pairs)
     previous: list[tuple[Scores, Scores]] = []
     for judge in config.judges:
-        judged = _judge_all(config, run, judge, pairs)
-        write_judge_traces(run, judge.name, judged.greedy_traces)
-        sampled = _by_side({key: _mean(scores) for key, scores in judged.sampled.items()}, pairs)
-        greedy = _by_side({key: _score(trace) for key, trace in judged.greedy_traces.items()}, pairs)
-        readings = [sampled, *_couples(judged.sampled, pairs)]
-        floor = config.goals.pair_accuracy.get(judge.name)
-        for metric in pair_metrics(f"pair_accuracy/{judge.name}", pairs, *sampled, protocol, config.seed):
-            run.add_metric(_with_floor(metric, floor if metric.name == f"pair_accuracy/{judge.name}" else None))
-        for metric in pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *greedy, "pairs/greedy", config.seed):
-            run.add_metric(metric)
+        greedy, rewards = _ask(config, run, judge, candidates)
+        write_traces(run, judge.name, greedy)
+        readings = [_by_side(rewards, pairs), *_couples(rewards, pairs)]
+        name, floor = f"pair_accuracy/{judge.name}", config.goals.pair_accuracy.get(judge.name)
+        metrics = pair_metrics(name, pairs, *readings[0], protocol, config.seed)
+        metrics = [_with_floor(metric, floor if metric.name == name else None) for metric in metrics]
+        metrics += pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(greedy, pairs), "pairs/greedy", config.seed)
         if oracle is not None and score_traits(asking(judge.vlm, judge.prompt_id).prompt_id).demands_verdicts:
-            for metric in verdict_metrics(judge.name, run, _candidates(pairs), judged.greedy_traces, oracle):
-                run.add_metric(metric)
+            metrics += verdict_metrics(judge.name, run, candidates, greedy, oracle)
         if previous:
             is_last = judge is config.judges[-1]
-            of, floor = "" if is_last else f"/{judge.name}", config.goals.pair_accuracy_gain
-            for name, how, part in (("gain", protocol, slice(1)), ("gain_one_trace", "pairs/one_trace", slice(1, None))):
-                gain = paired_gain(f"pair_accuracy_{name}{of}", pairs, previous[part], readings[part], how, config.seed)
-                run.add_metric(_with_floor(gain, floor if is_last or floor is None else 0.0))
+            of, floor = "" if is_last else f"/{judge.name}", config.goals.one_trace_gain
+            metrics.append(paired_gain(f"pair_accuracy_gain{of}", pairs, previous[:1], readings[:1], protocol, config.seed))
+            one = paired_gain(f"pair_accuracy_gain_one_trace{of}", pairs, previous[1:], readings[1:], "pairs/one_trace", config.seed)
+            metrics.append(_with_floor(one, floor if is_last or floor is None else 0.0))
+        for metric in metrics:
+            run.add_metric(metric)
         previous = readings
 
 
-def _couples(scores: Mapping[str, list[float | None]], pairs: Sequence[PreferencePair]) -> list[tuple[Scores, Scores]]:
+def _ask(config: Config, run: Run, judge: JudgeUnderTest, candidates: Candidates) -> list[dict[str, Reward]]:
+    """The judge's greedy and its sampled reward of every candidate."""
+    how = asking(judge.vlm, judge.prompt_id, config.max_tokens)
+    vlm = create("vlm", judge.vlm)
+    found = []
+    for label, num_traces, temperature in (("greedy", 1, 0.0), (f"avg@{config.num_traces}", config.num_traces, config.temperature)):
+        sampling = Sampling(temperature, max_tokens=how.max_tokens)
+        model = RewardModel(vlm, how.prompt_id, num_traces=num_traces, sampling=sampling)
+        found.append(rewards_of(run, model, candidates, config.seed, f"{judge.name}, {label}"))
+    return found
+
+
+def _by_side(rewards: Mapping[str, Reward], pairs: Sequence[PreferencePair]) -> tuple[Scores, Scores]:
+    return [rewards[pair.a.id].value for pair in pairs], [rewards[pair.b.id].value for pair in pairs]
+
+
+def _couples(rewards: Mapping[str, Reward], pairs: Sequence[PreferencePair]) -> list[tuple[Scores, Scores]]:
     """The pairs as one trace alone reads them: every trace of side a against every trace of side b."""
-    return list(itertools.product(*(zip(*side, strict=True) for side in _by_side(scores, pairs))))
-
-
-def _by_side(scores: Mapping[str, _T], pairs: Sequence[PreferencePair]) -> tuple[list[_T], list[_T]]:
-    return [scores[pair.a.id] for pair in pairs], [scores[pair.b.id] for pair in pairs]
+    a = zip(*(rewards[pair.a.id].scores for pair in pairs), strict=True)
+    b = zip(*(rewards[pair.b.id].scores for pair in pairs), strict=True)
+    return list(itertools.product(a, b))
 
 
 def _with_floor(metric: Metric, floor: float | None) -> Metric:
     return metric if floor is None else metric.promised(floor, f"above {floor:g}")
 
 
-def _judge_all(config: Config, run: Run, judge: JudgeUnderTest, pairs: Sequence[PreferencePair]) -> _Judged:
-    """Greedy and sampled scores of every candidate, the same seeds for every judge."""
-    how = asking(judge.vlm, judge.prompt_id, config.max_tokens)
-    vlm = create("vlm", judge.vlm)
-    candidates = _candidates(pairs)
-    items = [
-        RewardItem(run.images.source_of(pair.task), run.images.get(candidate.image), pair.task.instruction, pair.principles)
-        for pair, candidate in candidates.values()
-    ]
-    greedy_model = RewardModel(vlm, how.prompt_id, num_traces=1, sampling=Sampling(0.0, max_tokens=how.max_tokens))
-    sampled_model = RewardModel(
-        vlm, how.prompt_id, num_traces=config.num_traces, sampling=Sampling(config.temperature, max_tokens=how.max_tokens)
-    )
-    greedy = [traces[0] for traces in _in_chunks(greedy_model, items, config.seed, f"{judge.name}, greedy")]
-    sampled = _in_chunks(sampled_model, items, config.seed, f"{judge.name}, avg@{config.num_traces}")
-    return _Judged(
-        sampled={key: [_score(trace) for trace in traces] for key, traces in zip(candidates, sampled, strict=True)},
-        greedy_traces=dict(zip(candidates, greedy, strict=True)),
-    )
-
-
-def _in_chunks(model: RewardModel, items: Sequence[RewardItem], seed: int, label: str, size: int = 256) -> list[list[Trace]]:
-    traces: list[list[Trace]] = []
-    with tqdm(total=len(items), desc=f"evaluate: {label}", unit="edit") as bar:
-        for start in range(0, len(items), size):
-            chunk = items[start : start + size]
-            traces += [list(reward.traces) for reward in model.score(chunk, seed=derive_seed(seed, "evaluate", start))]
-            bar.update(len(chunk))
-    return traces
-
-
-def _score(trace: Trace) -> float | None:
-    return trace.outcome.score if isinstance(trace.outcome, Judgement) else None
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    """Mean tau over the parsed traces; None when none parsed."""
-    known = [score for score in scores if score is not None]
-    return float(np.mean(known)) if known else None
-
-
 # --- editors ----------------------------------------------------------------------------------------
 
 
-def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None, judge: JudgesEdits | None) -> tuple[int, list[str]]:
+def _evaluate_editors(config: Config, run: Run, oracle: Oracle | None, judge: JudgesEdits | None) -> tuple[int, list[str]]:
     """How many tasks, and the change between two editors by the oracle and by the judge, for a terminal."""
     source = config.editor_tasks
     tasks = tasks_of_source(source) if source else tasks_of_run(run, config.editor_held_out)
@@ -283,7 +222,7 @@ def _evaluate_editors(config: Config, run: Run, oracle: _Oracle | None, judge: J
     return len(made.tasks), lines
 
 
-def _truths(oracle: _Oracle, made: Editors) -> dict[When, list[Any]]:
+def _truths(oracle: Oracle, made: Editors) -> dict[When, list[Any]]:
     sources = [EditRequest(task.image(), task.instruction, 0).only_source("the oracle") for task in made.tasks]
     texts = [task.instruction for task in made.tasks]
     return {when: oracle.judge(sources, [made.run.images.get(ref) for ref in refs], texts) for when, refs in made.edits.items()}

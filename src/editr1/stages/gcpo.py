@@ -1,14 +1,7 @@
-"""Train RL-RRM: GCPO sharpens the reward model on human pairs, into 08_rrm_gcpo (paper, section 3.2).
+"""Train RL-RRM: GCPO sharpens the reward model on human pairs (paper, section 3.2):  06_rrm_sft 07_pairs  ->  08_rrm_gcpo
 
-    06_rrm_sft 07_pairs  ->  08_rrm_gcpo
-
-For both images of a pair the model samples N traces. A trace of the preferred edit earns the share of the other edit's traces
-that it outscores, a trace of the other one the share of the preferred edit's traces that it stays below; within the traces of
-one image the ratios become advantages. The trainer is TRL's GRPOTrainer as it is: rows of a pair lie side by side, a group is
-one image's traces, and the coupling of the two groups sits in the reward function alone (what is added to it watches, see
-`training.engines`, and masks tokens, see `training.masked_head`).
-
-GCPO is the paper's way to learn from pairs; `method` names others on the same pairs.
+The trainer is TRL's GRPOTrainer as it is: rows of a pair lie side by side, a group is the N traces of one image, and the coupling of the
+two groups sits in the reward function alone (`training.pair_reward`). `method` names other ways to learn from the same pairs.
 """
 
 from __future__ import annotations
@@ -61,7 +54,7 @@ class Config:
     """Read each distinct prompt once for all its traces, in sampling and in scoring: the same numbers up to rounding, for a
     fraction of the work. For the transformers engine without activation checkpointing, where a card holds the whole model to sample."""
     resample_flat: int = 0
-    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.rollout`. Needs
+    """Times that the traces of a pair without a gradient are drawn anew in the same step; see `training.shared_prefix`. Needs
     `share_prompts`. paper: no resampling."""
     reward: RewardOptions = field(default_factory=RewardOptions)
     generation: Generation = field(default_factory=Generation)
@@ -70,7 +63,7 @@ class Config:
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
     thinking: bool | None = None
-    """`enable_thinking` of the chat template, as SFT had it; None = its default."""
+    """`enable_thinking` of the chat template. None = as the checkpoint was trained (`judge.asking`), else the template's default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
     silent_steps: int = 10
@@ -93,55 +86,71 @@ class Config:
             raise ValueError("resample_flat is a number of further draws, and needs share_prompts=true")
 
     @property
-    def traces_per_step(self) -> int:
-        """Traces that one step learns from: both images of every pair."""
-        return self.pairs_per_step * 2 * self.num_traces
+    def way(self) -> Any:
+        """The `pair_learning` Way: a Method, or a Head where it needs no traces."""
+        return create("pair_learning", self.method)
 
     @property
     def rows(self) -> int:
-        """Traces, or images where the method has no traces."""
-        return self.traces_per_step if _method(self).needs.traces else 2 * self.pairs_per_step
+        """Traces of a step, of both images of every pair; the images themselves where the method has no traces."""
+        return 2 * self.pairs_per_step * (self.num_traces if self.way.needs.traces else 1)
+
+    @property
+    def num_batches(self) -> int:
+        """Times that traces are drawn; the last batch may be left before all its updates."""
+        return -(-self.steps // self.updates_per_batch)
+
+    @property
+    def kl(self) -> float:
+        """Weight of the KL term."""
+        return float(self.way.needs.kl if self.loss.kl is None else self.loss.kl)
+
+    @property
+    def stage(self) -> str:
+        """The name of its curves."""
+        return "gcpo" if self.output == "08_rrm_gcpo" else f"gcpo/{self.output}"
+
+    def start(self, run_dir: Path) -> str | Path:
+        """The checkpoint to start from."""
+        return self.model or run_dir / "06_rrm_sft"
 
 
 def run(config: Config, run_dir: Path) -> Checkpoint:
     """Trains the model and returns where it lies. Resumes a killed run; a finished one is not repeated.
 
-    Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, a pair torn apart, or an `unseen_share` that
-    leaves none.
+    Raises ConfigError for a model that cannot be loaded, DataError for missing pairs, or an `unseen_share` that leaves none.
     """
     config.machine.accumulation(config.rows)  # before anything is read
     store = Run.open(run_dir, create=False)
     with_same = config.reward.same_tolerance is not None
     pairs = read_pairs(store, with_same, limit=config.max_pairs, unseen_share=config.unseen_share)
-    num_batches = -(-config.steps // config.updates_per_batch)
-    rows = pair_rows(store, pairs, config.prompt_id, num_batches * config.pairs_per_step, config.seed)
+    rows = pair_rows(store, pairs, config.prompt_id, config.num_batches * config.pairs_per_step, config.seed)
     shown = {"pair_accuracy": "pair accuracy", "win_ratio": "win ratio", "parse_rate": "parsed"}
-    traces = _method(config).needs.traces
+    traces, start = config.way.needs.traces, config.start(store.dir)
     if not traces and (with_same or config.held_out.every or config.trained.lora_rank is not None):
         raise ConfigError(f"gcpo.method={config.method.id} has no traces: no reward.same_tolerance, no held_out.every and no lora_rank")
 
     from editr1.training.pair_gaps import start_gaps, stratified
     from editr1.training.trainer import lasting, train  # torch, transformers and trl take seconds to import
 
-    asking(config.model or store.dir / "06_rrm_sft", config.prompt_id, thinking=config.thinking)
+    config = replace(config, thinking=asking(start, config.prompt_id, thinking=config.thinking).thinking)
 
     def build(resume: str | None) -> tuple[Any, Any]:
         order = rows.order
         if config.strata.shares is not None:
-            cache, start = store.dir / config.output / "gaps.json", config.model or store.dir / "06_rrm_sft"
+            cache = store.dir / config.output / "gaps.json"
             gaps = start_gaps(rows, cache, start, config.generation, config.strata.num_traces, config.thinking)
             order = stratified(gaps, len(order), config.strata, config.seed)
         return (_trainer if traces else _head_trainer)(config, store, replace(rows, order=order), resume)
 
-    stage = "gcpo" if config.output == "08_rrm_gcpo" else f"gcpo/{config.output}"
     _held = hold(store.dir / config.output)  # until this function ends
-    made_from = lasting(store, config, "07_pairs", model=config.model or store.dir / "06_rrm_sft")
-    return train(store, stage, config.output, made_from, len(pairs), shown, build, config.machine, config.silent_steps)
+    made_from = lasting(store, config, "07_pairs", model=start)
+    return train(store, config.stage, config.output, made_from, len(pairs), shown, build, config.machine, config.silent_steps)
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
     """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
-    verifier = cost.sizes(config.model or run_dir / "06_rrm_sft")
+    verifier = cost.sizes(config.start(run_dir))
     return None if verifier is None else _memory(config, verifier, this_launch(), card)
 
 
@@ -150,34 +159,31 @@ def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float
 
 
 def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:
-    if not _method(config).needs.traces:
+    if not config.way.needs.traces:
         return None
-    how = config.generation
-    at_once = min(how.batch_size, config.traces_per_step) if config.share_prompts else config.traces_per_step
-    traces = config.steps // config.updates_per_batch * config.traces_per_step
-    return cost.Sampled(how.engine, -(-at_once // layout.processes), how.max_tokens, how.vllm_memory, traces)
+    how, drawn = config.generation, config.rows
+    at_once = min(how.batch_size, drawn) if config.share_prompts else drawn
+    return cost.Sampled(how.engine, -(-at_once // layout.processes), how.max_tokens, how.vllm_memory, config.num_batches * drawn)
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What a dry run prints."""
-    model = config.model or str(Path(run_dir) / "06_rrm_sft")
+    model = config.start(run_dir)
 
     def hours(verifier: cost.Verifier, layout: Layout) -> float:
-        sampled = _sampled(config, layout)
-        rows = config.steps * (config.traces_per_step if sampled else 2 * config.pairs_per_step)
+        rows, sampled = config.steps * config.rows, _sampled(config, layout)
         return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, sampled)
 
     costs = cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours)
-    if not _method(config).needs.traces:
+    if not config.way.needs.traces:
         head = f"gcpo: {model}, {config.trained.scope} and a scalar head, learning by {config.method.id} without traces"
         return [head, f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images", *costs]
-    sampled = config.steps // config.updates_per_batch * config.traces_per_step
     clip = "never acts (one update a batch)" if config.updates_per_batch == 1 else f"1 +- {config.clip:g} on the ratio of a token"
-    kl = f"KL x {_kl(config):g} to the start" if _kl(config) else "no KL term"
+    kl = f"KL x {config.kl:g} to the start" if config.kl else "no KL term"
     return [
         f"gcpo: {model}, {config.trained.scope}, learning by {config.method.id}",
         f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images x {config.num_traces} traces",
-        f"gcpo: {sampled} traces of at most {config.generation.max_tokens} tokens; clip {clip}; {kl}",
+        f"gcpo: {config.num_batches * config.rows} traces of at most {config.generation.max_tokens} tokens; clip {clip}; {kl}",
         *costs,
     ]
 
@@ -187,27 +193,25 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     from trl import GRPOConfig
 
     from editr1.generation import forbidden_tokens
-    from editr1.training.engines import EngineAlarm, check_served_pictures, picture_budget, send_pictures_once
-    from editr1.training.masked_head import mask_scores
-    from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
+    from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config, mask_scores
     from editr1.training.pair_reward import PairReward
-    from editr1.training.pair_trainer import PairTrainer, prepare_reference, start_from
+    from editr1.training.pair_trainer import PairTrainer, keep_on_policy, picture_budget, prepare_reference, start_from
     from editr1.training.shared_prefix import share_prefixes
     from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
-    path = config.model or store.dir / "06_rrm_sft"
+    path = config.start(store.dir)
     processor = load_processor(path, config.picture)
     processor.tokenizer.padding_side = "left"  # the trainer pads prompts on the left, and the processor's token types must agree
     model = load_model(weights_to_load(path, resume), config.trained, frozen_dtype(config.machine))
     start_from(model, path)
-    forbidden, method = forbidden_tokens(model, processor), _method(config)
+    forbidden = forbidden_tokens(model, processor)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     how = config.generation
     sampling = Sampling(how.temperature, how.top_p, how.max_tokens)
     with picture_budget(config.picture):
         trainer = PairTrainer(
             model=model,
-            reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens, method=method),
+            reward_funcs=PairReward(config.reward, max_tokens=how.max_tokens, method=config.way),
             args=GRPOConfig(**arguments, **_objective(config), **_generation(config, forbidden)),
             train_dataset=as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step),
             processing_class=processor,
@@ -215,26 +219,25 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
             optimizers=optimizers(model, config.schedule),
             rollout_func=_rollout(config, rows, processor, sampling) if config.share_prompts else None,
         )
-    if how.engine == "vllm_colocate":
-        send_pictures_once(trainer.vllm_generation, processor.image_token_id)
-    elif how.engine == "vllm_server":
-        check_served_pictures(trainer.vllm_generation, processor.image_token_id)
-    trainer.add_callback(EngineAlarm())
+    keep_on_policy(trainer, how.engine, processor)
     mask_scores(model, forbidden)
     if config.share_prompts and not share_prefixes(model):
         raise ConfigError(f"gcpo.share_prompts: {type(model).__name__} does not tell its positions; set it to false")
     prepare_reference(trainer, processor, config.share_prompts)
     if config.held_out.every:
-        from editr1.training.held_out import HeldOutAccuracy
-        from editr1.training.pair_gaps import not_right, start_gaps
-
-        watched = held_out_rows(store, config.prompt_id, config.held_out.num_pairs)
-        if config.held_out.hard:
-            cache = store.dir / config.output / "held_out_gaps.json"
-            watched = not_right(watched, start_gaps(watched, cache, path, how, config.held_out.num_traces, config.thinking))
-        folder = store.dir / config.output
-        trainer.add_callback(HeldOutAccuracy(store, watched, trainer, processor, sampling, how.batch_size, config.held_out, folder))
+        trainer.add_callback(_held_out(config, store, trainer, processor, sampling))
     return trainer, processor
+
+
+def _held_out(config: Config, store: Run, trainer: Any, processor: Any, sampling: Sampling) -> Any:
+    from editr1.training.pair_gaps import HeldOutAccuracy, not_right, start_gaps
+
+    how, options, folder = config.generation, config.held_out, store.dir / config.output
+    watched = held_out_rows(store, config.prompt_id, options.num_pairs)
+    if options.hard:
+        cache, start = folder / "held_out_gaps.json", config.start(store.dir)
+        watched = not_right(watched, start_gaps(watched, cache, start, how, options.num_traces, config.thinking))
+    return HeldOutAccuracy(store, watched, trainer, processor, sampling, how.batch_size, options, folder, config.stage)
 
 
 def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
@@ -243,45 +246,36 @@ def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None
     from editr1.training.pair_head import add_head, head_trainer
     from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
-    path = config.model or store.dir / "06_rrm_sft"
+    path = config.start(store.dir)
     weights = weights_to_load(path, resume)
     model = add_head(load_model(weights, config.trained, frozen_dtype(config.machine)), weights)
     arguments = common_arguments(store.dir / config.output, config.schedule, config.machine, config.steps, config.rows, config.seed)
     data, processor = as_dataset(len(rows), rows.__getitem__, rows_kept=2 * config.pairs_per_step), load_processor(path, config.picture)
-    how, template = create("pair_learning", config.method), template_settings(config.thinking)
-    return head_trainer(model, processor, data, how, arguments, optimizers(model, config.schedule), template), processor
+    moved, template = optimizers(model, config.schedule), template_settings(config.thinking)
+    return head_trainer(model, processor, data, config.way, arguments, moved, template), processor
 
 
 def _rollout(config: Config, rows: PairRows, processor: Any, sampling: Sampling) -> Any:
     """Sampling that reads each prompt once, and draws flat pairs anew where asked for."""
-    from editr1.training.rollout import resampled, shared_rollout
+    from editr1.training.shared_prefix import resampled, shared_rollout
 
     seeds = [config.seed, *(derive_seed(config.seed, "resample", number) for number in range(config.resample_flat))]
     draws = [shared_rollout(processor, sampling, config.generation.batch_size, seed, config.thinking) for seed in seeds]
     if len(draws) == 1:
         return draws[0]
-    tokenizer, most = processor.tokenizer, config.generation.max_tokens
-    return resampled(draws, rows, tokenizer, config.num_traces, config.pairs_per_step, config.reward, _method(config), most)
-
-
-def _method(config: Config) -> Any:
-    """The `pair_learning` Way: a Method, or a Head where it needs no traces."""
-    return create("pair_learning", config.method)
-
-
-def _kl(config: Config) -> float:
-    return float(_method(config).needs.kl if config.loss.kl is None else config.loss.kl)
+    sizes = (config.num_traces, config.pairs_per_step)
+    return resampled(draws, rows, processor.tokenizer, *sizes, config.reward, config.way, config.generation.max_tokens)
 
 
 def _objective(config: Config) -> dict[str, Any]:
     """The objective in TRL's words; by default section 3.2's."""
-    needs = _method(config).needs
+    needs = config.way.needs
     scale = "group" if needs.scaled and needs.group == "image" else "none"
     return {
         "num_generations": config.num_traces,
         "num_iterations": config.updates_per_batch,
         "shuffle_dataset": False,  # rows of a pair must stay side by side; the order is shuffled pair by pair beforehand
-        "beta": _kl(config),  # paper: no KL term
+        "beta": config.kl,  # paper: no KL term
         "scale_rewards": scale,  # paper: ratio - mean, no division by the deviation
         "multi_objective_aggregation": "sum_then_normalize",  # the other way divides by the deviation of the batch
         "loss_type": config.loss.type,
@@ -296,12 +290,9 @@ def _generation(config: Config, forbidden: list[int]) -> dict[str, Any]:
     how = config.generation
     settings: dict[str, Any] = {"temperature": how.temperature, "top_p": how.top_p, "max_completion_length": how.max_tokens}
     if how.engine == "transformers":
-        # the trainer forbids the picture token alone
-        settings["generation_kwargs"] = {"suppress_tokens": forbidden}
-        return settings
+        return settings | {"generation_kwargs": {"suppress_tokens": forbidden}}  # the trainer forbids the picture token alone
     settings["generation_kwargs"] = {"logit_bias": dict.fromkeys(forbidden, -100.0)}
     settings |= {"use_vllm": True, "vllm_mode": how.engine.removeprefix("vllm_")}
     settings["vllm_importance_sampling_correction"] = how.importance_correction
-    if how.engine == "vllm_colocate":
-        return {**settings, "vllm_gpu_memory_utilization": how.vllm_memory}
-    return {**settings, "vllm_server_base_url": how.vllm_url}
+    colocate = how.engine == "vllm_colocate"
+    return settings | ({"vllm_gpu_memory_utilization": how.vllm_memory} if colocate else {"vllm_server_base_url": how.vllm_url})

@@ -175,6 +175,11 @@ class Run:
         """A small JSON file beside the tables, whole or absent."""
         write_json(self.dir / name, value)
 
+    def write_text(self, name: str, text: str) -> None:
+        """As `write_json`, of any text; its folder is made."""
+        (self.dir / name).parent.mkdir(exist_ok=True)
+        write_atomic(self.dir / name, text.encode())
+
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Adds a point of a curve to `metrics.jsonl`."""
         line = json.dumps({"stage": stage, "step": step, **{key: float(value) for key, value in values.items()}})

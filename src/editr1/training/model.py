@@ -1,15 +1,24 @@
-"""The reward model as trainers see it: a checkpoint with its processor, and what of it is trained."""
+"""The reward model as trainers see it: what of a checkpoint is trained, tokens that it never says, the policy as one process can generate
+with it, and the checkpoint that is written."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from editr1.errors import ConfigError
-from editr1.generation import plain_generation
+from editr1.generation import plain_generation, token_mask, vocabulary
 from editr1.training.options import Machine, Picture, Trained
 
 _VISION_PARTS = r"(^|\.)(visual|vision_tower|vision_model)\."
@@ -102,3 +111,109 @@ def save_checkpoint(model: Any, processor: Any, folder: Path, merge: bool = True
 def _unusable(what: str, path: str | Path, error: Exception) -> ConfigError:
     reason = str(error).strip().splitlines()[0]
     return ConfigError(f"cannot load a {what} from {str(path)!r}: {reason}; give a checkpoint directory or a hub id")
+
+
+# --- forbidden tokens in the log-probabilities --------------------------------------------------------
+# TRL's fused output layer multiplies hidden states by `head.weight` and adds `head.bias`, never calling the layer itself. While it scores,
+# it is shown a stand-in whose bias is the mask of `editr1.generation`. The model keeps no trace of it: nothing is registered, sharded,
+# saved or sent to an engine. Holds for whole, FSDP2-sharded and ZeRO-3-sharded layers.
+
+
+@dataclass(frozen=True)
+class MaskedHead:
+    """What TRL reads of an output layer."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def mask_scores(model: Any, token_ids: Sequence[int]) -> None:
+    """From here on `model(..., fused_lm_head=True)` gives the tokens probability 0. Call it after TRL has added its fused layer.
+
+    Raises ConfigError for an output layer with a bias of its own.
+    """
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ConfigError(f"the output layer of {type(model).__name__} has a bias, beside which forbidden tokens cannot be masked")
+    score, size = model.forward, vocabulary(model)
+
+    @functools.wraps(type(model).forward)  # `generate` checks its arguments against the signature
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("fused_lm_head"):
+            return score(*args, **kwargs)
+        head = type(self).get_output_embeddings
+        self.get_output_embeddings = lambda: masked(head(self), token_ids, size)
+        try:
+            return score(*args, **kwargs)
+        finally:
+            del self.get_output_embeddings
+
+    model.forward = types.MethodType(forward, model)
+
+
+def masked(head: Any, token_ids: Sequence[int], size: int) -> MaskedHead:
+    """The layer's weight, gathered where FSDP2 keeps a part of it, beside the mask."""
+    weight = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
+    mask_V = token_mask(token_ids, size, weight)
+    if hasattr(weight, "ds_status"):  # ZeRO-3: TRL gathers what is not available; the mask is whole on every process
+        mask_V.ds_status = type(weight.ds_status).AVAILABLE  # type: ignore[attr-defined]
+    return MaskedHead(weight, mask_V)
+
+
+# --- generating while it is trained -------------------------------------------------------------------
+# Sharded weights are gathered once for all tokens; float32 weights stand aside for bfloat16 ones where training computes in bfloat16, since
+# autocast would convert every weight at every token. Afterwards everything is as before: the masters are not touched.
+
+
+@contextlib.contextmanager
+def whole_model(trainer: Any) -> Iterator[Any]:
+    """The transformers model inside `trainer.model`, adapters still in its layers. All ranks enter and leave together."""
+    from trl.models import unwrap_model_for_generation
+
+    dtype = generation_dtype(trainer.args)
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model, unsharded(model), converted(model, dtype):
+        yield model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def generation_dtype(arguments: Any) -> torch.dtype | None:
+    """What weights are converted to while a model generates; None = nothing is. A CPU reads float32 faster than it computes bfloat16."""
+    return torch.bfloat16 if arguments.bf16 and arguments.device.type != "cpu" else None
+
+
+@contextlib.contextmanager
+def unsharded(model: Any) -> Iterator[None]:
+    """Every FSDP2 module inside keeps its weights whole, in the dtype of its products; nothing to do for other models."""
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    groups = [group for module in modules for group in _groups(module)]
+    after_forward = [group.post_forward_mesh_info for group in groups]
+    for group in groups:
+        group.post_forward_mesh_info = None  # not `set_reshard_after_forward`, which cannot tell what to go back to
+    for module in modules:
+        module.unshard()
+    try:
+        yield
+    finally:
+        for group, mesh in zip(groups, after_forward, strict=True):
+            group.post_forward_mesh_info = mesh
+        for module in modules:
+            module.reshard()
+
+
+def _groups(module: Any) -> list[Any]:
+    state = module._get_fsdp_state()
+    several = getattr(state, "_fsdp_param_groups", None)  # torch 2.13; one before
+    return [group for group in ([state._fsdp_param_group] if several is None else several) if group is not None]
+
+
+@contextlib.contextmanager
+def converted(model: Any, dtype: torch.dtype | None) -> Iterator[None]:
+    """float32 weights inside are in `dtype`; sharded ones are left alone."""
+    masters = []
+    if dtype is not None and not any(isinstance(module, FSDPModule) for module in model.modules()):
+        masters = [(p, p.data) for p in model.parameters() if p.dtype == torch.float32 and p.numel() and not hasattr(p, "ds_id")]
+    for parameter, master in masters:
+        parameter.data = master.to(dtype)
+    try:
+        yield
+    finally:
+        for parameter, master in masters:
+            parameter.data = master

@@ -5,11 +5,11 @@ The paper publishes no learning rates, batch sizes or group sizes for the reward
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal
 
 from editr1.errors import ConfigError
+from editr1.memory import this_launch
 from editr1.placement import Placement
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -107,18 +107,13 @@ class Machine:
 
     def accumulation(self, rows: int, processes: int | None = None) -> int:
         """Micro-batches that `rows` of a step divide into; processes: None = those of this launch. Raises ConfigError when they do not."""
-        processes = num_processes() if processes is None else processes
+        processes = this_launch().processes if processes is None else processes
         if rows % (self.micro_batch * processes):
             raise ConfigError(
                 f"{rows} rows a step do not divide into {processes} process{'es' * (processes > 1)} x machine.micro_batch "
                 f"{self.micro_batch}; make them a multiple of {self.micro_batch * processes}, or change machine.micro_batch"
             )
         return rows // (self.micro_batch * processes)
-
-
-def num_processes() -> int:
-    """Processes of this training run, from the launcher's environment."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""How clearly a checkpoint tells pairs apart, before it learns from them; and pairs drawn by it.
+"""What a checkpoint makes of pairs: how clearly it tells them apart before it learns, how often it is right on held-out ones meanwhile.
 
-Every process of a launch scores all pairs by itself (seeds are fixed, so they agree): there is no process group yet. What was scored lies
-in the folder that training writes, so that a resumed run draws the same pairs.
+The training reward says how well the model beats itself on pairs it learns from; whether it judges better shows on other tasks. Seeds are
+fixed, so that two looks differ by the weights alone, and no global random state is touched: looking changes no step.
 """
 
 from __future__ import annotations
@@ -9,37 +9,82 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from editr1.config import Component, create
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import TrainerCallback
+
+from editr1.config import Component, create, load
 from editr1.errors import DataError
+from editr1.judge.reading import to_trace
 from editr1.schema import Judgement, derive_seed
-from editr1.training.options import Generation, Strata
-from editr1.training.pair_reward import outcome_of
-from editr1.training.rollout import to_request, with_pictures
-from editr1.training.rows import PairRows
+from editr1.stats.pairwise import accuracy, pairwise_report, to_margins
+from editr1.store import Run
+from editr1.training.model import whole_model
+from editr1.training.options import Generation, HeldOut, Strata
+from editr1.training.rows import PairRows, epochs
+from editr1.training.trainer import save
 from editr1.vlm.base import VLM, Sampling
 
+BEST = "best"
 STRATA = ("hard", "medium", "easy")
 _PAIRS_A_CALL = 64
+
+
+def _scores(
+    rows: PairRows, chosen: Sequence[int], vlm: VLM, sampling: Sampling, num_traces: int, seed: Callable[[int, int], int]
+) -> list[list[float | None]]:
+    """tau of each of K traces a chosen row, None where Phi reads none. seed: of (row, trace)."""
+    asked = [
+        (index, replace(request, sampling=sampling, seed=seed(index, number)))
+        for index, request in ((index, rows.request(index)) for index in chosen)
+        for number in range(num_traces)
+    ]
+    replies = vlm.chat([request for _, request in asked])
+    outcomes = [
+        to_trace("", rows.pair(index).principles, rows.prompt_id, request, reply, vlm.name).outcome
+        for (index, request), reply in zip(asked, replies, strict=True)
+    ]
+    scores = [outcome.score if isinstance(outcome, Judgement) else None for outcome in outcomes]
+    return [scores[start : start + num_traces] for start in range(0, len(scores), num_traces)]
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Mean over the parsed traces; None = unscored."""
+    parsed = [score for score in scores if score is not None]
+    return statistics.fmean(parsed) if parsed else None
+
+
+# --- before training ------------------------------------------------------------------------------------
 
 
 def pair_gaps(rows: PairRows, path: Path, judge: Callable[[], VLM], sampling: Sampling, num_traces: int) -> list[float | None]:
     """Mean score of the preferred edit minus that of the other, one a pair of `rows.pairs`; None where a side was never read.
 
+    Every process of a launch scores all pairs by itself: there is no process group yet, and seeds are fixed, so they agree.
+
     Args:
-        path: JSON by pair id; what lies there is not asked again.
+        path: JSON by pair id; what lies there is not asked again, so that a resumed run draws the same pairs.
         judge: makes the checkpoint's model, if there is something to ask.
     """
     known: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = [index for index, pair in enumerate(rows.pairs) if pair.id not in known]
     if missing:
-        model = judge()
-        for start in range(0, len(missing), _PAIRS_A_CALL):
-            known |= _ask(rows, missing[start : start + _PAIRS_A_CALL], model, sampling, num_traces)
+        model, asked = judge(), replace(rows, order=missing)
+
+        def seed(index: int, number: int) -> int:
+            return derive_seed(0, "gap", asked.pair(index).id, "wl"[index % 2], number)
+
+        for start in range(0, len(asked), 2 * _PAIRS_A_CALL):
+            chosen = range(start, min(start + 2 * _PAIRS_A_CALL, len(asked)))
+            means = [_mean(scores) for scores in _scores(asked, chosen, model, sampling, num_traces, seed)]
+            for index, better, worse in zip(chosen[::2], means[0::2], means[1::2], strict=True):
+                known[asked.pair(index).id] = None if better is None or worse is None else better - worse
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.partial")
         unfinished.write_text(json.dumps(known), encoding="utf-8")
@@ -53,31 +98,6 @@ def start_gaps(
     """`pair_gaps` of a local checkpoint, sampled as `how` says."""
     model = Component("local", {"path": str(start), "batch_size": how.batch_size, "thinking": thinking})
     return pair_gaps(rows, path, partial(create, "vlm", model), Sampling(how.temperature, how.top_p, how.max_tokens), num_traces)
-
-
-def _ask(rows: PairRows, indices: Sequence[int], model: VLM, sampling: Sampling, num_traces: int) -> dict[str, float | None]:
-    asked = replace(rows, order=list(indices))
-    both = [asked[place] for place in range(len(asked))]
-    ids = [rows.pairs[index].id for index in indices for _ in range(2)]
-    replies = model.chat(
-        [
-            to_request(with_pictures(row), sampling, derive_seed(0, "gap", id, row["side"], trace))
-            for row, id in zip(both, ids, strict=True)
-            for trace in range(num_traces)
-        ]
-    )
-    outcomes = [outcome_of(reply.text, both[i // num_traces], reply.truncated) for i, reply in enumerate(replies)]
-    scores = [outcome.score if isinstance(outcome, Judgement) else None for outcome in outcomes]
-    means = [_mean(scores[start : start + num_traces]) for start in range(0, len(scores), num_traces)]
-    return {
-        ids[place]: None if better is None or worse is None else better - worse
-        for place, (better, worse) in zip(range(0, len(ids), 2), zip(means[0::2], means[1::2], strict=True), strict=True)
-    }
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if known else None
 
 
 def stratum(gap: float | None, edges: Sequence[float]) -> int:
@@ -94,14 +114,13 @@ def stratified(gaps: Sequence[float | None], num_pairs: int, strata: Strata, see
 
     Inside a stratum pairs come in random order, again and again. Raises DataError for a stratum that is wanted and empty.
     """
-    shares = strata.shares
-    assert shares is not None, "asked for where there are shares"
+    shares = strata.shares or ()
     rng = random.Random(seed)
     members = [[index for index, gap in enumerate(gaps) if stratum(gap, strata.edges) == number] for number in range(3)]
     for number, share in enumerate(shares):
         if share and not members[number]:
             raise DataError(f"strata.shares wants {share:g} {STRATA[number]} pairs and there is none; move strata.edges or set it to 0")
-    streams = [_again_and_again(held, rng) for held in members]
+    streams = [epochs(held, rng) for held in members]
     taken = [0, 0, 0]
     order = []
     for place in range(1, num_pairs + 1):
@@ -112,14 +131,74 @@ def stratified(gaps: Sequence[float | None], num_pairs: int, strata: Strata, see
     return order
 
 
-def _again_and_again(members: Sequence[int], rng: random.Random) -> Iterator[int]:
-    while True:
-        yield from rng.sample(members, len(members))
-
-
 def not_right(rows: PairRows, gaps: Sequence[float | None]) -> PairRows:
     """The rows of pairs that are wrong, tied or unread. Raises DataError when all are right."""
     order = [index for index, gap in enumerate(gaps) if gap is None or gap <= 0]
     if not order:
         raise DataError("the start gets every watched pair right: held_out.hard has nothing to watch; raise held_out.num_pairs")
     return replace(rows, order=order)
+
+
+# --- while it trains ------------------------------------------------------------------------------------
+
+
+class HeldOutAccuracy(TrainerCallback):
+    """Every `options.every` steps: mean of K traces a side, one point on the curve `STAGE/held_out`, and the best checkpoint so far."""
+
+    def __init__(
+        self,
+        run: Run,
+        rows: PairRows,
+        trainer: Any,
+        processor: Any,
+        sampling: Sampling,
+        batch_size: int,
+        options: HeldOut,
+        folder: Path,
+        stage: str = "gcpo",
+    ) -> None:
+        self.run, self.rows, self.trainer, self.processor, self.stage = run, rows, trainer, processor, stage
+        self.sampling, self.batch_size, self.options, self.folder = sampling, batch_size, options, folder / BEST
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.options.every:
+            return
+        figures = self.measure()
+        if state.is_world_process_zero:
+            self.run.log(f"{self.stage}/held_out", state.global_step, figures)
+        (better,) = broadcast_object_list([figures["pair_accuracy"] > self._best()])  # one rank's eyes: a shared disk may lag
+        if better:
+            save(self.trainer, self.processor, self.folder, merge=False)
+        if better and state.is_world_process_zero:
+            record = {"step": state.global_step, **figures}
+            (self.folder / "held_out.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def measure(self) -> dict[str, float]:
+        """Accuracy (ties and unscored pairs at half) with its 95 % interval, tie rate and parse rate, all in [0, 1]; alike on all ranks,
+        of which each scores its share."""
+        accelerator = self.trainer.accelerator
+        mine = range(accelerator.process_index, len(self.rows), accelerator.num_processes)
+        thinking = self.trainer.chat_template_kwargs.get("enable_thinking")
+        with whole_model(self.trainer) as model:
+            vlm = load("vlm", "editr1.vlm.local:LocalVLM")(model, self.processor, "policy", self.batch_size, thinking)
+            seed = partial(derive_seed, 0, "held_out")
+            found = _scores(self.rows, mine, vlm, self.sampling, self.options.num_traces, seed)
+        scores = dict(gather_object(list(zip(mine, found, strict=True))))
+        return self._figures([scores[index] for index in range(len(self.rows))])
+
+    def _figures(self, scores: Sequence[Sequence[float | None]]) -> dict[str, float]:
+        means = [_mean(traces) for traces in scores]
+        margins = to_margins(means[0::2], means[1::2])
+        report = pairwise_report(margins)
+        tasks = [self.rows.pairs[index].task.id for index in self.rows.order]
+        found = accuracy(margins, tasks, credit="half")
+        assert found is not None, "there are held-out pairs"
+        values = {"pair_accuracy": found.value, "low": found.low, "high": found.high, "tie_rate": report.tie_rate}
+        flat = [score for traces in scores for score in traces]
+        parsed = sum(score is not None for score in flat) / len(flat)
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        return {**known, "parse_rate": parsed, "num_pairs": float(report.n), "num_unscored": float(report.num_unscored)}
+
+    def _best(self) -> float:
+        path = self.folder / "held_out.json"
+        return float(json.loads(path.read_text(encoding="utf-8"))["pair_accuracy"]) if path.exists() else -1.0

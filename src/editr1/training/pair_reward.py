@@ -21,7 +21,7 @@ from editr1.errors import DataError
 from editr1.judge.parse import parse
 from editr1.objectives import gcpo
 from editr1.pair_learning.base import Method, Needs
-from editr1.schema import FAILURE_CODES, Judgement, Outcome
+from editr1.schema import FAILURE_CODES, Judgement
 from editr1.training.options import RewardOptions
 
 logger = logging.getLogger(__name__)
@@ -124,15 +124,11 @@ def default_method() -> Method:
 
 def read_trace(text: str, row: Mapping[str, Any], num_tokens: int, max_tokens: int | None) -> ReadTrace:
     """The trace as the reward sees it. row: the columns `pair side same labels needs_verdicts prompt_text` of `rows.PairRows`."""
-    outcome = outcome_of(text, row, truncated=max_tokens is not None and num_tokens >= max_tokens)
+    cut = max_tokens is not None and num_tokens >= max_tokens
+    told = {"labels": row["labels"], "needs_verdicts": row["needs_verdicts"], "prompt_text": row["prompt_text"]}
+    outcome = parse(text, len(row["labels"]), truncated=cut, **told)
     score, code = (outcome.score, "") if isinstance(outcome, Judgement) else (math.nan, outcome.code)
     return ReadTrace(int(row["pair"]), row["side"], bool(row["same"]), score, code, num_tokens)
-
-
-def outcome_of(text: str, row: Mapping[str, Any], truncated: bool) -> Outcome:
-    """What Phi reads in an answer to the question of a row."""
-    told = {"labels": row["labels"], "needs_verdicts": row["needs_verdicts"], "prompt_text": row["prompt_text"]}
-    return parse(text, len(row["labels"]), truncated=truncated, **told)
 
 
 def completion_text(completion: Any) -> str:

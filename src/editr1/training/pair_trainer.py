@@ -1,22 +1,39 @@
-"""The trainer of judges on traces of pairs: TRL's, with advantages over both images of a pair where a way asks for them."""
+"""The trainer of judges on traces of pairs, and what keeps vLLM, colocated or served, on the policy that it trains.
+
+Three things may part the two without an error, and GCPO then learns nothing: pictures that the engine expands a second time (upstream:
+trl#6294), pictures of another size, and another distribution over tokens. The first is mended here; all are checked and watched.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+from trl.generation import vllm_generation
 
+from editr1.errors import BackendError, ConfigError
 from editr1.generation import forbidden_tokens
-from editr1.training.engines import WatchedTrainer
-from editr1.training.masked_head import mask_scores
+from editr1.training.model import mask_scores, whole_model
+from editr1.training.options import Picture
 from editr1.training.shared_prefix import share_prefixes
 
+RATIO = "engine_ratio"
+"""Logged name: p(trace) by the trainer / p(trace) by the engine, mean over the traces of a step. 1 = the same policy."""
+HEALTHY = (0.5, 2.0)
+_MOST = 10.0  # ours: what one trace may count at most, so that a lone long one in bfloat16 stops no run
 
-class PairTrainer(WatchedTrainer):
-    """TRL's GRPOTrainer whose only reward function is a `PairReward`.
 
-    TRL compares the traces of one row. Where the group is a pair, that is two rows, the advantages are those of the reward function,
-    which has seen the traces of all processes.
+class PairTrainer(GRPOTrainer):
+    """TRL's trainer whose only reward function is a `PairReward`; the loss is TRL's.
+
+    It generates with whole weights, and logs how far an engine's policy is from its own. Where the group is a pair, that is two rows, and
+    TRL compares the traces of one, the advantages are those of the reward function.
     """
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -25,6 +42,25 @@ class PairTrainer(WatchedTrainer):
         if reward.method.needs.group == "pair":
             out["advantages"] = torch.tensor(reward.advantages, dtype=out["advantages"].dtype, device=out["advantages"].device)
         return out
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm:
+            return super()._generate_single_turn(*args, **kwargs)
+        with whole_model(self):
+            return super()._generate_single_turn(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._latest_logps = found[0].detach()
+        return found
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        if self.model.training and "sampling_per_token_logps" in inputs:
+            own = inputs.get("old_per_token_logps", self._latest_logps)
+            ratio = engine_ratio(own, inputs["sampling_per_token_logps"], inputs["completion_mask"])
+            self._metrics["train"][RATIO].append(self.accelerator.gather(ratio).mean().item())
+        return loss
 
 
 def start_from(model: Any, path: Any) -> None:
@@ -40,3 +76,112 @@ def prepare_reference(trainer: Any, processor: Any, share_prompts: bool) -> None
     mask_scores(reference, forbidden_tokens(reference, processor))
     if share_prompts:
         share_prefixes(reference)
+
+
+# --- an engine beside the trainer ---------------------------------------------------------------------
+
+
+def picture_runs(token_ids: Sequence[int], picture_token: int) -> list[int]:
+    """Lengths of the runs of a picture's stand-ins.
+
+    >>> picture_runs([1, 5, 5, 5, 2, 5, 3], 5)
+    [3, 1]
+    """
+    return [len(list(run)) for token, run in groupby(token_ids) if token == picture_token]
+
+
+def one_a_picture(token_ids: Sequence[int], picture_token: int) -> list[int]:
+    """The prompt with one stand-in a picture, as an engine expects it that expands them itself.
+
+    >>> one_a_picture([1, 5, 5, 5, 2, 5, 3], 5)
+    [1, 5, 2, 5, 3]
+    """
+    return [token for i, token in enumerate(token_ids) if not (token == picture_token and i and token_ids[i - 1] == picture_token)]
+
+
+@contextlib.contextmanager
+def picture_budget(picture: Picture) -> Iterator[None]:
+    """A colocated engine that is built inside shrinks pictures as `picture` says: TRL has no setting for it."""
+    known = {"min_pixels": picture.min_pixels, "max_pixels": picture.max_pixels}
+    budget = {name: value for name, value in known.items() if value is not None}
+    if not budget or not hasattr(vllm_generation, "LLM"):
+        yield
+        return
+    plain = vllm_generation.LLM
+    vllm_generation.LLM = functools.partial(plain, mm_processor_kwargs=budget)
+    try:
+        yield
+    finally:
+        vllm_generation.LLM = plain
+
+
+def keep_on_policy(trainer: Any, engine: str, processor: Any) -> None:
+    """The traces of an engine are the policy's own, or the run stops. engine: of `options.Generation`."""
+    if engine == "vllm_colocate":
+        send_pictures_once(trainer.vllm_generation, processor.image_token_id)
+    elif engine == "vllm_server":
+        check_served_pictures(trainer.vllm_generation, processor.image_token_id)
+    trainer.add_callback(EngineAlarm())
+
+
+def send_pictures_once(engine: Any, picture_token: int) -> None:
+    """Mends a colocated `VLLMGeneration` in place. Its first batch raises ConfigError where the engine read other pictures."""
+    generate, checked = engine.generate, False
+
+    @functools.wraps(generate)
+    def once(prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> Any:
+        nonlocal checked
+        out = generate([one_a_picture(ids, picture_token) for ids in prompts], images, num_generations, profiler)
+        if not checked:
+            for ours, theirs, shown in zip(prompts, out[0], images or [None] * len(prompts), strict=True):
+                _check(picture_runs(ours, picture_token), picture_runs(theirs, picture_token), len(shown or ()))
+            checked = True
+        return out
+
+    engine.generate = once
+
+
+def check_served_pictures(engine: Any, picture_token: int) -> None:
+    """A `VLLMGeneration` in server mode raises ConfigError where the server made other pictures of a prompt's than the trainer."""
+    place: Callable[..., Any] = engine._place_features
+
+    @functools.wraps(place)
+    def checked(features: dict[str, Any] | None, prompt_ids: list[int]) -> Any:
+        if features is not None:
+            theirs = [picture["length"] for picture in features["mm_placeholders"]["image"]]
+            _check(picture_runs(prompt_ids, picture_token), theirs, len(theirs))
+        return place(features, prompt_ids)
+
+    engine._place_features = checked
+
+
+def _check(ours: list[int], theirs: list[int], num_pictures: int) -> None:
+    if len(ours) != num_pictures:
+        raise ConfigError(
+            f"a prompt shows {num_pictures} pictures in {len(ours)} runs of picture tokens; engines of this model's kind cannot be handed "
+            "its prompts: set gcpo.generation.engine=transformers"
+        )
+    if ours != theirs:
+        raise ConfigError(
+            f"the engine reads {theirs} tokens for the pictures of a prompt, the trainer {ours}: traces of other pictures teach nothing. "
+            "Give both the same budget: gcpo.picture here, and `vllm serve --mm-processor-kwargs` for a server"
+        )
+
+
+def engine_ratio(own_BT: torch.Tensor, engine_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """p_trainer(trace) / p_engine(trace) of each trace, `[B]`, at most 10. A token that the engine could not score counts as equal."""
+    difference_BT = torch.nan_to_num((own_BT - engine_BT) * mask_BT, nan=0.0)
+    return difference_BT.sum(-1).exp().clamp(max=_MOST)
+
+
+class EngineAlarm(TrainerCallback):
+    """Raises BackendError when the traces are not the policy's own."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        ratio = (logs or {}).get(RATIO)
+        if ratio is not None and not HEALTHY[0] <= ratio <= HEALTHY[1]:
+            raise BackendError(
+                f"step {state.global_step}: the engine samples another policy than the one that is trained: probability ratio {ratio:.3g}, "
+                f"expected 1, stopped outside {HEALTHY[0]:g} to {HEALTHY[1]:g}. Compare gcpo.picture, the weights that the engine took "
+                "over, its dtype and (for a server) --logprobs-mode processed_logprobs; gcpo.generation.engine=transformers is on policy"
+            )

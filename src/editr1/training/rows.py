@@ -1,9 +1,7 @@
-"""What the reward model is trained on, read from a run's tables and rendered row by row.
+"""What the reward model is trained on, read from a run's tables. A row is rendered when the trainer asks for it: pictures live for a batch.
 
-    SFT    one row a quadruple whose traces passed the inspector: prompt -> the trace that the selector kept
-    GCPO   two adjacent rows a human pair, the preferred edit first
-
-A row is rendered when the trainer asks for it, so that pictures lie in memory for one batch only.
+SFT    one row a quadruple whose traces passed the inspector: prompt -> the trace that the selector kept
+GCPO   two adjacent rows a human pair, the preferred edit first
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from editr1.errors import DataError
 from editr1.judge.answers import normalised
 from editr1.judge.parse import answer_of, own_blocks, render
 from editr1.judge.prompts import labels, render_score, request_text, score_traits
-from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Trace, derive_seed
+from editr1.schema import Candidate, EditTask, Judgement, PreferencePair, Principle, Quadruple, Trace, derive_seed
 from editr1.store import Run, held_out_share, is_held_out, preference_pairs, with_inspections, with_traces
 from editr1.text import without_control_tokens
 from editr1.vlm.base import ChatRequest, request_images, to_messages
@@ -41,11 +39,7 @@ class Lessons(Protocol):
     """A list of lessons that are made when they are asked for."""
 
     def __len__(self) -> int: ...
-
     def __getitem__(self, index: int) -> Lesson: ...
-
-
-# --- SFT --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +81,27 @@ def read_selected(run: Run, held_out_share: float = 0.0, difficulty: Difficulty 
     difficulty: only tasks of one half. inspected: False takes any trace that parsed, drawn by the quadruple's id, and asks no inspector.
     Raises DataError when the tables do not fit together or no trace is left.
     """
-    found = _kept(run) if inspected else _any_parsed(run)
-    rows = [row for row in found if not is_held_out(row.task.id, held_out_share) and difficulty in (None, row.task.difficulty)]
+    found = _inspected(run) if inspected else ((quadruple, _any_parsed(quadruple, traces)) for quadruple, traces in with_traces(run))
+    rows = [
+        Selected(quadruple.task, quadruple.principles, quadruple.candidate, trace)
+        for quadruple, trace in found
+        if trace and not is_held_out(quadruple.task.id, held_out_share) and difficulty in (None, quadruple.task.difficulty)
+    ]
     if not rows:
         which = f" of {difficulty} tasks" if difficulty else ""
         raise DataError(f"{run.dir} holds no trace{which} to learn: nothing to train on; look at 05_inspections/dropped.jsonl")
     return rows
 
 
-def _kept(run: Run) -> Iterator[Selected]:
+def _inspected(run: Run) -> Iterator[tuple[Quadruple, Trace | None]]:
     for quadruple, traces, inspection in with_inspections(run):
-        if inspection.chosen is not None:
-            yield Selected(quadruple.task, quadruple.principles, quadruple.candidate, traces[inspection.chosen])
+        yield quadruple, None if inspection.chosen is None else traces[inspection.chosen]
 
 
-def _any_parsed(run: Run) -> Iterator[Selected]:
-    for quadruple, traces in with_traces(run):
-        num = len(quadruple.principles)
-        parsed = [trace for trace in traces if isinstance(trace.outcome, Judgement) and len(trace.outcome.verdicts) == num]
-        if parsed:
-            trace = random.Random(derive_seed(0, "uninspected", quadruple.id)).choice(parsed)
-            yield Selected(quadruple.task, quadruple.principles, quadruple.candidate, trace)
+def _any_parsed(quadruple: Quadruple, traces: Sequence[Trace]) -> Trace | None:
+    whole = len(quadruple.principles)
+    parsed = [trace for trace in traces if isinstance(trace.outcome, Judgement) and len(trace.outcome.verdicts) == whole]
+    return random.Random(derive_seed(0, "uninspected", quadruple.id)).choice(parsed) if parsed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +119,12 @@ def read_rationales(run: Run, difficulty: Difficulty | None = None, max_pairs: i
     max_pairs: only pairs among the first so many of the training split, kept or not.
     """
     pairs = {pair.id: pair for pair in read_pairs(run, limit=max_pairs)}
-    rows = [
-        Selected(pairs[rationale.pair_id].task, pairs[rationale.pair_id].principles, edit, trace)
-        for rationale in run.read(RATIONALES, Rationale)
-        if rationale.pair_id in pairs and difficulty in (None, pairs[rationale.pair_id].task.difficulty)
-        for edit, trace in ((pairs[rationale.pair_id].winner, rationale.winner), (pairs[rationale.pair_id].loser, rationale.loser))
-    ]
+    rows: list[Selected] = []
+    for rationale in run.read(RATIONALES, Rationale):
+        pair = pairs.get(rationale.pair_id)
+        if pair is not None and difficulty in (None, pair.task.difficulty):
+            both = ((pair.winner, rationale.winner), (pair.loser, rationale.loser))
+            rows += [Selected(pair.task, pair.principles, edit, trace) for edit, trace in both]
     if not rows:
         raise DataError(f"no rationale in {run.dir / RATIONALES} can be learnt; look at its dropped.jsonl")
     return rows
@@ -157,8 +151,8 @@ def completion(trace: Trace, principles: Sequence[Principle], target: Target) ->
 
 
 def _without_verdicts(text: str) -> str:
-    """The reasoning of a trace. JSON verdicts are cut out; of `F1 what is seen, what is wanted -> yes` only the label goes, for there
-    the reasoning itself says what it concludes, and the label alone belongs to the principles that this student is not shown."""
+    """The reasoning of a trace. JSON verdicts are cut out; of `F1 seen, wanted -> yes` only the label goes, for there the reasoning itself
+    says what it concludes, and the label alone belongs to the principles that this student is not shown."""
     plain = normalised(text)
     block = own_blocks(answer_of(plain) or "")[-1]
     before = plain[: block.start].rstrip()
@@ -185,10 +179,10 @@ def mixed(
         their rows in order of length and shuffled as batches, which spares padding.
     """
     rng = random.Random(seed)
-    fresh = _batches(_epochs(len(lessons), rng), batch_size, lengths, window, rng)
+    fresh = _batches(epochs(range(len(lessons)), rng), batch_size, lengths, window, rng)
     order: list[tuple[bool, int]] = []
-    for batch in range(num_batches):
-        replayed = replay is not None and batch % replay_every == replay_every - 1
+    for batch in range(1, num_batches + 1):
+        replayed = replay is not None and batch % replay_every == 0
         order += [(True, len(order) + i) for i in range(batch_size)] if replayed else [(False, index) for index in next(fresh)]
     return MixedLessons(lessons, replay, order)
 
@@ -230,9 +224,6 @@ def lesson_row(lesson: Lesson, template: Mapping[str, bool]) -> dict[str, Any]:
     }
 
 
-# --- GCPO -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class PairRows:
     """Human pairs as adjacent rows, winner first, in training order; row i belongs to pair number i // 2."""
@@ -246,24 +237,28 @@ class PairRows:
     def __len__(self) -> int:
         return 2 * len(self.order)
 
+    def pair(self, index: int) -> PreferencePair:
+        """That of row `index`."""
+        return self.pairs[self.order[index // 2]]
+
+    def request(self, index: int) -> ChatRequest:
+        """The question of row `index`, with its pictures."""
+        pair = self.pair(index)
+        sides = (pair.a, pair.b) if pair.label == "same" else (pair.winner, pair.loser)
+        source, edited = self.run.images.source_of(pair.task), self.run.images.get(sides[index % 2].image)
+        return render_score(self.prompt_id, source, edited, pair.task.instruction, pair.principles)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The columns that GRPOTrainer and the reward function read."""
-        place, second = divmod(index, 2)
-        pair = self.pairs[self.order[place]]
-        same = pair.label == "same"
-        better, worse = (pair.a, pair.b) if same else (pair.winner, pair.loser)
-        edited = worse if second else better
-        source = self.run.images.source_of(pair.task)
-        request = render_score(self.prompt_id, source, self.run.images.get(edited.image), pair.task.instruction, pair.principles)
-        traits = score_traits(self.prompt_id)
+        request, pair = self.request(index), self.pair(index)
         return {
             "prompt": to_messages(request),
             "images": request_images(request),
-            "pair": place,
-            "side": "l" if second else "w",
-            "same": same,
+            "pair": index // 2,
+            "side": "wl"[index % 2],
+            "same": pair.label == "same",
             "labels": labels(pair.principles),
-            "needs_verdicts": traits.demands_verdicts,
+            "needs_verdicts": score_traits(self.prompt_id).demands_verdicts,
             "prompt_text": request_text(request),
         }
 
@@ -272,8 +267,7 @@ def pair_rows(run: Run, pairs: Sequence[PreferencePair], prompt_id: str, num_pai
     """`num_pairs` pairs in training order, reshuffled every epoch. Raises DataError when there is none."""
     if not pairs:
         raise DataError(f"there is no pair with a preference in {run.dir / '07_pairs'}; label some, or import them")
-    stream = _epochs(len(pairs), random.Random(seed))
-    return PairRows(run, pairs, [next(stream) for _ in range(num_pairs)], prompt_id)
+    return PairRows(run, pairs, list(itertools.islice(epochs(range(len(pairs)), random.Random(seed)), num_pairs)), prompt_id)
 
 
 def held_out_rows(run: Run, prompt_id: str, limit: int) -> PairRows:
@@ -300,7 +294,7 @@ def read_pairs(run: Run, with_same: bool = False, limit: int | None = None, unse
     return list(itertools.islice(found, limit))
 
 
-def _epochs(num_rows: int, rng: random.Random) -> Iterator[int]:
-    """0 .. num_rows - 1 in random order, again and again."""
+def epochs(members: Sequence[int], rng: random.Random) -> Iterator[int]:
+    """All of them in random order, again and again."""
     while True:
-        yield from rng.sample(range(num_rows), num_rows)
+        yield from rng.sample(members, len(members))

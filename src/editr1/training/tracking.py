@@ -1,21 +1,33 @@
-"""What a training stage shows and keeps: a progress bar, the curves in `metrics.jsonl`, and checkpoints to resume from."""
+"""What a training stage shows, keeps and stops for: a bar and the curves in `metrics.jsonl`, checkpoints to resume from, and steps that
+teach nothing, which are warned of at once and stop the run with one line before they cost a night."""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import shutil
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
+from editr1.errors import DataError
 from editr1.store import Run
+
+logger = logging.getLogger(__name__)
 
 STEPS = "steps"
 """Folder of the checkpoints to resume from, inside the stage's folder; removed when the stage has finished."""
+ADVICE = {
+    "sft": "look at the lessons and the learning rate",
+    "gcpo": "start from a checkpoint that answers in the asked form (06_rrm_sft, with its own prompt_id), and look at failed/ in "
+    "metrics.jsonl",
+}
+MIN_STEPS = 3  # ours: one or two steps try out the machine, and whether a random model answers is not asked of them
 
 
 class Curves(TrainerCallback):
@@ -44,27 +56,56 @@ class Curves(TrainerCallback):
         self.bar.close()
 
 
+class SilentSteps(TrainerCallback):
+    """Raises DataError after `limit` (0 = never) steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more
+    that has no others."""
+
+    def __init__(self, stage: str, limit: int) -> None:
+        self.stage, self.limit = stage, limit
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        silent = sum(1 for _ in takewhile(is_silent, reversed(_steps(state))))
+        if silent == 1:
+            logger.warning("%s: step %d teaches nothing: %s", self.stage, state.global_step, _why(_steps(state)[-1]))
+        if 0 < self.limit <= silent:
+            raise DataError(self._told(f"the last {silent} steps", state))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        steps = _steps(state)
+        if self.limit and len(steps) >= MIN_STEPS and all(map(is_silent, steps)):
+            raise DataError(self._told(f"all {len(steps)} steps", state))
+
+    def _told(self, which: str, state: Any) -> str:
+        advice = ADVICE[self.stage.partition("/")[0]]
+        return f"{self.stage}: {which} taught nothing ({_why(_steps(state)[-1])}); {advice}. silent_steps is the limit, 0 lifts it"
+
+
+def is_silent(logs: Mapping[str, Any]) -> bool:
+    """Whether a step's figures say that nothing was learnt from it.
+
+    >>> is_silent({"grad_norm": 0.3}), is_silent({"grad_norm": 0.3, "parse_rate": 0.0}), is_silent({"grad_norm": float("nan")})
+    (False, True, True)
+    """
+    return logs["grad_norm"] == 0 or not math.isfinite(logs["grad_norm"]) or logs.get("parse_rate") == 0
+
+
+def _why(logs: Mapping[str, Any]) -> str:
+    return "no trace could be read, parse rate 0" if logs.get("parse_rate") == 0 else f"the gradient is {logs['grad_norm']:g}"
+
+
+def _steps(state: Any) -> list[dict[str, Any]]:
+    """The figures of the steps so far, those before a resume included."""
+    return [logs for logs in state.log_history if "grad_norm" in logs]
+
+
 def resume_point(folder: Path) -> str | None:
-    """The newest whole checkpoint under `folder`; one that a killed process left torn is removed. None = start anew."""
-    if not folder.is_dir():
-        return None
-    while (last := get_last_checkpoint(str(folder))) is not None:
-        if _is_whole(Path(last)):
-            return last
-        shutil.rmtree(last)
+    """The newest whole checkpoint under `folder`; later ones, which a killed process left torn, are removed. None = start anew."""
+    numbers = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+    for number in sorted((int(number) for number in numbers if number.isdigit()), reverse=True):
+        checkpoint = folder / f"checkpoint-{number}"
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the trainer writes it last
+            return str(checkpoint)
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)  # every process does
     return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """The trainer writes its state last; a torn one is no JSON."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def finish(folder: Path, result: Mapping[str, Any]) -> None:
-    """Marks the stage as finished and removes its resume points."""
-    (folder / "done.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    shutil.rmtree(folder / STEPS, ignore_errors=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -17,24 +17,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from torch import nn
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError
+from editr1.memory import this_launch
 from editr1.placement import prepare
 from editr1.store import Run
-from editr1.training.alarms import SilentSteps
-from editr1.training.options import Checkpoint, Machine, Schedule, num_processes
-
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers report their use to a server otherwise; read at import
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` may change in a later TRL: the version is pinned
-
-import datasets
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
-
 from editr1.training.model import save_checkpoint
-from editr1.training.tracking import STEPS, Curves, finish, resume_point
+from editr1.training.options import Checkpoint, Machine, Schedule
+from editr1.training.tracking import STEPS, Curves, SilentSteps, resume_point
 
 # TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -114,7 +109,7 @@ def train(
         made_from: settings and inputs, see `lasting`; a folder that was begun with others is refused.
         shown: logged name -> label beside the progress bar.
         build: resume point -> (trainer, processor), called only when there is something left to do.
-        silent_steps: steps in a row that may teach nothing, see `training.alarms`.
+        silent_steps: steps in a row that may teach nothing, see `training.tracking`.
     """
     folder = run.claim(output, stage, made_from)
     if (folder / "done.json").exists():
@@ -123,9 +118,10 @@ def train(
     resume = resume_point(folder / STEPS)
     prepare(machine.placement)
     trainer, processor = build(resume)
-    if trainer.accelerator.num_processes != num_processes():
+    announced = this_launch().processes
+    if trainer.accelerator.num_processes != announced:
         raise ConfigError(
-            f"the launcher announced {num_processes()} processes, but {trainer.accelerator.num_processes} of them found each other; "
+            f"the launcher announced {announced} processes, but {trainer.accelerator.num_processes} of them found each other; "
             "start with torchrun --nproc_per_node N -m -- editr1.cli ... (accelerate launch --cpu starts one process whatever it is told)"
         )
     if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and hasattr(trainer.model, "merge_and_unload"):
@@ -144,7 +140,8 @@ def train(
     result = Checkpoint(str(folder), trainer.state.global_step, rows, seconds)
     save(trainer, processor, folder)
     if trainer.accelerator.is_main_process:
-        finish(folder, {"steps": result.steps, "rows": rows})
+        run.write_json(f"{output}/done.json", {"steps": result.steps, "rows": rows})
+        shutil.rmtree(folder / STEPS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return result
 

@@ -4,9 +4,9 @@
 
 Two kinds of groups, all of tasks that no judge was trained on: the run's candidates (one edit of each editor), and edits of one editor with
 the noise of the recipe, before editor RL and after each of its checkpoints, the same tasks and noise for all. The scorer, the SFT-RRM and
-the RL-RRM of the run score every edit with eight traces, the last two also with expected scores; the oracle says the truth. Figures are
-those of `editr1 signal`: of the mean of the first K traces, and how often two such means agree. Writes OUT.md (what stands below its
-heading "Reading" is kept) and OUT.json; the last line is one JSON object.
+the RL-RRM of the run score every edit with eight traces (the last two score the candidates with expected scores, too); the oracle says the
+truth. Figures are those of `editr1 signal`: of the mean of the first K traces, and how often two such means agree. Writes OUT.md (what
+stands below its heading "Reading" is kept) and OUT.json; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def main() -> None:
         truths = [score.utility for score in truth]
         for judge, (folder, prompt) in JUDGES.items():
             options = judge_options(config.reward.options, args.run / folder) | {"num_traces": DRAWN, "prompt_id": prompt}
-            for score in ("sampled", "expected")[: 1 + (judge != "scorer" and name in (CANDIDATES, stages[0][0]))]:
+            for score in ("sampled", "expected")[: 1 + (judge != "scorer" and name == CANDIDATES)]:
                 rewards = judged(options | {"expected": score == "expected"}, edits)
                 rows += rows_of(name, judge, score, edits, rewards, truths)
                 print(f"{name}, {judge}, {score}: {len(edits)} edits", file=sys.stderr, flush=True)

@@ -201,7 +201,7 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
     before, after = (found[first, judge, "sampled", 4]["order/half"] for judge in ("SFT-RRM", "RL-RRM"))
     plain = [{**dataclasses.asdict(row), "figures": {key: dataclasses.asdict(m) for key, m in row.figures.items()}} for row in rows]
     result = {
-        "what": "order of pairs inside groups of candidates, RL-RRM at K = 4, half credit", "value": after.value, "n": after.n,
+        "what": f"order of pairs inside groups, {first}, RL-RRM at K = 4, half credit", "value": after.value, "n": after.n,
         "low": after.low, "high": after.high, "goal": f"above the SFT-RRM's {before.value:.3f}",
         "holds": (after.low or 0) > (before.value or 1),
     }  # fmt: skip

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from editr1.bench import genai_bench, viescore_pairs
 from editr1.schema import Metric
-from editr1.stats.correlation import mean_correlation
+from editr1.stats.agreement import mean_correlation
 
 # Percent, as printed. VIEScore: the notebook analyze_json.ipynb (Gemini) and EditReward's ImagenHub column (GPT-4o).
 VIESCORE_PUBLISHED = {"results_gemini_0shot": "27.28", "results_gpt4o_0shot": "38.21"}

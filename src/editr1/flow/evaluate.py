@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from editr1.flow.contexts import Context
-from editr1.flow.rewarding import Score
+from editr1.flow.rewarding import Score, principle_rates
 from editr1.flow.rollout import denoise
 from editr1.flow.trainer import Trainer
 from editr1.objectives.schedule import Schedule
@@ -85,3 +85,13 @@ def write_gallery(run: Run, edits: Sequence[tuple[Context, Image.Image]], reward
                 "rates": list(reward.rates),
             }
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def note_principles(run: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
+    """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
+    rows = principle_rates(rewards)
+    if rows:
+        folder = run.dir / "09_editor"
+        folder.mkdir(exist_ok=True)
+        with (folder / "principles.jsonl").open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)

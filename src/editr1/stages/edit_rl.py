@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import logging
 import math
 import time
@@ -28,10 +27,10 @@ from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
-from editr1.flow.evaluate import evaluate, note_best, write_gallery
+from editr1.flow.evaluate import evaluate, note_best, note_principles, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export
-from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, principle_rates, reward_table
+from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
@@ -184,10 +183,8 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
         logs |= judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
-        logs |= state.policy.drift() | {
-            "curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()),
-            "curation/redrawn": float(redrawn),
-        }
+        logs |= {"curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()), "curation/redrawn": float(redrawn)}
+        logs |= state.policy.drift()
         if due(config.evaluation.every, state.iteration) and held_out:
             with clock.phase("evaluate"):
                 trainer.rest()
@@ -294,16 +291,6 @@ def record(
     trainer.accelerator.log(known, step=iteration)
     if due(trainer.config.gallery_every, iteration + 1):
         write_gallery(run_, edits, rewards, Path(f"training_{iteration + 1:06d}.jsonl"))
-
-
-def note_principles(run_: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
-    """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
-    rows = principle_rates(rewards)
-    if rows:
-        folder = run_.dir / FOLDER
-        folder.mkdir(exist_ok=True)
-        with (folder / "principles.jsonl").open("a", encoding="utf-8") as out:
-            out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)
 
 
 def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult:

@@ -51,8 +51,18 @@ $(VENV)-trainers/.ready: benchmarks/trainers.txt | $(READY)
 	$(VENV)-trainers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/trainers.txt
 	touch $@
 
-trainers: $(VENV)-trainers/.ready
-	$(VENV)-trainers/bin/python benchmarks/trainers.py --out docs/results/trainers.md
+# UniRL needs Python 3.12 or newer, with a torch of its own (3 GB); without one its row says so.
+PYTHON312 ?= $(shell python3.12 -c "import sys; print(sys.executable)" 2>/dev/null)
+
+$(VENV)-unirl/.ready: benchmarks/unirl.txt
+	test -x $(VENV)-unirl/bin/python || $(PYTHON312) -m venv $(VENV)-unirl
+	$(VENV)-unirl/bin/python -m pip install --quiet --requirement benchmarks/unirl.txt
+	touch $@
+
+# PEERS=DIR: a folder with the trees of Flow-Factory, verl-omni and flow_grpo, which are on no registry.
+trainers: $(VENV)-trainers/.ready $(if $(PYTHON312),$(VENV)-unirl/.ready)
+	$(VENV)-trainers/bin/python benchmarks/trainers.py --out docs/results/trainers.md \
+		$(if $(PYTHON312),--unirl $(VENV)-unirl/bin/python) $(if $(PEERS),--peers $(PEERS))
 
 # vLLM for CPUs with its dependencies, but for two that read sound and video: their builds are CUDA's, and break imports beside a CPU torch.
 $(VENV)-engines/.ready: benchmarks/engines.txt benchmarks/vllm_cpu/pyproject.toml | $(READY)
@@ -65,4 +75,4 @@ engines: $(VENV)-engines/.ready $(VENV)-trainers/.ready  # about 15 minutes on t
 	$(VENV)-engines/bin/python benchmarks/engines.py --swift $(VENV)-trainers/bin/python --out docs/results/engines.md
 
 clean:
-	rm -rf $(VENV) $(VENV)-bounds $(VENV)-trainers $(VENV)-engines runs
+	rm -rf $(VENV) $(VENV)-bounds $(VENV)-trainers $(VENV)-unirl $(VENV)-engines runs

@@ -5,8 +5,10 @@
 Scores: normal, two heaps (0 or 6 to 9), leaning on the top of the scale, and rounded and cut to whole numbers. Shares: of answers
 right, with truths from .6 to .9 and near 1 (.9 to 1), each data set with its own truth, because the coverage of a share at a single
 truth is a saw whose teeth are as high as the tolerance. Sources hold one item, four items, or 1 to 8 items; items of one source are
-alike (half of a score's variance, a correlation of .1 or .3 of right answers). The last two lines are of a paired difference of two
-judges' credits. The table has one row a case; the last line is one JSON object.
+alike (half of a score's variance, a correlation of .1 or .3 of right answers). The last lines are of a paired difference of two judges'
+credits, with half credit and without, each data set with its own gain. A cell that is within three standard errors of a limit is measured
+with more data sets, so that chance decides none. The table has one row a case, with what is known of cells outside below it; the last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
 
@@ -64,20 +68,19 @@ def right_answers(low: float, high: float, correlation: float) -> Draw:
     return draw
 
 
-def credit_gains(rng: np.random.Generator, sizes: list[int]) -> tuple[Floats, float]:
-    """Differences of two judges' half credits: -1 to 1 by halves, .05 in the mean."""
-    ease = np.repeat(rng.normal(size=len(sizes)), sizes)
-    credits = [np.digitize(ease + shift + rng.normal(size=len(ease)), (-0.6, -0.3)) / 2 for shift in (0.0, 0.25)]
-    return credits[1] - credits[0], _GAIN
+def credit_gains(edges: tuple[float, ...]) -> Draw:
+    """Differences of two judges' credits, in steps of one edge; the second judge is up to a standard deviation of noise better."""
 
+    def mean(shift: float) -> float:  # source and answer each have a variance of 1
+        return float(np.mean(ndtr((shift - np.asarray(edges)) / np.sqrt(2))))
 
-def _gain() -> float:
-    rng = np.random.default_rng(1)
-    noise = np.sqrt(2) * rng.normal(size=4 * MANY)  # of the source and of the answer
-    return float(np.mean(np.digitize(noise + 0.25, (-0.6, -0.3)) - np.digitize(noise, (-0.6, -0.3))) / 2)
+    def draw(rng: np.random.Generator, sizes: list[int]) -> tuple[Floats, float]:
+        better, ease = rng.uniform(0, 1), np.repeat(rng.normal(size=len(sizes)), sizes)
+        credits = [np.digitize(ease + shift + rng.normal(size=len(ease)), edges) / len(edges) for shift in (0.0, better)]
+        return credits[1] - credits[0], mean(better) - mean(0.0)
 
+    return draw
 
-_GAIN = _gain()
 
 SIZES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
     "one": lambda rng, num: [1] * num,
@@ -90,6 +93,7 @@ SHARES: dict[str, Draw] = {
     for low, high in ((0.6, 0.9), (0.9, 1.0))
     for correlation in (0.1, 0.3)
 }
+PAIRED = {"paired half credits": (-0.6, -0.3), "paired right answers": (0.0,)}
 
 
 def _unbounded(values: Floats, sources: list[int], rng: np.random.Generator) -> Estimate:
@@ -108,15 +112,49 @@ def _paired(values: Floats, sources: list[int], rng: np.random.Generator) -> Est
     return paired_difference(np.zeros_like(values), values, sources, rng=rng).estimate
 
 
-def coverage(draw: Draw, sizes: str, num_sources: int, method: Callable[..., Estimate], num_sets: int, seed: int) -> float:
-    """Share of the data sets whose interval holds the truth; one without an interval covers everything."""
-    rng = np.random.default_rng([seed, num_sources])
-    hits = 0
-    for _ in range(num_sets):
+@dataclass
+class Cell:
+    """One kind of data at one number of sources; a data set without an interval covers everything."""
+
+    sets: int = 0
+    hits: int = 0
+    equal: int = 0
+    """Data sets whose values are all the largest possible, or hold none of the failures: their spread says nothing of those."""
+    equal_hits: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.hits / self.sets
+
+    @property
+    def is_clear(self) -> bool:
+        error = np.sqrt(0.05 * 0.95 / self.sets)
+        return min(abs(self.share - LOW), abs(self.share - HIGH)) > 3 * error
+
+
+def coverage(draw: Draw, sizes: str, num_sources: int, method: Callable[..., Estimate], num_sets: int, seed: int) -> Cell:
+    """Data sets and those whose interval holds the truth; five times as many where a limit is near."""
+    rng, cell = np.random.default_rng([seed, num_sources]), Cell()
+    while cell.sets < (num_sets if cell.sets < num_sets or cell.is_clear else 5 * num_sets):
         items = SIZES[sizes](rng, num_sources)
         values, truth = draw(rng, items)
-        hits += not method(values, np.repeat(np.arange(num_sources), items).tolist(), rng).excludes(truth)
-    return hits / num_sets
+        hit = not method(values, np.repeat(np.arange(num_sources), items).tolist(), rng).excludes(truth)
+        equal = bool(values.min() > 0)
+        cell.sets, cell.hits = cell.sets + 1, cell.hits + hit
+        cell.equal, cell.equal_hits = cell.equal + equal, cell.equal_hits + (hit and equal)
+    return cell
+
+
+def is_inside(share: float) -> bool:
+    return LOW <= share <= HIGH
+
+
+def why(cell: Cell) -> str:
+    """What the data sets without a single failure, whose values say nothing about failures, do to a cell."""
+    rest = cell.sets - cell.equal
+    others = (cell.hits - cell.equal_hits) / rest if rest else float("nan")
+    of_equal = f"{cell.equal_hits / cell.equal:.3f} of them" if cell.equal else "none"
+    return f"{cell.share:.4f} of {cell.sets}; {cell.equal / cell.sets:.3f} hold no failure and cover {of_equal}, the others {others:.3f}"
 
 
 def main() -> None:
@@ -129,24 +167,29 @@ def main() -> None:
     cases = [(name, draw, _mean, sizes) for name, draw in BOUNDED.items() for sizes in SIZES]
     cases += [("normal, no ends", normal, _unbounded, sizes) for sizes in SIZES]
     cases += [(name, draw, _share, sizes) for name, draw in SHARES.items() for sizes in SIZES]
-    cases += [("paired credits", credit_gains, _paired, sizes) for sizes in ("one", "1 to 8")]
+    cases += [(name, credit_gains(edges), _paired, sizes) for name, edges in PAIRED.items() for sizes in ("one", "1 to 8")]
     found: dict[str, list[float]] = {}
+    outside: dict[str, str] = {}
     print(f"{'case':44}", *(f"{num:>7}" for num in NUM_SOURCES))
     for name, draw, method, sizes in cases:
-        row = [coverage(draw, sizes, num, method, args.sets, args.seed) for num in NUM_SOURCES]
-        found[f"{name}, {sizes}"] = row
+        cells = [coverage(draw, sizes, num, method, args.sets, args.seed) for num in NUM_SOURCES]
+        row = found[f"{name}, {sizes}"] = [round(cell.share, 4) for cell in cells]
+        outside |= {f"{name}, {sizes}, {num}": why(cell) for num, cell in zip(NUM_SOURCES, cells, strict=True) if not is_inside(cell.share)}
         print(f"{name + ', ' + sizes:44}", *(f"{value:7.3f}" for value in row), flush=True)
-    cells = np.array(list(found.values()))
-    inside = float(np.mean((cells >= LOW) & (cells <= HIGH)))
+    for name, reason in outside.items():
+        print(f"outside: {name}: {reason}")
+    shares = np.array(list(found.values()))
+    inside = float(np.mean([is_inside(share) for share in shares.flat]))
     result = {
         "measure": "coverage of 95 % intervals: share of cells between .93 and .97",
         "value": round(inside, 4),
-        "n": int(cells.size),
+        "n": int(shares.size),
         "sets": args.sets,
-        "lowest": float(cells.min()),
-        "highest": float(cells.max()),
+        "lowest": float(shares.min()),
+        "highest": float(shares.max()),
         "goal": "all",
         "holds": inside == 1.0,
+        "outside": outside,
         "coverage": found,
     }
     if args.json:

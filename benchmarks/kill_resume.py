@@ -15,11 +15,10 @@ import argparse
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -126,12 +125,10 @@ class SlowTasks:
             yield task
 
 
-def start(stage: str, recipe: Path, run_dir: Path, seconds: float, more: Sequence[str]) -> subprocess.Popen[bytes]:
-    """One stage in a process of its own, with `seconds` of delay before each model call."""
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "KILL_RESUME_DELAY": str(seconds), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "editr1.cli", stage, "--config", str(recipe), "--run", str(run_dir), *more]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def slowly(stage: str, recipe: Path, run_dir: Path, seconds: float, more: Sequence[str]) -> None:
+    """The stage with `seconds` of delay before each model call, for a process of its own."""
+    os.environ["KILL_RESUME_DELAY"] = str(seconds)
+    finish(stage, recipe, run_dir, more)
 
 
 def finish(stage: str, recipe: Path, run_dir: Path, more: Sequence[str] = ()) -> None:
@@ -167,18 +164,20 @@ def other_size(stage: str, draw: random.Random, sizes: Sequence[int]) -> list[st
 
 
 def kill_at_random(stage: str, recipe: Path, run_dir: Path, draw: random.Random, seconds: float, more: Sequence[str]) -> bool:
-    """Starts a stage and kills it within two seconds of its table's first sign; False when it was done before that."""
-    process = start(stage, recipe, run_dir, seconds, more)
+    """Starts a stage and kills it within forty delays of its table's first sign; False when it was done before that."""
+    # a fork has everything imported: most of a kill's time was the start of an interpreter
+    process = multiprocessing.get_context("fork").Process(target=slowly, args=(stage, recipe, run_dir, seconds, more))
+    process.start()
     folder = run_dir / STAGES[stage]
-    while process.poll() is None and not folder.exists():
+    while process.is_alive() and not folder.exists():
         time.sleep(0.002)
-    try:
-        process.wait(timeout=draw.uniform(0, 2.0))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+    process.join(timeout=draw.uniform(0, 40 * seconds))
+    if killed := process.is_alive():
+        process.kill()
+    process.join()
+    if not killed and process.exitcode:
+        raise SystemExit(f"stage {stage} failed with code {process.exitcode}")
+    return killed
 
 
 def main() -> int:

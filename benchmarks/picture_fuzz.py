@@ -219,7 +219,7 @@ def damage(kind: str, data: bytes, rng: random.Random) -> bytes:
 
 def served(text: str) -> Image.Image:
     """What the service's judge is shown of a request's base64."""
-    return Draft(from_base64(text, "x"), from_base64(text, "y"), "do").item().edited
+    return Draft((from_base64(text, "x"),), from_base64(text, "y"), "do").item().edited
 
 
 def pixels(make: Callable[[], Image.Image]) -> tuple[Any, ...] | str:

@@ -4,9 +4,10 @@
 
 What the package registry has is checked against its own classes, everything on the CPU and with a scripted judge behind the real
 service: ms-swift (reward registry, pair rows and exported rows through its data loader), verl (custom reward function by its own loader,
-with the keys of our recipe), TRL (exported rows through its own chat preparation). A package that cannot be had is a row that says why:
-UniRL needs Python 3.12, verl-omni and Flow-Factory are on no registry, and flow_grpo's fork is a repository. Writes Markdown, and ends
-with one line of JSON.
+with the keys of our recipe), TRL (exported rows through its own chat preparation), LLaMA-Factory (exported rows through its converter
+and its picture plug-in), UniRL (our recipe through its reward service, in a Python 3.12 of its own: `--unirl PYTHON`). Flow-Factory,
+verl-omni and flow_grpo are repositories: `make trainers PEERS=DIR` takes a folder with their trees. What cannot be had is a row that
+says why. Writes Markdown, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ import argparse
 import asyncio
 import io
 import json
+import os
 import platform
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
 import uvicorn
 import yaml
-from _check_table import Row, attempt, conclude, version
+from _check_table import Row, attempt, conclude
+from _trainers_trees import check_trees
 from PIL import Image
 
 import editr1  # before the trainers: its hook lets a CPU build of torch live beside any torchvision
@@ -138,16 +144,60 @@ def trl_rows(run: Run, folder: Path) -> str:
     return "`is_conversational` takes every row: " + ", ".join(said)
 
 
-ABSENT = (
-    ("unirl", "`recipes/integrations/unirl.yaml` through `RewardService`", "needs Python 3.12 or newer"),
-    ("verl-omni", "`MultiVisualRewardManager`", "on no package registry; its reward functions are loaded by verl, above"),
-    ("flow-factory", "`PointwiseRewardModel`", "on no package registry"),
-)
+def factory_rows(run: Run, folder: Path) -> str:
+    """Exported rows through their loader, converter and the plug-in that puts pictures into a prompt."""
+    sound = types.ModuleType("torchaudio")  # imported for sound, which these rows have none of; its builds are CUDA's
+    sound.__spec__ = ModuleSpec("torchaudio", None)
+    sys.modules.setdefault("torchaudio", sound)
+    os.environ["DISABLE_VERSION_CHECK"] = "1"  # it names transformers up to 5.6; what reads rows does not need them
+    from llamafactory.data.loader import _get_merged_dataset
+    from llamafactory.hparams import DataArguments, ModelArguments
+    from transformers import Seq2SeqTrainingArguments
+
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+    forms = {"sharegpt": {"messages": "conversations", "images": "images"}, "messages": {"messages": "messages", "images": "images"}}
+    files, wanted = {}, {}
+    for form, columns in forms.items():
+        name = f"sft_{form}"
+        wanted[name] = export_rows(run, folder / f"factory_{name}.jsonl", "sft", form)
+        files[name] = {"file_name": f"factory_{name}.jsonl", "formatting": "sharegpt", "columns": columns}
+        files[name] |= {"tags": tags} if form == "messages" else {}
+    wanted["dpo"] = export_rows(run, folder / "factory_dpo.jsonl", "dpo", "sharegpt")
+    columns = {"messages": "conversations", "images": "images", "chosen": "chosen", "rejected": "rejected"}
+    files["dpo"] = {"file_name": "factory_dpo.jsonl", "formatting": "sharegpt", "ranking": True, "columns": columns}
+    (folder / "dataset_info.json").write_text(json.dumps(files))
+    said = []
+    for name, number in wanted.items():
+        arguments = DataArguments(dataset=name, dataset_dir=str(folder), template="qwen2_vl")
+        training = Seq2SeqTrainingArguments(output_dir=str(folder / "out"), report_to=[], use_cpu=True)
+        stage = "rm" if name == "dpo" else "sft"
+        rows = _get_merged_dataset([name], ModelArguments(model_name_or_path="none"), arguments, training, stage=stage)
+        assert len(rows) == number, (name, len(rows), number)
+        for row in rows:
+            text = "".join(turn["content"] for turn in row["_prompt"])
+            assert text.count("<image>") == len(row["_images"]) > 0
+            assert all(Path(picture).is_file() for picture in row["_images"])
+            assert len(row["_response"]) == (2 if name == "dpo" else 1)
+        said.append(f"{name} {number}")
+    return "loader and converter keep every row with its pictures and answers: " + ", ".join(said)
+
+
+def unirl(python: Path | None, address: str) -> Row:
+    check = "`recipes/integrations/unirl.yaml` through `RewardService`"
+    if python is None or not python.exists():
+        return Row("unirl", check, "needs Python 3.12 or newer: `make trainers` takes it where `python3.12` is there", None)
+    script, recipe = Path(__file__).with_name("_trainers_unirl.py"), ROOT / "recipes/integrations/unirl.yaml"
+    told = subprocess.run([python, "-c", "import importlib.metadata as m; print(m.version('unirl'))"], capture_output=True, text=True)
+    ran = subprocess.run([python, script, address, recipe], capture_output=True, text=True, timeout=600)
+    last = (ran.stdout.strip().split("\n") if ran.returncode == 0 else ran.stderr.strip().split("\n"))[-1]
+    return Row(f"unirl {told.stdout.strip()}", check, json.loads(last)["said"] if ran.returncode == 0 else last[:200], ran.returncode == 0)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--unirl", type=Path, metavar="PYTHON", help="a Python 3.12 with unirl")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="folder with the trees Flow-Factory, verl-omni and flow_grpo")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, service() as address:
         folder = Path(name)
@@ -157,8 +207,10 @@ def main() -> int:
             attempt("ms_swift", "exported rows through its loader", lambda: swift_rows(run, folder)),
             attempt("verl", "reward function by its loader, with an unsteady judge", lambda: verl_function(address)),
             attempt("trl", "exported rows", lambda: trl_rows(run, folder)),
+            attempt("llamafactory", "exported rows through its loader", lambda: factory_rows(run, folder)),
+            unirl(args.unirl, address),
+            *check_trees(args.peers, address),
         ]
-    rows += [Row(package, check, reason, None) for package, check, reason in ABSENT if version(package) is None]
     written_by = f"Written by `make trainers` (`benchmarks/trainers.py`), Python {platform.python_version()}, editr1 {editr1.__version__}."
     return conclude("Our plug-ins inside the real trainers", written_by, "checks inside real trainers", rows, args.out)
 

@@ -265,7 +265,7 @@ def markdown(results: dict[str, dict[str, Any]], found: dict[str, Any], rewards:
         f"Editor RL on the embedded world, {header['iterations']} iterations, {header['num_seeds']} seeds, {header['num_tasks']} held-out "
         "tasks (the same tasks and noise before and after, no noise in sampling). Score: the oracle's, 0 to 10; success: share of tasks "
         f"where every check holds. {header['date']}, {header['device']}, torch {header['torch']}, commit `{header['commit'][:7]}`. "
-        "Made by `benchmarks/editor_evidence.py`.",
+        "Made by `python -m research.editor_evidence`.",
         "",
         "| reward | seed | score before | after | success before | after | its pair accuracy in groups | its own mean, first to last 10 |",
         "|---|---|---|---|---|---|---|---|",

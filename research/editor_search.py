@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from editr1.algorithms.nft import nft_loss, optimality
+from editr1.optimizers import muon_adamw
 from editr1.schema import derive_seed
 from editr1.store.run import commit
-from editr1.training.trainer import muon_adamw
 from editr1.world.edits import apply_all, parse_instruction
 from editr1.world.oracle import judge
 from editr1.world.render import draw, read_one, to_image, to_pixels
@@ -60,11 +60,15 @@ class Search:
     def __init__(self, way: str, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.way, self.args = way, args
-        self.editor = build()
+        self.editor = build(args.editor)
         self.policy = self.editor.transformer
         self.old = copy.deepcopy(self.policy) if way == "nft" else self.policy
         params = self.policy.parameters()
-        self.optimizer = muon_adamw(self.policy, args.lr_matrices, args.lr) if args.lr_matrices else torch.optim.AdamW(params, args.lr)
+        self.optimizer = (
+            muon_adamw(self.policy.named_parameters(), args.lr_matrices, args.lr)
+            if args.lr_matrices
+            else torch.optim.AdamW(params, args.lr)
+        )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.rng = np.random.default_rng(args.seed)
         self.tasks = TaskSource(10**9, derive_seed(args.seed, "search"))
@@ -184,6 +188,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--lr-matrices", type=float, default=0.0, help="Muon's rate; 0: AdamW for all weights")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation added to the oracle's score, in points")
+    parser.add_argument("--editor", help="folder of the editor to start from (default: the shipped one)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     curves: dict[str, list[dict[str, float]]] = {}

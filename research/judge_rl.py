@@ -171,8 +171,7 @@ def figures(results: Sequence[dict[str, Any]], start: Sequence[dict[str, Any]], 
     """All numbers of one way, over its seeds; gains are paired with the start judged with the same seeds."""
     from editr1.measure.signal import ScoredEdit, signal_metrics
     from editr1.stats.calibration import calibrate
-    from editr1.stats.paired import paired_difference
-    from editr1.stats.pairwise import accuracy, half_credit, is_tied, strict_credit
+    from editr1.stats.pairwise import accuracy, half_credit, is_tied, paired_difference, strict_credit
 
     tasks = [pair.task.id for pair in pairs]
     many = tasks * len(results)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from editr1.training.trainer import muon_adamw
+from editr1.optimizers import muon_adamw
 from editr1.world.edits import KINDS, apply_all, instruction, random_edits
 from editr1.world.render import draw
 from editr1.world.scene import Scene, pick, random_scene
@@ -68,7 +68,7 @@ def run(config: Config, out: Path) -> None:
         x = (1 - sigma[:, None, None]) * target + sigma[:, None, None] * noise
         return (predict_velocity(transformer, x, sigma, source, words) - (noise - target)).square().mean()
 
-    optimizer = muon_adamw(transformer, config.lr_matrices, config.lr_rest, _LOOKUPS)
+    optimizer = muon_adamw(transformer.named_parameters(), config.lr_matrices, config.lr_rest, _LOOKUPS)
     out.mkdir(parents=True, exist_ok=True)
     (log := out / "training_log.jsonl").unlink(missing_ok=True)
     fit_steps(transformer, optimizer, loss, config.steps, log, lambda: editor.save(out), save_every=400)

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from editr1.editors.base import EditRequest
-from editr1.training.trainer import LOOKUPS, muon_adamw
+from editr1.optimizers import LOOKUPS, muon_adamw
 from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
 from editr1.world.render import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor
@@ -197,7 +197,7 @@ def run(config: Config, out: Path, editor_path: Path | None, init: Path | None =
         with torch.autocast("cpu", torch.bfloat16):
             return model(**batcher(_lessons(rng, config, step / config.steps, editor))).loss  # type: ignore[no-any-return]
 
-    optimizer = muon_adamw(model, config.lr_matrices, config.lr_rest, LOOKUPS)
+    optimizer = muon_adamw(model.named_parameters(), config.lr_matrices, config.lr_rest, LOOKUPS)
     out.mkdir(parents=True, exist_ok=True)
     log, save = out / "training_log.jsonl", lambda: _save(model, processor, out, config.size)
     fit_steps(model, optimizer, loss, config.steps, log, save, save_every=200)

@@ -199,7 +199,7 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
             f"Made by `python -m research.reward_signal --groups {args.groups}` at `{commit()[:12]}`, CPU, torch {torch.__version__}.",
             "Tasks that no judge was trained on; brackets are 95 % intervals over tasks. What each figure says:",
             "[Is the judge a good reward?](../benchmarks.md#is-the-judge-a-good-reward)",
-            "`agreement` is of two means of K traces each, all else of one; `advantage/group-std`: every group divided by its own std first.",
+            "`agreement` is of two means of K traces each, all else of one; `advantage/group-std`: groups divided by their own std first.",
         ]
         page.write_text("\n".join([*head, "", as_table(rows), reading]).rstrip() + "\n", "utf-8")
         data.write_text(json.dumps({"result": result, "rows": plain}, indent=1) + "\n", "utf-8")

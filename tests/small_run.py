@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import random
+import shutil
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from editr1.config import load_recipe, section
 from editr1.schema import Judgement, Metric, Trace, to_json
@@ -18,6 +21,15 @@ RECIPE = Path(__file__).parent / "stages" / "data_loop.yaml"
 
 def make_run(folder: Path, num_tasks: int = 8, training: bool = True) -> Run:
     """Tasks to pairs by the data stages; curves, metrics, strips and a judge's traces written as the other stages write them."""
+    shutil.copytree(Path(_made(num_tasks, training).name) / "run", folder)
+    return Run.open(folder, create=False)
+
+
+@functools.cache
+def _made(num_tasks: int, training: bool) -> TemporaryDirectory[str]:
+    """Made once a process: many tests start from the same run."""
+    made = TemporaryDirectory()
+    folder = Path(made.name) / "run"
     recipe = load_recipe(RECIPE, [f"tasks.source.options.num={num_tasks}"])
     for name in ("tasks", "decompose", "generate", "score", "inspect", "pairs"):
         stage = import_module(f"editr1.stages.{name}")
@@ -28,7 +40,7 @@ def make_run(folder: Path, num_tasks: int = 8, training: bool = True) -> Run:
         _metrics(run)
         _strips(run)
         _judge(run)
-    return run
+    return made
 
 
 def _curves(run: Run) -> None:

@@ -362,3 +362,13 @@ def test_nobody_else_makes_pixels() -> None:
             if converts or (owner == "Image" and name in ("open", "fromarray", "frombytes")):
                 found.append(path.relative_to(root).as_posix())
     assert set(found) == {"pictures.py", "world/render.py"}
+
+
+@pytest.mark.parametrize("checksum", [True, False], ids=["good checksum", "bad checksum"])
+def test_exif_behind_the_pixels_turns_a_png_as_it_turns_pillows_picture(checksum: bool) -> None:
+    data = saved(photo(), "PNG", exif=exif(6))
+    stated = exif(3).tobytes().removeprefix(b"Exif\0\0")
+    late = struct.pack(">I", len(stated)) + b"eXIf" + stated
+    behind = data[:-12] + late + struct.pack(">I", zlib.crc32(late[4:]) ^ (not checksum)) + data[-12:]
+    opened = Image.open(io.BytesIO(behind))
+    assert pixels(decode_image(behind)) == pixels(to_rgb(opened)) == pixels(decode_image(saved(photo(), "PNG", exif=exif(3))))

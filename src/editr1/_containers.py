@@ -49,7 +49,8 @@ def bare_png(data: bytes) -> tuple[bytes, int]:
         seen_pixels |= name == b"IDAT"
         if name in _PNG_PIXELS or (name == b"fcTL" and not seen_pixels):  # fcTL before the pixels belongs to the first frame
             kept.append(data[at:end])
-        elif name == b"eXIf" and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big"):
+        elif name == b"eXIf" and (seen_pixels or zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")):
+            # Behind the pixels Pillow looks at no checksum, and the last one counts.
             exif = data[at + 8 : end - 4]
         elif name == b"iTXt" and data.startswith(_PNG_XMP, at + 8):
             xmp = data[at + 8 : end - 4]

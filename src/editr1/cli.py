@@ -1,62 +1,90 @@
-"""The command `editr1`: finds the files of `commands/` and the stages, and hands over to the one that was named. No logic here."""
+"""The command `editr1`: finds the files of `commands/` and the stages, imports the one that was named and hands over. No logic here."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import io
-import pkgutil
 import shlex
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from editr1 import __version__, commands
-from editr1.commands._stages import stage_commands
 from editr1.errors import EditR1Error, disk_trouble
 from editr1.placement import share_cores
 
 EXIT_USER_ERROR = 2  # the same as argparse uses for a wrong command line
+_STAGES = Path(__file__).parent / "stages"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Of one command, which is imported when its words are parsed."""
+
+    file: Path
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.get_default("main") is None:
+            command = _command(self.file)
+            self.description = command.__doc__
+            self.formatter_class = argparse.RawDescriptionHelpFormatter
+            command.add_arguments(self)
+            self.set_defaults(main=command.main)
+        return super().parse_known_args(args, namespace)
+
+
+class _Overview(argparse.ArgumentParser):
+    """Of `editr1` itself: its help lists the commands."""
+
+    def format_help(self) -> str:
+        self.epilog = _overview()
+        return super().format_help()
 
 
 def build_parser() -> argparse.ArgumentParser:
     """One sub-command a stage and a public file of `commands/`: its docstring is the help, `edit_rl.py` is called `edit-rl`."""
-    found = _commands()
-    parser = argparse.ArgumentParser(
+    parser = _Overview(
         prog="editr1",
         usage="editr1 [-h] [--version] COMMAND ...",
         description="Edit-R1 (arXiv 2604.27505): the loop, its parts and its reports.",
-        epilog=_overview({name: _summary(command) for name, command in found.items()}),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"editr1 {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="editr1", help=argparse.SUPPRESS)
-    for name, command in found.items():
-        subparser = subparsers.add_parser(name, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        command.add_arguments(subparser)
-        subparser.set_defaults(main=command.main)
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="editr1", help=argparse.SUPPRESS, parser_class=_Parser
+    )
+    for name, file in _files().items():
+        subparsers.add_parser(name).file = file
     return parser
 
 
 def command_names() -> list[str]:
     """What may stand after `editr1`."""
-    return sorted(_commands())
+    return sorted(_files())
 
 
-def _commands() -> dict[str, Any]:
-    """By name, each with a docstring, `add_arguments` and `main`."""
-    stages = {stage.name.replace("_", "-"): stage for stage in stage_commands()}
-    names = (info.name for info in pkgutil.iter_modules(commands.__path__) if not info.name.startswith("_"))
-    return stages | {name.replace("_", "-"): importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+def _files() -> dict[str, Path]:
+    """By name, where each command is written; none is imported."""
+    folders = (_STAGES, Path(commands.__path__[0]))
+    return {file.stem.replace("_", "-"): file for folder in folders for file in sorted(folder.glob("[!_]*.py"))}
 
 
-def _summary(command: Any) -> str:
-    return (command.__doc__ or "").strip().split("\n")[0].split(" (paper")[0].rstrip(".")
+def _command(file: Path) -> Any:
+    """What has a docstring, `add_arguments` and `main`. A stage is not imported: some load model libraries."""
+    if file.parent == _STAGES:
+        from editr1.commands._stages import StageCommand
+
+        return StageCommand(file)
+    return importlib.import_module(f"{commands.__name__}.{file.stem}")
 
 
-def _overview(summaries: Mapping[str, str]) -> str:
+def _overview() -> str:
     """The commands in the groups and the order of `commands.GROUPS`, one a line."""
+    docs = {name: ast.get_docstring(ast.parse(file.read_bytes())) or "" for name, file in _files().items()}
+    summaries = {name: doc.split("\n")[0].split(" (paper")[0].rstrip(".") for name, doc in docs.items()}
     listed = {name for names in commands.GROUPS.values() for name in names}
     groups = {**commands.GROUPS, "others": tuple(sorted(summaries.keys() - listed))}
     width = max(map(len, summaries))

@@ -7,6 +7,7 @@ one of several records (`either`), which their fields tell apart.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
@@ -29,6 +30,20 @@ _READABLE = (1, 2)
 KEY, DROPPED = "row_key", "row_dropped"
 
 T = TypeVar("T")
+
+
+def stable_id(*parts: str) -> str:
+    """16 hex digits that depend on the parts and their borders, the same on every machine.
+
+    >>> stable_id("ab", "c") == stable_id("a", "bc")
+    False
+    """
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def derive_seed(run_seed: int, *parts: str | int) -> int:
+    """A seed in [0, 2**31) for (run seed, item id, index): any row can be made again alone."""
+    return int(stable_id(str(run_seed), *map(str, parts)), 16) % 2**31
 
 
 def to_json(record: Any) -> str:

@@ -10,32 +10,19 @@ inside a record: an `ImageRef` names the bytes by their content hash, and the st
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
-from editr1.records import SCHEMA_VERSION, either, from_json, to_json  # noqa: F401  # records and their lines of JSON: one import
+from editr1.records import SCHEMA_VERSION, derive_seed, either, from_json, stable_id, to_json  # noqa: F401  # records and their lines: one import
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Category = Literal["follow", "keep", "quality"]
 CATEGORIES: tuple[Category, ...] = ("follow", "keep", "quality")
-
-# The paper's long names (section 3.1), and spellings that models use for them.
-CATEGORY_ALIASES: dict[str, Category] = {
-    "instruction following": "follow",
-    "instruction_following": "follow",
-    "following": "follow",
-    "feature preservation": "keep",
-    "feature_preservation": "keep",
-    "preservation": "keep",
-    "image quality": "quality",
-    "image_quality": "quality",
-}
 
 MAX_SCORE = 10.0  # paper, section 3.1: tau in [0, 10]
 
@@ -365,26 +352,3 @@ def decided(low: float | None, high: float | None, floor: float) -> bool | None:
     if low is None or high is None or low <= floor < high:
         return None
     return low > floor
-
-
-def stable_id(*parts: str) -> str:
-    """16 hex digits that depend on the parts and their borders, the same on every machine.
-
-    >>> stable_id("ab", "c") == stable_id("a", "bc")
-    False
-    """
-    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def derive_seed(run_seed: int, *parts: str | int) -> int:
-    """A seed in [0, 2**31) for (run seed, item id, index): any row can be made again alone."""
-    return int(stable_id(str(run_seed), *map(str, parts)), 16) % 2**31
-
-
-def category_from(text: str) -> Category:
-    """The category that a model's spelling means. Raises ValueError for anything unknown."""
-    key = text.strip().lower().replace("-", " ")
-    key = CATEGORY_ALIASES.get(key, key)
-    if key not in CATEGORIES:
-        raise ValueError(f"unknown principle category {text!r}, expected one of {', '.join(CATEGORIES)}")
-    return cast(Category, key)

@@ -16,6 +16,7 @@ from editr1.errors import BackendError, ChangedInputsError, NoSignalError, Unsco
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
 from editr1.flow.state import checkpoints, load_state, load_weights, numbers, optimizer_tensors, save_state
+from editr1.flow.trainer import lr_share
 from editr1.flow.watch import symptoms, warning_of
 from editr1.schema import Reward
 from editr1.stages import edit_rl
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 FULL = Training(weights="full", lr=3e-3, beta=0.0, algorithm=Component("grpo", {"clip_low": 1e-3, "clip_high": 1e-3}), ema_decay=0.9)
 NFT = Component("nft")
 LORA = dataclasses.replace(FULL, weights="lora", rank=4, alpha=8, lr=1e-2)
+MUON = dataclasses.replace(LORA, lr_matrices=1e-2, algorithm=Component("nft", {"old_decay_rate": 0.02}), final_lr_share=0.1, warmup=2)
 
 
 def config(training=FULL, **changes):
@@ -56,7 +58,9 @@ def points(run):
     return [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm=NFT, lr=2e-2)], ids=["full", "lora", "nft"])
+@pytest.mark.parametrize(
+    "training", [FULL, LORA, dataclasses.replace(LORA, algorithm=NFT, lr=2e-2), MUON], ids=["full", "lora", "nft", "muon"]
+)
 def test_the_reward_rises(run, training):
     trained(run, config(training, contexts=8, contexts_per_batch=8, iterations=30, save_every=0))
     rewards = [p["reward/mean"] for p in points(run)]
@@ -89,7 +93,7 @@ def test_without_advantages_no_weight_moves(run, training):
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["in_step", "ahead"])
-@pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm=NFT)], ids=["full", "lora", "nft"])
+@pytest.mark.parametrize("training", [FULL, LORA, dataclasses.replace(LORA, algorithm=NFT), MUON], ids=["full", "lora", "nft", "muon"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, training, ahead):
     straight = trained(run, config(training, iterations=4, rollout_ahead=ahead))
     other = Run.open(tmp_path / "other")
@@ -106,6 +110,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path, tr
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert numbers(straight.state) == numbers(resumed.state)
+
+
+def test_rates_rise_and_fall_linearly_and_muon_keeps_its_own(run):
+    settings = config(dataclasses.replace(MUON, lr=2e-3, lr_matrices=1e-2, warmup=4), iterations=14)
+    trainer = make_trainer(settings, toy.ToyEditor(), [toy.score_redness], run.dir)
+    shares = [lr_share(settings, i) for i in range(14)]
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares[-1] == pytest.approx(0.1)
+    assert shares[4] - shares[5] == pytest.approx(shares[-2] - shares[-1])
+    assert {group["lr"] for group in trainer.state.optimizer.param_groups} == {2e-3, 1e-2}
 
 
 def test_a_rollout_ahead_is_that_of_the_policy_before_the_update_and_its_ratio_says_so(run):

@@ -1,4 +1,4 @@
-"""Run by torchrun from test_processes.py: trains the toy and writes what each process ends with."""
+"""Run by torchrun from test_processes.py: trains the toy in several ways and writes what each process ends with."""
 
 import sys
 from pathlib import Path
@@ -21,8 +21,8 @@ from editr1.store import Run
 
 def settings(std, algorithm):
     shard = algorithm in ("sharded", "full")  # grpo with the frozen weights, or all of them, spread over the processes
+    weights = "full" if algorithm == "full" else "lora"
     algorithm = "grpo" if shard else algorithm
-    weights = "full" if sys.argv[-1] == "full" else "lora"
     training = Training(weights=weights, rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard)
     return Config(
         Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=3, save_every=0,
@@ -32,8 +32,8 @@ def settings(std, algorithm):
     )  # fmt: skip
 
 
-def main(run_dir, std, algorithm):
-    torch.set_num_threads(1)
+def learn(run_dir, std, algorithm):
+    """Returns the accelerator, for what comes after the last way."""
     run = Run.open(run_dir)
     config = settings(std, algorithm)
     trainer = make_trainer(config, toy.ToyEditor(), [toy.score_redness], run.dir / "09_editor")
@@ -52,6 +52,14 @@ def main(run_dir, std, algorithm):
     load_state(state, last)  # whole tensors, cut again
     for weights, wanted in zip((state.policy.params, state.ema or {}), ended, strict=True):
         assert all(torch.equal(value, wanted[name]) for name, value in gathered(weights).items())
+    return accelerator
+
+
+def main(root, world, *ways):
+    """Each way, such as `group-nft`, in a run of its own: one start of the processes for all of them."""
+    torch.set_num_threads(1)
+    for way in ways:
+        accelerator = learn(f"{root}/{way}_{world}", *way.split("-"))
     if accelerator.num_processes > 1:  # gloo's threads must end before the interpreter does
         accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from editr1.report.build import render_comparison
-from editr1.report.compare import names_of, same_tasks
+from editr1.report.build import names_of, render_comparison, same_tasks
 from editr1.report.editor import read_comparisons, read_radar
-from editr1.report.pictures import Album
-from editr1.report.reading import Reader
+from editr1.report.reading import Album, Reader
 from editr1.store import Run
 from small_run import make_run
 

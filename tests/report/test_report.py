@@ -19,8 +19,7 @@ from editr1.report.figures import show
 from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits, read_judges
 from editr1.report.judges import NO_SIGNAL, confusion_row, margin_bars, percent, read_annotators, read_audits, reliabilities
 from editr1.report.loop import Arrow, draw_loop
-from editr1.report.pictures import BUDGET, Album, encode_small
-from editr1.report.reading import Reader
+from editr1.report.reading import BUDGET, Album, Reader, encode_small
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Trace
 from editr1.stages._judge_traces import write_judge_traces
 from editr1.store import Run
@@ -179,7 +178,7 @@ def test_what_the_audit_shows_is_not_a_result_too(audited: Run) -> None:
 
 
 def test_figures_are_printed_so_that_intervals_line_up() -> None:
-    assert [show(value, "oracle_score/after") for value in (6.4, 7.01, 0.41, 12345.0)] == ["6.40", "7.01", "0.41", "1.234e+04"]
+    assert [show(value, "oracle_score/after") for value in (6.4, 7.01, 0.4123, 12345.0)] == ["6.40", "7.01", "0.41", "1.234e+04"]
     assert show(-0.02, "oracle_score_gain", signed=True) == "−0.02"
 
 

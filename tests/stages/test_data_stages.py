@@ -205,6 +205,17 @@ def test_quotas_are_enforced(run: Run) -> None:
     assert "1 follow questions in place of 3 to 4" in dropped(run, "02_principles")[0]
 
 
+def test_two_files_of_one_picture_are_one_task(tmp_path: Path) -> None:
+    run_dir, file = tmp_path / "twice", io.BytesIO()
+    picture(1).save(file, "GIF")
+    source_rows[:] = [shown(file.getvalue(), "Make it red"), shown(picture(1), "Make it red")]
+    tasks.run(tasks.Config(Component(f"{HERE}:rows"), engine=QUIET), run_dir)
+    answer = scripted("twice", lambda r: json.dumps(PRINCIPLES))
+    counts = decompose.run(decompose.Config(answer, quotas=None, engine=QUIET), run_dir)
+    assert (counts.num_in, counts.num_out, counts.reasons) == (2, 1, {"duplicate": 1})
+    assert len(asked["twice"].requests) == 1
+
+
 # --- score and inspect ------------------------------------------------------------------------------
 
 
@@ -331,13 +342,16 @@ def test_answers_from_a_file_name_candidates_or_pictures(run: Run, tmp_path: Pat
         {"a": a.id, "b": "nobody", "label": "a"},
         {"a": a.id, "b": b.id, "label": "left"},
         {"a": a.id, "b": b.id},
+        {"a": a.id, "b": a.id, "label": "a"},
         {"source": "source.png", "instruction": "make it nicer 0", "a": "x.png", "b": "y.png", "label": "same"},
         {"source": "gone.png", "instruction": "q", "a": "x.png", "b": "y.png", "label": "a"},
     ]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = pairs.run(pairs.Config(file=path, engine=replace(QUIET, max_dropped_share=0.8)), run.dir)
-    assert counts.reasons == {"bad_image": 1, "bad_label": 1, "different_tasks": 1, "missing_value": 1, "unknown_candidate": 1}
+    assert counts.reasons == dict.fromkeys(
+        ("bad_image", "bad_label", "different_tasks", "missing_value", "same_picture", "unknown_candidate"), 1
+    )
     first, second = run.read("07_pairs")
     assert first == PreferencePair(a.task, a.principles, a.candidate, b.candidate, "b", "ann")
     assert second.task == a.task, "the same picture and instruction are the same task"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from editr1.config import Component
 from editr1.errors import DataError
 from editr1.schema import Judgement, Outcome, ParseFailure, Trace
 from editr1.stages import rationales, sft
-from editr1.store import Drop, Engine, Run
+from editr1.store import Drop, Engine, Run, Work
 from editr1.training.rows import RATIONALES, Rationale, SelectedTraces, read_pairs, read_rationales
 from editr1.vlm.base import ChatRequest
 from scripted_vlm import ScriptedVLM
@@ -69,6 +70,15 @@ def test_a_writer_that_is_told_explains_every_pair(run: Run) -> None:
     assert set(hints) == set(rationales.HINTS.values())
     again = rationales.run(config(), run.dir)
     assert again.num_out == 6
+
+
+def test_a_pair_that_one_person_answered_twice_is_explained_once(run: Run) -> None:
+    pairs = list(run.read("07_pairs"))
+    shutil.rmtree(run.dir / "07_pairs")
+    items = ((str(number), pair) for number, pair in enumerate([*pairs, pairs[0]]))
+    run.process("07_pairs", items, Work(lambda: list), settings={"held_out_share": 0.0})
+    counts = rationales.run(config(), run.dir)
+    assert (counts.num_in, counts.num_out, counts.reasons) == (7, 6, {"duplicate": 1})
 
 
 def test_without_telling_the_answer_rejects(run: Run) -> None:

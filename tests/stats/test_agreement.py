@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from editr1.measure.kway import argsort_right, chance, group_tau, pairs_right
 from editr1.stats import binomial_p
-from editr1.stats.agreement import VerdictAgreement, cohen_kappa, krippendorff_alpha
+from editr1.stats.agreement import VerdictAgreement, cohen_kappa, kendall_tau_b, krippendorff_alpha, mean_correlation, merge_ties, spearman
 from editr1.stats.calibration import best_epsilon, calibrate, calibration_of, fit_slope, folds, three_class, three_class_credit
-from editr1.stats.correlation import kendall_tau_b, mean_correlation, merge_ties, spearman
 
 small = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=25)
 

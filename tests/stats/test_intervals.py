@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from editr1.stats import clustered_standard_error, mean_estimate, paired_difference, share_estimate, share_of_sums, wilson
 from editr1.stats.clusters import clustered
@@ -50,8 +51,15 @@ def test_independent_items_agree_with_the_normal_interval() -> None:
     assert estimate.high == pytest.approx(values.mean() + half, abs=0.02)
 
 
-def test_the_interval_of_a_mean_holds_what_the_sign_flip_test_keeps() -> None:
-    """8 clusters: hypotheses just inside have p > .05 and just outside p <= .05, each by its own enumeration of 256 patterns."""
+def test_a_few_differences_of_one_sign_leave_room_on_both_sides_of_zero() -> None:
+    """Sign flips alone would end at 0 exactly, whatever the seven zeros."""
+    estimate = mean_estimate([-1.0] + [0.0] * 7, rng=rng())
+    assert estimate.low < -0.3
+    assert estimate.high > 0.15
+
+
+def test_the_interval_of_a_mean_holds_what_sign_flips_or_students_t_keep() -> None:
+    """8 clusters: hypotheses just inside have p > .05 and just outside p <= .05, by an enumeration of 256 patterns and by scipy's t."""
     values, clusters = rng(5).normal(1.0, 1.0, size=20), [0, 0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 6, 6, 7, 7]
     sizes = np.bincount(clusters)
     estimate = mean_estimate(values, clusters, rng=rng())
@@ -59,7 +67,9 @@ def test_the_interval_of_a_mean_holds_what_the_sign_flip_test_keeps() -> None:
     def p_of(hypothesis: float) -> float:
         sums = np.bincount(clusters, weights=values) - hypothesis * sizes
         signs = 1 - 2 * (np.arange(256)[:, None] >> np.arange(8) & 1)
-        return float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12))
+        flips = float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12))
+        freedom = min(7.0, 1 / float(((sizes / 20) ** 2).sum()))
+        return max(flips, float(2 * student.sf(abs(estimate.value - hypothesis) / estimate.standard_error, freedom)))
 
     for bound, outward in ((estimate.low, -1e-6), (estimate.high, 1e-6)):
         assert p_of(bound + outward) <= 0.05 < p_of(bound - outward)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -109,10 +112,11 @@ def test_a_failed_cell_stops_the_rest_and_says_where_to_look(tmp_path: Path) -> 
 # --- the whole --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """Two students and GCPO on a handful of tasks, with an untrained verifier."""
-    verifier = build_tiny_verifier(tmp_path / "verifier")
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student and GCPO on a handful of tasks, with an untrained verifier."""
+    folder = tmp_path_factory.mktemp("recipe")
+    verifier = build_tiny_verifier(folder / "verifier")
     data = yaml.safe_load((ROOT / "tests" / "stages" / "data_loop.yaml").read_text())
     machine = {"micro_batch": 2, "activation_checkpointing": False, "trackers": [], "progress": False}
     data["sft"] = {"model": str(verifier), "steps": 1, "batch_size": 2, "held_out_share": 0.25, "machine": machine}
@@ -127,27 +131,49 @@ def recipe(tmp_path: Path) -> Path:
         },
         "claims": [{"id": "X", "measure": "GCPO helps", "steps": [["direct", "gcpo"]]}],
     }
-    path = tmp_path / "small.yaml"
+    path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
 
 
-def test_a_study_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "runs"
+def told(arguments: list[str]) -> list[str]:
+    """What a command that succeeds prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(arguments) == 0
+    return out.getvalue().splitlines()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study that ran in two calls, undisturbed."""
+
+    run: Path
+    arguments: list[str]
+    planned: list[str]
+    half: list[str]
+    whole: list[str]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Finished:
+    run = tmp_path_factory.mktemp("study") / "runs"
     arguments = ["study", str(recipe), "--run", str(run), "--jobs", "1", "--seeds", "0"]
-    assert main([*arguments, "--dry-run"]) == 0
-    assert "3 cells left" in capsys.readouterr().out
-    assert main([*arguments, "--cells", "direct"]) == 0
-    waiting = [json.loads(line) for line in capsys.readouterr().out.splitlines()[-2:]]
-    assert [line["holds"] for line in waiting] == [None, None]
-    assert main([*arguments, "--out", str(tmp_path / "docs" / "small")]) == 0
-    claim, last = (json.loads(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    planned = told([*arguments, "--dry-run"])
+    half = told([*arguments, "--cells", "direct"])
+    return Finished(run, arguments, planned, half, told([*arguments, "--out", str(run / "docs" / "small")]))
+
+
+def test_a_study_runs_reports_and_is_not_repeated(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    run, arguments = finished.run, finished.arguments
+    assert any("3 cells left" in line for line in finished.planned)
+    assert [json.loads(line)["holds"] for line in finished.half[-2:]] == [None, None]
+    claim, last = map(json.loads, finished.whole[-2:])
     assert claim["claim"] == "X"
     assert claim["why"].startswith("gcpo over direct ")  # measured; four pairs need not decide it
     assert (last["n"], last["holds"]) == (claim["holds"] is not None, claim["holds"])
-    table = json.loads((tmp_path / "docs" / "small.json").read_text())
+    table = json.loads((run / "docs" / "small.json").read_text())
     assert [cell["cell"] for cell in table["cells"]] == ["direct", "gcpo"]
-    assert (tmp_path / "docs" / "small.md").read_text().startswith("# Small")
+    assert (run / "docs" / "small.md").read_text().startswith("# Small")
     changed = ["--set", "sft.steps=2"]
     assert main([*arguments, *changed]) == 2
     assert "was made with sft.steps=1, now it is 2" in capsys.readouterr().err
@@ -159,26 +185,25 @@ def test_a_study_runs_reports_and_is_not_repeated(tmp_path: Path, recipe: Path, 
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_study_that_was_killed_goes_on_and_ends_with_the_same_answers(tmp_path: Path, recipe: Path) -> None:
+def test_a_study_that_was_killed_goes_on_and_ends_with_the_same_answers(tmp_path: Path, recipe: Path, finished: Finished) -> None:
     """SIGKILL after the first cell's training; then two processes share what is left."""
-    arguments = ["study", str(recipe), "--seeds", "1"]
+    arguments = ["study", str(recipe), "--seeds", "0"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-m", "editr1.cli", *arguments, "--run", str(killed), "--jobs", "1"], env=environment)
     deadline = time.monotonic() + 180
-    while not (killed / "seed1" / "cells" / "direct" / "done.json").exists():
+    while not (killed / "seed0" / "cells" / "direct" / "done.json").exists():
         assert process.poll() is None, "the process ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.wait()
-    subprocess.run([sys.executable, "-m", "editr1.cli", *arguments, "--run", str(killed), "--jobs", "2"], env=environment, check=True)
-    assert main([*arguments, "--run", str(tmp_path / "whole"), "--jobs", "1"]) == 0
+    told([*arguments, "--run", str(killed), "--jobs", "2"])
     for name in ("direct", "gcpo"):
         answers = [
-            {row.key: row.value for row in Run.open(root / "seed1").read(f"bench_pairs_{name}", JudgedEdit)}
-            for root in (killed, tmp_path / "whole")
+            {row.key: row.value for row in Run.open(root / "seed0").read(f"bench_pairs_{name}", JudgedEdit)}
+            for root in (killed, finished.run)
         ]
         assert answers[0] == answers[1]
-    tables = [json.loads((root / "small.json").read_text()) for root in (killed, tmp_path / "whole")]
+    tables = [json.loads((root / "small.json").read_text()) for root in (killed, finished.run)]
     assert tables[0]["cells"] == tables[1]["cells"]

@@ -11,12 +11,12 @@ from PIL import Image
 
 from editr1.bench.base import JudgedEdit
 from editr1.bench.pairs import OwnPairs
+from editr1.commands.study import as_json, as_markdown, last_line
 from editr1.schema import Candidate, EditTask, PreferencePair
 from editr1.stats import holm, mcnemar
 from editr1.store import Run
 from editr1.study.cells import Scored
 from editr1.study.config import Cell, Claim, Config
-from editr1.study.page import as_json, as_markdown, last_line
 from editr1.study.table import build
 
 HEADER = {"commit": "0123456789abcdef", "packages": {"torch": "2"}}

@@ -31,7 +31,8 @@ class Needs:
     reference: bool = False
     """Each row costs a pass of the policy at the start, with or without a KL term."""
     old_decay: float | None = None
-    """The rollout is drawn by a slow copy of the policy that follows by decay min(.001 n, this), and each row costs a pass of it."""
+    """The rollout is drawn by a slow copy of the policy that follows by decay min(rate n, this), and each row costs a pass of it."""
+    old_decay_rate: float = 0.001
     means: bool = False
     """The means of the rollout's steps are kept where several updates are made from it."""
     clip: float | None = None

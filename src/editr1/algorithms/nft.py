@@ -60,14 +60,15 @@ def _weighted_error(predicted_RLD: torch.Tensor, x0_RLD: torch.Tensor) -> torch.
     return difference.square().flatten(1).mean(1) / weight.float()
 
 
-def build(beta: float = 1.0, levels: int = 2, max_old_decay: float = 0.5) -> Nft:
+def build(beta: float = 1.0, levels: int = 2, max_old_decay: float = 0.5, old_decay_rate: float = 0.001) -> Nft:
     """DiffusionNFT.
 
     Args:
         beta: in (0, 1].
         levels: noise levels drawn a sample.
-        max_old_decay: the sampling policy follows by decay min(.001 n, this).
+        max_old_decay: the sampling policy follows by decay min(rate n, this) after n iterations.
+        old_decay_rate: that rate; .001 is the paper's, for runs of hundreds of iterations.
     """
     if not 0 < beta <= 1:
         raise ValueError(f"beta is {beta}, expected a number in (0, 1]")
-    return Nft(beta, Needs(levels=levels, old_decay=max_old_decay))
+    return Nft(beta, Needs(levels=levels, old_decay=max_old_decay, old_decay_rate=old_decay_rate))

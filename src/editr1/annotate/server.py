@@ -26,7 +26,7 @@ from editr1.annotate.results import summarise
 from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, BusyStoreError, Vote, VoteStore
 from editr1.schema import ImageRef
 from editr1.serve.guard import COOKIE, Guard, Limits, read_cookie
-from editr1.serve.wire import answer_errors
+from editr1.serve.messages import answer_errors
 from editr1.store import Run
 
 AHEAD = 4  # items sent at once: the one on screen and three whose pictures load meanwhile

@@ -28,7 +28,7 @@ from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metrics, to_m
 from editr1.measure.tables import column_names, read_table
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, share_estimate
-from editr1.stats.correlation import kendall_tau_b, spearman
+from editr1.stats.agreement import kendall_tau_b, spearman
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("key", "value")

@@ -37,8 +37,8 @@ from editr1.measure.metrics import accuracy_metrics, three_class_metrics
 from editr1.measure.rows import geometric_mean, lowest, read_csv, read_json, sub_scores
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit, to_margins
+from editr1.stats.agreement import MeanCorrelation, mean_correlation, spearman
 from editr1.stats.clusters import Floats
-from editr1.stats.correlation import MeanCorrelation, mean_correlation, spearman
 
 TASKS = {
     "ImagenHub_Text-Guided_IE": "viescore-pairs",

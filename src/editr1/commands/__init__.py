@@ -1,8 +1,7 @@
 """One file a sub-command: its docstring is the help, `add_arguments(parser)` and `main(args) -> int` do the rest.
 
 A new command is a new file here; names that begin with an underscore are parts shared by several commands. The stages of the
-loop need no file: `_stages.py` makes a command of each. A file imports what is heavy inside its functions, since
-`editr1 --help` imports all of them.
+loop need no file: `_stages.py` makes a command of each. Only the command that is named is imported; `editr1 --help` reads first lines.
 """
 
 GROUPS = {

@@ -28,8 +28,9 @@ ENGINES = ("local", "ray")
 class StageCommand:
     """What the command line shows and runs of one stage, as a file of `commands/` would say it."""
 
-    def __init__(self, name: str, tree: ast.Module) -> None:
-        self.name = name
+    def __init__(self, file: Path) -> None:
+        tree = ast.parse(file.read_bytes())
+        self.name = file.stem
         self.__doc__ = ast.get_docstring(tree)
         own = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
         self.has_engine = any(isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "engine" for c in own for node in c.body)
@@ -40,12 +41,6 @@ class StageCommand:
 
     def main(self, args: argparse.Namespace) -> int:
         return run_stage(self.name, args)
-
-
-def stage_commands() -> list[StageCommand]:
-    """One command a file of `stages/`; none is imported."""
-    folder = Path(editr1.__file__).parent / "stages"
-    return [StageCommand(name, ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) for name in available("stages")]
 
 
 def add_stage_arguments(parser: argparse.ArgumentParser, has_engine: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from editr1.errors import DataError
 from editr1.store.run import Run
-from editr1.store.shards import checksum_path, log_path, problem, shard_path, shard_paths
+from editr1.store.shards import CHECKSUM, LOG, problem, shard_path, shard_paths
 from editr1.store.tables import STAGE_OF, read_summary
 
 
@@ -70,7 +70,7 @@ def _damaged(folder: Path) -> list[Path]:
 
 def remove_shard(path: Path) -> None:
     """Takes a damaged shard out: the table is unfinished, and its stage makes the rows of this shard again."""
-    for part in (path.parent / "counts.json", path, checksum_path(path), log_path(path)):
+    for part in (path.parent / "counts.json", path, path.with_suffix(CHECKSUM), path.with_suffix(LOG)):
         part.unlink(missing_ok=True)
 
 

@@ -8,19 +8,22 @@ The recipe's section `study` names cells and claims. A stopped study continues; 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from editr1.commands._metrics import say
 from editr1.errors import ConfigError
+from editr1.stats import Estimate
 from editr1.store._files import write_atomic
 from editr1.store.run import environment
 from editr1.study.cells import Place, is_finished, read_scored, run_cell
 from editr1.study.config import DATA, Config
-from editr1.study.page import as_json, as_markdown, last_line
 from editr1.study.schedule import Task, estimate, run_all, tasks_left
-from editr1.study.table import build
+from editr1.study.table import Row, Table, Test, Verdict, build
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,3 +97,116 @@ def _report(place: Place, config: Config, out: Path | None) -> int:
     write_atomic(stem.with_suffix(".md"), page.encode())
     say(page, *(json.dumps(verdict.line()) for verdict in table.verdicts), json.dumps(last_line(name, table.verdicts)))
     return 0
+
+
+# --- the table as people and programs read it: Markdown and JSON
+
+
+def as_json(config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """Everything, full precision."""
+    return {
+        "environment": dict(environment),
+        "seeds": list(seeds),
+        "judging": dataclasses.asdict(config.judging),
+        "cells": [dataclasses.asdict(row) for row in table.rows],
+        "comparisons": [dataclasses.asdict(test) for test in table.tests],
+        "claims": [verdict.line() for verdict in table.verdicts],
+    }
+
+
+def last_line(name: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The closing JSON object: the share of claims that hold, of those that were measured."""
+    measured = [verdict for verdict in verdicts if verdict.holds is not None]
+    held = sum(verdict.holds is True for verdict in measured)
+    return {
+        "measure": f"{name}: share of claims that hold",
+        "value": held / len(measured) if measured else None,
+        "n": len(measured),
+        "goal": "every claim holds",
+        "holds": held == len(verdicts) if len(measured) == len(verdicts) else None,
+    }
+
+
+def as_markdown(name: str, config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """The page under docs/results."""
+    parts = [
+        f"# {name.capitalize()}: what each part of the verifier is worth",
+        _intro(name, config, environment, seeds),
+        "## Claims",
+        _table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts]),
+        "## Cells",
+        _table(_CELL_HEAD, [_cell_line(row) for row in table.rows]),
+        _ABOUT_CELLS,
+        "## Paired comparisons",
+        _table(_TEST_HEAD, [_test_line(test) for test in table.tests]),
+        _ABOUT_TESTS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _intro(name: str, config: Config, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    how, commit = config.judging, environment["commit"][:10] or "unknown"
+    return (
+        f"Made by `editr1 study` from `recipes/{name}.yaml` at commit `{commit}`, torch {environment['packages']['torch']}, "
+        f"seeds {', '.join(map(str, seeds))}. Every cell scores the same held-out edits one by one, as the mean of {how.num_traces} "
+        "traces; seeds have tasks of their own and are pooled. Intervals (95 %) resample whole tasks."
+    )
+
+
+_ABOUT_CELLS = """Accuracy counts a tie and an unscored pair as half, strict accuracy as wrong. One trace: accuracy when an edit's score is
+that of one trace, averaged over the traces. Rows: what training drew from, of one seed."""
+_ABOUT_TESTS = """Gain: accuracy of the second cell minus that of the first on the same pairs. p: exact McNemar on strict right and
+wrong; Holm: the same, adjusted over all lines. A claim needs each of its steps below its level, and so reads p itself. One trace: the gain
+when an edit's score is that of one trace, averaged over the traces, p from resampled tasks. Score: mean score of the second minus that of
+the first on the same edits."""
+_CELL_HEAD = (
+    *("cell", "what it is", "accuracy", "95 %", "strict", "one trace", "by seed"),
+    *("pairs", "ties", "unscored", "mean score", "rows", "steps"),
+)
+_TEST_HEAD = (
+    *("second over first", "gain, points", "95 %", "p", "Holm", "only first / only second right"),
+    *("one trace", "95 %", "p", "score", "95 %"),
+)
+_CLAIM_HEAD = ("claim", "", "goal", "what was measured", "")
+
+
+def _cell_line(row: Row) -> tuple[str, ...]:
+    seeds = " ".join(f"{value:.3f}" for _, value in sorted(row.by_seed.items()))
+    unscored = f"{row.num_unscored / row.half.n:.1%}"
+    score = f"{row.score.value:.2f} ({_span(row.score, '.2f')})" if row.score else "-"
+    ties = "-" if row.tie_rate is None else f"{row.tie_rate:.1%}"
+    one = f"{row.one_trace.value:.3f}" if row.one_trace else "-"
+    head = (row.cell, row.about, f"{row.half.value:.3f}", _span(row.half, ".3f"), f"{row.strict.value:.3f}", one, seeds)
+    return (*head, str(row.half.n), ties, unscored, score, str(row.num_rows), str(row.steps))
+
+
+def _test_line(test: Test) -> tuple[str, ...]:
+    one = (*_points(test.one_trace.estimate), _p(test.one_trace.p_value)) if test.one_trace else ("-",) * 3
+    score = (f"{test.stricter.value:+.2f}", _span(test.stricter, "+.2f")) if test.stricter else ("-", "-")
+    head = (f"{test.b} over {test.a}", *_points(test.gain), _p(test.p), _p(test.p_holm))
+    return (*head, f"{test.only_a} / {test.only_b}", *one, *score)
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _points(gain: Estimate) -> tuple[str, str]:
+    """A gain and its interval in percentage points."""
+    low, high = (None if bound is None else 100 * bound for bound in (gain.low, gain.high))
+    points = Estimate(100 * gain.value, low, high, gain.n, gain.num_clusters)
+    return f"{points.value:+.1f}", _span(points, "+.1f")
+
+
+def _claim_line(verdict: Verdict) -> tuple[str, ...]:
+    result = {True: "holds", False: "**does not hold**", None: "not measured" if verdict.value is None else "not decided"}[verdict.holds]
+    return verdict.id, verdict.measure, verdict.goal, verdict.why, result
+
+
+def _span(estimate: Estimate, spec: str) -> str:
+    return "-" if estimate.low is None or estimate.high is None else f"{estimate.low:{spec}} to {estimate.high:{spec}}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

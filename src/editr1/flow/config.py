@@ -50,8 +50,12 @@ class Training:
     alpha: int = 128
     lr: float = 1e-4
     """ours: three times below the field's LoRA rate; slower and far from collapse. Full fine-tuning: 1e-5."""
+    lr_matrices: float | None = None
+    """Muon's rate for weight matrices, `lr` stays AdamW's for the rest; None = AdamW for all. ours: the embedded editor gains sooner so."""
     warmup: int = 0
     """Iterations of linear warm-up. Adam's first steps move every weight by the full rate whatever the gradient's noise."""
+    final_lr_share: float = 1.0
+    """Both rates fall linearly from the end of the warm-up to this share at the last iteration; 1 = constant."""
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     kl: KLKind = "latent_dtfree"
@@ -190,6 +194,8 @@ class Config:
             raise ValueError("shard gathers weights from all processes: it needs contexts_per_batch: 1 to keep them in step")
         if self.source == "pairs" and (needs.noisy or self.group_size != 2 or self.curation != Curation()):
             raise ValueError(f"source: pairs needs group_size: 2, no curation, and an algorithm of the forward process (dpo), found {name}")
+        if self.training.shard and self.training.weights == "full" and self.training.lr_matrices is not None:
+            raise ValueError("lr_matrices: Muon turns whole matrices and shard cuts them; use AdamW (lr_matrices: null) or weights: lora")
         if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):
             raise ValueError("curation.redraw replaces single groups: it needs contexts_per_batch: 1, and no shard")
         if self.curation.first_pass and self.training.shard:

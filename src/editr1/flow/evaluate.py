@@ -87,11 +87,10 @@ def write_gallery(run: Run, edits: Sequence[tuple[Context, Image.Image]], reward
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def note_principles(run: Run, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
-    """Adds a point to the curve of each principle of this process' groups; after a resume an iteration's last rows count."""
+def note_principles(folder: Path, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
+    """A point of each principle of this process' groups, to `folder/principles.jsonl`; after a resume an iteration's last rows count."""
     rows = principle_rates(rewards)
     if rows:
-        folder = run.dir / "09_editor"
         folder.mkdir(exist_ok=True)
         with (folder / "principles.jsonl").open("a", encoding="utf-8") as out:
             out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)

@@ -13,6 +13,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from editr1.editors.base import FlowEditor
 from editr1.errors import ConfigError
 from editr1.flow.config import Training
+from editr1.optimizers import muon_adamw
+from editr1.placement import repeated_blocks, shard
 from editr1.schema import derive_seed
 
 Weights = dict[str, torch.Tensor]
@@ -131,6 +133,25 @@ class Policy:
         else:
             return {}
         return {"train/drift": float(torch.stack([whole(m.norm()) for m in moved]).norm())}
+
+
+def make_optimizer(policy: Policy, training: Training) -> torch.optim.Optimizer:
+    """AdamW, or Muon for the matrices."""
+    if training.lr_matrices is not None:
+        return muon_adamw(policy.params.items(), training.lr_matrices, training.lr, decay=training.weight_decay)
+    return torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
+
+
+def spread(editor: Any, accelerator: Any, stays_whole: Sequence[torch.nn.Parameter]) -> None:
+    """FSDP2 of the transformer: every process keeps a part of it, but for the LoRA layers, which stay whole on each.
+
+    What it asks for is that all processes make the same number of forwards, since each gathers the weights from all: no row is skipped,
+    groups are sampled one at a time.
+    """
+    transformer = editor.transformer
+    shard(transformer, repeated_blocks(transformer), accelerator.device, accelerator.num_processes, ignored=stays_whole)
+    if hasattr(editor, "place"):
+        editor.place(accelerator.device)  # what was loaded on the CPU and is not sharded: encoders, VAE
 
 
 def follow(slow: Weights, policy: Policy, decay: float) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
-from editr1.flow.config import Config, Training
+from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
 from editr1.flow.policy import Weights, follow, whole
 from editr1.flow.rewarding import RewardCollector
@@ -201,7 +201,7 @@ class Trainer:
         grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(params, self.config.training.max_grad_norm)))
         check_finite(grad_norm, iteration)
         for group in self.state.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.training, iteration)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * lr_share(self.config, iteration)
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.policy.refresh()
@@ -211,9 +211,9 @@ class Trainer:
         training, state = self.config.training, self.state
         if state.ema is not None:
             follow(state.ema, state.policy, min((1.0 + iteration) / (EMA_WARMUP + iteration), training.ema_decay))
-        decay = self.algorithm.needs.old_decay
-        if state.old is not None and decay is not None:
-            follow(state.old, state.policy, min(0.001 * iteration, decay))
+        needs = self.algorithm.needs
+        if state.old is not None and needs.old_decay is not None:
+            follow(state.old, state.policy, min(needs.old_decay_rate * iteration, needs.old_decay))
 
 
 def iteration_window(config: Config, needs: Needs, iteration: int) -> tuple[int, ...]:
@@ -236,6 +236,10 @@ def sum_gradients(accelerator: Any, params: Sequence[torch.nn.Parameter]) -> Non
         param.grad = grad.view_as(param)
 
 
-def learning_rate(training: Training, iteration: int) -> float:
-    """Linear warm-up, then constant. A function of the iteration, so that a resumed run needs no scheduler's state."""
-    return training.lr * min(1.0, (iteration + 1) / max(training.warmup, 1))
+def lr_share(config: Config, iteration: int) -> float:
+    """Share of the rates at an iteration: linear up, then linear down. No scheduler has a state that a resumed run would need."""
+    training, last = config.training, config.iterations - 1
+    if iteration + 1 < training.warmup:
+        return (iteration + 1) / training.warmup
+    done = (iteration - training.warmup) / max(last - training.warmup, 1)
+    return 1.0 - (1.0 - training.final_lr_share) * min(max(done, 0.0), 1.0)

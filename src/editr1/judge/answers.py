@@ -1,12 +1,10 @@
-"""What a reply literally says: one grammar for every reader of answers (Phi, inspector, decomposer, the judges of benchmarks).
+"""What a reply literally says: one grammar for every reader of answers (Phi, inspector, decomposer, the judges of benchmarks). All ours.
 
-    thinking is a draft      what stands before the last `</think>` is no answer, and an unclosed `<think>` means that there is none
-    spelling does not count  line ends, invisible characters, full-width digits, escaped brackets, a model's end tokens
-    quotations are nobody's  lines that begin with `>`; passages in quotation marks, or that the text gives to a sign, a user, a prompt
-    the last word counts     or nothing does: see `editr1.judge.claims` for what is rejected or taken back
-    objects are loose        JSON in prose and fences, with single quotes and spare commas, cut: linear time, and nothing here raises
-
-ours, all of it: the paper is silent about replies that say several things.
+thinking is a draft      what stands before the last `</think>` is no answer, and an unclosed `<think>` means that there is none
+spelling does not count  line ends, invisible characters, full-width digits, escaped brackets, a model's end tokens
+quotations are nobody's  lines that begin with `>`; passages in quotation marks, or that the text gives to a sign, a user, a prompt
+the last word counts     or nothing does: see `editr1.judge.claims` for what is rejected or taken back
+objects are loose        JSON in prose and fences, with single quotes and spare commas, cut: linear time, and nothing here raises
 """
 
 from __future__ import annotations

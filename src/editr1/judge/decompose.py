@@ -11,14 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from editr1.errors import DataError
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_loose_object
 from editr1.judge.claims import is_taken_back
 from editr1.judge.parse import answer_of
 from editr1.judge.prompts import DEFAULT_QUOTAS, NUM_SHOWN, Quotas, render_decompose
-from editr1.schema import CATEGORIES, Principle, Source, category_from, derive_seed, pictures_of, stable_id
+from editr1.schema import CATEGORIES, Category, Principle, Source, derive_seed, pictures_of, stable_id
 from editr1.vlm.base import VLM, Sampling
 
 MAX_QUESTION_CHARS = 400  # ours: one fact fits; longer questions bundle several
@@ -30,6 +30,16 @@ _OPENERS = (
 )
 _YES_NO = re.compile(rf"(?:^|[,:;]\s+)(?:{'|'.join(_OPENERS.split())})\b", re.IGNORECASE)
 _OPEN_QUESTION = re.compile(r"^(?:what|which|who|whom|whose|where|when|why|how)\b(?![^,]*,)", re.IGNORECASE)
+
+
+# The paper's long names (section 3.1), and spellings that models use for them.
+_ALIASES: dict[str, Category] = {
+    "instruction following": "follow",
+    "following": "follow",
+    "feature preservation": "keep",
+    "preservation": "keep",
+    "image quality": "quality",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +154,9 @@ def _principle(source: str) -> Principle | BadDecomposition:
         return BadDecomposition("has no 'question'")
     if isinstance(row["question"], Contradiction) or isinstance(row.get("category"), Contradiction):
         return BadDecomposition("gives a key twice, with different values")
+    category = " ".join(re.split(r"[\s_-]+", str(row.get("category", "")).strip().lower()))
     try:
-        return Principle(" ".join(question.split()), category_from(str(row.get("category", ""))))
+        return Principle(" ".join(question.split()), _ALIASES.get(category) or cast(Category, category))
     except ValueError as error:
         return BadDecomposition(f"is wrong: {error}")
 

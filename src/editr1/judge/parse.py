@@ -1,11 +1,8 @@
-"""Phi: the rule-based parser that reads verdicts and the score tau out of a trace (paper, section 3.1).
+"""Phi: the rule-based parser that reads verdicts and the score tau out of a trace (paper, section 3.1), in linear time, never raising.
 
-The trace's last word counts, or nothing does: the last verdict block and the last score tag behind it decide, in the answer that
-follows the model's thinking. What is quoted or copied from the prompt is nobody's word; what is unreadable, rejected, taken back
-or contradictory is a `ParseFailure` with a code of its own, and never lets an earlier statement through. No number is made up. Phi
-never raises, and runs in time linear in the text.
-
-    [{"id": "F1", "question": "Is the sky purple?", "score": 1}, {"id": "K1", ..., "score": 0}]   then <score>6.5</score>
+The last verdict block and the last score tag behind it decide, in the answer that follows the model's thinking. What is quoted or copied
+from the prompt is nobody's word; what is unreadable, rejected, taken back or contradictory is a `ParseFailure` with a code of its own, and
+never lets an earlier statement through.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from editr1.judge.answers import blanked, json_spans, normalised, object_arrays, read_number, thinking_marks, without_block_quotes
 from editr1.judge.claims import is_quoted, is_rejected, is_taken_back, restated
@@ -52,8 +49,7 @@ class Reading:
     """Opening score tags behind the one that the score was read from, in the normalised text."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stated:
+class _Stated(NamedTuple):
     """A judgement, with the offset of the tag that its score was read from."""
 
     judgement: Judgement
@@ -91,7 +87,14 @@ def parse(
     return read(text, num_principles, labels, needs_verdicts, truncated, prompt_text).outcome
 
 
-def read(text: str, num_principles: int, labels: Sequence[str] | None, needs_verdicts: bool, truncated: bool, prompt_text: str) -> Reading:
+def read(
+    text: str,
+    num_principles: int,
+    labels: Sequence[str] | None = None,
+    needs_verdicts: bool = True,
+    truncated: bool = False,
+    prompt_text: str = "",
+) -> Reading:
     """`parse`, with the place of the score for readers of token probabilities."""
     plain = normalised(text)
     answer = answer_of(plain, prompt_text)

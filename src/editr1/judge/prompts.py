@@ -6,6 +6,7 @@ is source, instruction, principles, edited: all edits of a task share the longes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -46,6 +47,17 @@ _LETTERS: dict[Category, str] = {"follow": "F", "keep": "K", "quality": "Q"}
 _USER, _SOURCE, _EDITED = "\x01", "\x02", "\x03"
 _CONTROLS = {code: None for code in range(32) if chr(code) not in "\t\n"}
 _SCORE_TAG = re.compile(r"<(?=\s*[/\\]?\s*score)", re.IGNORECASE)
+
+
+def texts_digest(*names: str) -> dict[str, str]:
+    """`prompts` -> SHA-256 of the named files of `texts` and of those that they include: a stage's rows depend on the wording."""
+    shared = ("rules.md", "scale.md")
+    return {"prompts": hashlib.sha256(b"\x00".join((_TEXTS / name).read_bytes() for name in sorted({*names, *shared}))).hexdigest()}
+
+
+def score_texts_digest(*prompt_ids: str) -> dict[str, str]:
+    """As `texts_digest`, for prompts that ask for a score."""
+    return texts_digest("score/base.md", *(f"score/{prompt_id}.md" for prompt_id in prompt_ids))
 
 
 def labels(principles: Sequence[Principle]) -> tuple[str, ...]:

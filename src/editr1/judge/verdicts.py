@@ -1,9 +1,6 @@
 """Verdict blocks: where an answer says yes or no to each principle, as an array of objects, a table or lines.
 
-[{"id": "F1", "question": "Is the sky purple?", "score": 1}, {"id": "K1", ..., "score": 0}]
-
-F1 sky is purple, want purple -> yes          | F1 | sky is purple | yes |
-K1 roof is purple, want red -> no             | K1 | roof is purple | no |
+[{"id": "F1", ..., "score": 1}]          | F1 | sky is purple | yes |          F1 sky is purple, want purple -> yes
 """
 
 from __future__ import annotations

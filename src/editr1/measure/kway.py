@@ -18,7 +18,7 @@ from editr1.bench.base import JudgedPair
 from editr1.measure.metrics import to_metric
 from editr1.schema import Label, Metric
 from editr1.stats import share_estimate
-from editr1.stats.correlation import kendall_tau_b
+from editr1.stats.agreement import kendall_tau_b
 from editr1.stats.pairwise import TIE_TOLERANCE
 
 KWayProtocol = Literal["argsort", "pairs", "pairs-with-ties"]

@@ -1,7 +1,7 @@
-"""Group-relative advantages that know about unscored samples.
+"""Group-relative advantages that know about unscored samples. Legend: C contexts (groups), G samples a group.
 
-Legend: C contexts (groups), G samples a group. NaN marks an unscored sample: it enters no mean and no std, its own
-advantage is 0, and the loss keeps the FIXED denominator C * G, so that a missing score changes nobody else's weight.
+NaN marks an unscored sample: it enters no mean and no std, its own advantage is 0, and the loss keeps the FIXED denominator C * G, so that
+a missing score changes nobody else's weight.
 """
 
 from __future__ import annotations
@@ -44,17 +44,13 @@ def group_advantages(
     if std == "group":
         scale = group_std_C1
     elif std == "batch":
-        scale = _std_of(values[scored])
+        scale = values[scored].std(unbiased=False) if bool(scored.any()) else torch.tensor(0.0)
     elif std == "none":
         return torch.where(teaches_C1, centred_CG, 0.0).clamp(-max_advantage, max_advantage)
     else:
         raise ValueError(f"unknown advantage std {std!r}, expected group, batch or none")
     divided_CG = torch.where(teaches_C1, centred_CG / torch.where(teaches_C1, scale + epsilon, 1.0), 0.0)
     return divided_CG.clamp(-max_advantage, max_advantage)
-
-
-def _std_of(values: torch.Tensor) -> torch.Tensor:
-    return values.std(unbiased=False) if values.numel() else torch.tensor(0.0)
 
 
 def combine_rewards(rewards_KCG: torch.Tensor, weights: tuple[float, ...], epsilon: float = 1e-4) -> torch.Tensor:

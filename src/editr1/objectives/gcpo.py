@@ -14,10 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class WinRule:
-    """How a trace of the winner is compared with a trace of the loser. The defaults are the paper's.
-
-    Raises ValueError when `tie_credit` lies outside [0, 1] or `margin` is negative.
-    """
+    """How a trace of the winner is compared with a trace of the loser. The defaults are the paper's."""
 
     tie_credit: float = 0.0
     """What both sides earn for an equal score, in [0, 1]. paper: 0, the comparison is strict. 0.5 rewards a judge that
@@ -120,9 +117,9 @@ def weighted_advantage(advantage_G: Tensor, length_G: Tensor) -> float:
 
 
 def pair_accuracy(tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[float, float]:
-    """(share of pairs whose winner has the higher mean score with ties at half, share of tied pairs), both in [0, 1].
+    """(share of pairs whose winner has the higher mean over parsed traces with ties at half, share of tied pairs), both in [0, 1].
 
-    Means are over parsed traces; a pair with a side that never parsed is left out. (nan, nan) when no pair is left.
+    A pair with a side that never parsed is left out; (nan, nan) when no pair is left.
     """
     gap_P = tau_w_PN.nanmean(dim=1) - tau_l_PN.nanmean(dim=1)
     gap_P = gap_P[~gap_P.isnan()]

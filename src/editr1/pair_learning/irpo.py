@@ -3,9 +3,8 @@
 r_w[j] = (1/N) sum_k sigmoid((tau_w[j] - tau_l[k]) / t),   r_l[j] = (1/N) sum_k sigmoid((tau_w[k] - tau_l[j]) / t)
 A = (r - mean) / (std + eps) over the image's traces
 
-Graded where GCPO counts: a larger gap always earns more, which tells near ties apart and drives scores to the ends of the scale. The
-authors' public code holds this reward and a second one, +-1 for a trace on the right side of the other group's mean (`kind: mean`; the
-one that its training scripts call, with a margin from graded preferences that our pairs do not have).
+Graded where GCPO counts: a larger gap always earns more, which drives scores to the ends of the scale. The authors' public code has a
+second reward, +-1 by the other group's mean (`kind: mean`; its scripts call that one, with a margin that our pairs do not have).
 """
 
 from __future__ import annotations

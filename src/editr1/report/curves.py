@@ -21,7 +21,7 @@ CHARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("traces that could be read", ("parse_rate", "held_out/parse_rate")),
         ("reward", ("reward",)),
         ("win ratio", ("win_ratio", "loss_ratio")),
-        ("tokens a trace", ("trace_tokens", "completions/mean_length")),
+        ("tokens a trace", ("trace_tokens",)),
     ),
     "edit_rl": (
         ("reward, of 10: in training and held out", ("reward/mean", "evaluation/reward")),
@@ -57,7 +57,7 @@ Points = dict[str, dict[int, float]]
 """series -> step -> value."""
 # docs/how_to/collapse.md, "Is it training?"
 HEALTHY: dict[str, Band] = {
-    "train/abs_advantage": (0.4, 0.8),
+    "train/abs_advantage": (0.4, None),  # divided by its group's std it cannot be above 1, and is .8 for a bell curve
     "reward/tied_groups": (None, 0.5),
     "reward/signal": (0.3, None),
     "train/clipped": (None, 0.25),

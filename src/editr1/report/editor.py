@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.report.curves import Points
-from editr1.report.pictures import UNKNOWN, Album
-from editr1.report.reading import Reader
+from editr1.report.reading import UNKNOWN, Album, Reader
 from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
 from editr1.stats.trends import SPAN
 

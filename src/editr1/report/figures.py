@@ -151,18 +151,13 @@ def show(value: float | None, name: str, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     sign, unit = ("+", "pp") if signed else ("", "%")
-    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{'.2f' if _of_ten(name) else _digits(value)}}"
+    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{_digits(value)}}"
     return text.replace("-", "−", 1) if value < 0 else text
 
 
-def _of_ten(name: str) -> bool:
-    """Whether the metric is in points of 10."""
-    return "score" in _family(name) and not is_share(name)
-
-
 def _digits(value: float) -> str:
-    """Two decimals from 1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
-    return ".2f" if 1 <= abs(value) < 1000 else ".4g"
+    """Two decimals from .1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
+    return ".2f" if 0.1 <= abs(value) < 1000 else ".4g"
 
 
 def _goal(metric: Metric) -> str:
@@ -204,7 +199,7 @@ def result_row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
         name=metric.name,
         words=in_words(metric.name),
         value=show(metric.value, metric.name, signed=gain),
-        unit="points of 10" if _of_ten(metric.name) else "",
+        unit="points of 10" if "score" in _family(metric.name) and not is_share(metric.name) else "",
         interval=f"{show(metric.low, metric.name, gain)} … {show(metric.high, metric.name, gain)}" if known else "–",
         n=f"{metric.n:,}" if metric.n else "–",
         ties="–" if metric.tie_rate is None else f"{100 * metric.tie_rate:.1f} %",

@@ -12,8 +12,7 @@ from typing import Any
 from editr1.judge.inspect import annotator_name
 from editr1.judge.prompts import labels
 from editr1.report.judges import Traces
-from editr1.report.pictures import Album
-from editr1.report.reading import Reader
+from editr1.report.reading import Album, Reader
 from editr1.schema import Candidate, EditTask, Inspection, Judgement, Principle, Trace
 
 MAX_TASKS = 48  # ours: a person looks at a few dozen; more only makes the file heavy

@@ -22,11 +22,22 @@ from editr1.judge.item import Again, PersistentJudge
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
-from editr1.serve import flow_factory, pickled, unirl
+from editr1.serve import dialects, pickled
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
-from editr1.serve.messages import Edit, RewardRequest, RewardResponse, published_schema, to_result
+from editr1.serve.messages import (
+    FORMS,
+    Edit,
+    M,
+    RewardRequest,
+    RewardResponse,
+    answer_errors,
+    content_type,
+    parse,
+    published_schema,
+    read_body,
+    to_result,
+)
 from editr1.serve.pictures import Draft, Encoded, check_pixels, from_message
-from editr1.serve.wire import FORMS, M, answer_errors, content_type, parse, read_body
 from editr1.serve.worker import Judge, Load, Worker
 from editr1.vlm.base import Sampling
 
@@ -166,14 +177,14 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
         load = {"waiting": service.worker.waiting, "max_waiting": service.config.load.max_waiting}
         return {
             "status": "ok",
-            "rewards": {unirl.REWARD: ["ready"]},
+            "rewards": {dialects.REWARD: ["ready"]},
             "model": service.model,
             "prompt": service.prompt,
         } | load
 
     @app.get("/rewards")
     async def rewards() -> dict[str, Any]:
-        return {"rewards": [unirl.REWARD]}
+        return {"rewards": [dialects.REWARD]}
 
     @app.get("/schema")
     async def schema() -> dict[str, Any]:
@@ -189,15 +200,15 @@ def _add_json_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/score")
     async def score(request: Request) -> dict[str, Any]:
-        asked, drafts = await service.read(request, unirl.ScoreRequest, unirl.to_drafts)
-        identities = unirl.identities(asked)
+        asked, drafts = await service.read(request, dialects.ScoreRequest, dialects.unirl_drafts)
+        identities = dialects.identities(asked)
         del asked
-        return unirl.to_answer(identities, await service.score(drafts))
+        return dialects.unirl_answer(identities, await service.score(drafts))
 
     @app.post("/compute")
     async def compute(request: Request) -> dict[str, Any]:
-        drafts = (await service.read(request, flow_factory.ComputeRequest, flow_factory.to_drafts))[1]
-        return flow_factory.to_answer(await service.score(drafts))
+        drafts = (await service.read(request, dialects.ComputeRequest, dialects.flow_factory_drafts))[1]
+        return dialects.flow_factory_answer(await service.score(drafts))
 
 
 def _add_pickle_routes(app: FastAPI, service: Service) -> None:

@@ -12,8 +12,8 @@ from typing import Protocol
 from editr1.errors import EditR1Error
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward
+from editr1.serve.messages import BusyError
 from editr1.serve.pictures import Draft
-from editr1.serve.wire import BusyError
 
 SLICE_PIXELS = 50_000_000  # ours: decoded at once, 150 MB; an edit of two larger pictures is a slice of its own
 

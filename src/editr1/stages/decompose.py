@@ -13,10 +13,9 @@ from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.judge.decompose import MAX_REPAIRS, Decomposition, Quotas, Rules, decompose
-from editr1.judge.prompts import NUM_SHOWN
+from editr1.judge.prompts import NUM_SHOWN, texts_digest
 from editr1.schema import EditTask, TaskPrinciples
-from editr1.stages._prompts import prompts
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, once
 from editr1.vlm.base import VLM, Sampling
 
 TABLE = "02_principles"
@@ -61,9 +60,9 @@ def plan(config: Config, run_dir: Path) -> list[str]:
 def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `02_principles`. Raises BackendError when the endpoint fails beyond what the engine tolerates."""
     store = Run.open(run_dir, {"decompose": to_plain(config)}, create=False)
-    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "01_tasks") | prompts("decompose.md", "../exemplars.json")
-    items = ((task.id, task) for task in store.read("01_tasks"))
-    work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)})
+    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "01_tasks") | texts_digest("decompose.md", "../exemplars.json")
+    items = once((task.id, task) for task in store.read("01_tasks"))  # two files, such as a GIF and an AVIF, can hold one picture
+    work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)}, choices=frozenset({"duplicate"}))
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=store.count("01_tasks"))
 
 

@@ -29,14 +29,14 @@ from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of
 from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
 from editr1.flow.evaluate import evaluate, note_best, note_principles, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
-from editr1.flow.policy import Policy, export
+from editr1.flow.policy import Policy, export, make_optimizer, spread
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
 from editr1.judge.item import RewardItem, check_alive
 from editr1.memory import Memory
-from editr1.placement import compile_blocks, make_accelerator, repeated_blocks, shard
+from editr1.placement import compile_blocks, make_accelerator
 from editr1.schema import Reward
 from editr1.store import Run, hold
 
@@ -183,8 +183,10 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
         logs |= judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
-        logs |= {"curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()), "curation/redrawn": float(redrawn)}
-        logs |= state.policy.drift()
+        logs |= state.policy.drift() | {
+            "curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()),
+            "curation/redrawn": float(redrawn),
+        }
         if due(config.evaluation.every, state.iteration) and held_out:
             with clock.phase("evaluate"):
                 trainer.rest()
@@ -238,7 +240,7 @@ def make_trainer(
     policy = Policy(editor, training, config.seed, needs.reference or training.beta > 0, cut)
     if config.placement.compile:
         compile_blocks(policy.transformer)
-    optimizer = torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
+    optimizer = make_optimizer(policy, training)
     state = State(
         policy,
         optimizer,
@@ -249,18 +251,6 @@ def make_trainer(
     collectors = tuple(RewardCollector(score) for score in scores)
     teacher = create("editors", needs.teacher) if needs.teacher is not None else None
     return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher)
-
-
-def spread(editor: Any, accelerator: Any, stays_whole: Sequence[torch.nn.Parameter]) -> None:
-    """FSDP2 of the transformer: every process keeps a part of it, but for the LoRA layers, which stay whole on each.
-
-    What it asks for is that all processes make the same number of forwards, since each gathers the weights from all: no row is skipped,
-    groups are sampled one at a time.
-    """
-    transformer = editor.transformer
-    shard(transformer, repeated_blocks(transformer), accelerator.device, accelerator.num_processes, ignored=stays_whole)
-    if hasattr(editor, "place"):
-        editor.place(accelerator.device)  # what was loaded on the CPU and is not sharded: encoders, VAE
 
 
 def judge_function(judge: Any) -> Score:
@@ -285,7 +275,7 @@ def record(
     logs |= {"cost/reward_share": seconds.get("seconds/wait_for_rewards", 0.0) / seconds["seconds/total"]}
     if torch.cuda.is_available():
         logs["cost/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    note_principles(run_, iteration, edits, rewards)
+    note_principles(run_.dir / FOLDER, iteration, edits, rewards)
     known = {name: value for name, value in logs.items() if math.isfinite(value)}
     run_.log("edit_rl", iteration, known)
     trainer.accelerator.log(known, step=iteration)

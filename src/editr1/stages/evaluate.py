@@ -57,8 +57,9 @@ class Goals:
 
     pair_accuracy: dict[str, float] = field(default_factory=dict)
     """Smallest pair accuracy by judge, in [0, 1]."""
-    pair_accuracy_gain: float | None = None
-    """Smallest gain of the last judge over the one before it, in [0, 1], by the mean of the traces and by one trace alone."""
+    one_trace_gain: float | None = None
+    """Smallest gain in pair accuracy of the last judge over the one before it, in [0, 1], where one trace scores an edit: what GCPO is
+    rewarded for, and told twice as sharply as the gain of a mean over traces, which averages away a part of what GCPO removes."""
     editor_gains: bool = False
     """The editor's score rises, and the oracle's success falls by less than `editor_margin`."""
     editor_margin: float = 0.02
@@ -160,10 +161,10 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
             metrics += verdict_metrics(judge.name, run, candidates, greedy, oracle)
         if previous:
             is_last = judge is config.judges[-1]
-            of, floor = "" if is_last else f"/{judge.name}", config.goals.pair_accuracy_gain
-            for name, how, part in (("gain", protocol, slice(1)), ("gain_one_trace", "pairs/one_trace", slice(1, None))):
-                gain = paired_gain(f"pair_accuracy_{name}{of}", pairs, previous[part], readings[part], how, config.seed)
-                metrics.append(_with_floor(gain, floor if is_last or floor is None else 0.0))
+            of, floor = "" if is_last else f"/{judge.name}", config.goals.one_trace_gain
+            metrics.append(paired_gain(f"pair_accuracy_gain{of}", pairs, previous[:1], readings[:1], protocol, config.seed))
+            one = paired_gain(f"pair_accuracy_gain_one_trace{of}", pairs, previous[1:], readings[1:], "pairs/one_trace", config.seed)
+            metrics.append(_with_floor(one, floor if is_last or floor is None else 0.0))
         for metric in metrics:
             run.add_metric(metric)
         previous = readings

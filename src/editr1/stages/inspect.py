@@ -18,11 +18,10 @@ from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.judge.inspect import MIN_ACCURACY, AnnotatorAccuracies, AnnotatorCount, Gold, agreement, choose, parse_gold
-from editr1.judge.prompts import labels, render_inspect
+from editr1.judge.prompts import labels, render_inspect, texts_digest
 from editr1.schema import Inspection, Judgement, ParseFailure, Quadruple, Trace, derive_seed, to_json
-from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, beside, with_traces
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
+from editr1.vlm.base import VLM, ChatRequest, Sampling
 
 TABLE, SECOND_TABLE = "05_inspections", "05_second"
 SECOND_NAME = "second inspector"
@@ -87,7 +86,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `05_inspections`; quadruples whose traces were all refused count as dropped, though their gold is kept."""
     store = Run.open(run_dir, {"inspect": to_plain(config)}, create=False)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates", "04_traces")
-    settings |= prompts("inspect.md")
+    settings |= texts_digest("inspect.md")
     total = store.count("03_candidates")
     if config.second is not None:
         lane = Lane(config.second.batch_size, config.second.concurrency)
@@ -146,14 +145,21 @@ def inspect(batch: Sequence[Case], vlm: VLM, store: Run, config: Config) -> list
     """The inspection of each quadruple; a Drop where the inspector's answer cannot be read."""
     readable = [case for case in batch if _readable(case)]
     golds = iter(ask(readable, vlm, store, config.inspector, config.seed, "inspect"))
-    return [_select(case, next(golds), config) if _readable(case) else _unreadable(case) for case in batch]
+    return [
+        _select(case, next(golds), config) if _readable(case) else Inspection(case.quadruple.id, (), (), None, None, "no trace parsed")
+        for case in batch
+    ]
 
 
 def ask(batch: Sequence[Case], vlm: VLM, store: Run, inspector: Inspector, seed: int, role: str) -> list[Gold | ParseFailure]:
     """The gold verdicts of each quadruple, or why the answer has none."""
     requests = [_request(case, store, inspector, derive_seed(seed, role, case.quadruple.id)) for case in batch]
     replies = vlm.chat(requests) if requests else []
-    return [_gold(case, reply) for case, reply in zip(batch, replies, strict=True)]
+    asked = [case.quadruple.principles for case in batch]
+    return [
+        parse_gold(reply.text, len(principles), labels=labels(principles), truncated=reply.truncated)
+        for principles, reply in zip(asked, replies, strict=True)
+    ]
 
 
 def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatRequest:
@@ -167,15 +173,6 @@ def _request(case: Case, store: Run, inspector: Inspector, seed: int) -> ChatReq
         sampling=Sampling(inspector.temperature, max_tokens=inspector.max_tokens),
         seed=seed,
     )
-
-
-def _gold(case: Case, reply: ChatReply) -> Gold | ParseFailure:
-    principles = case.quadruple.principles
-    return parse_gold(reply.text, len(principles), labels=labels(principles), truncated=reply.truncated)
-
-
-def _unreadable(case: Case) -> Inspection:
-    return Inspection(case.quadruple.id, (), (), None, None, "no trace parsed")
 
 
 def _select(case: Case, gold: Gold | ParseFailure, config: Config) -> Inspection | Drop:
@@ -214,10 +211,7 @@ def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:
 
 
 def _with_refusals(counts: StageCounts, store: Run) -> StageCounts:
-    refused = Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped)
-    reasons = {**counts.reasons, **refused}
-    num_refused = refused.total()
-    return StageCounts(counts.num_in, counts.num_out - num_refused, counts.num_dropped + num_refused, dict(sorted(reasons.items())))
+    return counts.plus(0, Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped))
 
 
 def _code(reason: str) -> str:

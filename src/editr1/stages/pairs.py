@@ -173,20 +173,23 @@ def import_row(
         return Drop(row.fault)
     if row.label not in LABELS:
         return Drop(f"bad_label: {row.label!r}, expected one of {', '.join(LABELS)}")
-    label = cast(Label, row.label)
-    if not row.source:
-        missing = [key for key in (row.a, row.b) if key not in known]
-        if missing:
-            return Drop(f"unknown_candidate: {missing[0]!r}")
-        a, b = known[row.a], known[row.b]
-        if a.task.id != b.task.id:
-            return Drop(f"different_tasks: {row.a} and {row.b}")
-        return PreferencePair(a.task, a.principles, a.candidate, b.candidate, label, row.annotator)
-    return _from_images(row, label, store, principles, made)
+    pair = _from_images(row, store, principles, made) if row.source else _from_ids(row, known)
+    if isinstance(pair, PreferencePair) and pair.label != "same" and pair.a.image == pair.b.image:
+        return Drop(f"same_picture: {row.a} and {row.b}")
+    return pair
+
+
+def _from_ids(row: PairRow, known: dict[str, Quadruple]) -> PreferencePair | Drop:
+    if missing := [key for key in (row.a, row.b) if key not in known]:
+        return Drop(f"unknown_candidate: {missing[0]!r}")
+    a, b = known[row.a], known[row.b]
+    if a.task.id != b.task.id:
+        return Drop(f"different_tasks: {row.a} and {row.b}")
+    return PreferencePair(a.task, a.principles, a.candidate, b.candidate, cast(Label, row.label), row.annotator)
 
 
 def _from_images(
-    row: PairRow, label: Label, store: Run, principles: dict[str, tuple[Principle, ...]], candidates: dict[tuple[str, str], Candidate]
+    row: PairRow, store: Run, principles: dict[str, tuple[Principle, ...]], candidates: dict[tuple[str, str], Candidate]
 ) -> PreferencePair | Drop:
     try:
         source, a, b = (store.images.put(data) for data in row.images)
@@ -196,7 +199,7 @@ def _from_images(
     if principles and task.id not in principles:
         return Drop(f"no_principles: 02_principles of this run has others, and none for {row.instruction!r}")
     left, right = (candidates.get((task.id, ref.digest)) or Candidate.make(task.id, ref, file_editor(ref), 0) for ref in (a, b))
-    return PreferencePair(task, principles.get(task.id, ()), left, right, label, row.annotator)
+    return PreferencePair(task, principles.get(task.id, ()), left, right, cast(Label, row.label), row.annotator)
 
 
 def file_editor(picture: ImageRef) -> str:
@@ -205,6 +208,7 @@ def file_editor(picture: ImageRef) -> str:
 
 
 LABELS = ("a", "b", "same")
+COLUMNS = ("a", "b", "label", "annotator", "instruction", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +243,7 @@ def read_pair_rows(path: Path, origins: Origins) -> Iterator[PairRow]:
     checked = False
     for number, row in enumerate(read_table(path)):
         if isinstance(row, dict) and not checked:
-            check_columns(path, row, ("a", "b", "label"), ("annotator", "source", "instruction"))
+            check_columns(path, row, ("a", "b", "label"), COLUMNS[3:])
             checked = True
         yield _load(PairRow(number, fault=row) if isinstance(row, str) else _row(number, row), path.parent, origins)
 
@@ -255,7 +259,7 @@ def _load(row: PairRow, root: Path, origins: Origins) -> PairRow:
 
 
 def _row(number: int, row: dict[str, Any]) -> PairRow:
-    values = {key: row.get(key) or "" for key in ("a", "b", "label", "annotator", "instruction", "source")}
+    values = {key: row.get(key) or "" for key in COLUMNS}
     odd = [key for key, value in values.items() if not isinstance(value, str)]
     if odd:
         return PairRow(number, fault=f"bad_value: {odd[0]} is {row[odd[0]]!r}, expected a text")

@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.prompts import render_score, score_traits
+from editr1.judge.prompts import render_score, score_texts_digest, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import Candidate, Judgement, PreferencePair, Trace, derive_seed
-from editr1.stages._prompts import score_prompts
-from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, once
 from editr1.training.rows import RATIONALES, Rationale, read_pairs
 from editr1.vlm.base import VLM, ChatRequest, Sampling
 
@@ -73,11 +72,13 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `07_rationales`; a pair whose answer cannot be told from its traces is a dropped row."""
     store = Run.open(run_dir, {"rationales": to_plain(config)}, create=False)
     pairs = read_pairs(store, limit=config.max_pairs, unseen_share=config.unseen_share)
-    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "07_pairs") | score_prompts(config.prompt_id)
+    settings = store.made_from(to_plain(config, without=SPEED_KEYS), "07_pairs") | score_texts_digest(config.prompt_id)
     work = Work(
-        partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)}, choices=frozenset({"not_predictable"})
+        partial(_make, config, store.dir),
+        {"": Lane(config.batch_size, config.concurrency)},
+        choices=frozenset({"not_predictable", "duplicate"}),
     )
-    items = ((pair.id, pair) for pair in pairs)
+    items = once((pair.id, pair) for pair in pairs)  # who answers twice counts by the first answer
     return store.process(RATIONALES, items, work, settings=settings, record=Rationale, engine=config.engine, total=len(pairs))
 
 

@@ -7,7 +7,7 @@ A trace that Phi cannot parse is a row like any other. Latencies lie beside the 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,10 +18,9 @@ from threading import Lock
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import DataError
 from editr1.judge.asking import Asking, asking
-from editr1.judge.prompts import render_score, score_traits
+from editr1.judge.prompts import render_score, score_texts_digest, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
-from editr1.stages._prompts import score_prompts
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, quadruples
 from editr1.vlm.base import VLM, ChatRequest, Sampling
 
@@ -110,7 +109,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates")
-    settings |= score_prompts(*(member.how.prompt_id for member in config.pool))
+    settings |= score_texts_digest(*(member.how.prompt_id for member in config.pool))
     counts = store.process(TABLE, items, work, settings=settings, engine=config.engine, total=total)
     used = usage(config, store)
     store.write_json(f"{TABLE}/usage.json", used)
@@ -120,8 +119,8 @@ def run(config: Config, run_dir: Path) -> StageCounts:
 
 def check_parsed(used: Mapping[str, Mapping[str, float]], store: Run) -> None:
     """Raises DataError when no trace at all says a score: the next stages would keep nothing, and money was spent for it."""
-    num = sum(member.get("traces", 0) for member in used.values())
-    if not num or num > sum(member.get("unparsed", 0) for member in used.values()):
+    num, unparsed = (sum(member.get(name, 0) for member in used.values()) for name in ("traces", "unparsed"))
+    if not num or num > unparsed:
         return
     codes = Counter(trace.outcome.code for trace in store.read(TABLE) if isinstance(trace.outcome, ParseFailure))
     last = next(trace.outcome.excerpt for trace in store.read(TABLE) if isinstance(trace.outcome, ParseFailure))
@@ -152,8 +151,7 @@ class Scorer:
         self.store = Run.open(run_dir, create=False)
         self.members = {member.name: member for member in config.pool}
         self.vlms: dict[str, VLM] = {member.name: create("vlm", member.vlm) for member in config.pool}
-        self._tokens = {member.name: (0, 0) for member in config.pool}
-        self._failures = 0
+        self._used: dict[str, Counter[str]] = {member.name: Counter() for member in config.pool}
         self._lock = Lock()
 
     def __call__(self, batch: Sequence[Question]) -> list[Trace | Drop]:
@@ -166,7 +164,8 @@ class Scorer:
             to_trace(question.quadruple.id, question.quadruple.principles, member.how.prompt_id, request, reply, model)
             for question, request, reply in zip(batch, requests, replies, strict=True)
         ]
-        self._count(member.name, traces)
+        with self._lock:
+            _count(self._used[member.name], traces)
         return list(traces)
 
     def _request(self, question: Question, member: Member) -> ChatRequest:
@@ -181,37 +180,28 @@ class Scorer:
             seed=derive_seed(self.seed, "score", candidate.id, member.name, question.index),
         )
 
-    def _count(self, name: str, traces: Sequence[Trace]) -> None:
-        with self._lock:
-            tokens_in, tokens_out = self._tokens[name]
-            self._tokens[name] = (
-                tokens_in + sum(trace.num_prompt_tokens for trace in traces),
-                tokens_out + sum(trace.num_tokens for trace in traces),
-            )
-            self._failures += sum(isinstance(trace.outcome, ParseFailure) for trace in traces)
-
     def status(self) -> str:
         """The running cost of this process, beside the progress bar."""
         with self._lock:
-            cost = sum(_cost(self.members[name], *tokens) for name, tokens in self._tokens.items())
-            total = [sum(column) for column in zip(*self._tokens.values(), strict=True)]
-            return f"tokens {total[0]:,} in {total[1]:,} out, cost {cost:.2f}, unparsed {self._failures}"
+            cost = sum(_cost(self.members[name], used) for name, used in self._used.items())
+            total = sum(self._used.values(), Counter())
+        return f"tokens {total['tokens_in']:,} in {total['tokens_out']:,} out, cost {cost:.2f}, unparsed {total['unparsed']}"
 
 
 def usage(config: Config, store: Run) -> dict[str, dict[str, float]]:
     """Traces, tokens, unparsed traces and cost of each member of the pool, from the finished table."""
-    totals: dict[str, dict[str, float]] = {m.name: defaultdict(float) for m in config.pool}
-    members = {m.name: m for m in config.pool}
+    totals: dict[str, Counter[str]] = {member.name: Counter() for member in config.pool}
     for key, trace in store.keyed(TABLE):
-        total = totals[key.rsplit(":", 2)[1]]
-        total["traces"] += 1
-        total["unparsed"] += isinstance(trace.outcome, ParseFailure)
-        total["tokens_in"] += trace.num_prompt_tokens
-        total["tokens_out"] += trace.num_tokens
-    for name, total in totals.items():
-        total["cost"] = round(_cost(members[name], total["tokens_in"], total["tokens_out"]), 6)
-    return {name: dict(total) for name, total in totals.items()}
+        _count(totals[key.rsplit(":", 2)[1]], [trace])
+    return {member.name: {**totals[member.name], "cost": round(_cost(member, totals[member.name]), 6)} for member in config.pool}
 
 
-def _cost(member: Member, tokens_in: float, tokens_out: float) -> float:
-    return (tokens_in * member.price_in + tokens_out * member.price_out) / 1e6
+def _count(used: Counter[str], traces: Sequence[Trace]) -> None:
+    used["traces"] += len(traces)
+    used["unparsed"] += sum(isinstance(trace.outcome, ParseFailure) for trace in traces)
+    used["tokens_in"] += sum(trace.num_prompt_tokens for trace in traces)
+    used["tokens_out"] += sum(trace.num_tokens for trace in traces)
+
+
+def _cost(member: Member, used: Counter[str]) -> float:
+    return (used["tokens_in"] * member.price_in + used["tokens_out"] * member.price_out) / 1e6

@@ -18,11 +18,10 @@ from typing import Any, Literal
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import parse_hardness
-from editr1.judge.prompts import render_hard_filter
+from editr1.judge.prompts import render_hard_filter, texts_digest
 from editr1.pictures import read_picture
 from editr1.schema import EditTask, ParseFailure, derive_seed, pictures_of, source_of, stable_id
 from editr1.sources.base import BadRow, Picture, SourceRow
-from editr1.stages._prompts import prompts
 from editr1.store import Drop, Engine, Lane, Origin, Origins, Run, StageCounts, Work
 from editr1.text import is_whole, whole_text
 from editr1.vlm.base import Sampling
@@ -114,7 +113,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     settings = to_plain(config, without=SPEED_KEYS)
     hard: dict[int, FilterVerdict] = {}
     if config.filter is not None:
-        asked = store.made_from({**settings, "source": None}) | settings | prompts("hard_filter.md")
+        asked = store.made_from({**settings, "source": None}) | settings | texts_digest("hard_filter.md")
         _filter(config, config.filter, store, source, asked)
         found = (verdict for verdict in store.read(FILTER_TABLE, FilterVerdict) if verdict.hard)
         hard = {verdict.index: verdict for verdict in itertools.islice(found, config.filter.num_hard)}

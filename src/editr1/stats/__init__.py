@@ -6,16 +6,22 @@ modules `correlation`, `agreement` and `calibration` with three-class accuracy.
 
 from editr1.stats.clusters import clustered_standard_error
 from editr1.stats.intervals import FEW_CLUSTERS, MIN_CLUSTERS, Estimate, mean_estimate, share_estimate, share_of_sums, wilson
-from editr1.stats.paired import GSB, Difference, McNemar, binomial_p, holm, mcnemar, paired_difference
 from editr1.stats.pairwise import (
+    GSB,
     TIE_TOLERANCE,
     Credit,
+    Difference,
+    McNemar,
     PairwiseReport,
     accuracy,
     as_margins,
+    binomial_p,
     half_credit,
+    holm,
     is_decided,
     is_tied,
+    mcnemar,
+    paired_difference,
     pairwise_report,
     strict_credit,
     to_margins,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,7 +21,7 @@ from editr1.records import encode, to_plain
 from editr1.store.shards import Row, ShardLog, dropped_row
 
 Item = tuple[str, Any]
-"""(key, value): the key is unique within a table and the same in every run."""
+"""(key, value): the key is unique within a table and the same in every run; a `Drop` for a value is asked nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,29 @@ class Engine:
 class StageCounts:
     """What a stage did: num_in = num_out + num_dropped."""
 
-    num_in: int
-    num_out: int
-    num_dropped: int
+    num_in: int = 0
+    num_out: int = 0
+    num_dropped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     """Dropped rows by reason code."""
+
+    def plus(self, num_in: int, reasons: Mapping[str, int]) -> StageCounts:
+        """These counts with further rows, of which some were dropped for these reasons."""
+        both = dict(sorted((Counter(self.reasons) + Counter(reasons)).items()))
+        dropped = sum(both.values())
+        return StageCounts(self.num_in + num_in, self.num_in + num_in - dropped, dropped, both)
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.reasons.items()))
         return f"in {self.num_in}, out {self.num_out}, dropped {self.num_dropped}" + (f" ({reasons})" if reasons else "")
+
+
+def once(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, a key that comes again with a number behind it and a `Drop` for a value: what is said twice is done once, and counted."""
+    seen: Counter[str] = Counter()
+    for key, value in items:
+        seen[key] += 1
+        yield (key, value) if seen[key] == 1 else (f"{key}:{seen[key]}", Drop(f"duplicate: of {key}"))
 
 
 def cut_shards(items: Iterable[Item], shard_size: int) -> Iterator[tuple[int, list[Item]]]:
@@ -171,15 +185,14 @@ class ShardRunner:
         self._status: Callable[[], str] = str  # says nothing
 
     def __enter__(self) -> ShardRunner:
-        self._stack = ExitStack()
         self._pools = {
-            name: self._stack.enter_context(ThreadPoolExecutor(lane.concurrency, thread_name_prefix=f"lane-{name}"))
-            for name, lane in self.work.lanes.items()
+            name: ThreadPoolExecutor(lane.concurrency, thread_name_prefix=f"lane-{name}") for name, lane in self.work.lanes.items()
         }
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        for pool in self._pools.values():
+            pool.shutdown()
 
     def fill(self, shard: Path, items: Sequence[Item]) -> int:
         """Runs what the shard's log does not have yet, writes the Parquet file, and returns the number of its rows.
@@ -188,7 +201,7 @@ class ShardRunner:
         """
         log = ShardLog(shard, self.record)
         try:
-            self._report(len(log.rows))
+            self._on_rows(len(log.rows), self._status())
             failed = self._run([item for item in items if item[0] not in log.rows], log)
             self.budget.check()
             log.append(failed)
@@ -196,9 +209,6 @@ class ShardRunner:
             return len(items)
         finally:
             log.close()
-
-    def _report(self, count: int) -> None:
-        self._on_rows(count, self._status())
 
     def _run(self, items: Sequence[Item], log: ShardLog) -> list[Row]:
         failed: list[Row] = []
@@ -250,13 +260,15 @@ class ShardRunner:
 
     def _results(self, batch: Sequence[Item]) -> list[Any]:
         assert self._function is not None
-        results = list(self._function([value for _, value in batch]))
-        assert len(results) == len(batch), f"the stage's function returned {len(results)} results for {len(batch)} items"
-        return results
+        asked = [value for _, value in batch if not isinstance(value, Drop)]
+        results = list(self._function(asked)) if asked else []
+        assert len(results) == len(asked), f"the stage's function returned {len(results)} results for {len(asked)} items"
+        made = iter(results)
+        return [value if isinstance(value, Drop) else next(made) for _, value in batch]
 
     def _collect(self, batch: Sequence[Item], results: Sequence[Any], log: ShardLog, failed: list[Row]) -> None:
         self._record(batch, results, log)
-        self._report(len(batch))
+        self._on_rows(len(batch), self._status())
         for (key, value), result in zip(batch, results, strict=True):
             if isinstance(result, BackendError):
                 failed.append(dropped_row(key, f"backend: {' '.join(str(result).split())}"[:500], self._origin(value)))

@@ -22,7 +22,7 @@ from editr1.errors import ChangedInputsError, DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
 from editr1.schema import EditTask, ImageRef, Source, source_of
 from editr1.store._files import read_json, write_json
-from editr1.store.shards import read_origins, shard_paths
+from editr1.store.shards import LOG, read_origins
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what every browser and backend shows; other formats are stored as PNG
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -135,11 +135,10 @@ class Origins:
         return self._known
 
 
-def _shards(folder: Path) -> Iterator[Path]:
+def _shards(folder: Path) -> list[Path]:
     """Those that hold rows: origins outlive a damaged shard that was taken out."""
-    yield from shard_paths(folder)
-    logs = sorted(folder.glob("part-*.partial.jsonl"))
-    yield from (path for log in logs if not (path := log.with_name(log.name.replace(".partial.jsonl", ".parquet"))).exists())
+    names = {path.name.partition(".")[0] for path in folder.glob("part-*") if path.name.endswith((".parquet", LOG))}
+    return [folder / f"{name}.parquet" for name in sorted(names)]
 
 
 NOTHING = hashlib.sha256().hexdigest()  # what is noted of no pictures, beside an empty text

@@ -1,7 +1,4 @@
-"""`Run`: the one object through which stages, benchmarks and reports meet a run directory; and its tables read side by side.
-
-Each table is in the order of `01_tasks`, so a join holds one task in memory, whatever the size.
-"""
+"""`Run`: the one object through which stages, benchmarks and reports meet a run directory; and its tables read side by side."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ from editr1.schema import (
 from editr1.store._files import exclusive, open_log, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins, digests_behind
-from editr1.store.shards import seconds_path, shard_paths
+from editr1.store.shards import SECONDS, shard_paths
 from editr1.store.tables import check_settings, fill_table, read_records, read_summary
 
 T = TypeVar("T")
@@ -99,7 +96,7 @@ class Run:
         return (record for _, record in self.keyed(table, cls))
 
     def keyed(self, table: str, cls: type | None = None) -> Iterator[tuple[str, Any]]:
-        """The records with the keys of the items that they were made from."""
+        """As `read`, with the keys of the items that the records were made from."""
         return read_records(self.dir / table, cls or TABLES[table])
 
     def counts(self, table: str) -> StageCounts:
@@ -134,7 +131,7 @@ class Run:
 
     def seconds(self, table: str) -> dict[str, float]:
         """Latency by item key, where the stage recorded it."""
-        return dict(pair for path in shard_paths(self.dir / table) for pair in read_jsonl(seconds_path(path)))
+        return dict(pair for path in shard_paths(self.dir / table) for pair in read_jsonl(path.with_suffix(SECONDS)))
 
     def process(
         self,
@@ -234,13 +231,12 @@ def commit() -> str:
     """The commit of the checkout that this package lies in; empty for an installed package."""
     command = ["git", "-C", str(Path(editr1.__file__).parent), "rev-parse", "HEAD"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git on this machine
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git on this machine, or no checkout
         return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
 
 
-# --- tables side by side ----------------------------------------------------------------------------
+# --- tables side by side: each is in the order of `01_tasks`, so that a join holds one task in memory ---
 
 
 def beside(

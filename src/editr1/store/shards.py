@@ -19,6 +19,8 @@ from editr1.records import DROPPED, KEY, SCHEMA_VERSION, drops_of, encode, from_
 from editr1.store._files import open_log, read_whole_lines, write_atomic
 from editr1.text import whole_text
 
+LOG, SECONDS, ORIGINS, CHECKSUM = ".partial.jsonl", ".seconds.jsonl", ".origins.jsonl", ".sha256"
+"""What lies beside a shard: its rows while it is being filled, the latencies of its items, what they were made from, and its SHA-256."""
 _ABOUT = b"editr1"  # Parquet metadata: what `About` holds
 
 
@@ -53,26 +55,6 @@ def shard_path(table: Path, index: int) -> Path:
     return table / f"part-{index:05d}.parquet"
 
 
-def seconds_path(shard: Path) -> Path:
-    """The latencies of a shard's items."""
-    return shard.with_suffix(".seconds.jsonl")
-
-
-def log_path(shard: Path) -> Path:
-    """The rows of the shard while it is being filled."""
-    return shard.with_suffix(".partial.jsonl")
-
-
-def checksum_path(shard: Path) -> Path:
-    """The SHA-256 of the shard's bytes."""
-    return shard.with_suffix(".sha256")
-
-
-def origins_path(shard: Path) -> Path:
-    """What the shard's items were made from, where the stage said so."""
-    return shard.with_suffix(".origins.jsonl")
-
-
 def shard_paths(table: Path) -> list[Path]:
     """The finished shards in order."""
     return sorted(table.glob("part-*.parquet"), key=lambda path: int(path.stem.removeprefix("part-")))
@@ -83,7 +65,7 @@ class ShardLog:
 
     def __init__(self, shard: Path, record: type) -> None:
         self.shard, self.record = shard, record
-        self.path = log_path(shard)
+        self.path = shard.with_suffix(LOG)
         self.rows = {row.key: self._current(row) for row in read_log(self.path)}
         self._file = open_log(self.path)
         self._seconds: BinaryIO | None = None
@@ -102,7 +84,7 @@ class ShardLog:
 
     def note_seconds(self, seconds: Sequence[tuple[str, float]]) -> None:
         """Keeps latencies by key beside the table: the one thing that differs between equal runs."""
-        self._seconds = self._seconds or open_log(seconds_path(self.shard))
+        self._seconds = self._seconds or open_log(self.shard.with_suffix(SECONDS))
         self._seconds.write(b"".join(msgspec.json.encode((key, round(value, 4))) + b"\n" for key, value in seconds))
         self._seconds.flush()
 
@@ -117,7 +99,7 @@ class ShardLog:
         rows = [self.rows[key] for key in keys]
         origins = [[row.key, *row.origin] for row in rows if row.origin is not None]
         if origins:
-            write_atomic(origins_path(self.shard), b"".join(msgspec.json.encode(line) + b"\n" for line in origins))
+            write_atomic(self.shard.with_suffix(ORIGINS), b"".join(msgspec.json.encode(line) + b"\n" for line in origins))
         try:
             write_shard(self.shard, self.record, rows)
         except (ValueError, TypeError) as error:
@@ -165,7 +147,7 @@ def write_shard(path: Path, record: type, rows: Sequence[Row]) -> None:
     buffer = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({_ABOUT: msgspec.json.encode(about)}), buffer, compression="zstd")
     data = buffer.getvalue().to_pybytes()
-    write_atomic(checksum_path(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode(), settle=False)
+    write_atomic(path.with_suffix(CHECKSUM), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode(), settle=False)
     write_atomic(path, data)
 
 
@@ -200,9 +182,9 @@ def reopen(path: Path, record: type, kept_codes: frozenset[str]) -> None:
     if len(kept) == len(drops):
         return
     good = [Row(key, encode(found), None, origins.get(key)) for key, found in read_shard(path, record)]
-    write_atomic(log_path(path), b"".join(map(log_line, [*good, *kept])))
+    write_atomic(path.with_suffix(LOG), b"".join(map(log_line, [*good, *kept])))
     path.unlink()
-    checksum_path(path).unlink()
+    path.with_suffix(CHECKSUM).unlink()
 
 
 def read_drops(path: Path) -> Iterator[tuple[str, str]]:
@@ -224,13 +206,13 @@ def about(path: Path) -> About:
 def read_origins(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(key, what the item was made from) of the rows of a shard, finished or not."""
     if not path.exists():
-        yield from ((row.key, row.origin) for row in read_log(log_path(path)) if row.origin is not None)
+        yield from ((row.key, row.origin) for row in read_log(path.with_suffix(LOG)) if row.origin is not None)
         return
-    for number, line in enumerate(read_whole_lines(origins_path(path)), start=1):
+    for number, line in enumerate(read_whole_lines(path.with_suffix(ORIGINS)), start=1):
         try:
             key, *origin = msgspec.json.decode(line, type=list[str])
         except ValueError as error:
-            raise DataError(f"{origins_path(path)}:{number} is no origin of a row ({error}); {_cure(path)}") from error
+            raise DataError(f"{path.with_suffix(ORIGINS)}:{number} is no origin of a row ({error}); {_cure(path)}") from error
         yield key, tuple(origin)
 
 
@@ -245,7 +227,7 @@ def problem(path: Path) -> str | None:
 
 def _checked(path: Path) -> bytes:
     try:
-        data, claimed = path.read_bytes(), checksum_path(path).read_bytes()
+        data, claimed = path.read_bytes(), path.with_suffix(CHECKSUM).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path} is damaged: {Path(str(error.filename)).name} is missing; {_cure(path)}") from error
     if claimed[:64] != hashlib.sha256(data).hexdigest().encode():

@@ -20,10 +20,10 @@ from editr1.errors import ChangedInputsError, ConfigError, DataError, EditR1Erro
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, StageCounts, Work, cut_shards
 from editr1.store.shards import (
+    LOG,
     About,
     about,
     keys_digest,
-    log_path,
     read_drops,
     read_shard,
     reopen,
@@ -51,18 +51,15 @@ def fill_table(
         check_settings(folder, settings, _begun(folder))  # no row yet: nothing depends on other settings
         size = _shard_size(folder, engine.shard_size)
         bar = stack.enter_context(tqdm(total=total, desc=folder.name, unit="row", disable=not engine.progress, mininterval=1.0))
-        shards = cut_shards(items, size)
-        if engine.kind == "ray":
-            num_shards = fill_with_ray(folder, record, shards, work, engine, lambda count, status: _advance(bar, count, status))
-        else:
-            num_shards = _fill_here(folder, record, shards, work, engine, lambda count, status: _advance(bar, count, status))
+
+        def advance(count: int, status: str) -> None:
+            if status:
+                bar.set_postfix_str(status, refresh=False)
+            bar.update(count)
+
+        fill = fill_with_ray if engine.kind == "ray" else _fill_here
+        num_shards = fill(folder, record, cut_shards(items, size), work, engine, advance)
         return _close_table(folder, record, num_shards, work, engine)
-
-
-def _advance(bar: Any, count: int, status: str) -> None:
-    if status:
-        bar.set_postfix_str(status, refresh=False)
-    bar.update(count)
 
 
 def _fill_here(
@@ -73,8 +70,7 @@ def _fill_here(
     engine: Engine,
     on_rows: Callable[[int, str], None],
 ) -> int:
-    num_shards = 0
-    count = DropCount()
+    num_shards, counts = 0, StageCounts()
     with ShardRunner(record, work, FailureBudget(engine.max_failed_share), on_rows) as runner:
         for index, items in shards:
             num_shards = index + 1
@@ -84,9 +80,9 @@ def _fill_here(
             else:
                 runner.fill(shard_path(folder, index), items)
                 found = about(shard_path(folder, index))
-            count.add(found)
-            if count.num_in >= MIN_ROWS:
-                check_drops(folder, record, count, work, engine)
+            counts = counts.plus(found.num_in, found.reasons)
+            if counts.num_in >= MIN_ROWS:
+                check_drops(folder, record, counts, work, engine)
     return num_shards
 
 
@@ -100,31 +96,14 @@ def finished(folder: Path, index: int, items: list[Item]) -> About | None:
     found = about(path)
     if found.keys != keys_digest(keys):
         raise ChangedInputsError(folder, f"{path} was made from other inputs")
-    log_path(path).unlink(missing_ok=True)  # killed between the rename and the removal
+    path.with_suffix(LOG).unlink(missing_ok=True)  # killed between the rename and the removal
     return found
 
 
-class DropCount:
-    """The rows of a table by what became of them."""
-
-    def __init__(self) -> None:
-        self.num_in = 0
-        self.reasons: Counter[str] = Counter()
-
-    def add(self, shard: About) -> None:
-        self.num_in += shard.num_in
-        self.reasons.update(shard.reasons)
-
-    @property
-    def counts(self) -> StageCounts:
-        dropped = self.reasons.total()
-        return StageCounts(self.num_in, self.num_in - dropped, dropped, dict(sorted(self.reasons.items())))
-
-
-def check_drops(folder: Path, record: type, count: DropCount, work: Work, engine: Engine) -> None:
+def check_drops(folder: Path, record: type, counts: StageCounts, work: Work, engine: Engine) -> None:
     """Raises DataError when most rows were dropped, and opens their shards again: the good rows stay, the bad ones are tried again."""
-    bad = Counter({code: num for code, num in count.reasons.items() if code not in work.choices})
-    if not bad or bad.total() <= engine.max_dropped_share * count.num_in:
+    bad = Counter({code: num for code, num in counts.reasons.items() if code not in work.choices})
+    if not bad or bad.total() <= engine.max_dropped_share * counts.num_in:
         return
     paths = shard_paths(folder)
     code, times = bad.most_common(1)[0]
@@ -133,7 +112,7 @@ def check_drops(folder: Path, record: type, count: DropCount, work: Work, engine
     for path in paths:
         reopen(path, record, work.choices)
     raise DataError(
-        f"{bad.total()} of {count.num_in} rows of {folder} were dropped, the limit is a share of {engine.max_dropped_share:g} "
+        f"{bad.total()} of {counts.num_in} rows of {folder} were dropped, the limit is a share of {engine.max_dropped_share:g} "
         f"(engine.max_dropped_share); the commonest reason, {times} times: {example[:300]!r}. Mend the cause and run again: "
         "good rows are kept, dropped ones are tried again; or raise the limit"
     )
@@ -184,11 +163,10 @@ def _close_table(folder: Path, record: type, num_shards: int, work: Work, engine
     if len(paths) > num_shards:
         raise ChangedInputsError(folder, f"{paths[-1]} was made from more inputs than there are now")
     done = [about(path) for path in paths]
-    count = DropCount()
+    counts = StageCounts()
     for shard in done:
-        count.add(shard)
-    check_drops(folder, record, count, work, engine)
-    counts = count.counts
+        counts = counts.plus(shard.num_in, shard.reasons)
+    check_drops(folder, record, counts, work, engine)
     dropped = (drop for path, shard in zip(paths, done, strict=True) if shard.reasons for drop in read_drops(path))
     lines = "".join(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n" for key, reason in dropped)
     write_atomic(folder / "dropped.jsonl", lines.encode())

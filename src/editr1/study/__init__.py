@@ -3,6 +3,5 @@
 config.py    what a study is: cells, judging, claims
 cells.py     one cell: its data, its training stage, its scores of the held-out pairs
 schedule.py  all cells, several at once, each in a process of its own, with the time left
-table.py     scores -> accuracies with intervals, paired tests, claims
-page.py      the table as Markdown and JSON
+table.py     scores -> accuracies with intervals, paired tests, claims; `commands/study.py` writes them
 """

@@ -34,12 +34,9 @@ def load_processor(path: str | Path, picture: Picture | None = None) -> Any:
     except (OSError, ValueError) as error:
         raise _unusable("processor", path, error) from error
     picture = picture or Picture()
-    size = dict(processor.image_processor.size)
-    if picture.min_pixels is not None:
-        size["shortest_edge"] = picture.min_pixels
-    if picture.max_pixels is not None:
-        size["longest_edge"] = picture.max_pixels
-    processor.image_processor.size = size
+    budget = {"shortest_edge": picture.min_pixels, "longest_edge": picture.max_pixels}
+    known = {key: pixels for key, pixels in budget.items() if pixels is not None}
+    processor.image_processor.size = dict(processor.image_processor.size) | known
     return processor
 
 

@@ -25,10 +25,8 @@ NAME = "score_head"
 def add_head(model: Any, path: str | Path) -> Any:
     """The model, whose forward now gives one score a row, `[B]`, of unbounded scale. The head comes from `path`, or begins at 0."""
     weight_1H = read_head(path)
-    if weight_1H is None:
-        weight_1H = torch.zeros(1, model.get_input_embeddings().weight.shape[1])
-    head = torch.nn.Linear(weight_1H.shape[1], 1, bias=False)
-    head.weight.data.copy_(weight_1H)
+    head = torch.nn.Linear(model.get_input_embeddings().weight.shape[1], 1, bias=False)
+    head.weight.data.copy_(torch.zeros_like(head.weight) if weight_1H is None else weight_1H)
     setattr(model, NAME, head.to(model.device))
     model.forward = types.MethodType(_score, model)
     return model

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError
 from editr1.memory import this_launch
+from editr1.optimizers import muon_adamw
 from editr1.placement import prepare
 from editr1.store import Run
 from editr1.training.model import save_checkpoint
@@ -89,7 +88,7 @@ def optimizers(model: Any, schedule: Schedule) -> tuple[Any, None]:
     """What a trainer takes as `optimizers`: ours, or (None, None) for its AdamW."""
     if schedule.lr_matrices is None:
         return None, None
-    return muon_adamw(model, schedule.lr_matrices, schedule.lr), None
+    return muon_adamw(model.named_parameters(), schedule.lr_matrices, schedule.lr), None
 
 
 def train(
@@ -169,46 +168,3 @@ def lasting(run: Run, settings: Any, *tables: str, model: str | Path) -> dict[st
     plain = to_plain(settings, without=frozenset({"silent_steps"}))
     plain["machine"] = {key: value for key, value in plain["machine"].items() if key in ("precision",)}
     return run.made_from(plain, *tables, models=[model])
-
-
-# Embeddings and heads are matrices by shape only: their rows are looked up or scored one by one, so AdamW has them.
-LOOKUPS = r"embed_tokens|lm_head|embed"
-
-
-class MuonAdamW(torch.optim.Optimizer):
-    """Two optimizers behind one interface; their states and groups are this object's own, so saving it saves both."""
-
-    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr_matrices: float, lr_rest: float) -> None:
-        # match_rms_adamw: an update of the same size as AdamW's, so that one schedule suits both
-        self._muon = torch.optim.Muon(matrices, lr=lr_matrices, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-        self._adamw = torch.optim.AdamW(rest, lr=lr_rest, weight_decay=0.0, betas=(0.9, 0.95))
-        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
-        self._share()
-
-    def _share(self) -> None:
-        split = len(self._muon.param_groups)
-        self._muon.param_groups, self._adamw.param_groups = self.param_groups[:split], self.param_groups[split:]
-        self._muon.state = self._adamw.state = self.state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._share()  # loading replaces the groups and the state
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._muon.step()
-        self._adamw.step()
-        return loss
-
-
-def muon_adamw(model: nn.Module, lr_matrices: float, lr_rest: float, lookups: str = LOOKUPS) -> MuonAdamW:
-    """Every trainable parameter of the model once: matrices to Muon, the rest and what `lookups` (a pattern of names) finds to AdamW."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    is_matrix = [parameter.ndim == 2 and not re.search(lookups, name) for name, parameter in trainable]
-    matrices = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if yes]
-    rest = [parameter for (_, parameter), yes in zip(trainable, is_matrix, strict=True) if not yes]
-    return MuonAdamW(matrices, rest, lr_matrices, lr_rest)

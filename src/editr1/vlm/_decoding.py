@@ -1,20 +1,4 @@
-"""Generation for batches whose prompts repeat: each distinct prompt is read once where the model lets it (`generation.sharing`).
-
-`decode_side_by_side`, on a CPU: the n replies to one prompt are one row of the batch. Their next tokens stand side by side as n queries,
-and a mask lets each see the prompt and the tokens of its own reply. So the prompt's keys and values are stored and read once for all.
-
-    prompt prompt prompt | a1 b1 | a2 b2 | ...        a2 sees the prompt, a1 and itself; b2 sees the prompt, b1 and itself
-
-`decode_copied`, on a GPU, and for models with linear attention: the prompt is read once, what the model keeps of it is copied for every
-reply, and each reply is a row. A GPU reads the copies faster than its attention kernels take such a mask (Qwen2.5-VL-7B on an H100, 32
-rows: 739 tokens/s against 324), and a linear layer would take replies that stand side by side for one text.
-
-`decode_generic`, for anything else: transformers' `generate`. Its `generate_batch` (continuous batching) draws from one global random
-state for all requests, so that a reply would depend on its neighbours.
-
-All three draw tokens with the same `RowSampler`, and give the same greedy text. A row's random numbers come from its own seed alone, one
-uniform number a position, turned into a token through the cumulative distribution. So a reply is a function of (request, seed) whatever
-else is in the batch, up to the rounding of the logits themselves, which does depend on the batch; and no global generator is touched.
+"""Generation for batches whose prompts repeat: three ways that draw with the same `RowSampler` and give the same greedy text.
 
 Shape legend: D distinct prompts, N replies a prompt at most, B = the replies of all prompts, L tokens in the cache, V vocabulary,
 M largest number of new tokens.
@@ -37,9 +21,10 @@ NUM_ALTERNATIVES = 20  # ours: what vLLM and the OpenAI API return at most
 
 
 class RowSampler:
-    """Picks the next token of every row, and remembers which rows have ended.
+    """Picks the next token of every row, and remembers which rows have ended; these receive padding until the caller drops them (`keep`).
 
-    Rows that have ended keep receiving the padding token until the caller drops them with `keep`.
+    A row's random numbers come from its own seed alone, one uniform number a position, turned into a token through the cumulative
+    distribution: a reply is a function of (request, seed) whatever else is in the batch, up to the rounding of the logits.
     """
 
     def __init__(
@@ -136,10 +121,17 @@ _SHRINK_BELOW = 0.75  # ours: prompts whose replies have all ended are dropped w
 
 
 def decode_side_by_side(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequence[int], sampler: RowSampler) -> None:
-    """Fills `sampler` with the tokens of sum(copies_D) replies; their order is prompt 0, its copies, prompt 1, ..."""
+    """Fills `sampler` with the tokens of sum(copies_D) replies; their order is prompt 0, its copies, prompt 1, ...
+
+    The n replies to one prompt are one row. Their next tokens stand side by side as n queries, and a mask lets each see the prompt and the
+    tokens of its own reply, so that the prompt's keys and values are stored and read once for all:
+
+        prompt prompt prompt | a1 b1 | a2 b2 | ...        a2 sees the prompt, a1 and itself; b2 sees the prompt, b1 and itself
+    """
     device, width = inputs["input_ids"].device, max(copies_D)
     logits_DV, delta_D1, remembering, cache = _read(model, inputs)
-    owner_B, column_B = (torch.tensor(values, device=device) for values in zip(*_seats(copies_D), strict=True))
+    seats = [(prompt, column) for prompt, copies in enumerate(copies_D) for column in range(copies)]
+    owner_B, column_B = (torch.tensor(values, device=device) for values in zip(*seats, strict=True))
     mask_D1NL = inputs["attention_mask"].bool()[:, None, None, :].expand(-1, -1, width, -1)
     itself_NN = torch.eye(width, dtype=torch.bool, device=device)
     position_D1 = inputs["attention_mask"].sum(1, keepdim=True) + delta_D1
@@ -162,7 +154,11 @@ def decode_side_by_side(model: Any, inputs: dict[str, torch.Tensor], copies_D: S
 
 
 def decode_copied(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequence[int], sampler: RowSampler) -> None:
-    """Fills `sampler` as `decode_side_by_side` does."""
+    """Fills `sampler` as `decode_side_by_side` does; what the model keeps of a prompt is copied for every reply, and each reply is a row.
+
+    A GPU reads the copies faster than its attention kernels take such a mask (Qwen2.5-VL-7B on an H100, 32 rows: 739 tokens/s against
+    324), and a layer of linear attention would take replies that stand side by side for one text.
+    """
     logits_DV, delta_D1, remembering, cache = _read(model, inputs)
     owner_B = torch.repeat_interleave(torch.tensor(copies_D)).to(logits_DV.device)
     cache.reorder_cache(owner_B)
@@ -194,11 +190,6 @@ def _read(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, to
     return logits_DV, delta_D1, remembering, cache
 
 
-def _seats(copies_D: Sequence[int]) -> list[tuple[int, int]]:
-    """(prompt, column) of every reply, in order."""
-    return [(prompt, column) for prompt, copies in enumerate(copies_D) for column in range(copies)]
-
-
 def _positions(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Position ids [3, D, L] and the offset [D, 1] of the positions that follow."""
     mask_DL = inputs["attention_mask"]
@@ -210,7 +201,10 @@ def _positions(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tenso
 
 
 def decode_generic(model: Any, inputs: dict[str, torch.Tensor], sampler: RowSampler) -> None:
-    """Fills `sampler` with the tokens of one sequence a row of `inputs`, through the model's own `generate`."""
+    """Fills `sampler` with the tokens of one sequence a row of `inputs`, through the model's own `generate`.
+
+    Not `generate_batch` (continuous batching): it draws from one global state, so that a reply would depend on its neighbours.
+    """
     model.generate(
         **inputs,
         max_new_tokens=sampler.max_new_tokens,

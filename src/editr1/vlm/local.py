@@ -1,12 +1,7 @@
 """Any Hugging Face image-text-to-text checkpoint on this machine as a VLM: Qwen2.5-VL, Qwen3-VL, and others.
 
-    vlm = build("checkpoints/rrm", device="cuda", batch_size=16)
-
 Every distinct picture of a call is processed once, every distinct prompt tokenised once. A reply is a function of (request, seed), whatever
-else is in the batch, up to the rounding of matrix products, which depends on the shape of the batch. Picture tokens cannot be generated: a
-model that samples one fails at the next step, since no picture belongs to it.
-
-Shape legend: D prompts, L tokens (left padding), I pictures.
+else is in the batch, up to rounding, which depends on its shape. Shape legend: D prompts, L tokens (left padding), I pictures.
 """
 
 from __future__ import annotations

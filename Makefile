@@ -34,9 +34,8 @@ bounds:
 	$(VENV)-bounds/bin/python -m pip install --quiet uv
 	$(VENV)-bounds/bin/uv pip compile --quiet --no-deps --resolution lowest-direct --no-emit-package torch --no-emit-package torchvision \
 		--extra serve --output-file $(VENV)-bounds/lowest.txt pyproject.toml
-	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis
-	$(VENV)-bounds/bin/python -m pytest -q tests/test_cli.py tests/test_config.py tests/judge tests/store tests/vlm/test_local.py \
-		tests/stages/test_sft.py tests/stages/test_gcpo.py tests/training tests/editors/test_adapters.py tests/flow/test_training.py
+	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis duckdb
+	$(VENV)-bounds/bin/python benchmarks/bounds.py --out docs/results/bounds.md
 
 # An environment whose own packages stand before those of .venv and src/. `import editr1` lets any torchvision live beside a CPU torch.
 define behind

@@ -83,7 +83,7 @@ def train(way: str, seed: int, folder: Path, args: argparse.Namespace) -> tuple[
     recipe = load_recipe(args.config, args.set)
     num_visits = args.steps * args.pairs_per_step
     config = dataclasses.replace(
-        section(recipe, "gcpo", gcpo.Config), model=str(args.sft), output=f"08_{way}", seed=seed, max_pairs=num_visits,
+        section(recipe, "gcpo", gcpo.Config), model=str(args.sft), output=f"08_{way}", seed=seed, max_pairs=num_visits, unseen_share=None,
         steps=args.steps, pairs_per_step=args.pairs_per_step, num_traces=args.num_traces,
     )  # fmt: skip
     machine = dataclasses.replace(config.machine, progress=False, trackers=())

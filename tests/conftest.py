@@ -18,19 +18,20 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 LONGEST = (
-    "test_kill.py",
+    "test_browser.py",
     "test_study.py",
     "test_processes.py",
+    "test_demo.py",
     "test_sharded.py",
     "test_two_processes.py",
     "test_ray.py",
-    "test_demo.py",
     "test_gcpo.py",
     "test_sft.py",
+    "test_learning.py",
+    "test_world.py",
+    "test_kill.py",
     "test_flow_grpo.py",
     "test_gpu_check.py",
-    "test_world.py",
-    "test_browser.py",
     "test_verify.py",
 )
 

@@ -24,7 +24,7 @@ def test_the_verdict_counts_what_holds_and_names_what_does_not() -> None:
     ]
     assert verdict(promises(metrics)) == (
         "1 of 3 promises hold: the SFT-RRM picks what people prefer. Does not hold: edits score higher after RL. "
-        "Not decided: the last judge beats the judge before it. "
+        "Not decided: the SFT-RRM beats the judge before it. "
     )
     assert verdict(promises(metrics[1:2])).startswith("0 of 1 promise holds. Does not hold:")
     assert "Nothing was promised" in verdict(promises(metrics[3:]))

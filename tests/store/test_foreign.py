@@ -39,6 +39,14 @@ def test_json_lines_are_read_as_they_were_meant(tmp_path: Path, end: str, encodi
     assert ["is not JSON" in str(bad[0]), "no JSON object" in str(bad[1]), "half of a surrogate pair" in str(bad[2])] == [True] * 3
 
 
+def test_a_cell_of_a_csv_may_be_long_and_loosely_quoted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f'a,b\n{"x" * 200_000},"say "yes" now"\n1,2\n')
+    assert list(read_table(tmp_path / "t.csv")) == [{"a": "x" * 200_000, "b": 'say yes" now"'}, {"a": "1", "b": "2"}]
+    for text in ("", "a,b", "a,b\n"):
+        (tmp_path / "t.csv").write_text(text)
+        assert list(read_table(tmp_path / "t.csv")) == []
+
+
 def test_parquet_is_read_as_well(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([ROW, ROW]), tmp_path / "t.parquet")
     assert list(read_table(tmp_path / "t.parquet")) == [ROW, ROW]
@@ -51,6 +59,8 @@ def test_parquet_is_read_as_well(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("t.csv", b"a,a,label\n1,2,3\n", "two columns of one name: 'a'"),
+        ("t.csv", b'a,"label\n1,2\n', "a quotation mark of the header is never closed"),
+        ("t.csv", b'a,label\n1,"two\nlines"\n3,"open\n4,5\n6,7\n', "a quotation mark in line 4 is never closed"),
         ("t.csv", "a,b\nä,ö\n".encode("latin-1"), "not UTF-8"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8"),
         ("t.xlsx", b"PK", "unknown kind of table"),

@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from editr1.schema import Metric
 
@@ -26,6 +26,7 @@ SHARES = (
 )
 # Ends of names of shares: figures of a propagation study, whose names begin with the kind of damage, and wins of any score.
 SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips", "_win_rate")
+LAST_JUDGE = "the last judge"
 NAMES = {"scorer": "the score-only judge", "sft": "the SFT-RRM", "gcpo": "the RL-RRM", "before": "before RL", "after": "after RL"}
 WORDS = {
     "pair_accuracy": "{} picks what people prefer",
@@ -92,7 +93,10 @@ class CategoryBars:
 
 def promises(metrics: Sequence[Metric]) -> list[ResultRow]:
     """The rows that answer a promise, in the order of the file; the many small ones of an audit stand in its own part."""
-    return [result_row(metric, [metric]) for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+    judges = [NAMES.get(of, of) for family, _, of in (metric.name.partition("/") for metric in metrics) if family == "pair_accuracy"]
+    rows = [result_row(metric, [metric]) for metric in metrics if metric.goal and not metric.name.startswith("audit/")]
+    last = judges[-1] if judges else LAST_JUDGE
+    return [replace(row, words=row.words.replace(LAST_JUDGE, last)) for row in rows]
 
 
 def verdict(rows: Sequence[ResultRow]) -> str:
@@ -122,7 +126,7 @@ def in_words(name: str) -> str:
     """
     family, _, of = name.partition("/")
     words = WORDS.get(family, family.replace("_", " ") + (": {}" if of else ""))
-    return words.replace("{}", NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or "the last judge")
+    return words.replace("{}", NAMES.get(of, of.replace("_", " ").replace("/", ", ")) or LAST_JUDGE)
 
 
 def accuracies(metrics: Sequence[Metric]) -> list[tuple[str, ResultRow]]:

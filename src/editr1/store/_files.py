@@ -199,16 +199,29 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any] | str]:
             yield row if isinstance(row, dict) else f"bad_row: line {number} is no JSON object"
 
 
+_END = "\ufdd0"  # a line behind the last one: where a quotation mark is never closed it lands inside a cell
+
+
 def _read_csv(path: Path) -> Iterator[dict[str, Any] | str]:
+    csv.field_size_limit(MAX_BYTES)  # a column may hold whole pictures; Python's limit of 128 KiB would refuse the table
     with path.open(encoding="utf-8-sig", newline="") as file:
         delimiter = _delimiter(file.readline())
         file.seek(0)
-        reader = csv.DictReader(file, delimiter=delimiter)
+        reader = csv.DictReader(itertools.chain(file, [_END]), delimiter=delimiter)
         try:
             names = reader.fieldnames or ()
             if len(set(names)) < len(names):
                 raise DataError(f"{path} has two columns of one name: {max(names, key=list(names).count)!r}")
+            if len(names) > 1 and _END in names[-1]:
+                raise DataError(f"{path}: a quotation mark of the header is never closed")
+            start = reader.line_num + 1
             for row in reader:
+                values = [row.get(name) or "" for name in names]
+                if values[0] == _END:
+                    return
+                if any(_END in value for value in (*values, *(row.get(None) or ()))):  # its rows would be lost
+                    raise DataError(f"{path}: a quotation mark in line {start} is never closed, all behind it would be one cell")
+                start = reader.line_num + 1
                 whole = None not in row and None not in row.values()
                 yield row if whole else f"bad_row: line {reader.line_num} has not the {len(names)} fields of the header"
         except csv.Error as error:

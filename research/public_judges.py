@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from editr1.bench import genai_bench, viescore_pairs
 from editr1.schema import Metric
+from editr1.stats.agreement import mean_correlation
 
 # Percent, as printed. VIEScore: the notebook analyze_json.ipynb (Gemini) and EditReward's ImagenHub column (GPT-4o).
 VIESCORE_PUBLISHED = {"results_gemini_0shot": "27.28", "results_gpt4o_0shot": "38.21"}
@@ -40,6 +42,9 @@ GENAI_PUBLISHED = {
     "random": "25.90",
     "videollava": "26.66",
 }
+NOTEBOOK, GEMINI = "analyze_json.ipynb", "results_gemini_0shot"
+RATERS = {viescore_pairs.TASK: (0, 2, 1)}  # as the author's folder listed them: found by trying all orders; the others as they are named
+RATED = "Text-Guided_IE in the order 1, 3, 2, which their author's folder must have had"
 GENAI_FOLDERS = ("image_edition", "genai_bench")
 HEAD = """# Judges whose raw answers are public
 
@@ -111,6 +116,41 @@ def viescore_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
     return lines
 
 
+def notebook_page(root: Path, checks: list[bool]) -> list[str]:
+    """Every figure that VIEScore's notebook prints of the editing tasks, beside ours with the raters in its author's order."""
+    places = [path.parent for path in root.rglob(NOTEBOOK) if (path.parent / "_answers" / GEMINI).is_dir()]
+    if not places:
+        return []
+    cells = json.loads((places[0] / NOTEBOOK).read_text("utf-8"))["cells"]
+    told = next(cell["outputs"] for cell in cells if "".join(cell["source"]) == "iterate_all_results_corr(use_spearmanr=1)")
+    printed = _printed("".join(line for output in told for line in output.get("text", [])))
+    wrong = []
+    for task in viescore_pairs.TASKS:
+        data = viescore_pairs.load(places[0], GEMINI, task)
+        for aspect in viescore_pairs.ASPECTS:
+            rhos = {editor: viescore_pairs.notebook_rho(data, editor, aspect, RATERS.get(task, ())) for editor in data.editors}
+            for name, value in {**rhos, "": mean_correlation(list(rhos.values())).tanh_of_mean}.items():
+                same = value is not None and float(f"{value:.4f}") == printed[task, name, aspect]
+                checks.append(same)
+                wrong += [] if same else [f"{task} {name} {aspect}"]
+    followed = (
+        f"{len(printed) - len(wrong)} of the {len(printed)} figures that VIEScore's notebook prints of the editing tasks (Gemini: rho of"
+    )
+    told_wrong = f" Not so: {', '.join(wrong)}." if wrong else ""
+    return ["", followed, f"SC, PQ and O of 15 editors, and their means) follow to the last digit, with the raters of {RATED}.{told_wrong}"]
+
+
+def _printed(text: str) -> dict[tuple[str, str, str], float]:
+    """{(task, editor or "" for the mean, aspect): rho}."""
+    found, task, editor = {}, "", ""
+    for line in text.splitlines():
+        if head := re.match(r"=+> (\S+)( :)?", line):
+            task, editor = (task, head[1]) if head[2] else (head[1], "")
+        elif cell := re.match(r"(?:ImagenHub_\S+ \|)?(SC|PQ|O)\| (\S+)", line):
+            found[task, "" if line.startswith("ImagenHub") else editor, cell[1]] = float(cell[2])
+    return {key: value for key, value in found.items() if key[0] in viescore_pairs.TASKS}
+
+
 def genai_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
     files = sorted(path for path in root.rglob("pairwise.json") if path.parent.parent.name in GENAI_FOLDERS)
     if not files:
@@ -151,7 +191,11 @@ def main() -> None:
     args = parser.parse_args()
 
     checks: list[bool] = []
-    body = [*viescore_page(args.folder, args.seed, checks), *genai_page(args.folder, args.seed, checks)]
+    body = [
+        *viescore_page(args.folder, args.seed, checks),
+        *notebook_page(args.folder, checks),
+        *genai_page(args.folder, args.seed, checks),
+    ]
     if not body:
         raise SystemExit(f"no raw answers below {args.folder}; see --help for the two repositories")
     page = HEAD + "\n".join(body) + "\n"

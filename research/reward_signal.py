@@ -4,9 +4,9 @@
 
 Two kinds of groups, all of tasks that no judge was trained on: the run's candidates (one edit of each editor), and edits of one editor with
 the noise of the recipe, before editor RL and after each of its checkpoints, the same tasks and noise for all. The scorer, the SFT-RRM and
-the RL-RRM of the run score every edit with eight traces, the last two also with expected scores; the oracle says the truth. Figures are
-those of `editr1 signal`: of the mean of the first K traces, and how often two such means agree. Writes OUT.md (what stands below its
-heading "Reading" is kept) and OUT.json; the last line is one JSON object.
+the RL-RRM of the run score every edit with eight traces (the last two score the candidates with expected scores, too); the oracle says the
+truth. Figures are those of `editr1 signal`: of the mean of the first K traces, and how often two such means agree. Writes OUT.md (what
+stands below its heading "Reading" is kept) and OUT.json; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ DRAWN = 2 * max(NUM_TRACES)  # two disjoint sets of the largest K
 BATCH = 32  # edits judged together
 FIGURES = ("spread", "flat", "noise", "order/half", "order/non-tied", "advantage", "advantage/group-std")
 READING = "## Reading"
+CANDIDATES = "candidates of four editors"
 
 Edit = tuple[Context, Image.Image]
 
@@ -113,6 +115,13 @@ def rows_of(name: str, judge: str, score: str, edits: Sequence[Edit], rewards: S
     ]
 
 
+def kept(path: Path, name: str) -> list[Row]:
+    """The rows of a set as an earlier call wrote them."""
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    figures = [{key: Metric(**metric) for key, metric in row["figures"].items()} for row in rows]
+    return [Row(**row | {"figures": found}) for row, found in zip(rows, figures, strict=True) if row["edits"] == name]
+
+
 def cell(metric: Metric) -> str:
     if metric.value is None:
         return "-"
@@ -148,6 +157,9 @@ def main() -> None:
     demo = Path(str(files("editr1.world") / "demo.yaml"))
     parser.add_argument("--config", type=Path, default=demo, help="recipe with an edit_rl section")
     parser.add_argument("--groups", type=int, default=64, help="groups of the editor's edits (default 64); twice as many of candidates")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="sets whose names have these words; the others are kept as OUT.json has them"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     args = parser.parse_args()
@@ -163,16 +175,20 @@ def main() -> None:
         ("editor before RL", None),
         *((f"editor after {int(p.name)} iterations", p) for p in checkpoints(run.dir / "09_editor/checkpoints")),
     ]
-    sets = {"candidates of four editors": candidates(run, tasks[: 2 * args.groups])}
-    sets |= {name: draw_groups(config, tasks[: args.groups], weights) for name, weights in stages}
+    draws = {CANDIDATES: partial(candidates, run, tasks[: 2 * args.groups])}
+    draws |= {name: partial(draw_groups, config, tasks[: args.groups], weights) for name, weights in stages}
     oracle = create("oracles", ORACLE)
     rows: list[Row] = []
-    for name, edits in sets.items():
+    for name, draw in draws.items():
+        if args.only not in name:
+            rows += kept(args.out.with_suffix(".json"), name)
+            continue
+        edits = draw()
         truth = oracle.judge([c.source() for c, _ in edits], [image for _, image in edits], [c.task.instruction for c, _ in edits])
         truths = [score.utility for score in truth]
         for judge, (folder, prompt) in JUDGES.items():
             options = judge_options(config.reward.options, args.run / folder) | {"num_traces": DRAWN, "prompt_id": prompt}
-            for score in ("sampled", "expected")[: 1 + (judge != "scorer" and name in ("candidates of four editors", stages[0][0]))]:
+            for score in ("sampled", "expected")[: 1 + (judge != "scorer" and name == CANDIDATES)]:
                 rewards = judged(options | {"expected": score == "expected"}, edits)
                 rows += rows_of(name, judge, score, edits, rewards, truths)
                 print(f"{name}, {judge}, {score}: {len(edits)} edits", file=sys.stderr, flush=True)
@@ -185,7 +201,7 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
     before, after = (found[first, judge, "sampled", 4]["order/half"] for judge in ("SFT-RRM", "RL-RRM"))
     plain = [{**dataclasses.asdict(row), "figures": {key: dataclasses.asdict(m) for key, m in row.figures.items()}} for row in rows]
     result = {
-        "what": "order of pairs inside groups of candidates, RL-RRM at K = 4, half credit", "value": after.value, "n": after.n,
+        "what": f"order of pairs inside groups, {first}, RL-RRM at K = 4, half credit", "value": after.value, "n": after.n,
         "low": after.low, "high": after.high, "goal": f"above the SFT-RRM's {before.value:.3f}",
         "holds": (after.low or 0) > (before.value or 1),
     }  # fmt: skip
@@ -199,7 +215,7 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
             f"Made by `python -m research.reward_signal --groups {args.groups}` at `{commit()[:12]}`, CPU, torch {torch.__version__}.",
             "Tasks that no judge was trained on; brackets are 95 % intervals over tasks. What each figure says:",
             "[Is the judge a good reward?](../benchmarks.md#is-the-judge-a-good-reward)",
-            "`agreement` is of two means of K traces each, all else of one; `advantage/group-std`: groups divided by their own std first.",
+            "`agreement` is of two means of K traces, all else of one; `advantage/group-std`: each group divided by its own std first.",
         ]
         page.write_text("\n".join([*head, "", as_table(rows), reading]).rstrip() + "\n", "utf-8")
         data.write_text(json.dumps({"result": result, "rows": plain}, indent=1) + "\n", "utf-8")

@@ -171,14 +171,43 @@ def test_losses_and_gradients_of_the_forward_process_are_those_of_peers(name, op
     assert gradient(name, v, batch, **options) == pytest.approx((loss, norm), rel=1e-5, abs=1e-6)
 
 
-def test_dppo_is_that_of_its_authors():
-    """UniRL 0c97cfb, algorithms/flowdppo.py: _flowdppo_kl_adv_loss at threshold .15; of two rows that moved far, one comes back."""
+def peer_step():
+    """One Gaussian step of std .5 on `peer_inputs()`: (its rows, the mean with gradient)."""
     v, v_ref, x0, noise, advantages, _ = peer_inputs()
     mean_old = x0 + 0.2 * v_ref
     mean = (x0 + 0.2 * v).requires_grad_(True)
     taken = mean_old + 0.5 * noise
     densities = [-((taken - m).square() / 0.5).flatten(1).mean(1) for m in (mean, mean_old)]
-    batch = rows(v, advantages=advantages, mean=mean, mean_old=mean_old, log_ratio=densities[0] - densities[1], std=0.5)
+    return rows(v, advantages=advantages, mean=mean, mean_old=mean_old, log_ratio=densities[0] - densities[1], std=0.5), mean
+
+
+def test_dppo_is_that_of_its_authors():
+    """UniRL 0c97cfb, algorithms/flowdppo.py: _flowdppo_kl_adv_loss at threshold .15; of two rows that moved far, one comes back."""
+    batch, mean = peer_step()
     losses = algorithm("dppo", threshold=0.15).loss(batch)
     assert losses.tolist() == pytest.approx([-0.47969210147857666, 0.6473450660705566, -1.0204821825027466, 0.0], rel=1e-5)
     assert gradient("dppo", mean, batch, threshold=0.15)[1] == pytest.approx(0.19519932568073273, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "norm"),
+    [
+        # Flow-Factory a0b2bc5, trainers/grpo.py: optimize of GRPOGuardTrainer and GRPOTrainer on a stub adapter, clip_range .04
+        ("guard", 0.014969289302825928, 0.12728896737098694),
+        ("grpo", 0.08095644414424896, 0.18273377418518066),
+    ],
+)
+def test_clipped_losses_and_gradients_are_those_of_a_peer(name, loss, norm):
+    batch, mean = peer_step()
+    assert gradient(name, mean, batch, clip_low=0.04, clip_high=0.04) == pytest.approx((loss, norm), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("beta", "loss", "norm"), [(1.0, 6.974170877491053, 0.6259391903877258), (0.5, 11.621191292073963, 0.4092555642127991)]
+)
+def test_nft_is_that_of_a_peer(beta, loss, norm):
+    """Flow-Factory a0b2bc5, trainers/nft.py: DiffusionNFTTrainer.optimize on a stub adapter, whose sampling policy answers v_ref."""
+    v, v_ref, x0, noise, advantages, _ = peer_inputs()
+    v.requires_grad_(True)
+    batch = rows(v, advantages=advantages, v_old=v_ref, x0=x0, noise=noise, sigma=torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    assert gradient("nft", v, batch, beta=beta) == pytest.approx((loss, norm), rel=1e-5)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from audit_judges import Gullible, Nervous, Silent, Sound, items
-from editr1.audit.cases import pair_up
-from editr1.audit.probes import PROBES, Limits, blend, recompressed, resized, unedited, white_border
+from editr1.audit.probes import PROBES, Limits, blend, pair_up, recompressed, resized, unedited, white_border
 from editr1.audit.run import find_probes, run_audit
 from editr1.errors import ConfigError, DataError
 

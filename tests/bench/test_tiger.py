@@ -13,7 +13,7 @@ from bench_files import png, write_parquet
 from editr1.bench.base import JudgedEdit, JudgedPair
 from editr1.bench.editreward_tiger import Row, build, complete_groups, metrics, read_ranking
 from editr1.errors import DataError
-from editr1.measure.kway import AnsweredGroup, kway_pair_metrics
+from editr1.measure.pairwise import AnsweredGroup, kway_pair_metrics
 
 
 def group_rows(name: str, order: str, k: int) -> list[Row]:

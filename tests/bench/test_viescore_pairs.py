@@ -127,3 +127,12 @@ def test_the_notebooks_rho_takes_the_last_bit_for_a_rank_and_ours_does_not(tmp_p
     # whole sub-scores (u0: 1), cut off at 10 (u3): SC .1 .7 .6 1 against 0 .5 .5 1
     assert notebook_rho(data, "x", "SC") == pytest.approx(3 / math.sqrt(10))
     assert data.judge["u3", "x"] is None  # out of range is no score of ours
+
+
+def test_the_notebooks_rho_hangs_on_the_order_of_the_raters() -> None:
+    # sqrt(SC PQ) is .5, .71, .71 and .71, .5, .71: the same mean, to the last bit or not by the order in which it is added up
+    ratings = {"u0": [(0.5, 0.5), (0.5, 1.0), (0.5, 1.0)], "u1": [(0.5, 1.0), (0.5, 0.5), (0.5, 1.0)], "u2": [(1.0, 1.0)] * 3}
+    raw = {(uid, "x"): (score, score) for uid, score in (("u0", 1), ("u1", 2), ("u2", 3))}
+    data = VIEScoreData({}, {}, 0, 0, {(uid, "x"): rated for uid, rated in ratings.items()}, raw)
+    assert notebook_rho(data, "x", "O") == pytest.approx(math.sqrt(3) / 2)
+    assert notebook_rho(data, "x", "O", (0, 2, 1)) in (pytest.approx(0.5), pytest.approx(1.0))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audit_judges import items
-from editr1.audit.cases import cases_from_run
+from editr1.audit.probes import cases_from_run
 from editr1.cli import main
 from editr1.store import Run, is_held_out
 from fake_endpoint import completion, serve

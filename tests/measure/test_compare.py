@@ -37,6 +37,14 @@ def test_a_constant_shift_is_found_whatever_the_spread_of_the_samples() -> None:
     assert found["compare/score/gsb"].p_value < 0.01
 
 
+def test_a_macro_mean_learns_nothing_from_a_category_without_a_difference() -> None:
+    same, wins = [Outcome(f"s{i}", f"s{i}", "same", 1.0, "credit") for i in range(8)], credits_of([1.0] * 4)
+    rows = [[*same, *(dataclasses.replace(row, category="moved") for row in side)] for side in (credits_of([0.0] * 4), wins)]
+    found = by_protocol(compare(*rows))
+    assert found["compare/credit/micro"].p_value == found["compare/credit/mcnemar"].p_value == 0.125  # 2 / 2^4
+    assert found["compare/credit/macro2"].p_value == 0.125
+
+
 def test_on_few_samples_the_p_is_mcnemars_or_none() -> None:
     wins = by_protocol(compare(credits_of([0.0, 0.0, 0.0, 1.0]), credits_of([1.0] * 4)))
     assert wins["compare/credit/micro"].p_value is None

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from editr1.errors import DataError
-from editr1.measure.pair_metrics import pair_metrics, paired_gain
+from editr1.measure.metrics import pair_metrics, paired_gain
 from editr1.schema import Candidate, EditTask, ImageRef, PreferencePair, Principle
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editr1.measure.kway import argsort_right, chance, group_tau, pairs_right
+from editr1.measure.pairwise import argsort_right, chance, group_tau, pairs_right
 from editr1.stats import binomial_p
 from editr1.stats.agreement import VerdictAgreement, cohen_kappa, kendall_tau_b, krippendorff_alpha, mean_correlation, merge_ties, spearman
 from editr1.stats.calibration import best_epsilon, calibrate, calibration_of, fit_slope, folds, three_class, three_class_credit

@@ -4,7 +4,7 @@ Not EditScore's dataset of the same name. Data: HF TIGER-Lab/EditReward-Bench (g
 4pair; one row is one pair of a group: id, dataset, num_candidates, instruction, source_image, candidate_1, candidate_2,
 comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of `id` before "_".
 
-Protocols that must not share a column (see `measure.kway` for their chance levels):
+Protocols that must not share a column (see `measure.pairwise` for their chance levels):
 `tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
 `tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
 every comparison of a group. Overall = pooled groups. `tiger-erb/decisive/{half,strict,non-tied}` takes comparisons one by one.
@@ -26,8 +26,8 @@ from PIL import Image
 
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair, Outcome, credit_outcome, require_folder
 from editr1.errors import DataError
-from editr1.measure.kway import AnsweredGroup, argsort_right, chance, group_tau, kway_pair_metrics
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
+from editr1.measure.pairwise import AnsweredGroup, argsort_right, chance, group_tau, kway_pair_metrics
 from editr1.measure.rows import edits_of_pairs, load_both, load_pair, read_rows, to_bytes
 from editr1.schema import Label, Metric, derive_seed, stable_id
 from editr1.stats import mean_estimate, share_estimate, to_margins

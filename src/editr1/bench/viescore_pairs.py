@@ -3,19 +3,17 @@
     <root>/_human_annotations/**/ImagenHub_<task>/*_rater{1,2,3}.tsv    uid x editor: [SC, PQ] in {0, .5, 1}
     <root>/_answers/<results>/ImagenHub_<task>/<editor>/{SC,PQ}.json    uid: {"score": ..., "reasoning": ...}
 
-<task> is Text-Guided_IE, Mask-Guided_IE or Subject-Driven_IE; <root> is `paper_implementation` of the repository; the two folders are also
-found without the underscore. All pairs of the editors on one uid; human O = mean over raters of sqrt(SC * PQ), equal O = a human tie.
-Judge O = sqrt(min(SC) * min(PQ)). A uid of the first two names a photo and a turn (`sample_<photo>_<turn>.jpg`): 179 uids are
-instructions about 116 photos, so whatever is uncertain is clustered by photo. Source: TIGER-AI-Lab/VIEScore at 2cbea4e (MIT),
-arXiv 2312.14867.
+<root> is `paper_implementation` of the repository; the two folders are also found without the underscore. All pairs of the editors on one
+uid; human O = mean over raters of sqrt(SC * PQ), equal O = a human tie. Judge O = sqrt(min(SC) * min(PQ)). A uid names a photo and a turn
+(`sample_<photo>_<turn>.jpg`): 179 are of 116 photos, by which all is clustered. Source: TIGER-AI-Lab/VIEScore at 2cbea4e, arXiv 2312.14867.
 
 Protocols, for Text-Guided_IE (`viescore-mask-guided/...` and `viescore-subject-driven/...` for the others):
 `viescore-pairs/decisive/{half,strict,non-tied}`, `viescore-pairs/decisive/strict/standard-error/{naive,by-uid,by-photo}`,
 `viescore-pairs/three-class/{cross-fitted,in-sample,floor}`, `viescore-pairs/spearman/{plain,fisher}`, `viescore-pairs/odd-scores`, and
 `viescore-pairs/notebook/{SC,PQ,O}`: what VIEScore's notebook and table (and EditReward's ImagenHub column, O) print: whole sub-scores,
 values out of range cut off, exact ranks, and tanh of the mean of the editors' rho (Fisher's way back without the way there). Of the
-notebook's 54 printed figures of these tasks 50 agree to the last digit, all nine means among them; four editors' O differ by at most
-.0006, for exact ranks hang on the order in which a file system lists the raters.
+notebook's 54 figures of these tasks 50 follow to the last digit with the raters in the order of their files, as GPT-4o's published ones do;
+all 54 do with the second and third of Text-Guided_IE exchanged, as the folder of the notebook's author must have listed them.
 """
 
 from __future__ import annotations
@@ -277,8 +275,11 @@ def _by_editor(rhos: Mapping[str, float | None]) -> tuple[MeanCorrelation, dict[
     return mean_correlation(list(rhos.values())), {editor: rho for editor, rho in rhos.items() if rho is not None}
 
 
-def notebook_rho(data: VIEScoreData, editor: str, aspect: Aspect) -> float | None:
-    """An editor's rho as VIEScore's notebook computes it; a stored score that the notebook cannot read is left out."""
+def notebook_rho(data: VIEScoreData, editor: str, aspect: Aspect, order: Sequence[int] = ()) -> float | None:
+    """An editor's rho as VIEScore's notebook computes it; a stored score that the notebook cannot read is left out.
+
+    order: of the raters, by their files; the last bit of a mean of three depends on it, and an exact rank on that bit.
+    """
     judge, human = [], []
     for (uid, name), cells in data.raw.items():
         scores = [_notebook_score(cell) for cell in cells]
@@ -286,7 +287,7 @@ def notebook_rho(data: VIEScoreData, editor: str, aspect: Aspect) -> float | Non
         if name != editor or semantic is None or quality is None:
             continue
         judge.append({"SC": semantic, "PQ": quality, "O": math.sqrt(semantic * quality)}[aspect])
-        ratings = data.ratings[uid, editor]
+        ratings = [data.ratings[uid, editor][i] for i in order] or data.ratings[uid, editor]
         human.append(np.mean([{"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq)}[aspect] for sc, pq in ratings]))
     return spearman(judge, human, exact=True)
 

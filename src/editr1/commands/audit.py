@@ -20,11 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editr1.audit.cases import Case, cases_from_run, cases_from_table, with_principles
-from editr1.audit.page import page
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
-from editr1.audit.probes import PROBES
-from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, probe_record, run_audit
+from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, with_principles
+from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_audit
 from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
     add_judge_arguments,

@@ -21,7 +21,16 @@ T = TypeVar("T")
 
 
 def load(cls: Callable[..., T], pipeline: Any, path: str, dtype: str, device: str | None, encoders: bool, *options: Any) -> T:
-    """`cls(pipe, *options)`; `encoders` False leaves the text encoders on disk, for runs whose tasks are all encoded."""
+    """`cls(pipe, *options)`. What the options of all trainable editors mean:
+
+    Args:
+        path: the diffusers pipeline, a local folder or a hub name.
+        dtype: of the frozen weights.
+        device: None = this process' accelerator.
+        encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
+        negative: text of the second pass of classifier-free guidance.
+        condition_area: square pixels of an encoded source; None = the target's size (Qwen's and LongCat's pipelines take 1024 x 1024).
+    """
     editor = cls(load_pipeline(pipeline, path, dtype, device, **({} if encoders else absent_parts(pipeline))), *options)
     cast(Any, editor).encoders = encoders
     return editor

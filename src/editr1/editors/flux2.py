@@ -34,16 +34,11 @@ def build(
     path: str = "black-forest-labs/FLUX.2-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 4.0,
     condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,
 ) -> Flux2Editor:  # fmt: skip
-    """The editor from a local folder or the hub.
+    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
 
     Args:
-        path: a Flux2Pipeline.
-        dtype: of the frozen weights.
-        device: None = this process' accelerator.
         guidance: embedded guidance.
-        condition_area: square pixels of an encoded source; None = the target's size.
         text_tokens: length to which texts are padded.
-        encoders: False leaves the text encoder on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import Flux2Pipeline
 

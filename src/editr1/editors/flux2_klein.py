@@ -37,16 +37,11 @@ def build(
     path: str = "black-forest-labs/FLUX.2-klein-base-4B", dtype: str = "bfloat16", device: str | None = None, guidance: float = 1.0,
     condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,
 ) -> KleinEditor:  # fmt: skip
-    """The editor from a local folder or the hub; other options as in `flux2`.
+    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
 
     Args:
-        path: a Flux2KleinPipeline.
-        dtype: of the frozen weights.
-        device: None = this process' accelerator.
         guidance: classifier-free guidance of the base models; 1 = off, one forward a velocity. ours: off while training.
-        condition_area: square pixels of an encoded source; None = the target's size.
         text_tokens: length to which texts are padded.
-        encoders: False leaves the text encoder on disk.
     """
     from diffusers import Flux2KleinPipeline
 

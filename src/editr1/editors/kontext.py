@@ -75,18 +75,12 @@ def build(
     true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS,
     encoders: bool = True,
 ) -> KontextEditor:  # fmt: skip
-    """The editor from a local folder or the hub.
+    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
 
     Args:
-        path: a FluxKontextPipeline.
-        dtype: of the frozen weights.
-        device: None = this process' accelerator.
         guidance: embedded guidance.
         true_cfg: classifier-free guidance on top; 1 = off, as Kontext is used.
-        negative: text of the second pass.
-        condition_area: square pixels of the encoded source; None = the target's size.
         text_tokens: T5 length; shorter is cheaper and cuts long instructions.
-        encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import FluxKontextPipeline
 

@@ -64,16 +64,10 @@ def build(
     path: str = "meituan-longcat/LongCat-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 4.5,
     negative: str = "", condition_area: int | None = None, encoders: bool = True,
 ) -> LongCatEditEditor:  # fmt: skip
-    """The editor from a local folder or the hub.
+    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
 
     Args:
-        path: a LongCatImageEditPipeline.
-        dtype: of the frozen weights.
-        device: None = this process' accelerator.
         true_cfg: classifier-free guidance; 1 = off, one forward a velocity. The model is sampled with 4.5.
-        negative: text of the second pass.
-        condition_area: square pixels of the encoded source; None = the target's size (the pipeline takes 1024 x 1024).
-        encoders: False leaves the text encoder on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import LongCatImageEditPipeline
 

@@ -23,17 +23,11 @@ def build(
     path: str = "Qwen/Qwen-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0, negative: str = " ",
     condition_area: int | None = None, encoders: bool = True,
 ) -> QwenEditEditor:  # fmt: skip
-    """The editor from a local folder or the hub.
+    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
 
     Args:
-        path: a QwenImageEditPipeline.
-        dtype: of the frozen weights.
-        device: None = this process' accelerator.
         true_cfg: classifier-free guidance, rescaled to the conditional norm; 1 = off. ours: off while training (one forward instead of
             two, and guidance amplifies every mismatch between rollout and replay).
-        negative: text of the second pass.
-        condition_area: square pixels of the encoded source; None = the target's size (the pipeline takes 1024 x 1024).
-        encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import QwenImageEditPipeline
 

@@ -86,16 +86,10 @@ def build(
     path: str = "Qwen/Qwen-Image-2.1", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0, negative: str = " ",
     condition_area: int | None = None, encoders: bool = True,
 ) -> QwenImage21Editor:  # fmt: skip
-    """The editor from a local folder or the hub.
+    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
 
     Args:
-        path: a QwenImage21Pipeline.
-        dtype: of the frozen weights.
-        device: None = this process' accelerator.
         true_cfg: classifier-free guidance; 1 = off, as the model is meant to be sampled.
-        negative: text of the second pass.
-        condition_area: square pixels of an encoded source; None = the target's size (the pipeline takes 1024 x 1024).
-        encoders: False leaves the text encoder on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
     """
     from diffusers import QwenImage21Pipeline
 

@@ -157,5 +157,6 @@ def pooled_correlation(groups: Sequence[tuple[Floats, Floats]], rng: np.random.G
     rho = joint / math.sqrt(squares * truths)
     residual_G = sums_G3 @ np.array([1 / math.sqrt(squares * truths), -rho / (2 * squares), -rho / (2 * truths)])
     size, n = len(groups), sum(len(value) for value, _ in groups)
-    data = Clustered(float(rho), n, np.full(size, 1 / size), residual_G, np.zeros(size, dtype=np.intp), is_single=False)
+    weight_G = np.full(size, 1 / size)
+    data = Clustered(float(rho), n, weight_G, rho * weight_G + residual_G, residual_G, np.zeros(size, dtype=np.intp), is_single=False)
     return _within(estimate_and_p(data, rng)[0], -1.0)

@@ -22,7 +22,7 @@ from editr1.judge.asking import asking
 from editr1.judge.item import check_alive
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
-from editr1.measure.pair_metrics import Scores, pair_metrics, paired_gain
+from editr1.measure.metrics import Scores, pair_metrics, paired_gain
 from editr1.schema import Metric, PreferencePair, Reward
 from editr1.stages._editor_change import (
     Editors,

@@ -26,6 +26,8 @@ class Clustered:
     n: int
     weight_C: Floats
     """Shares of the value that clusters have; they add up to 1."""
+    effect_C: Floats
+    """What each cluster adds to the value; they add up to it."""
     residual_C: Floats
     """What each cluster adds to the value beyond its stratum's mean; they add up to 0."""
     stratum_C: NDArray[np.intp]
@@ -99,7 +101,7 @@ def from_sums(top_C: Floats, bottom_C: Floats, stratum_C: NDArray[np.intp]) -> C
     # Rounding leaves a trace of 1e-17 where every value is the mean.
     residual_C[np.abs(residual_C) < 1e-12 * (1 + np.abs(mean_T[stratum_C])) * bottom_C * scale_C] = 0.0
     single = bool(bottom_C.max() <= 1)
-    return Clustered(float(mean_T.mean()), int(bottom_C.sum()), bottom_C * scale_C, residual_C, stratum_C, single)
+    return Clustered(float(mean_T.mean()), int(bottom_C.sum()), bottom_C * scale_C, top_C * scale_C, residual_C, stratum_C, single)
 
 
 def index_of(keys: Sequence[Hashable]) -> list[int]:

@@ -7,7 +7,8 @@ Items of one source image share their difficulty, so a naive standard error is a
 - **means and differences**: the values that a sign-flip test of whole clusters (Hartigan 1969) or Student's t does not reject; p is the
   larger of both, so interval and p cannot contradict each other. Sign flips hold where clusters are of unequal size, t where most of a
   few differences are 0 and the rest of one sign: there flips alone end at 0 (coverage .85 at 8 sources). On single right / wrong answers
-  the p is exact McNemar's, which is never below t's. Below MIN_CLUSTERS no pattern of signs is rarer than 5 %: t alone, and no p.
+  the p is exact McNemar's, which is never below t's; that of a macro mean also flips what each cluster adds to it, for a stratum without
+  differences tells nothing. Below MIN_CLUSTERS no pattern of signs is rarer than 5 %: t alone, and no p.
 - **shares** in [0, 1], and means of scores with known ends: Wilson's interval for the sample size that independent answers would need for
   the clustered standard error, with a quantile of Student's t for what is not known about that error. One right or wrong answer a
   cluster is Wilson's own interval.
@@ -106,24 +107,25 @@ def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate,
     """The mean with its interval, and the two-sided p of a mean of 0; None for fewer than MIN_CLUSTERS clusters."""
     value, n, num_clusters, error = data.value, data.n, data.num_clusters, data.standard_error
     if not error:  # a stratum of one cluster, or no two values that differ
-        one_way = 1.0 if value == 0 else 2.0 ** (1 - num_clusters)
+        one_way = 1.0 if value == 0 else 2.0 ** (1 - int(np.count_nonzero(np.abs(data.effect_C) > 1e-12)))
         return Estimate(value, None, None, n, num_clusters, error), one_way if error == 0 and num_clusters >= MIN_CLUSTERS else None
     half = _t_quantile(data.degrees_of_freedom) * error
     if num_clusters < MIN_CLUSTERS:
         return Estimate(value, value - half, value + half, n, num_clusters, error), None
-    above_S, below_S = _reach(data, rng)
+    above_S, below_S, flipped_S = _reach(data, rng)
     low, high = value - max(half, _kept(above_S)), value + max(half, _kept(below_S))
     beyond_S = above_S if value > 0 else below_S
-    flipped = float(np.mean(beyond_S >= abs(value) * (1 - 1e-9)))
+    flipped = max(float(np.mean(reach_S >= abs(value) * (1 - 1e-9))) for reach_S in (beyond_S, np.abs(flipped_S)))
     return Estimate(value, low, high, n, num_clusters, error), max(flipped, _t_p_value(value / error, data.degrees_of_freedom))
 
 
-def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """`[S]` twice: how far below and above the value a hypothesis may lie for each sign pattern to be at least as extreme as the data.
+def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """`[S]` each: how far below and above the value a hypothesis may lie for a sign pattern to be at least as extreme as the data, and the
+    value under the pattern.
 
     With a hypothesis at distance x the clusters' sums are r_c + x w_c, and flipping them by s gives |sum s r + x sum s w| against |x|.
     """
-    above, below = [], []
+    above, below, flipped = [], [], []
     for sign_SC in _signs(data.num_clusters, rng):
         moved_S, balance_S = sign_SC @ data.residual_C, sign_SC @ data.weight_C
         # The data's own pattern is as extreme as itself under every hypothesis.
@@ -132,7 +134,8 @@ def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats]:
         moved_S = np.where(is_own_S, np.inf, np.abs(moved_S))
         above.append(moved_S / (1 - tilt_S))
         below.append(moved_S / (1 + tilt_S))
-    return np.concatenate(above), np.concatenate(below)
+        flipped.append(sign_SC @ data.effect_C)
+    return np.concatenate(above), np.concatenate(below), np.concatenate(flipped)
 
 
 def _signs(num_clusters: int, rng: np.random.Generator) -> Iterator[Floats]:

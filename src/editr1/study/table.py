@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from editr1.measure.pair_metrics import decisive, pair_margins
+from editr1.measure.metrics import decisive, pair_margins
 from editr1.schema import MAX_SCORE, PreferencePair, decided, derive_seed
 from editr1.stats import (
     Difference,

@@ -21,8 +21,7 @@ from editr1.errors import ConfigError, nearest
 from editr1.judge.prompts import labels
 from editr1.schema import Label, Principle, derive_seed
 from editr1.vlm.base import ChatReply, ChatRequest, PromptContext, request_images
-from editr1.world.checks import GLOBAL_ASPECTS, Check, Observation, principles_for
-from editr1.world.oracle import CAREFUL, UtilityWeights, observe, truth_for, utility
+from editr1.world.oracle import CAREFUL, GLOBAL_ASPECTS, Check, Observation, UtilityWeights, observe, principles_for, truth_for, utility
 from editr1.world.scene import CELLS
 
 

@@ -16,10 +16,9 @@ from PIL import Image
 from editr1.judge.prompts import labels
 from editr1.schema import Category, Principle, derive_seed
 from editr1.vlm.base import ChatRequest
-from editr1.world.checks import GLOBAL_ASPECTS, Observation
 from editr1.world.edits import KINDS, apply_all, instruction, random_edits
 from editr1.world.failures import PIXEL_FAILURES, SCENE_FAILURES, flawed_edit
-from editr1.world.oracle import observe
+from editr1.world.oracle import GLOBAL_ASPECTS, Observation, observe
 from editr1.world.render import render
 from editr1.world.scene import CELLS, pick, random_scene
 

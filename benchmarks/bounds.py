@@ -32,7 +32,7 @@ def main() -> int:
     declared = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
     rows = [(text, metadata.version(re.split("[<>=]", text)[0])) for text in declared]
     print(*(f"{text:<28} {version}" for text, version in rows), sep="\n", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", *(f"tests/{name}" for name in TESTS)]
+    command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in TESTS)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
         lines = [print(line, end="", flush=True) or line.strip() for line in tests.stdout]
     closing = lines[-1] if lines else ""

@@ -11,9 +11,8 @@ Protocols, for Text-Guided_IE (`viescore-mask-guided/...` and `viescore-subject-
 `viescore-pairs/decisive/{half,strict,non-tied}`, `viescore-pairs/decisive/strict/standard-error/{naive,by-uid,by-photo}`,
 `viescore-pairs/three-class/{cross-fitted,in-sample,floor}`, `viescore-pairs/spearman/{plain,fisher}`, `viescore-pairs/odd-scores`, and
 `viescore-pairs/notebook/{SC,PQ,O}`: what VIEScore's notebook and table (and EditReward's ImagenHub column, O) print: whole sub-scores,
-values out of range cut off, exact ranks, and tanh of the mean of the editors' rho (Fisher's way back without the way there). Of the
-notebook's 54 figures of these tasks 50 follow to the last digit with the raters in the order of their files, as GPT-4o's published ones do;
-all 54 do with the second and third of Text-Guided_IE exchanged, as the folder of the notebook's author must have listed them.
+values out of range cut off, exact ranks, and tanh of the mean of the editors' rho (Fisher's way back without the way there). Of its 54
+figures 50 follow to the last digit with the raters in file order, as GPT-4o's published ones do; all with Text-Guided_IE's as 1, 3, 2.
 """
 
 from __future__ import annotations

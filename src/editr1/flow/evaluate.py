@@ -94,3 +94,8 @@ def note_principles(folder: Path, iteration: int, edits: Sequence[tuple[Context,
         folder.mkdir(exist_ok=True)
         with (folder / "principles.jsonl").open("a", encoding="utf-8") as out:
             out.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)
+
+
+def due(every: int, iteration: int) -> bool:
+    """Whether something that happens every `every` iterations (0 = never) happens after this one."""
+    return every > 0 and iteration % every == 0

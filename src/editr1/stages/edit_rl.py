@@ -27,7 +27,7 @@ from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
-from editr1.flow.evaluate import evaluate, note_best, note_principles, write_gallery
+from editr1.flow.evaluate import due, evaluate, note_best, note_principles, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export, make_optimizer, spread
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
@@ -294,8 +294,3 @@ def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult
     exported = export(state.policy, weights, folder, main)
     trainer.accelerator.wait_for_everyone()
     return EditRLResult(state.iteration, exported, state.best, seconds)
-
-
-def due(every: int, iteration: int) -> bool:
-    """Whether something that happens every `every` iterations (0 = never) happens after this one."""
-    return every > 0 and iteration % every == 0

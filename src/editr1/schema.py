@@ -15,7 +15,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from editr1._edits import (  # noqa: F401  # its names, by one import
+from editr1.edits import (  # noqa: F401  # its names, by one import
     CATEGORIES,
     Candidate,
     Category,

@@ -24,7 +24,7 @@ from editr1.errors import ConfigError, DataError
 from editr1.pictures import decode_image, encode_picture
 from editr1.schema import pictures_of
 
-_SIZE = re.compile(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
+_SIZE = re.compile(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
 
 
 def build(

@@ -139,6 +139,19 @@ class WeightedReward:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """A server that samples in the place of the run's own processes. ours."""
+
+    engine: Component
+    """Kind `editors`: `images_api`, with its options `model`, `base_url` and, as `extra_body`, the guidance. Steps, size and seed of a
+    request come from this recipe; it names the LoRA as vllm-omni reads it: `lora: {"name": ..., "local_path": ...}`."""
+    push_every: int = 1
+    """Iterations between pushes of the weights."""
+    folder: str | None = None
+    """Where adapters are written, by a path that is the server's too; None = 09_editor/adapters."""
+
+
+@dataclass(frozen=True)
 class Config:
     """`edit_rl`: Flow-GRPO of an editor with the RRM as its only reward (paper, section 3.3)."""
 
@@ -162,6 +175,8 @@ class Config:
     contexts_per_batch: int = 1
     """Groups sampled as one batch; their rewards are asked for while the next batch is sampled."""
     iterations: int = 300
+    rollout: Rollout | None = None
+    """None = the run's own processes sample."""
     rollout_ahead: bool = False
     """Each rollout is drawn before the update of the iteration before it, so that it is judged while that update runs; the ratio corrects
     for the one update between them. ours: off; it hides the time of a slow judge, and is a little off-policy."""
@@ -209,8 +224,19 @@ class Config:
                 f"{name} makes one update a rollout, of the policy's own edits (no ratio corrects earlier ones): "
                 "set updates_per_rollout: 1 and rollout_ahead: false"
             )
+        if self.rollout is not None:
+            self._check_rollout(self.rollout, needs.noisy, needs.on_policy)
         if self.rollout_ahead and (self.curation.redraw or self.source == "pairs"):
             raise ValueError("rollout_ahead overlaps judging with updates: it needs source: rollout and curation.redraw: 0")
+
+    def _check_rollout(self, rollout: Rollout, noisy: bool, on_policy: bool) -> None:
+        name = self.training.algorithm.id
+        if noisy:
+            raise ValueError(f"{name} learns from the steps of a rollout, and a server gives finished edits: take nft, awm, dgpo or dpo")
+        if self.training.weights != "lora" or self.source != "rollout" or self.rollout_ahead:
+            raise ValueError("rollout: {engine: ...} pushes a LoRA: it needs weights: lora, source: rollout and rollout_ahead: false")
+        if rollout.push_every < 1 or (on_policy and rollout.push_every > 1):
+            raise ValueError(f"{name} with push_every: {rollout.push_every}: expected 1, or more for nft, whose sampler may be an old copy")
 
     @property
     def on_policy(self) -> bool:

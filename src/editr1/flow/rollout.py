@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Sampling
@@ -41,6 +42,8 @@ class Trajectory:
     """Mean of each step, [S, B, L, D]; kept only where an algorithm that asks for them meets several updates a rollout."""
     teacher_cond: Conditioning | None = None
     """The same contexts as a teacher reads them, one row a context."""
+    images: tuple[Image.Image, ...] = ()
+    """The finished edits, where a server made them; else they are decoded from `final`."""
     shared_start: bool = False
     """The members of a group are equal at the window's first step: one forward serves them all."""
 

@@ -15,9 +15,10 @@ from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
+from editr1.flow.engine import Engine
 from editr1.flow.policy import Weights, follow, whole
 from editr1.flow.rewarding import RewardCollector
-from editr1.flow.rollout import Trajectory, rollout
+from editr1.flow.rollout import Trajectory, rollout, start_seeds
 from editr1.flow.state import State
 from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, rows_per_sample
 from editr1.flow.watch import Clock, check_finite
@@ -47,6 +48,8 @@ class Trainer:
     encodings: EncodingCache | None = None
     teacher: FlowEditor | None = None
     """The editor that a distilling algorithm learns from."""
+    engine: Engine | None = None
+    """The server that samples; None = this process does."""
 
     def chosen(self, tasks: Sequence[Context], iteration: int) -> list[Context]:
         """The iteration's tasks, over all processes."""
@@ -82,6 +85,11 @@ class Trainer:
     ) -> Trajectory:  # fmt: skip
         """Encodes each context once and denoises G edits of it, by `weights` (None = those that sample now)."""
         config, state = self.config, self.state
+        if self.engine is not None:
+            seeds = start_seeds(config.seed, iteration, [c.id for c in contexts], config.group_size)
+            with clock.phase("sample"):
+                images = self.engine.sample(contexts, plan, seeds)
+            return dataclasses.replace(self.finished(contexts, plan, images, clock), images=tuple(images))
         with clock.phase("encode"), torch.no_grad():
             cond = self.encode(contexts, plan)
             taught = None
@@ -97,16 +105,30 @@ class Trainer:
 
     def stored(self, contexts: Sequence[Context], plan: Plan, clock: Clock) -> Trajectory:
         """People's pairs in the place of a rollout: groups of two, the preferred edit first."""
+        return self.finished(contexts, plan, [image for context in contexts for image in context.preferred()], clock)
+
+    def finished(self, contexts: Sequence[Context], plan: Plan, images: Sequence[Image.Image], clock: Clock) -> Trajectory:
+        """Edits that are there already as a rollout without steps, equally many a context."""
         with clock.phase("encode"), torch.no_grad():
             cond = self.encode(contexts, plan)
-            final = self.editor.latents([image for context in contexts for image in context.preferred()], plan)
+            final = self.editor.latents(images, plan)
         nothing = final.new_zeros(0)
-        return Trajectory(plan, tuple(c.id for c in contexts), cond, 2, (), (), (), nothing, nothing, final)
+        ids = tuple(c.id for c in contexts)
+        return Trajectory(plan, ids, cond, len(images) // len(contexts), (), (), (), nothing, nothing, final)
+
+    def push(self, iteration: int, clock: Clock) -> dict[str, float]:
+        """Hands a server the weights that sample now, when that is due. Returns how many iterations old those are that it has."""
+        if self.engine is None:
+            return {}
+        if self.engine.due(iteration):
+            with clock.phase("push"):
+                self.engine.push(self.state.policy, self.state.old or dict(self.state.policy.params), iteration, self.accelerator)
+        return {"rollout/staleness": float(iteration - self.engine.pushed)}
 
     def submit(self, trajectory: Trajectory, contexts: Sequence[Context], iteration: int, clock: Clock) -> list[Edit]:
         """Decodes the edits and asks for their rewards; scoring goes on while the next batch is sampled."""
         with clock.phase("decode"), torch.no_grad():
-            images = self.editor.decode(trajectory.final, trajectory.plan)
+            images = trajectory.images or self.editor.decode(trajectory.final, trajectory.plan)
         owners = [context for context in contexts for _ in range(self.config.group_size)]
         edits = list(zip(owners, images, strict=True))
         for collector in self.collectors:

@@ -27,6 +27,7 @@ from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
+from editr1.flow.engine import engine_of
 from editr1.flow.evaluate import due, evaluate, note_best, note_principles, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export, make_optimizer, spread
@@ -165,6 +166,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
             break
         clock = Clock()
+        staleness = trainer.push(iteration, clock)
         drawn = ahead or ask(trainer, trainer.own_contexts(tasks, iteration), iteration, clock, state.behind)
         if config.rollout_ahead and iteration + 1 < config.iterations:
             ahead = ask(trainer, trainer.own_contexts(tasks, iteration + 1), iteration + 1, clock)
@@ -182,7 +184,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         state.iteration = iteration + 1
         state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
 
-        logs |= judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
+        logs |= staleness | judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
         logs |= state.policy.drift() | {
             "curation/silent_groups": float((advantages_CG == 0).all(1).float().mean()),
             "curation/redrawn": float(redrawn),
@@ -250,7 +252,7 @@ def make_trainer(
     )
     collectors = tuple(RewardCollector(score) for score in scores)
     teacher = create("editors", needs.teacher) if needs.teacher is not None else None
-    return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher)
+    return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher, engine_of(config, folder))
 
 
 def judge_function(judge: Any) -> Score:

@@ -96,10 +96,11 @@ def test_pushes_are_counted_and_a_resumed_run_pushes_its_checkpoint(url, tmp_pat
     assert [p["rollout/staleness"] for p in points(run)] == [0.0, 1.0, 0.0]
     folder = run.dir / "09_editor" / "adapters"
     assert [path.name[:6] for path in sorted(folder.glob("[0-9]*"))] == ["000000", "000002"]
+    (folder / "000007_of_a_life_that_went_further").mkdir()
     resumed, tasks, run = made(dataclasses.replace(settings, iterations=4), tmp_path)
     load_state(resumed.state, checkpoints(run.dir / "09_editor" / "checkpoints")[-1])
     train(resumed, tasks, [], toy.score_redness, run)
-    newest = sorted(folder.glob("[0-9]*"))[-1].name
+    (newest,) = [path.name for path in folder.glob("[0-9]*")]
     assert newest.startswith("000003")
     assert points(run)[-1]["rollout/staleness"] == 0.0
     seen = json.loads(urllib.request.urlopen(url).read())

@@ -27,8 +27,6 @@ from editr1.flow.policy import Policy, Weights
 PROBE = "probe"
 SAME = 2.0  # ours: levels of 255 by which two pictures of one LoRA may differ on average, from batching and kernels
 
-_KEPT = 2  # pushes: the newest, and the one before it for requests that are still on their way
-
 
 class Engine:
     """The server, and which of the pushed adapters it samples with."""
@@ -60,8 +58,9 @@ class Engine:
             name[0] = f"{iteration:06d}_{digest[:8]}"
             shutil.rmtree(self._folder / name[0], ignore_errors=True)
             (self._folder / "partial").rename(self._folder / name[0])
-            for old in sorted(self._folder.glob("[0-9]*_*"))[:-_KEPT]:
-                shutil.rmtree(old)
+            for path in self._folder.glob("[0-9]*_*"):
+                if path.name not in (name[0], self._adapter):  # of any earlier run too, whose iterations may have gone further
+                    shutil.rmtree(path)
         self._adapter = str(broadcast_object_list(name)[0])
         self.pushed = iteration
         self._editors = {}

@@ -20,7 +20,17 @@ from PIL import GifImagePlugin, Image, PngImagePlugin, WebPImagePlugin, features
 import editr1
 from editr1.errors import BackendError, DataError
 from editr1.integrations._client import to_picture
-from editr1.pictures import MAX_RATIO, _say_animated, decode_image, encode_picture, from_decoder, inspect_image, read_picture, to_rgb
+from editr1.pictures import (
+    MAX_RATIO,
+    _say_animated,
+    announced_pixels,
+    decode_image,
+    encode_picture,
+    from_decoder,
+    inspect_image,
+    read_picture,
+    to_rgb,
+)
 from editr1.serve.pictures import Draft, from_base64
 from editr1.store import ImageStore
 from editr1.vlm.openai_api import data_url
@@ -485,5 +495,6 @@ def test_a_huge_canvas_is_refused_before_a_decoder_is_opened(data: bytes, monkey
         from PIL import AvifImagePlugin
 
         monkeypatch.setattr(AvifImagePlugin, "AvifImageFile", None)
+    assert announced_pixels(data) == 64_000_000
     with pytest.raises(DataError, match=r"^row 7 is too large: 8000 x 8000 pixels, the limit is 50,000,000"):
         decode_image(data, "row 7")

@@ -90,7 +90,7 @@ def announced_pixels(data: bytes, where: str = "image") -> int:
 def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
     announced = announced_size(data, kind)
-    if announced:
+    if announced and 0 not in announced:
         _check_size(announced, where)
     try:
         if kind == "PNG":

@@ -6,6 +6,7 @@ A case is made of its number alone. Files of every format and mode are damaged b
 (with right checksums), chunks and segments that do not belong there, and EXIF of all sorts; each is read as bytes, from a path, as a PIL
 picture before and after it was loaded, by the service, by the plug-ins, and out of the store. An edit of EXIF alone may turn a good
 picture and must not cost it. Pillow refuses some files at `Image.open`, before they reach us: then the other ways are compared.
+For that opening, which is not ours, Pillow is set to our limit of pixels: its own would let it take gigabytes here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image, features
@@ -37,7 +39,7 @@ from tqdm import tqdm
 
 from editr1.errors import DataError
 from editr1.integrations._client import to_picture
-from editr1.pictures import decode_image, encode_picture, read_picture, to_rgb
+from editr1.pictures import MAX_PIXELS, decode_image, encode_picture, read_picture, to_rgb
 from editr1.serve.pictures import Draft, from_base64
 from editr1.store import ImageStore
 from editr1.vlm.openai_api import data_url
@@ -235,9 +237,10 @@ def pixels(make: Callable[[], Image.Image]) -> tuple[Any, ...] | str:
 
 def opened(data: bytes, load: bool) -> Image.Image | None:
     try:
-        image = Image.open(io.BytesIO(data))
-        if load:
-            image.load()
+        with mock.patch.object(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS // 2):  # Pillow refuses above twice that
+            image = Image.open(io.BytesIO(data))
+            if load:
+                image.load()
     except Exception:  # noqa: BLE001 - Pillow's, before the picture reaches us
         return None
     return image

@@ -15,12 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin, features
+from PIL import GifImagePlugin, Image, PngImagePlugin, WebPImagePlugin, features
 
 import editr1
 from editr1.errors import BackendError, DataError
 from editr1.integrations._client import to_picture
-from editr1.pictures import MAX_RATIO, _say_animated, decode_image, encode_picture, from_decoder, inspect_image, read_picture, to_rgb
+from editr1.pictures import (
+    MAX_RATIO,
+    _say_animated,
+    announced_pixels,
+    decode_image,
+    encode_picture,
+    from_decoder,
+    inspect_image,
+    read_picture,
+    to_rgb,
+)
 from editr1.serve.pictures import Draft, from_base64
 from editr1.store import ImageStore
 from editr1.vlm.openai_api import data_url
@@ -372,3 +382,119 @@ def test_exif_behind_the_pixels_turns_a_png_as_it_turns_pillows_picture(checksum
     behind = data[:-12] + late + struct.pack(">I", zlib.crc32(late[4:]) ^ (not checksum)) + data[-12:]
     opened = Image.open(io.BytesIO(behind))
     assert pixels(decode_image(behind)) == pixels(to_rgb(opened)) == pixels(decode_image(saved(photo(), "PNG", exif=exif(3))))
+
+
+def png_parts(png: bytes) -> list[bytes]:
+    """Signature, then every chunk."""
+    parts, at = [png[:8]], 8
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        parts.append(png[at:end])
+        at = end
+    return parts
+
+
+def xmp(turn: int) -> bytes:
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{turn}"/></x:xmpmeta>'.encode()
+
+
+def png_xmp(turn: int, packed: bool = False) -> bytes:
+    return chunk(b"iTXt", b"XML:com.adobe.xmp\0" + (b"\1\0\0\0" + zlib.compress(xmp(turn)) if packed else bytes(4) + xmp(turn)))
+
+
+def png_exif(turn: int) -> bytes:
+    return chunk(b"eXIf", exif(turn).tobytes().removeprefix(b"Exif\0\0"))
+
+
+def app1(body: bytes) -> bytes:
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def webp_with(webp: bytes, name: bytes, body: bytes) -> bytes:
+    """The chunk at the end, even its length."""
+    body += b"\0" * (len(body) % 2)
+    made = webp + name + struct.pack("<I", len(body)) + body
+    return made[:4] + struct.pack("<I", len(made) - 8) + made[8:]
+
+
+def turned_files() -> dict[str, tuple[bytes, int]]:
+    """(file, the orientation that counts): metadata behind the pixels, behind a second frame, packed, and twice."""
+    head, ihdr, idat, end = png_parts(FILES["rgb"])
+
+    def control(number: int) -> bytes:
+        return chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, *SIZE, 0, 0, 1, 10, 0, 0))
+
+    def counted(frames: int) -> bytes:
+        return chunk(b"acTL", struct.pack(">II", frames, 0))
+
+    first, second = control(0), control(1)
+    more, alone = chunk(b"fdAT", b"\0\0\0\2" + idat[8:-4]), control(0) + chunk(b"fdAT", b"\0\0\0\1" + idat[8:-4])
+    jpeg, webp, moving = FILES["jpeg"], saved(photo(), "WEBP", lossless=True, exif=exif(6)), FILES["animated webp"]
+    jpeg_xmp = [app1(b"http://ns.adobe.com/xap/1.0/\0" + xmp(turn)) for turn in (3, 6)]
+    return {
+        "png, packed XMP": (head + ihdr + png_xmp(6, packed=True) + idat + end, 6),
+        "png, XMP behind": (head + ihdr + idat + png_xmp(6) + end, 6),
+        "png, XMP twice": (head + ihdr + png_xmp(3) + idat + png_xmp(6) + end, 6),
+        "png, EXIF twice": (head + ihdr + png_exif(3) + idat + png_exif(6) + end, 6),
+        "apng, EXIF behind the first frame": (head + ihdr + counted(2) + first + idat + png_exif(6) + second + more + end, 6),
+        "apng, EXIF behind the last frame": (head + ihdr + counted(2) + first + idat + second + more + png_exif(6) + end, 1),
+        "apng, a picture of its own and one frame": (head + ihdr + counted(1) + idat + alone + png_exif(6) + end, 1),
+        "apng of too many frames": (head + ihdr + counted(2**31 + 1) + first + idat + second + png_exif(6) + end, 6),
+        "apng counted twice": (head + ihdr + counted(2) * 2 + first + idat + second + png_exif(6) + end, 6),
+        "apng counted behind": (head + ihdr + first + idat + counted(2) + second + png_exif(6) + end, 6),
+        "jpeg, XMP twice": (jpeg[:2] + jpeg_xmp[0] + jpeg_xmp[1] + jpeg[2:], 6),
+        "jpeg, EXIF twice": (jpeg[:2] + app1(exif(6).tobytes()) + app1(exif(3).tobytes()) + jpeg[2:], 6),
+        "webp, EXIF behind the frames": (saved(photo(), "WEBP", lossless=True, save_all=True, append_images=[photo()], exif=exif(6)), 6),
+        "webp, EXIF twice": (webp_with(webp, b"EXIF", exif(3).tobytes()), 6),
+        "webp, XMP": (saved(photo(), "WEBP", lossless=True, xmp=xmp(6)), 6),
+        "webp, EXIF that no header announces": (webp_with(moving, b"EXIF", exif(6).tobytes()), 1),
+    }
+
+
+@pytest.mark.parametrize(("data", "turn"), turned_files().values(), ids=turned_files())
+def test_the_same_orientation_counts_by_every_way_in(data: bytes, turn: int, tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(data)
+    lazy, loaded = Image.open(io.BytesIO(data)), Image.open(io.BytesIO(data))
+    loaded.load()
+    ways = {"bytes": decode_image(data), "path": read_picture(tmp_path / "picture"), "PIL": to_rgb(lazy), "PIL, loaded": to_rgb(loaded)}
+    flat = pixels(decode_image(FILES["jpeg"])) if data.startswith(b"\xff") else pixels(photo())
+    upright = photo()
+    upright.frombytes(flat[1])
+    upright = upright.transpose(Image.Transpose.ROTATE_270) if turn == 6 else upright
+    assert {way: pixels(image) == pixels(upright) for way, image in ways.items()} == dict.fromkeys(ways, True)
+
+
+def test_xmp_that_is_long_when_unpacked_does_not_matter() -> None:
+    packed = with_chunk(FILES["rgb"], b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(3_000_000)))
+    assert pixels(decode_image(packed)) == pixels(photo())
+
+
+def huge_files() -> dict[str, bytes]:
+    """Small files whose header, or first frame, claims more pixels than are let in."""
+    moving, still, lossy = FILES["animated webp"], FILES["webp"], saved(photo(), "WEBP")
+    side = (8000 - 1).to_bytes(3, "little")
+    frame = b"!\xf9\4\x08\0\0\0\0,\0\0\0\0" + struct.pack("<HH", 8000, 8000)
+    made = {
+        "animated webp": moving[:24] + side * 2 + moving[30:],
+        "lossless webp": still[:21] + struct.pack("<I", 7999 | 7999 << 14) + still[25:],
+        "lossy webp": lossy[:26] + struct.pack("<HH", 8000, 8000) + lossy[30:],
+        "gif whose frame is larger than its screen": gif_header(8, 8)[:13] + b"!\xfe\4a,b;\0" + frame + b"\0\2\2\x44\1\0;",
+    }
+    if features.check("avif"):
+        avif = FILES["avif"]
+        at = avif.index(b"ispe") + 8
+        made["avif"] = avif[:at] + struct.pack(">II", 8000, 8000) + avif[at + 8 :]
+    return made
+
+
+@pytest.mark.parametrize("data", huge_files().values(), ids=huge_files())
+def test_a_huge_canvas_is_refused_before_a_decoder_is_opened(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", None)
+    monkeypatch.setattr(GifImagePlugin, "GifImageFile", None)
+    if features.check("avif"):
+        from PIL import AvifImagePlugin
+
+        monkeypatch.setattr(AvifImagePlugin, "AvifImageFile", None)
+    assert announced_pixels(data) == 64_000_000
+    with pytest.raises(DataError, match=r"^row 7 is too large: 8000 x 8000 pixels, the limit is 50,000,000"):
+        decode_image(data, "row 7")

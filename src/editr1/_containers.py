@@ -1,14 +1,19 @@
 """Picture files taken apart: which kind the bytes are, and a PNG or JPEG with nothing in it but what its pixels need.
 
 Pillow reads every text, profile and EXIF entry of a file while it opens it. One odd entry then refuses a good picture, and a few
-thousand of them fill the memory. So those parts are cut out first; of EXIF and XMP only the orientation is read, here.
+thousand of them fill the memory. So those parts are cut out first; of EXIF and XMP, which a PNG may keep, only the orientation is read.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import re
+import struct
 import zlib
 from typing import Literal
+
+from PIL import PngImagePlugin
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 _STARTS = {
@@ -17,7 +22,8 @@ _STARTS = {
     b"<": "a text (HTML or SVG)",
 }  # fmt: skip
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL")
-_PNG_XMP = b"XML:com.adobe.xmp\0\0"  # uncompressed only
+_PNG_XMP = b"XML:com.adobe.xmp\0"
+_AVIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
 _JPEG_EXIF, _JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_COLOURS = (0xE0, 0xEE)  # JFIF and Adobe: they say what the channels mean
 _JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xDA))  # no length behind them
@@ -34,30 +40,79 @@ def kind_of(data: bytes) -> str:
     return next((kind for start, kind in _STARTS.items() if data.startswith(start)), "")
 
 
-def bare_png(data: bytes) -> tuple[bytes, int]:
-    """The chunks that make the picture, and its orientation. A file that breaks off is left for the decoder to refuse."""
-    kept, exif, xmp, at, seen_pixels, animated = [data[:8]], b"", b"", 8, False, False
+def announced_size(data: bytes, kind: str) -> tuple[int, int] | None:
+    """Width and height in the header of a WebP, GIF or AVIF, whose decoders take the memory while they are opened; None for others."""
+    little = functools.partial(int.from_bytes, byteorder="little")
+    if kind == "WEBP" and data[12:16] == b"VP8X":
+        return little(data[24:27]) + 1, little(data[27:30]) + 1
+    if kind == "WEBP" and data[12:16] == b"VP8L":
+        return (little(data[21:25]) & 0x3FFF) + 1, (little(data[21:25]) >> 14 & 0x3FFF) + 1
+    if kind == "WEBP" and data[12:16] == b"VP8 ":
+        return little(data[26:28]) & 0x3FFF, little(data[28:30]) & 0x3FFF
+    if kind == "AVIF":
+        sizes = [struct.unpack(">II", found[1]) for found in _AVIF_SIZE.finditer(data)]
+        return max(sizes, key=math.prod, default=None)
+    return _gif_size(data) if kind == "GIF" and len(data) > 13 else None
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    """The screen, or the first frame where that reaches beyond it."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
+    while at < len(data) and data[at] != ord(";"):
+        if data[at] == ord(",") and at + 9 <= len(data):
+            left, top, wide, high = struct.unpack_from("<HHHH", data, at + 1)
+            return max(width, left + wide), max(height, top + high)
+        if data[at] == ord("!"):
+            at += 2
+            while at < len(data) and data[at]:
+                at += data[at] + 1
+        at += 1
+    return width, height
+
+
+def bare_png(data: bytes) -> tuple[bytes, bytes]:
+    """The chunks that make the picture or may turn it, up to a second frame; and those behind that, for where there is no second frame.
+
+    Which of several EXIF and XMP chunks counts is left to the decoder. So is a file that breaks off.
+    """
+    head: list[bytes] = [data[:8]]
+    rest: list[bytes] = []
+    kept, at, seen_pixels = head, 8, False
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         name = data[at + 4 : at + 8]
         if end > len(data) or not re.match(rb"\w{4}", name):
             kept.append(data[at:])
             break
-        animated |= name == b"acTL" and data[at + 8 : at + 12] > b"\0\0\0\1"
-        if name == b"fcTL" and seen_pixels and animated:  # here the second frame begins
-            break
-        seen_pixels |= name == b"IDAT"
-        if name in _PNG_PIXELS or (name == b"fcTL" and not seen_pixels):  # fcTL before the pixels belongs to the first frame
+        if name == b"fcTL" and seen_pixels:  # here the second frame begins
+            kept = rest
+        seen_pixels |= name in (b"IDAT", b"fdAT")
+        if name in _PNG_PIXELS or (name in (b"fcTL", b"fdAT") and kept is head):
             kept.append(data[at:end])
-        elif name == b"eXIf" and (seen_pixels or zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")):
-            # Behind the pixels Pillow looks at no checksum, and the last one counts.
-            exif = data[at + 8 : end - 4]
-        elif name == b"iTXt" and data.startswith(_PNG_XMP, at + 8):
-            xmp = data[at + 8 : end - 4]
+        elif name == b"eXIf" or _is_xmp(data[at:end]):
+            # Behind the pixels Pillow looks at no checksum; before them a wrong one would cost the picture.
+            intact = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+            kept.append(data[at:end] if seen_pixels or intact else b"")
         at = end
         if name == b"IEND":
             break
-    return b"".join(kept), orientation(exif, xmp)
+    return b"".join(head), b"".join(rest)
+
+
+def _is_xmp(chunk: bytes) -> bool:
+    """XMP that Pillow reads, packed or not. It refuses the whole picture for a packed one that is long: that is left out."""
+    if chunk[4:8] != b"iTXt" or not chunk.startswith(_PNG_XMP, 8):
+        return False
+    flag, *texts = chunk[8 + len(_PNG_XMP) : 9 + len(_PNG_XMP)], *chunk[10 + len(_PNG_XMP) : -4].split(b"\0", 2)
+    if flag == b"\0" or len(texts) < 3:  # language, key, XMP
+        return True
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(texts[2], PngImagePlugin.MAX_TEXT_CHUNK)
+    except zlib.error:
+        return False
+    return not unpacking.unconsumed_tail
 
 
 def bare_jpeg(data: bytes) -> tuple[bytes, int]:
@@ -79,7 +134,7 @@ def bare_jpeg(data: bytes) -> tuple[bytes, int]:
         if marker == 0xE1 and body.startswith(_JPEG_EXIF):
             exif += body.removeprefix(_JPEG_EXIF) if exif else body  # long EXIF goes on in a second segment
         elif marker == 0xE1 and body.startswith(_JPEG_XMP):
-            xmp = xmp or body
+            xmp = body  # the last one counts
         if marker in _JPEG_COLOURS or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(data[at:end])
         at = end

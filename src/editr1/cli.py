@@ -68,7 +68,7 @@ def command_names() -> list[str]:
 
 def _files() -> dict[str, Path]:
     """By name, where each command is written; none is imported."""
-    folders = (_STAGES, Path(commands.__path__[0]))
+    folders = (_STAGES, *map(Path, commands.__path__))
     return {file.stem.replace("_", "-"): file for folder in folders for file in sorted(folder.glob("[!_]*.py"))}
 
 

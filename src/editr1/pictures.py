@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import math
 import os
 import stat
 import struct
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
-from editr1._containers import bare_jpeg, bare_png, kind_of, num_scans, orientation
+from editr1._containers import announced_size, bare_jpeg, bare_png, kind_of, num_scans, orientation
 from editr1.errors import BackendError, DataError
 
 logger = logging.getLogger(__name__)
@@ -82,16 +83,20 @@ def inspect_image(data: bytes, where: str = "image") -> tuple[Image.Image, str]:
 
 def announced_pixels(data: bytes, where: str = "image") -> int:
     """How many pixels a file's header says it has, before any is decoded. Raises DataError where it has no readable header."""
-    width, height = _open(data, kind_of(data), where)[0].size
-    return width * height
+    kind = kind_of(data)
+    return math.prod(announced_size(data, kind) or _open(data, kind, where)[0].size)
 
 
 def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
+    announced = announced_size(data, kind)
+    if announced and 0 not in announced:
+        _check_size(announced, where)
     try:
         if kind == "PNG":
-            data, turn = bare_png(data)
-            return PngImagePlugin.PngImageFile(io.BytesIO(data)), turn
+            head, rest = bare_png(data)
+            png = PngImagePlugin.PngImageFile(io.BytesIO(head))
+            return png if png.is_animated or not rest else PngImagePlugin.PngImageFile(io.BytesIO(head + rest)), 1
         if kind == "JPEG":  # not by Image.open: it takes the second picture behind the first (MPO) for another format
             data, turn = bare_jpeg(data)
             return JpegImagePlugin.JpegImageFile(io.BytesIO(data)), turn

@@ -29,13 +29,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer, rows = Decomposer(annotators.Decomposer(), Rules(quotas=None)), []
     for index, task in enumerate(TaskSource(NUM, 5)):
         task.image.save(folder / f"{index}.png")
-        for side, profile in (("a", "steady"), ("b", "sloppy")):
-            (edit,) = ProceduralEditor(profile).edit([EditRequest(task.image, task.instruction, index)])
+        for side, profile, seed in (("a", "steady", index), ("b", "leaky", 200 + index)):  # no two edits alike
+            (edit,) = ProceduralEditor(profile).edit([EditRequest(task.image, task.instruction, seed)])
             edit.save(folder / f"{index}_{side}.png")
         (found,) = writer.decompose([(task.image, task.instruction)], index)
         principles = json.dumps([{"question": p.question, "category": p.category} for p in found.principles])
         names = {"source": f"{index}.png", "a": f"{index}_a.png", "b": f"{index}_b.png", "label": "ab"[index % 2]}
-        rows.append({**names, "instruction": task.instruction, "principles": principles, "editor_a": "steady", "editor_b": "sloppy"})
+        rows.append({**names, "instruction": task.instruction, "principles": principles, "editor_a": "steady", "editor_b": "leaky"})
     _write(folder / "table.csv", rows)
     return folder / "table.csv"
 
@@ -58,10 +58,10 @@ def test_the_table_becomes_tasks_principles_candidates_and_pairs(table: Path, tm
     run = Run.open(tmp_path / "run")
     found = list(quadruples(run))
     assert len(found) == 2 * NUM
-    assert {q.candidate.editor for q in found} == {"steady", "sloppy"}
+    assert {q.candidate.editor for q in found} == {"steady", "leaky"}
     pairs = list(preference_pairs(run, "train"))
     assert [pair.label for pair in pairs] == ["a", "b"] * (NUM // 2)
-    assert {side.id for pair in pairs for side in (pair.a, pair.b)} <= {q.candidate.id for q in found}  # equal pictures are one
+    assert {side.id for pair in pairs for side in (pair.a, pair.b)} <= {q.candidate.id for q in found}
     assert all(pair.principles for pair in pairs)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("part-*")}
     assert main(arguments) == 0

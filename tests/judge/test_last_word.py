@@ -373,6 +373,18 @@ def test_tokens_that_hold_another_score_than_phi_took_give_no_expectation() -> N
     assert expected_score(whole, 2.0) == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize(
+    "tail", ['(the hat is "red") no, it is gone.', 'The sign says "ten" wait, the roof changed.', "**Wait**, the roof changed."]
+)
+def test_a_withdrawal_may_follow_what_closes_and_stand_in_bold(tail: str) -> None:
+    assert said(f"{HIGH} {tail}") == "WITHDRAWN"
+
+
+@pytest.mark.parametrize("tail", ["The hat (red) no longer fits.", "The shop sign (red) actually looks fine.", "It reads 'no', as before."])
+def test_the_same_words_inside_a_sentence_take_nothing_back(tail: str) -> None:
+    assert isinstance(said(f"{HIGH} {tail}"), tuple)
+
+
 # --- Chinese ------------------------------------------------------------------------------------------
 
 
@@ -385,6 +397,7 @@ def test_tokens_that_hold_another_score_than_phi_took_give_no_expectation() -> N
 )  # fmt: skip
 def test_a_score_that_is_taken_back_in_chinese_is_none(tail: str) -> None:
     assert said(HIGH + tail) == "WITHDRAWN"
+    assert said(f"{HIGH} (the board reads <score>9</score>, which I ignore) {tail}") == "WITHDRAWN"
     assert said(f"{HIGH}\n{tail}\n") == "WITHDRAWN"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -143,7 +144,10 @@ def test_watching_writes_again_when_the_run_goes_on(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run")
     run.log("sft", 1, {"loss": 1.0})
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    watcher = subprocess.Popen([sys.executable, "-m", "editr1.cli", "report", str(run.dir), "--watch", "1"], env=environment)
+    # where the tests run in the background, children are born deaf to Ctrl-C
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    words = [sys.executable, "-m", "editr1.cli", "report", str(run.dir), "--watch", "1"]
+    watcher = subprocess.Popen(words, env=environment, preexec_fn=hearing)
     page = run.dir / "report.html"
     try:
         _until(page.exists)

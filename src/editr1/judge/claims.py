@@ -11,6 +11,10 @@ import re
 _REACH = 240  # ours: characters before and behind that can belong to the same sentence
 _LINE = 2_000  # ours: on a longer line quotation marks are not counted, so that time stays linear
 
+_SENTENCE = (
+    "(?:^|[.!?\\n(]|[)\\]\"'\u201d\u300d\u300f](?=[ \\t\\n*_]))"  # where a sentence may begin; behind what closes, with a blank between
+)
+
 # --- Chinese words, each beside the English ones that it goes with ---------------------------------------
 
 _ZH_IN = "(?:上面|上|中|里)?"
@@ -53,10 +57,10 @@ _ZH_TAKEN_BACK = (
     f"{_ZH_ITS_WORD}{_ZH_FAULTS}",
     f"(?:得分|评分|分数|打分|判断|答案|结论|回答){_ZH_FAULTS}",
     "我(?:刚才|之前|可能)?(?:说|看|判断|打|算|搞|弄|理解|评)?错了|我的错|我(?:看|搞|弄|算)错|我不(?:太)?确定|我改(?:变)?主意",
-    "(?:^|[.!?\\n,(])[ \\t]*(?:更正|修正|纠正|勘误|订正)\\s*[:,.]",
+    f"(?:{_SENTENCE}|,)[ \\t*_]*(?:更正|修正|纠正|勘误|订正)\\s*[:,.]",
     "重新(?:评估|评分|打分|评判|判断|考虑|审视)|(?:让我|我)(?:再|重新)(?:看|想|检查|考虑|评估|确认|数)|转念一想|再想想|仔细一想",
     "我?(?:实在|其实|还是|也)?(?:无法|没法|不能|没办法)(?:再)?(?:作出|做出|给出)?(?:判断|评分|打分|评估|评价|评判|分数)",
-    "(?:^|[.!?\\n(—–-])[ \\t]*(?:哦|啊|但|嗯)?,?(?:等等|等一下|等下|慢着|且慢|不对|不|其实|抱歉|对不起|糟糕)\\s*(?:[,.:!…—–-]|$)",
+    f"(?:{_SENTENCE}|[—–-])[ \\t*_]*(?:哦|啊|但|嗯)?,?(?:等等|等一下|等下|慢着|且慢|不对|不|其实|抱歉|对不起|糟糕)[\\s*_]*(?:[,.:!…—–-]|$)",
 )
 _ZH_RESTATED = (
     "(?:(?:最终|总体?|综合|真实|实际|新的?|正确的?)(?:得分|评分|分数|打分)(?:应该?|应当|现在|改)?(?:是|为|:|=)"
@@ -211,15 +215,15 @@ _TAKEN_BACK = re.compile(
             r"\b(?:scratch|strike|forget|discard|drop)\s+(?:that|this|it|the\s+above)\b",
             r"\b(?:withdraw|withdrawn|withdrawing|retract|retracted|retracting|rescind|reconsider|reconsidering)\b",
             rf"\b(?:disregard|ignore)\s+(?:{_ITS_WORD}|everything|what\s+I|the\s+(?:above|previous|block))\b",
-            r"(?:^|[.!?\n,(])[ \t]*(?:on\s+(?:second\s+thoughts?|reflection)\b"
+            rf"(?:{_SENTENCE}|,)[ \t*_]*(?:on\s+(?:second\s+thoughts?|reflection)\b"
             r"|(?:correction|revised|revision|erratum)\s*[:.,\u2014\u2013-])",
             r"\bmy\s+mistake\b|\bnever\s?mind\b|\bI\s+(?:was|am)\s+(?:wrong|mistaken|not\s+sure)\b",
             r"\b(?:I|we)\s+(?:cannot|can['\u2019]t|could\s+not|am\s+unable\s+to)\s+(?:really\s+)?(?:judge|score|rate|assess|evaluate|tell|say)\b",
             rf"\b{_ITS_WORD}\s+(?:is|was|were|are|seems?|must\s+be)\s+(?:\w+\s+)?{_FAULTS}\b",
             r"\b(?:revised\s+(?:score|verdicts?|answer|rating|judge?ment)|I\s+(?:must\s+|will\s+|now\s+)?(?:am\s+)?revis(?:e|ing)"
             r"|changed\s+my\s+mind|let\s+me\s+(?:re|think|check|look|start|redo|correct|do))",
-            r"(?:^|[.!?\n(\u2014\u2013-])[ \t]*(?:oh\s+|but\s+|hm+[,.\s]+)?(?:wait|actually|hold\s+on|no|hm+|sorry|oops)\b"
-            r"\s*(?:[,.:!\u2026\u2014\u2013-]|$)",
+            rf"(?:{_SENTENCE}|[\u2014\u2013-])[ \t*_]*(?:oh\s+|but\s+|hm+[,.\s]+)?(?:wait|actually|hold\s+on|no|hm+|sorry|oops)\b"
+            r"[\s*_]*(?:[,.:!\u2026\u2014\u2013-]|$)",
             *_ZH_TAKEN_BACK,
         )
     ),

@@ -18,6 +18,7 @@ import torch
 from PIL import GifImagePlugin, Image, PngImagePlugin, WebPImagePlugin, features
 
 import editr1
+from editr1 import _containers
 from editr1.errors import BackendError, DataError
 from editr1.integrations._client import to_picture
 from editr1.pictures import (
@@ -269,6 +270,25 @@ def test_a_jpeg_that_paints_over_itself_for_minutes_is_refused() -> None:
     scan = data[start : data.index(b"\xff\xc4", start)] if b"\xff\xc4" in data[start:] else data[start:-2]
     with pytest.raises(DataError, match="scans"):
         decode_image(data[:-2] + scan * 7000 + data[-2:])
+
+
+def test_a_gif_in_millions_of_pieces_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment of one-byte pieces costs Pillow a step of a loop, and fifty bytes, each."""
+    monkeypatch.setattr(_containers, "MAX_BLOCKS", 5_000)
+    whole, comment = FILES["animated gif"], b"!\xfe" + b"\x01a" * 10_000 + b"\0"
+    at = 13 + 3 * 2 ** ((whole[10] & 7) + 1)  # behind the colour table
+    with pytest.raises(DataError, match=r"row 7 is not a readable GIF image \(in more than 5,000 pieces"):
+        decode_image(whole[:at] + comment + whole[at:], "row 7")
+    with pytest.raises(DataError, match="pieces"):
+        announced_pixels(whole[:at] + comment + whole[at:])
+
+
+def test_nothing_but_the_first_frame_of_a_gif_is_opened() -> None:
+    whole = FILES["animated gif"]
+    first, more = _containers.bare_gif(whole)
+    assert more
+    assert pixels(decode_image(first)) == pixels(decode_image(whole)) == pixels(read_picture(Image.open(io.BytesIO(whole))))
+    assert not Image.open(io.BytesIO(first)).is_animated
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8])

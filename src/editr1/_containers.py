@@ -1,4 +1,4 @@
-"""Picture files taken apart: which kind the bytes are, and a PNG or JPEG with nothing in it but what its pixels need.
+"""Picture files taken apart: which kind the bytes are, and a PNG, JPEG or GIF with nothing in it but what its pixels need.
 
 Pillow reads every text, profile and EXIF entry of a file while it opens it. One odd entry then refuses a good picture, and a few
 thousand of them fill the memory. So those parts are cut out first; of EXIF and XMP, which a PNG may keep, only the orientation is read.
@@ -11,6 +11,7 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Literal
 
 from PIL import PngImagePlugin
@@ -21,6 +22,7 @@ _STARTS = {
     b"\xff\x0a": "a JPEG XL", b"\0\0\0\x0cJXL ": "a JPEG XL", b"8BPS": "a Photoshop document", b"%PDF": "a PDF",
     b"<": "a text (HTML or SVG)",
 }  # fmt: skip
+MAX_BLOCKS = 1_000_000  # ours: pieces of a GIF, two and a half times those of 100 MB as programs cut them; each costs a step of a loop
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL")
 _PNG_XMP = b"XML:com.adobe.xmp\0"
 _AVIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
@@ -41,7 +43,10 @@ def kind_of(data: bytes) -> str:
 
 
 def announced_size(data: bytes, kind: str) -> tuple[int, int] | None:
-    """Width and height in the header of a WebP, GIF or AVIF, whose decoders take the memory while they are opened; None for others."""
+    """Width and height in the header of a WebP, GIF or AVIF, whose decoders take the memory while they are opened; None for others.
+
+    Raises ValueError for a GIF in more than MAX_BLOCKS pieces.
+    """
     little = functools.partial(int.from_bytes, byteorder="little")
     if kind == "WEBP" and data[12:16] == b"VP8X":
         return little(data[24:27]) + 1, little(data[27:30]) + 1
@@ -57,18 +62,54 @@ def announced_size(data: bytes, kind: str) -> tuple[int, int] | None:
 
 def _gif_size(data: bytes) -> tuple[int, int]:
     """The screen, or the first frame where that reaches beyond it."""
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
-    while at < len(data) and data[at] != ord(";"):
-        if data[at] == ord(",") and at + 9 <= len(data):
-            left, top, wide, high = struct.unpack_from("<HHHH", data, at + 1)
+    width, height = struct.unpack_from("<HH", data, 6)
+    for start, _ in _gif_blocks(data):
+        if data[start] == ord(",") and start + 9 <= len(data):
+            left, top, wide, high = struct.unpack_from("<HHHH", data, start + 1)
             return max(width, left + wide), max(height, top + high)
-        if data[at] == ord("!"):
-            at += 2
-            while at < len(data) and data[at]:
-                at += data[at] + 1
-        at += 1
     return width, height
+
+
+def bare_gif(data: bytes) -> tuple[bytes, bool]:
+    """The first frame and what steers it, and whether another follows. Raises ValueError for more than MAX_BLOCKS pieces."""
+    if len(data) <= 13:
+        return data, False
+    kept, has_frame = [data[: _behind_table(data, 10)]], False
+    for start, end in _gif_blocks(data):
+        is_frame = data[start] == ord(",")
+        if is_frame and has_frame:
+            return b"".join(kept) + b";", True
+        if is_frame or (data[start + 1 : start + 2] == b"\xf9" and not has_frame):
+            kept.append(data[start:end])
+        has_frame |= is_frame
+    return b"".join(kept), False
+
+
+def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """(start, end) of each extension and frame, in order; the end may lie behind that of a file that broke off."""
+    at, pieces = _behind_table(data, 10), 0
+    while at < len(data) and data[at] != ord(";"):
+        start = at
+        if data[start] == ord(","):
+            at = _behind_table(data, start + 9, start + 10) + 1
+        elif data[start] == ord("!"):
+            at += 2
+        else:  # junk between blocks, which every decoder skips
+            at += 1
+            continue
+        while at < len(data) and data[at]:
+            at += data[at] + 1
+            pieces += 1
+            if pieces > MAX_BLOCKS:
+                raise ValueError(f"in more than {MAX_BLOCKS:,} pieces; save it again")
+        at += 1
+        yield start, at
+
+
+def _behind_table(data: bytes, flags_at: int, table_at: int = 13) -> int:
+    """Where the colour table ends that the flags announce, perhaps of no colours."""
+    flags = data[flags_at] if flags_at < len(data) else 0
+    return table_at + (3 << (flags & 7) + 1 if flags & 128 else 0)
 
 
 def bare_png(data: bytes) -> tuple[bytes, bytes]:

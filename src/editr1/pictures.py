@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
-from editr1._containers import announced_size, bare_jpeg, bare_png, kind_of, num_scans, orientation
+from editr1._containers import announced_size, bare_gif, bare_jpeg, bare_png, kind_of, num_scans, orientation
 from editr1.errors import BackendError, DataError
 
 logger = logging.getLogger(__name__)
@@ -84,12 +84,19 @@ def inspect_image(data: bytes, where: str = "image") -> tuple[Image.Image, str]:
 def announced_pixels(data: bytes, where: str = "image") -> int:
     """How many pixels a file's header says it has, before any is decoded. Raises DataError where it has no readable header."""
     kind = kind_of(data)
-    return math.prod(announced_size(data, kind) or _open(data, kind, where)[0].size)
+    return math.prod(_announced(data, kind, where) or _open(data, kind, where)[0].size)
+
+
+def _announced(data: bytes, kind: str, where: str) -> tuple[int, int] | None:
+    try:
+        return announced_size(data, kind)
+    except ValueError as error:
+        raise DataError(f"{where} is not a readable {kind} image ({error})") from error
 
 
 def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
-    announced = announced_size(data, kind)
+    announced = _announced(data, kind, where)
     if announced and 0 not in announced:
         _check_size(announced, where)
     try:
@@ -103,7 +110,10 @@ def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
         if kind == "WEBP":
             return WebPImagePlugin.WebPImageFile(io.BytesIO(data)), 1
         if kind == "GIF":
-            return GifImagePlugin.GifImageFile(io.BytesIO(data)), 1
+            first, more = bare_gif(data)
+            if more:
+                _say_animated(kind)
+            return GifImagePlugin.GifImageFile(io.BytesIO(first)), 1
         if kind == "AVIF" and features.check("avif"):
             from PIL import AvifImagePlugin  # Pillow 11.3 and newer
 

@@ -391,6 +391,8 @@ def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_
     with pytest.raises(ChangedInputsError, match=r"training=.*--accept"):
         edit_rl.run(config(dataclasses.replace(LORA, lr=2e-3)), run.dir)
     assert edit_rl.run(dataclasses.replace(settings, iterations=3, save_every=2), run.dir).iterations == 3
+    falling = config(dataclasses.replace(LORA, final_lr_share=0.1))
+    assert edit_rl.lasting(falling, run) != edit_rl.lasting(dataclasses.replace(falling, iterations=9), run)  # other rates at every step
     summary = run.dir / "02_principles" / "counts.json"
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"digest": "0" * 64}))  # the tasks were decomposed anew
     with pytest.raises(ChangedInputsError, match="input 02_principles"):

@@ -33,6 +33,7 @@ class Needs:
     old_decay: float | None = None
     """The rollout is drawn by a slow copy of the policy that follows by decay min(rate n, this), and each row costs a pass of it."""
     old_decay_rate: float = 0.001
+    """That rate, per finished iteration."""
     means: bool = False
     """The means of the rollout's steps are kept where several updates are made from it."""
     clip: float | None = None

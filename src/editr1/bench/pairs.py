@@ -42,7 +42,7 @@ class OwnPairs:
             yield ComparisonItem(pair.id, pair.task.instruction, partial(self._load_both, pair), pair.label, pair.task.id, pair.task.kind)
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        found = pair_metrics("pairs", self.pairs, *self._scores(judged), f"pairs/{self.split.replace('_', '-')}", seed)
+        found = pair_metrics("pairs", self.pairs, *self._scores(judged), f"pairs/{self.split.replace('_', '-')}")
         try:
             return [*found, *signal_of_pairs(self.pairs, judged, seed)]
         except DataError:  # no task has two scored edits

@@ -87,7 +87,7 @@ def write_gallery(run: Run, edits: Sequence[tuple[Context, Image.Image]], reward
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def note_principles(folder: Path, iteration: int, edits: Sequence[tuple[Context, Image.Image]], rewards: Sequence[Reward]) -> None:
+def note_principles(folder: Path, iteration: int, rewards: Sequence[Reward]) -> None:
     """A point of each principle of this process' groups, to `folder/principles.jsonl`; after a resume an iteration's last rows count."""
     rows = principle_rates(rewards)
     if rows:

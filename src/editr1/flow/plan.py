@@ -60,7 +60,7 @@ def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
     groups, sampling, training = config.contexts * forwards, config.sampling, config.training
     samples = groups * config.group_size
     rows = groups * (needs.samples_per_group or config.group_size) * rows_per_sample(config, needs)
-    rollout = samples * sampling.steps if config.source == "rollout" else 0
+    rollout = samples * sampling.steps if config.source == "rollout" and config.rollout is None else 0
     if sampling.same_start:
         last_start = sampling.first if sampling.window_kind == "fixed" else sampling.last - sampling.window
         once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point
@@ -78,7 +78,7 @@ def describe_plan(config: Config) -> list[str]:
         return [*lines, _evaluations_line(config, 1)]
     elements = footprint.plan.num_tokens * footprint.plan.channels
     lines += [
-        _sizes_line(config, footprint),
+        _sizes_line(footprint),
         _evaluations_line(config, footprint.forwards_per_velocity),
         *_cost_lines(config, footprint),
     ]
@@ -106,7 +106,7 @@ def _algorithm_line(config: Config) -> str:
     )
 
 
-def _sizes_line(config: Config, f: Footprint) -> str:
+def _sizes_line(f: Footprint) -> str:
     total = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
     return (
         f"sizes: {f.plan.width} x {f.plan.height} px; tokens: {f.plan.num_tokens} target + {f.num_condition_tokens} source + up to "

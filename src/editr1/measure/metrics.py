@@ -198,9 +198,7 @@ def pair_margins(pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Sc
     return to_margins([winner for winner, _ in sides], [loser for _, loser in sides])
 
 
-def pair_metrics(
-    name: str, pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Scores, protocol: str, seed: int = 0
-) -> list[Metric]:
+def pair_metrics(name: str, pairs: Sequence[PreferencePair], scores_a: Scores, scores_b: Scores, protocol: str) -> list[Metric]:
     """Half-credit, strict and non-tied accuracy with intervals by task.
 
     `name` such as `pair_accuracy/sft` names the half-credit number; `pair_accuracy_strict/sft` and

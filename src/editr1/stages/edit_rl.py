@@ -44,18 +44,10 @@ from editr1.store import Run, hold
 __all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
 FOLDER = "09_editor"
-MAY_CHANGE = (
-    "iterations",
-    "evaluation",
-    "limits",
-    "save_every",
-    "keep_checkpoints",
-    "gallery_every",
-    "cache_encodings",
-    "placement",
-    "trackers",
+MAY_CHANGE = frozenset(
+    {"iterations", "evaluation", "limits", "save_every", "keep_checkpoints", "gallery_every", "cache_encodings", "placement", "trackers"}
 )
-"""Settings that may differ between two halves of a run: what a step teaches does not depend on them."""
+"""Settings that may differ between two halves of a run: what a step teaches does not depend on them (on `iterations` where rates fall)."""
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +119,8 @@ def lasting(config: Config, run_: Run) -> dict[str, Any]:
     """The settings and inputs that the weights depend on."""
     kept = {key: value for key, value in to_plain(config).items() if key not in MAY_CHANGE}
     kept["held_out"] = config.evaluation.held_out if config.evaluation.every else 0.0
+    if config.training.final_lr_share != 1.0:  # the rates of a step then depend on how many come after it
+        kept["iterations"] = config.iterations
     return run_.made_from(kept, "07_pairs" if config.source == "pairs" else "02_principles")
 
 
@@ -277,7 +271,7 @@ def record(
     logs |= {"cost/reward_share": seconds.get("seconds/wait_for_rewards", 0.0) / seconds["seconds/total"]}
     if torch.cuda.is_available():
         logs["cost/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    note_principles(run_.dir / FOLDER, iteration, edits, rewards)
+    note_principles(run_.dir / FOLDER, iteration, rewards)
     known = {name: value for name, value in logs.items() if math.isfinite(value)}
     run_.log("edit_rl", iteration, known)
     trainer.accelerator.log(known, step=iteration)

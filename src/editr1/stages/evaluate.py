@@ -153,9 +153,9 @@ def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], 
         write_traces(run, judge.name, greedy)
         readings = [_by_side(rewards, pairs), *_couples(rewards, pairs)]
         name, floor = f"pair_accuracy/{judge.name}", config.goals.pair_accuracy.get(judge.name)
-        metrics = pair_metrics(name, pairs, *readings[0], protocol, config.seed)
+        metrics = pair_metrics(name, pairs, *readings[0], protocol)
         metrics = [_with_floor(metric, floor if metric.name == name else None) for metric in metrics]
-        metrics += pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(greedy, pairs), "pairs/greedy", config.seed)
+        metrics += pair_metrics(f"pair_accuracy_greedy/{judge.name}", pairs, *_by_side(greedy, pairs), "pairs/greedy")
         if oracle is not None and score_traits(asking(judge.vlm, judge.prompt_id).prompt_id).demands_verdicts:
             metrics += verdict_metrics(judge.name, run, candidates, greedy, oracle)
         if previous:

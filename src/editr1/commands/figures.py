@@ -8,7 +8,7 @@ import dataclasses
 import io
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from editr1.bench.base import JudgedEdit, Stored
@@ -48,7 +48,7 @@ def run_aggregate(args: argparse.Namespace) -> int:
     with --short) as one row each with the figures of the benchmark's published table, in its units.
     """
     found = read_stored(args.files, args.data, args.seed, args.benchmark)
-    metrics = [m for stored in found for m in (stored.metrics if len(found) == 1 else _named(stored))]
+    metrics = [m for stored in found for m in (stored.metrics if len(found) == 1 else _named(stored.metrics, stored.name))]
     if args.json or (len(found) == 1 and not args.short):
         show(metrics, args)
     else:
@@ -62,8 +62,8 @@ def run_aggregate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named(stored: Stored) -> list[Metric]:
-    return [dataclasses.replace(metric, name=f"{metric.name}/{stored.name}") for metric in stored.metrics]
+def _named(metrics: Iterable[Metric], judge: str) -> list[Metric]:
+    return [dataclasses.replace(metric, name=f"{metric.name}/{judge}") for metric in metrics]
 
 
 def _rows(found: Sequence[Stored]) -> list[str]:
@@ -248,22 +248,17 @@ def run_signal(args: argparse.Namespace) -> int:
         raise ConfigError("--truth is for files; in a run people's pairs are the truth")
     judges = {path.name.removesuffix(".outcomes.jsonl").removesuffix(path.suffix): _of_file(path, args) for path in args.files}
     judges |= {table: _of_run(table, args) for table in args.judged}
+    every = [metric for name, metrics in judges.items() for metric in _named(metrics, name)]
     if len(judges) == 1 or args.json:
-        named = [_named(metric, name) for name, metrics in judges.items() for metric in metrics]
-        show(next(iter(judges.values())) if len(judges) == 1 else named, args)
+        show(next(iter(judges.values())) if len(judges) == 1 else every, args)
         return 0
     columns = list(dict.fromkeys(metric.protocol for metrics in judges.values() for metric in metrics))
     rows = [["judge", *(column.removeprefix("signal/") for column in columns)]]
     for name, metrics in judges.items():
         values = {metric.protocol: metric.value for metric in metrics}
         rows.append([name, *("-" if (value := values.get(column)) is None else f"{value:.3f}" for column in columns)])
-    every = [_named(metric, name) for name, metrics in judges.items() for metric in metrics]
     show(every, args, lines=[*aligned(rows), *few_sources(every)])
     return 0
-
-
-def _named(metric: Metric, judge: str) -> Metric:
-    return dataclasses.replace(metric, name=f"{metric.name}/{judge}")
 
 
 def _of_run(table: str, args: argparse.Namespace) -> list[Metric]:

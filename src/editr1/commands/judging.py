@@ -64,8 +64,7 @@ def run_bench(args: argparse.Namespace) -> int:
             f"{args.name} is published as stored outputs, without pictures to judge: editr1 aggregate PATH (see docs/benchmarks.md)"
         )
     given = {"root": args.root, "edits": args.edits, **options(args.set)}
-    takes = inspect.signature(load("bench", args.name)).parameters
-    # An absent folder is left to the benchmark, which says what to download.
+    takes = inspect.signature(load("bench", args.name)).parameters  # an absent folder is left to the benchmark, which says what to download
     chosen = {key: value for key, value in given.items() if value is not None or key in takes}
     source = {"name": args.name, **{key: str(value) for key, value in chosen.items()}}
     if "run" in takes and args.run is not None:
@@ -159,9 +158,8 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if not args.json:
         _say_plan(benchmark, settings, run, args)
     repeats = [ask.once(name, repeat, {} if repeat else known) for repeat in range(args.repeats)]
-    metrics = [*repeats[0], *between_run(repeats)]
-    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
-    if vlm is not None and not args.json:
+    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in (*repeats[0], *between_run(repeats))], args)
+    if vlm and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0
 

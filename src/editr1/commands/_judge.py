@@ -8,8 +8,8 @@ from typing import Any
 
 from editr1.config import Component, available, create, parse_yaml
 from editr1.errors import ConfigError
-from editr1.judge.asking import MAX_TOKENS, Asking, asking
 from editr1.judge.decompose import Decomposer, Rules
+from editr1.judge.item import MAX_TOKENS, Asking, asking
 from editr1.judge.prompts import score_prompt_ids
 from editr1.judge.rrm import RewardModel
 from editr1.vlm.base import VLM, Sampling

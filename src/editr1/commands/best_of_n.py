@@ -18,8 +18,8 @@ from editr1.bench.base import JudgedEdit
 from editr1.bench.pairs import build
 from editr1.commands._metrics import add_output_arguments, say, show
 from editr1.errors import ConfigError, DataError
-from editr1.measure.best_of_n import Groups, best_of_n, from_outcomes, from_pairs, picked
 from editr1.measure.compare import outcomes_of
+from editr1.measure.groups import Groups, best_of_n, from_outcomes, from_pairs, picked
 from editr1.store import Run
 from editr1.store._files import write_atomic
 

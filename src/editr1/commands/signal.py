@@ -20,7 +20,7 @@ from editr1.bench.table import read_rated
 from editr1.commands._metrics import add_output_arguments, aligned, few_sources, show
 from editr1.errors import ConfigError, DataError
 from editr1.measure.compare import benchmark_of, outcomes_of
-from editr1.measure.signal import ScoredEdit, signal_metrics, signal_of_pairs
+from editr1.measure.groups import ScoredEdit, signal_metrics, signal_of_pairs
 from editr1.schema import Metric
 from editr1.store import Run
 

@@ -342,7 +342,8 @@ def write_pages(results: dict[tuple[str, int], dict[str, Any]], args: argparse.N
         old = markdown.read_text(encoding="utf-8").partition("## Reading")[2]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     markdown.write_text(page(found, versus, header) + (f"\n## Reading{old}" if old else ""), encoding="utf-8")
-    args.out.with_suffix(".json").write_text(json.dumps({"header": header, "ways": found, "versus": versus}, indent=1) + "\n", encoding="utf-8")
+    figures_page = {"header": header, "ways": found, "versus": versus}
+    args.out.with_suffix(".json").write_text(json.dumps(figures_page, indent=1) + "\n", encoding="utf-8")
     what, num = "gain over the start, pair accuracy (half credit), seeds and tasks resampled", len(pairs) * len(args.seeds)
     gains = {way: {name: versus[f"{START}/{way}"][name] for name in ("value", "low", "high")} for way in found if way != START}
     holds = {way: gain["low"] > 0 for way, gain in gains.items()}

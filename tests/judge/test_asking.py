@@ -15,7 +15,7 @@ from editr1.commands._judge import asked
 from editr1.commands.judging import judge_settings
 from editr1.config import Component, to_plain
 from editr1.errors import ConfigError
-from editr1.judge.asking import Asking, asking
+from editr1.judge.item import Asking, asking
 from editr1.stages import evaluate, gcpo, score, sft
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from editr1.bench.base import Outcome
 from editr1.config import Component, available, create, parse_yaml
 from editr1.errors import ConfigError
-from editr1.judge.asking import MAX_TOKENS, Asking, asking
 from editr1.judge.decompose import Decomposer, Rules
+from editr1.judge.item import MAX_TOKENS, Asking, asking
 from editr1.judge.prompts import score_prompt_ids
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Metric, to_json

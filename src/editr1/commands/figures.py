@@ -16,9 +16,8 @@ from editr1.bench.pairs import build
 from editr1.bench.table import read_rated
 from editr1.commands._judge import add_output_arguments, aligned, few_sources, say, show, write_outcomes
 from editr1.errors import ConfigError, DataError
-from editr1.measure.best_of_n import Groups, best_of_n, from_outcomes, from_pairs, picked
 from editr1.measure.compare import NOISE_FLOOR, benchmark_of, compare, outcomes_of, read_stored, sample_table
-from editr1.measure.signal import ScoredEdit, signal_metrics, signal_of_pairs
+from editr1.measure.groups import Groups, ScoredEdit, best_of_n, from_outcomes, from_pairs, picked, signal_metrics, signal_of_pairs
 from editr1.schema import Metric
 from editr1.store import Run
 from editr1.store._files import write_atomic

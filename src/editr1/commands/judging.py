@@ -26,8 +26,7 @@ from editr1.commands._judge import (
 )
 from editr1.config import Component, create, load, offered
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.judge.asking import Asking, asking
-from editr1.judge.item import check_alive, check_answers
+from editr1.judge.item import Asking, asking, check_alive, check_answers
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence
 from editr1.measure.metrics import between_run

@@ -306,7 +306,12 @@ def test_panes_have_the_aspect_of_the_pictures(browser: Any, server: Server) -> 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844), (844, 390)])
 def test_instructions_of_any_length_and_script_leave_room_for_the_pictures(browser: Any, server: Server, width: int, height: int) -> None:
     page = sit_down(browser, server, "ada", viewport={"width": width, "height": height})
-    for text in ("keep the shadow on the wall as it falls now, " * 40, "one_word_" * 40, "把天空变成紫色," * 60, "اجعل السماء أرجوانية. " * 40):
+    for text in (
+        "keep the shadow on the wall as it falls now, " * 40,
+        "one_word_" * 40,
+        "把天空变成紫色," * 60,
+        "اجعل السماء أرجوانية. " * 40,
+    ):
         page.evaluate("(text) => draw({ ...state.items[0], instruction: text, principles: [{ text }] })", text)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         answers = page.locator("#answers").bounding_box()

@@ -10,7 +10,6 @@ from typing import Any
 
 from editr1.bench.base import require_columns
 from editr1.errors import DataError
-from editr1.measure.rows import first_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 
@@ -28,6 +27,15 @@ def column_names(path: Path) -> list[str]:
         return []
 
 
+def first_line(path: Path) -> str:
+    """The first line of a text file without its end, for telling formats apart; empty for one that cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.readline(100_000).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """(place for messages, row by column) of every row. Cells of CSV are text, of the others what they are; an empty cell is "" or None.
 
@@ -37,7 +45,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
         raise DataError(f"{path}: expected a table, one of {', '.join(SUFFIXES)}")
     rows = list(_rows(path))
     if not rows:
-        raise DataError(f"{path}: no row")
+        raise DataError(f"{path}: no row{'' if path.suffix in ('.jsonl', '.parquet') else ' below the heading'}")
     for where, row in rows:
         require_columns(row, columns, where)
     return rows
@@ -52,7 +60,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=_delimiter(path), strict=True)
+        reader = csv.DictReader(file, delimiter=_delimiter(path), strict=True)  # or '"1"0' would be read as 10
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():

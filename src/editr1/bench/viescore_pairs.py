@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics
-from editr1.measure.rows import geometric_mean, lowest, read_csv, read_json, sub_scores
+from editr1.measure.rows import geometric_mean, lowest, read_json, sub_scores
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit, to_margins
 from editr1.stats.agreement import MeanCorrelation, mean_correlation, spearman
 from editr1.stats.clusters import Floats
+from editr1.store.foreign import whole_table
 
 TASKS = {
     "ImagenHub_Text-Guided_IE": "viescore-pairs",
@@ -149,7 +150,7 @@ def _either(folder: Path, names: Sequence[str]) -> Path:
 
 def read_rater(path: Path) -> dict[Cell, Rating]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    rows = [row for _, row in read_csv(path, ("uid",), "\t")]
+    rows = [row for _, row in whole_table(path, ("uid",))]
     if not all(row["uid"] for row in rows):
         raise DataError(f"{path}: a row has no uid")
     refuse_doubles([row["uid"] for row in rows], str(path))

@@ -25,9 +25,10 @@ from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.schema import Candidate, EditTask, ImageRef, Principle, TaskPrinciples
 from editr1.stages import pairs as pairs_stage
 from editr1.stages.pairs import file_digest
-from editr1.store import Drop, Engine, Run, StageCounts, Work, check_columns, read_inside, read_table
+from editr1.store import Drop, Engine, Run, StageCounts, Work, check_columns, is_missing, name_in, read_inside, read_table
 
 NEEDED = ("source", "instruction", "a")
+NAMES = ("annotator", "kind", "editor_a", "editor_b")  # a number may be one
 OPTIONAL = ("b", "label", "editor_a", "editor_b", "principles", "annotator", "kind")
 
 
@@ -135,10 +136,10 @@ def _principles(text: str) -> tuple[Principle, ...]:
 def _text(row: dict[str, Any], key: str) -> str:
     """A cell as text; a list of principles may stand in JSONL and Parquet as it is."""
     value = row.get(key)
-    if value is None or value != value:  # NaN, as Parquet writes an empty cell
-        return ""
-    if key == "principles" and not isinstance(value, str):
-        return json.dumps([dict(item) for item in value]) if len(value) else ""
+    if key == "principles" and isinstance(value, list):
+        return json.dumps(value) if value else ""
+    if is_missing(value) or key in NAMES:
+        return name_in(value)
     if not isinstance(value, str):
-        raise DataError(f"{key} is {value!r}, expected a text")
+        raise DataError(f"{key} is {str(value)[:60]!r}, expected a text")
     return value.strip()

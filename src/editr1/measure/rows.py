@@ -6,7 +6,6 @@ such files sometimes do.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -23,6 +22,7 @@ from editr1 import store
 from editr1.bench.base import EditItem, require_columns
 from editr1.errors import DataError
 from editr1.pictures import decode_image
+from editr1.store.foreign import without_doubles
 
 logger = logging.getLogger(__name__)
 
@@ -91,50 +91,12 @@ def _encoded(rows: Any) -> Any:
     return rows
 
 
-def first_line(path: Path) -> str:
-    """The first line of a text file without its end, for telling formats apart; empty for one that cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return file.readline(100_000).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
-    """(line number, cells) of every row below the heading.
-
-    Raises DataError when the file cannot be read, a column is missing, or a row has more or fewer cells than the heading.
-    """
-    rows = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # or '"1"0' would be read as 10
-            require_columns(reader.fieldnames or (), columns, str(path))
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{path}, line {reader.line_num}: another number of cells than the heading has; was the file cut?")
-                rows.append((reader.line_num, row))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    if not rows:
-        raise DataError(f"{path}: no row below the heading")
-    return rows
-
-
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DataError when it cannot be read, or for an object in which a key stands twice."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_doubles)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot read as JSON: {error}") from error
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        doubled = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {doubled!r} occurs more than once in one object; a second run was appended? keep one row a key")
-    return dict(pairs)
 
 
 def to_bytes(cell: Any, folder: Path, where: str) -> bytes:

@@ -170,7 +170,7 @@ def margins(result: dict[str, Any], pairs: Sequence[PreferencePair], traces: sli
 
 def figures(results: Sequence[dict[str, Any]], start: Sequence[dict[str, Any]], pairs: Sequence[PreferencePair]) -> dict[str, Any]:
     """All numbers of one way, over its seeds; gains are paired with the start judged with the same seeds."""
-    from editr1.measure.signal import ScoredEdit, signal_metrics
+    from editr1.measure.groups import ScoredEdit, signal_metrics
     from editr1.stats.calibration import calibrate
     from editr1.stats.pairwise import accuracy, half_credit, is_tied, paired_difference, strict_credit
 

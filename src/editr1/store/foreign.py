@@ -163,7 +163,7 @@ def _csv_head(path: Path, file: Any) -> tuple[str, list[str], int]:
     The mark is the commonest of the header outside quotation marks, or what a first line `sep=;` says.
     """
     sep, number, line = None, 0, ""
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(file, start=1):  # noqa: B007
         found = re.fullmatch(r'"?sep=(.)"?\s*', line, re.IGNORECASE)
         sep = found or sep
         if line.strip() and not found:
@@ -233,10 +233,9 @@ def _parquet(path: Path) -> _Rows:
     try:
         with pq.ParquetFile(path) as file:
             _refuse_doubles(path, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(batch_size=256):
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
-                    yield f"row {number}", row
+            rows = (row for batch in file.iter_batches(batch_size=256) for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield f"row {number}", row
     except pa.ArrowException as error:
         raise DataError(f"{path} cannot be read as Parquet ({error})") from error
 

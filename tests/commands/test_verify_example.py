@@ -11,7 +11,7 @@ import pytest
 from browser import chromium
 from editr1 import RewardModel, example
 from editr1.cli import main
-from editr1.commands._verdict_page import verdict_page
+from editr1.commands.verify import verdict_page
 from editr1.judge.item import RewardItem, asking
 from editr1.schema import Principle, Reward
 

@@ -27,9 +27,9 @@ from editr1.bench._gedit_scores import LANGUAGES, TASK_COUNTS, TOTAL, RowId, Sam
 from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, Stored, refuse_doubles, require_folder
 from editr1.errors import DataError
 from editr1.measure.rows import in_range, load_pair, read_inside, read_rows, to_bytes
-from editr1.measure.tables import column_names, read_table
 from editr1.pictures import decode_image
 from editr1.schema import Metric
+from editr1.store.foreign import column_names, whole_table
 
 CSV_COLUMNS = ("edited_image", "sementics_score", "quality_score", "intersection_exist", "instruction_language")  # spelled so in the files
 DATA_COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
@@ -78,7 +78,7 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) 
 
 
 def _read_csv(path: Path) -> Iterator[Sample]:
-    for where, row in read_table(path, CSV_COLUMNS):
+    for where, row in whole_table(path, CSV_COLUMNS):
         language = check_language(row["instruction_language"].strip(), where)
         place = PurePosixPath(row["edited_image"])
         if not place.stem:

@@ -45,8 +45,8 @@ from editr1.errors import DataError
 from editr1.measure.metrics import mean_metrics
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.measure.rows import expect_count, in_range, read_json
-from editr1.measure.tables import column_names, read_table
 from editr1.schema import Label, Metric
+from editr1.store.foreign import column_names, whole_table
 
 GEDIT = {aspect: f"gedit_bench_{aspect}_score" for aspect in ("semantics", "quality")}
 IMGEDIT = tuple(f"imgedit_score{i}" for i in (1, 2, 3))
@@ -63,7 +63,7 @@ def _read_lmms(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -
     """One model a log, named by its folder. Raises DataError for a row without the task's metrics, and for a sample that stands twice."""
     found = []
     for path in paths:
-        rows = read_table(path, ("doc_id",))
+        rows = whole_table(path, ("doc_id",))
         names, name = set(rows[0][1]), path.parent.name
         if GEDIT["semantics"] in names:
             found.append(_gedit_scores.stored(name, _gedit(rows, path), seed))
@@ -156,7 +156,7 @@ def _reviews(path: Path) -> Iterator[Sample]:
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise DataError(f"{path}: expected gedit_<task>.jsonl with a task of {', '.join(TASK_COUNTS)}")
-    for where, row in read_table(path, ("index", "sample_score")):
+    for where, row in whole_table(path, ("index", "sample_score")):
         review = row["sample_score"]
         score = review.get("score") if isinstance(review, dict) else None
         if not isinstance(score, dict) or not isinstance(score.get("value", {}), dict):

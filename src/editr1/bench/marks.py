@@ -45,10 +45,10 @@ from editr1.bench.viescore_pairs import ASPECTS, Cell, Rating, aspect_of, photo_
 from editr1.errors import DataError
 from editr1.measure.metrics import by_kind, mean_metrics, to_metric
 from editr1.measure.rows import in_range, read_json
-from editr1.measure.tables import column_names, read_table
 from editr1.schema import MAX_SCORE, Metric
 from editr1.stats import share_estimate
 from editr1.stats.agreement import krippendorff_alpha
+from editr1.store.foreign import column_names, whole_table
 
 KRIS_GROUPS = {
     "factual": (
@@ -179,10 +179,10 @@ class RiseSample:
 
 def _is_rise(path: Path) -> bool:
     """Whether a table has a row a sample, by its columns; or is the script's table of means, which `read_stored` refuses."""
-    if not path.is_file() or path.suffix not in RISE_SUFFIXES:
+    if not path.is_file() or path.suffix.lower() not in RISE_SUFFIXES:
         return False
     names = column_names(path)
-    return set(RISE_COLUMNS) <= set(names) or names[1:] == ["Score-Origin", "Score-Percentage", "Accuracy"]
+    return set(RISE_COLUMNS) <= set(names) or names[-3:] == ["Score-Origin", "Score-Percentage", "Accuracy"]
 
 
 def _read_rise(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
@@ -193,7 +193,7 @@ def _read_rise(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -
 def rise_samples(path: Path) -> list[RiseSample]:
     if "Score-Origin" in column_names(path):
         raise DataError(f"{path} holds means only; give the <model>_judge.xlsx beside it, which has a row a sample")
-    samples = [_rise_sample(row, where) for where, row in read_table(path, RISE_COLUMNS)]
+    samples = [_rise_sample(row, where) for where, row in whole_table(path, RISE_COLUMNS)]
     refuse_doubles([sample.key for sample in samples], str(path))
     return samples
 

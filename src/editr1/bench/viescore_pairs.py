@@ -32,11 +32,11 @@ from editr1.bench.base import Outcome, Stored, headline, refuse_doubles, require
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics
 from editr1.measure.rows import geometric_mean, lowest, read_json, sub_scores
-from editr1.measure.tables import read_table
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit, to_margins
 from editr1.stats.agreement import MeanCorrelation, mean_correlation, spearman
 from editr1.stats.clusters import Floats
+from editr1.store.foreign import whole_table
 
 TASKS = {
     "ImagenHub_Text-Guided_IE": "viescore-pairs",
@@ -150,7 +150,7 @@ def _either(folder: Path, names: Sequence[str]) -> Path:
 
 def read_rater(path: Path) -> dict[Cell, Rating]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    rows = [row for _, row in read_table(path, ("uid",))]
+    rows = [row for _, row in whole_table(path, ("uid",))]
     if not all(row["uid"] for row in rows):
         raise DataError(f"{path}: a row has no uid")
     refuse_doubles([row["uid"] for row in rows], str(path))
@@ -239,17 +239,11 @@ def _pairs(data: VIEScoreData) -> tuple[list[tuple[str, str, str]], Floats, NDAr
 
 def _standard_errors(margins: Floats, uids: Sequence[str], protocol: str) -> list[Metric]:
     """Of the strict accuracy, under three beliefs about what is independent: pairs, uids, photos. Only the last holds."""
-    right = strict_credit(margins)
+    right, where = strict_credit(margins), f"{protocol}/decisive/strict/standard-error"
     clusters = {"naive": None, "by-uid": uids, "by-photo": [photo_of(uid) for uid in uids]}
-    return [
-        Metric(
-            f"{protocol.replace('-', '_')}_standard_error/{name.replace('-', '_')}",
-            clustered_standard_error(right, keys) if uids else None,
-            n=len(right),
-            protocol=f"{protocol}/decisive/strict/standard-error/{name}",
-        )
-        for name, keys in clusters.items()
-    ]
+    errors = {kind: clustered_standard_error(right, keys) if uids else None for kind, keys in clusters.items()}
+    name = f"{protocol}_standard_error".replace("-", "_")
+    return [Metric(f"{name}/{kind.replace('-', '_')}", error, n=len(right), protocol=f"{where}/{kind}") for kind, error in errors.items()]
 
 
 def _correlations(data: VIEScoreData, protocol: str) -> list[Metric]:

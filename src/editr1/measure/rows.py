@@ -28,6 +28,7 @@ from editr1.pictures import decode_image
 from editr1.schema import Label, Principle, Source, stable_id
 from editr1.stats import to_margins
 from editr1.stats.clusters import Floats
+from editr1.store.foreign import without_doubles
 
 logger = logging.getLogger(__name__)
 
@@ -99,17 +100,9 @@ def _encoded(rows: Any) -> Any:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DataError when it cannot be read, or for an object in which a key stands twice."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_doubles)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot read as JSON: {error}") from error
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        doubled = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {doubled!r} occurs more than once in one object; a second run was appended? keep one row a key")
-    return dict(pairs)
 
 
 def to_bytes(cell: Any, folder: Path, where: str) -> bytes:

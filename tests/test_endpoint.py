@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from editr1 import endpoint as endpoint_module
-from editr1.endpoint import check_address, connect, http_client, retry_after, shown
+from editr1.endpoint import connect
 from editr1.errors import BackendError, ConfigError, EditR1Error
 from editr1.integrations import _client
 from editr1.integrations._client import Edit, RewardClient
+from editr1.text import shown
 from editr1.vlm import openai_api
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling
+from editr1.wire import check_address, http_client, retry_after
 from fake_endpoint import completion, serve
 
 IMAGE = Image.new("RGB", (4, 4), "red")

@@ -13,7 +13,7 @@ from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
 from editr1.bench.judges.base import ComparesPairs, Judge
 from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, vlm_component
 from editr1.commands._metrics import say, show, write_outcomes
-from editr1.config import Component, create
+from editr1.config import Component, create, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.asking import Asking, asking
 from editr1.judge.item import check_alive, check_answers
@@ -205,9 +205,9 @@ def _writer(args: argparse.Namespace) -> Component:
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that a judge's answers depend on."""
-    component, judge = vlm_component(args), _component(args)
-    writer = {"decomposer": dataclasses.asdict(_writer(args))} if args.decomposer else {}
-    return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None, **writer}
+    judge = _component(args)
+    writer = {"decomposer": _writer(args)} if args.decomposer else {}
+    return dict(to_plain({"id": judge.id, "options": judge.options, "vlm": vlm_component(args), **writer}))
 
 
 def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:

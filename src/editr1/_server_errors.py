@@ -30,8 +30,8 @@ _MODERATED_FINISH = ("contentfilter", "prohibitedcontent", "safety", "recitation
 _MODERATED_CODE = ("invalidprompt", "safety", "blocklist", "spii", "refusal")
 # A picture of this shape is taken by no model behind this endpoint; the next one will be.
 _PICTURE = (
-    "aspectratio", "imagelengthandwidth", "imagetoosmall", "imageistoosmall", "imagedimension", "imageistoonarrow", "mustbelargerthanfactor",
-    "imagetoolarge", "imageistoolarge", "imageexceeds", "imagesizeexceeds",
+    "aspectratio", "imagelengthandwidth", "imagetoosmall", "imageistoosmall", "imagedimension", "imageistoonarrow",
+    "mustbelargerthanfactor", "imagetoolarge", "imageistoolarge", "imageexceeds", "imagesizeexceeds",
 )  # fmt: skip
 _ACCOUNT = ("account", "organization", "organisation", "suspended", "deactivated")  # whose state is a setting, whatever it was flagged for
 _NO_VERDICT = (401, 402, 404, 408, 429, 503)  # these statuses speak of the account, the address or the load, whatever words they use
@@ -117,7 +117,7 @@ class Complaint:
     @property
     def hint(self) -> str:
         """Which setting to change; empty where the words name none."""
-        if not 400 <= self.status < 500 or self.status in (401, 403, 408, 409, 425, 429):
+        if not 400 <= self.status < 500 or self.status in (401, 408, 409, 425, 429):
             return ""
         if self.status == 407:
             return "the proxy wants a user and a password: http://USER:PASSWORD@HOST:PORT"
@@ -152,10 +152,15 @@ def complaint_in(answer: Any) -> Complaint | None:
             return _of_json(0, row)
         if reason := _moderated(row):
             return Complaint(400, f"finish_reason {reason}", "content_filter")
-    feedback = answer.get("promptFeedback") or answer.get("prompt_feedback")
+    feedback = answer.get("promptFeedback") or answer.get("prompt_feedback") or _filtered(answer.get("prompt_filter_results"))
     if feedback and not answer.get("choices"):
         return _of_json(400, {"error": {"message": f"the prompt was blocked: {json.dumps(feedback)[:200]}", "type": "content_filter"}})
     return None
+
+
+def _filtered(results: Any) -> Any:
+    """Azure's notes about a prompt, where they say that it was filtered."""
+    return results if '"filtered": true' in json.dumps(results) else None
 
 
 def _moderated(choice: dict[str, Any]) -> str | None:

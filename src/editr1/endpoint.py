@@ -143,7 +143,7 @@ class Endpoint:
             said = getattr(error, "said", "")
             return f"{error}{tries}" + (f"; it begins with {said}" if said else "")
         complaint = error.complaint
-        if complaint.status in (401, 403):
+        if complaint.status == 401 or (complaint.status == 403 and not complaint.hint):
             return f"refused the API key ({complaint.message}){via_proxy(self.address)}; set OPENAI_API_KEY or the option api_key"
         if complaint.no_credit:
             return f"no credit left ({complaint.message})"

@@ -16,13 +16,12 @@ from starlette.exceptions import HTTPException
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
-from editr1.judge.asking import asking
 from editr1.judge.decompose import Decomposer
-from editr1.judge.item import Again, PersistentJudge
+from editr1.judge.item import Again, PersistentJudge, asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
-from editr1.serve import dialects, pickled
+from editr1.serve import dialects
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
 from editr1.serve.messages import (
     FORMS,
@@ -37,8 +36,7 @@ from editr1.serve.messages import (
     read_body,
     to_result,
 )
-from editr1.serve.pictures import Draft, Encoded, check_pixels, from_message
-from editr1.serve.worker import Judge, Load, Worker
+from editr1.serve.worker import Draft, Encoded, Judge, Load, Worker, check_pixels, from_message
 from editr1.vlm.base import Sampling
 
 T = TypeVar("T")
@@ -51,7 +49,7 @@ class Config:
     vlm: Component | None = None
     """The model that answers; None for a judge that brings its own."""
     prompt_id: str | None = None
-    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
+    """None = the one that the checkpoint was trained with (`judge.item`), else `tv`."""
     num_traces: int = 1
     temperature: float = 0.0
     """ours: 0 for the one trace of the default; set about 0.7 with several traces."""
@@ -218,8 +216,8 @@ def _add_pickle_routes(app: FastAPI, service: Service) -> None:
         if (kind := content_type(request)) in FORMS or "json" in kind:
             raise HTTPException(415, f"the body is {kind[:60]}, expected application/octet-stream")
         try:
-            drafts = (await service.beside(request, pickled.loads, pickled.to_drafts))[1]
-            return Response(pickled.to_answer(await service.score(drafts)), media_type="application/octet-stream")
+            drafts = (await service.beside(request, dialects.load_pickle, dialects.pickle_drafts))[1]
+            return Response(dialects.pickle_answer(await service.score(drafts)), media_type="application/octet-stream")
         except DataError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
 

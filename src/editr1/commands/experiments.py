@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from editr1.bench.base import EditSet
 from editr1.commands._judge import options, say
@@ -61,15 +61,8 @@ def run_edit_benchmark(args: argparse.Namespace) -> int:
     refuse_foreign(args.out, settings)
     editor = _editor(component)
     claim(args.out, settings)
-    counts = make_edits(
-        edit_set,
-        editor,
-        args.out,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        max_failed_share=args.max_failed,
-        progress=not args.json,
-    )
+    how = {"seed": args.seed, "batch_size": args.batch_size, "max_failed_share": args.max_failed, "progress": not args.json}
+    counts = make_edits(edit_set, editor, args.out, **how)
     say(json.dumps(dataclasses.asdict(counts)) if args.json else str(counts))
     if counts.failed and not args.json:
         say(f"why: {args.out / MISSING}; the same command tries them again")
@@ -82,8 +75,7 @@ def _edit_set(args: argparse.Namespace) -> EditSet:
         raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, names)}")
     place = args.name if ":" in args.name else f"editr1.bench.{args.name}:edit_set"
     component = Component(place, {"root": args.root, **options(args.set)})
-    edit_set: EditSet = create("bench", component)
-    return edit_set
+    return cast(EditSet, create("bench", component))
 
 
 def _editor(component: Component) -> Editor:
@@ -127,17 +119,12 @@ def run_study(args: argparse.Namespace) -> int:
     if args.dry_run:
         say(*(f"  {task} ({config.minutes(task.cell):g} min of one core)" for task in tasks))
         return 0
-    if args.table != "only":
-        _do(place, config, tasks, jobs)
-    return _report(place, config, args.out) if args.table != "none" else 0
-
-
-def _do(place: Place, config: Config, tasks: list[Task], jobs: int) -> None:
-    if jobs > 1:
+    if args.table != "only" and jobs > 1:
         run_all(place, config, tasks, jobs, lambda task: _command(place, task))
-        return
-    for task in tasks:
-        run_cell(place, task.seed, task.cell)
+    elif args.table != "only":
+        for task in tasks:
+            run_cell(place, task.seed, task.cell)
+    return _report(place, config, args.out) if args.table != "none" else 0
 
 
 def _command(place: Place, task: Task) -> list[str]:

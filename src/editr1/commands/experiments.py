@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from editr1.bench.base import EditSet
 from editr1.commands._judge import options, say
-from editr1.config import Component, available, create, offered
+from editr1.config import Component, available, create, offered, to_plain
 from editr1.editors.base import Editor
 from editr1.errors import ConfigError, nearest
 from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
@@ -24,9 +24,6 @@ from editr1.study.config import DATA, Config
 from editr1.study.table import Row, Table, Test, Verdict, build
 
 # --- edit-benchmark ------------------------------------------------------------------------------------
-
-
-SECRETS = ("api_key",)  # options that are not written down
 
 
 def add_edit_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +56,8 @@ def run_edit_benchmark(args: argparse.Namespace) -> int:
     if args.dry_run:
         say(f"{args.name}: {len(missing_orders(edit_set, args.out))} of {len(edit_set.orders)} edits are missing in {args.out}")
         return 0
-    known = {key: value for key, value in component.options.items() if key not in SECRETS}
-    settings = {"benchmark": args.name, "set": options(args.set), "editor": args.editor, "options": known, "seed": args.seed}
+    about = {"benchmark": args.name, "set": options(args.set), "editor": args.editor, "options": component.options, "seed": args.seed}
+    settings = to_plain(about)  # without keys
     refuse_foreign(args.out, settings)
     editor = _editor(component)
     claim(args.out, settings)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from editr1.bench.judges.pairwise import question
 from editr1.commands._judge import say
 from editr1.errors import DataError
-from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.decompose import stated_principles
 from editr1.judge.prompts import render_score
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Principle, TaskPrinciples
 from editr1.stages import pairs as pairs_stage
@@ -126,7 +126,7 @@ def _add(found: _Imported, row: dict[str, str], root: Path, run: Run) -> None:
     if missing := [key for key in NEEDED if not row[key]]:
         raise DataError(f"{missing[0]} is empty")
     pictures = {side: run.images.put(read_inside(root, row[side])) for side in ("source", "a", "b") if row[side]}
-    principles = _principles(row["principles"]) if row["principles"] else ()
+    principles = stated_principles(row["principles"], repr(row["instruction"]))
     task = EditTask.make(pictures["source"], row["instruction"], row["kind"])
     task = found.tasks.setdefault(task.id, task)
     if principles and found.principles.setdefault(task.id, principles) != principles:
@@ -139,13 +139,6 @@ def _add(found: _Imported, row: dict[str, str], root: Path, run: Run) -> None:
             if (name, picture.digest) not in known:
                 known[name, picture.digest] = Candidate.make(task.id, picture, name, sum(other == name for other, _ in known))
     found.num_labelled += bool(row["label"])
-
-
-def _principles(text: str) -> tuple[Principle, ...]:
-    parsed = parse_principles(text, quotas=None, questions_in_english=False)
-    if isinstance(parsed, BadDecomposition):
-        raise DataError(f"principles hold no JSON array of {{question, category}} ({parsed.problem})")
-    return parsed
 
 
 def _text(row: dict[str, Any], key: str) -> str:

@@ -23,6 +23,8 @@ Answer = Literal["a", "b", "same", "skip"]
 ADJUDICATOR = "adjudication"
 """Name under which the owner's decisions about disputed pairs lie; nobody labels under it."""
 
+MAX_NAME_CHARS = 60
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS votes (
   number INTEGER PRIMARY KEY,

@@ -173,7 +173,7 @@ def import_row(
     """The pair that a row names, by candidate ids or by image files, or why there is none; made: candidates by task and picture."""
     if row.fault:
         return Drop(row.fault)
-    if row.label not in LABELS:
+    if label_in(row.label) is None:
         return Drop(f"bad_label: {row.label!r}, expected one of {', '.join(LABELS)}")
     pair = _from_images(row, store, principles, made) if row.source else _from_ids(row, known)
     if isinstance(pair, PreferencePair) and pair.label != "same" and pair.a.image == pair.b.image:
@@ -209,7 +209,15 @@ def file_editor(picture: ImageRef) -> str:
     return f"file:{picture.digest[:16]}"
 
 
-LABELS = ("a", "b", "same")
+LABELS: tuple[Label, ...] = ("a", "b", "same")
+
+
+def label_in(cell: Any) -> Label | None:
+    """The answer that a cell of a table names, in any letters and with blanks around it; None for none."""
+    word = cell.strip().lower() if isinstance(cell, str) else ""
+    return next((label for label in LABELS if label == word), None)
+
+
 COLUMNS = ("a", "b", "label", "annotator", "instruction", "source")
 
 

@@ -19,9 +19,8 @@ from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders
 from editr1.stats import Estimate
 from editr1.store._files import write_atomic
 from editr1.store.run import environment
-from editr1.study.cells import Place, is_finished, read_scored, run_cell
+from editr1.study.cells import Place, Task, estimate, is_finished, read_scored, run_all, run_cell, tasks_left
 from editr1.study.config import DATA, Config
-from editr1.study.schedule import Task, estimate, run_all, tasks_left
 from editr1.study.table import Row, Table, Test, Verdict, build
 
 # --- edit-benchmark ------------------------------------------------------------------------------------

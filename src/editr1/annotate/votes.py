@@ -18,7 +18,8 @@ from editr1.annotate.items import MIRRORED, Item, item_id
 from editr1.errors import DataError, EditR1Error
 from editr1.schema import Label
 from editr1.stages.pairs import label_in
-from editr1.store import check_columns, is_missing, name_in, read_table
+from editr1.store import name_in, read_table
+from editr1.text import is_missing
 
 DATABASE = "annotations.sqlite"
 """Name of the file in the run directory."""
@@ -189,14 +190,10 @@ def import_votes(store: VoteStore, items: Sequence[Item], path: Path, study: str
     known = {item.id: item for item in items}
     present = {(vote.item, vote.annotator): vote.answer for vote in store.all()}
     outcome: Counter[str] = Counter()
-    checked = False
-    for row in read_table(path):
+    for row in read_table(path, ("a", "b", "label"), ("annotator", "swapped", "seconds", "at", "study")):
         if isinstance(row, str):
             outcome["bad_row"] += 1
             continue
-        if not checked:
-            check_columns(path, row, ("a", "b", "label"), ("annotator", "swapped", "seconds", "at", "study"))
-            checked = True
         vote, reason = _imported(row, known, study)
         if vote is not None and (vote.item, vote.annotator) in present:
             reason = "already_there" if present[vote.item, vote.annotator] == vote.answer else "replaced"

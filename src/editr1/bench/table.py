@@ -28,7 +28,8 @@ from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metrics, to_m
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, share_estimate
 from editr1.stats.agreement import kendall_tau_b, spearman
-from editr1.store.foreign import column_names, is_missing, name_in, whole_table
+from editr1.store.foreign import column_names, name_in, whole_table
+from editr1.text import is_missing
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("key", "value")

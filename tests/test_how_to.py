@@ -14,7 +14,7 @@ from PIL import Image
 
 from editr1 import commands as command_folder
 from editr1.cli import build_parser, command_names, main
-from editr1.commands._stages import check_recipe, places
+from editr1.commands.loop import check_recipe, places
 from editr1.config import available, fill_in, load_recipe, section
 from editr1.judge import prompts
 from editr1.judge.parse import parse, render

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from editr1.cli import main
-from editr1.commands.import_data import NEEDED, OPTIONAL
+from editr1.commands.data import NEEDED, OPTIONAL
 from editr1.config import Component
 from editr1.editors.base import EditRequest
 from editr1.judge.decompose import Decomposer, Rules

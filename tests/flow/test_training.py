@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import toy
-from editr1.commands._stages import run_accepting
+from editr1.commands.loop import run_accepting
 from editr1.config import Component
 from editr1.errors import BackendError, ChangedInputsError, NoSignalError, UnscoredError
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Sampling, Training, WeightedReward

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from editr1.commands._stages import run_accepting
+from editr1.commands.loop import run_accepting
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.stages import sft
 from editr1.store import Run

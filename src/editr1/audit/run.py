@@ -80,7 +80,7 @@ def find_probes(names: Sequence[str]) -> list[Probe]:
     return [known[name] for name in names] if names else list(PROBES)
 
 
-def run_audit(
+def run_probes(
     judge: Judge, cases: Sequence[Case], *, seed: int = 0, probes: Sequence[Probe] = PROBES, limits: Limits | None = None
 ) -> list[ProbeResult]:
     """One result a probe. Raises BackendError when the judge's machine fails.

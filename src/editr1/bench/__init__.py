@@ -2,6 +2,6 @@
 
 SHARED = {
     "kris_bench": "marks", "risebench": "marks", "imagenhub": "marks",
-    "lmms_eval": "harness_logs", "evalscope": "harness_logs",
+    "lmms_eval": "harness_logs", "evalscope": "harness_logs", "mmrb2_judgements": "harness_logs",
 }  # fmt: skip
 """Readers of stored outputs that share a file: the file has a `base.Part` of each one's name."""

@@ -13,8 +13,8 @@ from PIL import Image
 
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome
 from editr1.errors import ConfigError, DataError
+from editr1.measure.groups import signal_of_pairs
 from editr1.measure.metrics import Scores, decisive, pair_margins, pair_metrics
-from editr1.measure.signal import signal_of_pairs
 from editr1.schema import Candidate, EditTask, Metric, PreferencePair, Source
 from editr1.store import Run, Split, preference_pairs
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 
 from editr1.errors import BackendError, NoSignalError
-from editr1.stats import trends
-from editr1.stats.trends import SPAN
+from editr1.stats import agreement
+from editr1.stats.agreement import SPAN
 from editr1.store import Run
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Symptoms:
 def hacked(points: Sequence[Point], falls: int) -> bool:
     """Whether the held-out reward fell in each of the last `falls` evaluations while the training reward rose over them."""
     training, held_out = ({i: p[name] for i, p in enumerate(points) if name in p} for name in ("reward/mean", "evaluation/reward"))
-    return trends.hacked(training, held_out, falls)
+    return agreement.hacked(training, held_out, falls)
 
 
 def warning_of(symptom: str, advice: str) -> str:

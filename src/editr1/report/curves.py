@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from editr1.report.reading import Reader
-from editr1.stats.trends import SPAN, finite_mean, hacked
+from editr1.stats.agreement import SPAN, finite_mean, hacked
 
 MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page shall stay small
 

@@ -19,7 +19,7 @@ from typing import Any
 from editr1.report.curves import Points
 from editr1.report.reading import UNKNOWN, Album, Reader
 from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
-from editr1.stats.trends import SPAN
+from editr1.stats.agreement import SPAN
 
 GALLERY = "09_editor/gallery.jsonl"
 FOLDER = "09_editor/gallery"

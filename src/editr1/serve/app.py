@@ -16,9 +16,8 @@ from starlette.exceptions import HTTPException
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
-from editr1.judge.asking import asking
 from editr1.judge.decompose import Decomposer
-from editr1.judge.item import Again, PersistentJudge
+from editr1.judge.item import Again, PersistentJudge, asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
@@ -51,7 +50,7 @@ class Config:
     vlm: Component | None = None
     """The model that answers; None for a judge that brings its own."""
     prompt_id: str | None = None
-    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
+    """None = the one that the checkpoint was trained with (`judge.item`), else `tv`."""
     num_traces: int = 1
     temperature: float = 0.0
     """ours: 0 for the one trace of the default; set about 0.7 with several traces."""

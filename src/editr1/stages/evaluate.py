@@ -18,8 +18,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.editors.base import EditRequest
-from editr1.judge.asking import asking
-from editr1.judge.item import check_alive
+from editr1.judge.item import asking, check_alive
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.measure.metrics import Scores, pair_metrics, paired_gain
@@ -48,7 +47,7 @@ class JudgeUnderTest:
     name: str
     vlm: Component
     prompt_id: str | None = None
-    """None = the one that the checkpoint was trained with (`judge.asking`), else `tv`."""
+    """None = the one that the checkpoint was trained with (`judge.item`), else `tv`."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.generation import template_settings
-from editr1.judge.asking import asking
+from editr1.judge.item import asking
 from editr1.memory import Layout, Memory, this_launch
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
@@ -63,7 +63,7 @@ class Config:
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
     thinking: bool | None = None
-    """`enable_thinking` of the chat template. None = as the checkpoint was trained (`judge.asking`), else the template's default."""
+    """`enable_thinking` of the chat template. None = as the checkpoint was trained (`judge.item`), else the template's default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
     silent_steps: int = 10

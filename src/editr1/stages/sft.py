@@ -42,7 +42,7 @@ class Config:
     model: str
     """Checkpoint directory or hub id of an image-text-to-text model. paper: Qwen2.5-VL 3B and 7B."""
     prompt_id: str = "tv"
-    """The question; whoever asks the trained model finds it beside the weights (`judge.asking`)."""
+    """The question; whoever asks the trained model finds it beside the weights (`judge.item`)."""
     target: Target = "trace"
     """What of the kept trace is learnt: the whole (T+V), `verdicts` (V), `reasoning` (T), or the `score` alone (no principles)."""
     lessons: Source = "inspected"
@@ -65,7 +65,7 @@ class Config:
     thinking: bool | None = None
     """`enable_thinking` of the chat template; None = its default."""
     max_tokens: int | None = None
-    """Tokens of an answer at most, for whoever asks the trained model (`judge.asking`); training itself cuts nothing."""
+    """Tokens of an answer at most, for whoever asks the trained model (`judge.item`); training itself cuts nothing."""
     machine: Machine = field(default_factory=Machine)
     replay: Component | None = None
     """Further lessons, so that what the model knew is not unlearnt: a factory (`package.module:name`) of a function

@@ -8,8 +8,9 @@ tanh(mean(atanh(rho))), and constant groups are dropped by name. Sources: Cohen 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -199,3 +200,30 @@ def mean_correlation(rhos: Sequence[float | None]) -> MeanCorrelation:
     perfect = bool((np.abs(known) >= 1).any())
     fisher = None if perfect else float(np.tanh(np.arctanh(known).mean()))
     return MeanCorrelation(float(known.mean()), fisher, len(known), num_dropped)
+
+
+# --- curves over time, step -> value ------------------------------------------------------------------
+
+SPAN = 5  # ours: points averaged at either end; single ones draw other tasks and say little
+
+
+def finite_mean(values: Sequence[float]) -> float | None:
+    """The mean of what is finite; None where nothing is."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def hacked(training: Mapping[int, float], held_out: Mapping[int, float], falls: int) -> bool:
+    """Whether the held-out reward fell in each of the last `falls` evaluations while the training reward rose over them.
+
+    >>> training, held_out = {0: 6.0, 1: 7.0, 2: 8.0}, {0: 7.0, 1: 6.0, 2: 5.0}
+    >>> hacked(training, held_out, 2), hacked(training, held_out, 3)
+    (True, False)
+    """
+    times = sorted(held_out)[-falls - 1 :]
+    if len(times) <= falls:
+        return False
+    before = finite_mean([training[step] for step in sorted(training) if step <= times[0]][-SPAN:])
+    after = finite_mean([training[step] for step in sorted(training)][-SPAN:])
+    falling = all(held_out[late] < held_out[early] for early, late in pairwise(times))
+    return falling and before is not None and after is not None and after > before

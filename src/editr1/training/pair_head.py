@@ -1,7 +1,7 @@
 """A scalar head on a judge, trained on pairs without a trace: both edits of a pair are read once and their scores meet in a loss.
 
 The head reads the last hidden state of the question, where a reasoning judge would begin to write. It lies in the checkpoint beside the
-weights, as `score_head.weight`, and `bench.judges.bradley_terry` asks it.
+weights, as `score_head.weight`, and `bench.judges.plain` asks it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from editr1.bench.base import OVERALL, PartedReward
-from editr1.bench.judges._published import Project, digest_of
+from editr1.bench.judges.base import Project, digest_of
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem
 from editr1.pictures import to_rgb

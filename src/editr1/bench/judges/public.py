@@ -20,8 +20,7 @@ from dataclasses import dataclass
 
 from editr1.bench.base import OVERALL
 from editr1.bench.judges._aspects import stated_scores
-from editr1.bench.judges._published import Project, Texts, digest_of
-from editr1.bench.judges.base import AskingJudge, Question, Read, Scale
+from editr1.bench.judges.base import AskingJudge, Project, Question, Read, Scale, Texts, digest_of
 from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import Contradiction, normalised, read_json_object, read_number

@@ -16,6 +16,7 @@ import httpx
 
 NAME = "rl-rrm"
 MAX_MODEL_LEN = 1024
+MAX_NUM_SEQS = 16
 _START_SECONDS = 600
 
 
@@ -35,7 +36,7 @@ def environment() -> dict[str, str]:
 def vllm_server(checkpoint: Path, log: Path, *options: str) -> Iterator[str]:
     """The address, up to and including /v1, of `vllm serve` with a checkpoint in float32 under the name `NAME`."""
     vllm = Path(sys.executable).with_name("vllm")
-    size = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", "16"]
+    size = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(MAX_NUM_SEQS)]
     with _server([str(vllm), "serve", str(checkpoint), "--served-model-name", NAME, *size, *options], log) as address:
         yield f"{address}/v1"
 

@@ -32,7 +32,7 @@ from editr1.pictures import (
     read_picture,
     to_rgb,
 )
-from editr1.serve.pictures import Draft, from_base64
+from editr1.serve.worker import Draft, from_base64
 from editr1.store import ImageStore
 from editr1.vlm.openai_api import data_url
 

@@ -13,12 +13,11 @@ import uvicorn
 from PIL import Image, ImageCms, PngImagePlugin
 from starlette.testclient import TestClient
 
-from editr1.annotate.export import export, export_pairs, import_votes, write_csv
 from editr1.annotate.items import Item, Plan, item_id, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
-from editr1.annotate.results import agreement, gsb, summarise
+from editr1.annotate.results import agreement, export, export_pairs, gsb, summarise, write_csv
 from editr1.annotate.server import Desk, build_app
-from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, Vote, VoteStore
+from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, Vote, VoteStore, import_votes
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, ImageRef

@@ -70,7 +70,7 @@ def test_each_image_is_judged_once_at_the_size_of_its_source(tmp_path: Path, kin
 
 def test_oracle_constant_and_silent_judges_over_thirteen_tasks(tmp_path: Path) -> None:
     bench = build(write_dataset(tmp_path / "d", make_rows()))
-    winners = {row.winner for row in bench.rows()}
+    winners = {row.sides[0] for row in bench.rows}
     keys = [item.key for item in bench.edits()]
     cases = {
         "oracle": ({key: JudgedEdit(key, 9.0 if key in winners else 1.0) for key in keys}, 1.0, 0.0, 0),
@@ -90,10 +90,11 @@ def test_a_dimension_reads_its_own_sub_score_and_the_macro_weighs_tasks_equally(
         row["instruction"] += str(i // 3)
     bench = build(write_dataset(tmp_path / "d", rows))
     judged = {}
-    for row in bench.rows():
-        right = row.task == "extract"
-        judged[row.winner] = JudgedEdit(row.winner, 5.0, {"prompt_following": 9.0 if right else 1.0, "consistency": 4.0})
-        judged[row.loser] = JudgedEdit(row.loser, 5.0, {"prompt_following": 2.0, "consistency": 6.0})
+    for row in bench.rows:
+        winner, loser = row.sides
+        right = row.category.endswith("/extract")
+        judged[winner] = JudgedEdit(winner, 5.0, {"prompt_following": 9.0 if right else 1.0, "consistency": 4.0})
+        judged[loser] = JudgedEdit(loser, 5.0, {"prompt_following": 2.0, "consistency": 6.0})
     found = {metric.protocol: metric for metric in bench.metrics(judged)}
     assert found["editscore-erb/prompt_following/strict/macro2"].value == 0.5  # 3 of 3 and 0 of 1: micro would say .75
     assert found["editscore-erb/consistency/strict/macro2"].value == 0.0

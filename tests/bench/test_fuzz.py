@@ -155,8 +155,8 @@ def table_of(path: Path, columns: tuple[str, ...]) -> Any:
 
 
 def tiger(path: Path) -> list[Stated | None]:
-    bench = editreward_tiger.TigerBench(path.parent, table_of(path, editreward_tiger.COLUMNS))
-    rows = list(bench.rows())
+    bench = editreward_tiger.open_table(path.parent, table_of(path, editreward_tiger.COLUMNS))
+    rows = bench.ranked
     bench.metrics({})
     return [row.letters[0] + ("" if row.sign == 0 else ">") if row.sign >= 0 else row.letters[1] + ">" for row in rows]
 
@@ -164,7 +164,7 @@ def tiger(path: Path) -> list[Stated | None]:
 def editscore_bench(path: Path) -> list[Stated | None]:
     bench = editreward_editscore.open_table(path.parent, table_of(path, editreward_editscore.COLUMNS))
     bench.metrics({})
-    return [row.dimension for row in bench.rows()]
+    return [row.category.partition("/")[0] for row in bench.rows]
 
 
 TIGER_ROW = {

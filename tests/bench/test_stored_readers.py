@@ -15,7 +15,7 @@ from editr1.cli import main
 from editr1.config import offered
 from editr1.errors import DataError
 from editr1.measure.compare import benchmark_of, read_stored
-from editr1.measure.tables import read_table
+from editr1.store import whole_table
 from stored_samples import (
     COMPASS,
     EVALSCOPE,
@@ -171,8 +171,8 @@ def test_a_table_of_credits_and_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             read_stored([write(tmp_path / "d.csv", "key,value\n" + cells)])
     for text in ('{"key": "a", "value": 1', "[1]\n"):
-        with pytest.raises(DataError, match=r"no JSON|expected a JSON object"):
-            read_table(write(tmp_path / "x.jsonl", text), ())
+        with pytest.raises(DataError, match=r"line 1 is not JSON|line 1 is no JSON object"):
+            whole_table(write(tmp_path / "x.jsonl", text), ())
 
 
 def test_compass_asks_each_dimension_for_its_own_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,11 +24,10 @@ from editr1.errors import DataError
 from editr1.judge.item import Again
 from editr1.judge.rrm import RewardModel
 from editr1.serve import app as app_module
-from editr1.serve import listen, pickled
+from editr1.serve import dialects, listen
 from editr1.serve.app import Access, Config
 from editr1.serve.guard import Limits
-from editr1.serve.pictures import Draft, Encoded
-from editr1.serve.worker import slices
+from editr1.serve.worker import Draft, Encoded, slices
 from editr1.store import read_inside
 from editr1.vlm.base import ChatReply, ChatRequest
 from serve_tools import LOCAL, Live, ScriptedVLM, b64, client, edit, png
@@ -256,7 +255,7 @@ def opcodes(*names: str) -> bytes:
 )  # fmt: skip
 def test_a_pickle_is_bounded_in_depth_and_steps(body: bytes) -> None:
     with pytest.raises(DataError):
-        pickled.loads(body)
+        dialects.load_pickle(body)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -265,7 +264,7 @@ def test_plain_values_are_read_as_python_reads_them(protocol: int) -> None:
     value: Any = {"images": [png()] if protocol > 2 else ["x"], "prompts": ["größer", "größer"], "metadatas": [row, row, {}, []]}
     if protocol == 0:  # texts of protocol 0 are escaped, which no known client sends
         value = {1: [2.5, {3: None}]}
-    assert pickled.loads(pickle.dumps(value, protocol)) == value
+    assert dialects.load_pickle(pickle.dumps(value, protocol)) == value
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json"])

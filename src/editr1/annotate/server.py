@@ -19,10 +19,9 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
-from editr1.annotate.export import export, to_csv
 from editr1.annotate.items import Item, Plan, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
-from editr1.annotate.results import summarise
+from editr1.annotate.results import export, summarise, to_csv
 from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, BusyStoreError, Vote, VoteStore
 from editr1.schema import ImageRef
 from editr1.serve.guard import COOKIE, Guard, Limits, read_cookie

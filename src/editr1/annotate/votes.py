@@ -1,19 +1,22 @@
-"""The answers, in SQLite: each is on disk before the annotator sees the next pair."""
+"""The answers, in SQLite: each is on disk before the annotator sees the next pair; existing ones from a table."""
 
 from __future__ import annotations
 
 import secrets
 import sqlite3
 import threading
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
+from editr1.annotate.items import LABELS, Item, item_id
 from editr1.errors import EditR1Error
 from editr1.schema import Label
+from editr1.store import read_table
 
 DATABASE = "annotations.sqlite"
 """Name of the file in the run directory."""
@@ -156,3 +159,58 @@ class VoteStore:
 def _vote(row: tuple[str, str, Answer, int, float, str, str, int, int]) -> Vote:
     item, annotator, answer, swapped, seconds, at, study, imported, control = row
     return Vote(item, annotator, answer, bool(swapped), seconds, at, study, bool(imported), bool(control))
+
+
+# --- as cells of a table, and from one -----------------------------------------------------------------
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_cell(field: str) -> str:
+    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe, and so does an apostrophe before one."""
+    return "'" + field if field.lstrip("'").startswith(_FORMULA) else field
+
+
+def from_cell(field: str) -> str:
+    """What `as_cell` was given."""
+    return field[1:] if field.startswith("'") and field.lstrip("'").startswith(_FORMULA) else field
+
+
+def import_votes(store: VoteStore, items: Sequence[Item], path: Path, study: str = "pairs") -> Counter[str]:
+    """Adds the votes of a CSV or JSONL file (a, b, label, annotator), in either order of a and b. Counts what became of each row.
+
+    Sides, seconds and time are kept where the file says them, as our own export does. A vote that is there already stays as it is.
+    """
+    known = {item.id: item for item in items}
+    present = {(vote.item, vote.annotator): vote.answer for vote in store.all()}
+    outcome: Counter[str] = Counter()
+    for row in read_table(path):
+        if isinstance(row, str):
+            outcome["bad_row"] += 1
+            continue
+        vote, reason = _imported(row, known, study)
+        if vote is not None and (vote.item, vote.annotator) in present:
+            reason = "already_there" if present[vote.item, vote.annotator] == vote.answer else "replaced"
+        outcome[reason] += 1
+        if vote is not None and reason != "already_there":
+            store.put(vote)
+    return outcome
+
+
+def _imported(row: dict[str, object], known: dict[str, Item], study: str) -> tuple[Vote | None, str]:
+    a, b, label = (str(row.get(key) or "") for key in ("a", "b", "label"))
+    if label not in LABELS:
+        return None, "bad_label"
+    swapped = str(row.get("swapped") or "0") == "1"
+    if item_id(a, b) not in known and item_id(b, a) in known:
+        a, b, label, swapped = b, a, {"a": "b", "b": "a", "same": "same"}[label], not swapped
+    item = known.get(item_id(a, b))
+    if item is None:
+        return None, "unknown_pair"
+    try:
+        seconds = max(0.0, float(str(row.get("seconds") or 0)))
+    except ValueError:
+        return None, "bad_seconds"
+    annotator = from_cell(str(row.get("annotator") or "imported"))
+    at, given = str(row.get("at") or ""), from_cell(str(row.get("study") or study))
+    return Vote(item.id, annotator, cast(Answer, label), swapped, seconds, at, given, True, item.gold is not None), "imported"

@@ -11,86 +11,46 @@ cannot run as it is: it indexes the model's text as an object); data HF DogNever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from editr1.bench.base import (
-    ComparisonItem,
-    EditItem,
-    JudgedEdit,
-    Outcome,
-    credit_outcome,
-    require_columns,
-    require_folder,
-)  # fmt: skip
+from editr1.bench.base import JudgedEdit, require_columns, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, to_metric
-from editr1.measure.rows import expect_count, load_both, load_pair, read_json, read_rows, to_bytes
-from editr1.schema import Metric, stable_id
-from editr1.stats import share_estimate, to_margins
-from editr1.stats.clusters import Floats
+from editr1.measure.rows import Pair, PairBench, expect_count, opener, read_json, read_rows
+from editr1.schema import Label, Metric, stable_id
+from editr1.stats import share_estimate
 
 COLUMNS = ("source_image", "prompt", "winner", "loser", "label", "dimension")
 PARTS = {"IA": ("prompt_following", "semantic_consistency"), "VC": ("consistency",), "VQ": ("perceptual_quality",)}
 """The sub-score of a judge that a dimension asks for: the first that the judge has."""
-SIDES = ("winner", "loser")
-LABELS = ("preference", "tie")
+LABELS: dict[str, Label] = {"preference": "a", "tie": "same"}
 TIE = 1e-5
 NUM_ROWS = 2251
 DOWNLOAD = "download EditReward-Compass as its repository says (github.com/bxhsort/Edit-Compass-and-EditReward-Compass)"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One pair."""
-
-    key: str
-    source: str
-    """What pairs of one source picture and instruction share."""
-    instruction: str
-    label: str
-    dimension: str
-
-
 @dataclass(frozen=True)
-class CompassBench:
-    """Loader and arithmetic. Make one with `build`."""
+class CompassBench(PairBench):
+    """The pairs with a = the winner, by dimension. Make one with `build`."""
 
-    folder: Path
-    table: Any
-    rows: tuple[Row, ...]
+    rows: tuple[Pair, ...]
     name: str = "editreward_compass"
 
-    def edits(self) -> Iterator[EditItem]:
-        for i, row in enumerate(self.rows):
-            for side, name in enumerate(SIDES):
-                yield EditItem(f"{row.key}/{name}", row.instruction, partial(self._load, i, side))
-
-    def comparisons(self) -> Iterator[ComparisonItem]:
-        """Every pair with a = the winner: only a judge asked in both orders may see them so."""
-        for i, row in enumerate(self.rows):
-            label = "a" if row.label == "preference" else "same"
-            yield ComparisonItem(row.key, row.instruction, partial(load_both, self._load, i), label, row.source, row.dimension)  # type: ignore[arg-type]
-
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        found = []
-        for dimension in PARTS:
-            inside = np.array([row.dimension == dimension for row in self.rows])
-            if inside.any():
-                found += self._dimension(dimension, self._margins(judged)[inside], [r for r in self.rows if r.dimension == dimension])
-        return found
+        by_dimension = {dimension: [row for row in self.rows if row.category == dimension] for dimension in PARTS}
+        return [metric for dimension, rows in by_dimension.items() if rows for metric in self._dimension(dimension, rows, judged)]
 
-    def _dimension(self, dimension: str, margins: Floats, rows: list[Row]) -> list[Metric]:
-        protocol, name = f"editreward-compass/{dimension}", f"compass_{dimension}"
-        prefers = np.array([row.label == "preference" for row in rows])
+    def _dimension(self, dimension: str, rows: list[Pair], judged: Mapping[str, JudgedEdit]) -> list[Metric]:
+        protocol, name, margins = f"editreward-compass/{dimension}", f"compass_{dimension}", self.margins(rows, judged)
+        prefers = np.array([row.label == "a" for row in rows])
         right = np.where(prefers, margins > 0, np.abs(margins) < TIE).astype(np.float64)  # nan is wrong
-        sources = [row.source for row in rows]
+        sources = [row.cluster for row in rows]
         num_unscored = int(np.isnan(margins).sum())
         estimate = share_estimate(right, sources)
         found = [to_metric(name, estimate, f"{protocol}/as-published", n=len(rows), num_unscored=num_unscored)]
@@ -100,24 +60,10 @@ class CompassBench:
         rate = float(ties.mean()) if len(ties) else None
         return [*found, Metric(f"{name}_tie_rate", rate, n=len(ties), protocol=f"{protocol}/tie-rate")]
 
-    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        rows = zip(self.rows, self._margins(judged).tolist(), strict=True)
-        return [credit_outcome(row.key, row.source, row.dimension, margin) for row, margin in rows if row.label == "preference"]
-
-    def _margins(self, judged: Mapping[str, JudgedEdit]) -> Floats:
-        sides = [[_score(judged.get(f"{row.key}/{side}"), row.dimension) for row in self.rows] for side in SIDES]
-        return to_margins(*sides)
-
-    def _load(self, i: int, side: int) -> tuple[Image.Image, Image.Image]:
-        row, where = self.table[i], f"editreward_compass: row {i}"
-        source, edited = (to_bytes(row[name], self.folder, where) for name in ("source_image", SIDES[side]))
-        return load_pair(source, edited, where, resize=False)
-
-
-def _score(judged: JudgedEdit | None, dimension: str) -> float | None:
-    if judged is None or judged.value is None or not judged.parts:
-        return judged.value if judged else None
-    return next((judged.parts[part] for part in PARTS[dimension] if part in judged.parts), None)
+    def score(self, pair: Pair, judged: JudgedEdit | None) -> float | None:
+        if judged is None or judged.value is None or not judged.parts:
+            return judged.value if judged else None
+        return next((judged.parts[part] for part in PARTS[pair.category] if part in judged.parts), None)
 
 
 def build(root: Path | str | None = None) -> CompassBench:
@@ -134,16 +80,18 @@ def build(root: Path | str | None = None) -> CompassBench:
     table: Any = read_json(lists[0]) if lists else read_rows(folder, COLUMNS, "editreward_compass")
     if lists and (not isinstance(table, list) or not table or not all(isinstance(row, dict) for row in table)):
         raise DataError(f"{lists[0]}: expected a list of pairs")
-    rows = tuple(_row(table[i], i) for i in range(len(table)))
+    rows = tuple(_row(table, i, folder) for i in range(len(table)))
     expect_count(len(rows), NUM_ROWS, "editreward_compass")
-    return CompassBench(folder, table, rows)
+    return CompassBench(rows)
 
 
-def _row(row: Mapping[str, Any], i: int) -> Row:
-    where = f"editreward_compass: row {i}"
+def _row(table: Any, i: int, folder: Path) -> Pair:
+    row, where = table[i], f"editreward_compass: row {i}"
     require_columns(row, COLUMNS, where)
-    if row["label"] not in LABELS or row["dimension"] not in tuple(PARTS):
-        raise DataError(f"{where}: label {row['label']!r} and dimension {row['dimension']!r}; expected {LABELS} and {tuple(PARTS)}")
+    if row["label"] not in tuple(LABELS) or row["dimension"] not in tuple(PARTS):
+        raise DataError(f"{where}: label {row['label']!r} and dimension {row['dimension']!r}; expected {tuple(LABELS)} and {tuple(PARTS)}")
     source = row["source_image"]
     named = source if isinstance(source, str) else str(source.get("path") or i) if isinstance(source, dict) else str(i)
-    return Row(f"{row['dimension']}/{i}", stable_id(named, str(row["prompt"])), str(row["prompt"]), row["label"], row["dimension"])
+    key, prompt, label = f"{row['dimension']}/{i}", str(row["prompt"]), LABELS[row["label"]]
+    load = opener(table, i, itemgetter("source_image", "winner", "loser"), folder, where, resize=False)
+    return Pair(key, (f"{key}/winner", f"{key}/loser"), prompt, label, stable_id(named, prompt), row["dimension"], load)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,18 +11,19 @@ from typing import cast
 
 from PIL import Image
 
-from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome
+from editr1.bench.base import JudgedEdit
 from editr1.errors import ConfigError, DataError
 from editr1.measure.groups import signal_of_pairs
-from editr1.measure.metrics import Scores, decisive, pair_margins, pair_metrics
-from editr1.schema import Candidate, EditTask, Metric, PreferencePair, Source
+from editr1.measure.metrics import accuracy_metrics
+from editr1.measure.rows import Pair, PairBench
+from editr1.schema import Metric, PreferencePair, Source
 from editr1.store import Run, Split, preference_pairs
 
 SPLITS = ("held_out", "train", "all")
 
 
 @dataclass(frozen=True)
-class OwnPairs:
+class OwnPairs(PairBench):
     """The pairs of one split. Make one with `build`."""
 
     run: Run
@@ -30,38 +31,24 @@ class OwnPairs:
     split: str
     name: str = "pairs"
 
-    def edits(self) -> Iterator[EditItem]:
-        """Every edit once, however many pairs it stands in."""
-        found = {edit.id: (pair, edit) for pair in self.pairs for edit in (pair.a, pair.b)}
-        for key, (pair, edit) in found.items():
-            yield EditItem(key, pair.task.instruction, partial(self._load, pair.task, edit), pair.principles)
-
-    def comparisons(self) -> Iterator[ComparisonItem]:
-        """Every pair, for judges that look at both edits."""
-        for pair in self.pairs:
-            yield ComparisonItem(pair.id, pair.task.instruction, partial(self._load_both, pair), pair.label, pair.task.id, pair.task.kind)
+    @property
+    def rows(self) -> Sequence[Pair]:  # type: ignore[override]
+        return [
+            Pair(p.id, (p.a.id, p.b.id), p.task.instruction, p.label, p.task.id, p.task.kind, partial(self._load, p), p.principles)
+            for p in self.pairs
+        ]
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        found = pair_metrics("pairs", self.pairs, *self._scores(judged), f"pairs/{self.split.replace('_', '-')}")
+        chosen, protocol = [row for row in self.rows if row.sign], f"pairs/{self.split.replace('_', '-')}"
+        tasks, kinds = [row.cluster for row in chosen], [row.category for row in chosen]
+        found = accuracy_metrics("pairs", self.margins(chosen, judged), tasks, protocol, kinds=kinds)
         try:
             return [*found, *signal_of_pairs(self.pairs, judged, seed)]
         except DataError:  # no task has two scored edits
             return found
 
-    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        rows = [self.pairs[i] for i in decisive(self.pairs)]
-        margins = pair_margins(self.pairs, *self._scores(judged)).tolist()
-        return [credit_outcome(pair.id, pair.task.id, pair.task.kind, margin) for pair, margin in zip(rows, margins, strict=True)]
-
-    def _scores(self, judged: Mapping[str, JudgedEdit]) -> tuple[Scores, Scores]:
-        values = {key: edit.value for key, edit in judged.items()}
-        return [values.get(pair.a.id) for pair in self.pairs], [values.get(pair.b.id) for pair in self.pairs]
-
-    def _load(self, task: EditTask, edit: Candidate) -> tuple[Source, Image.Image]:
-        return self.run.images.source_of(task), self.run.images.get(edit.image)
-
-    def _load_both(self, pair: PreferencePair) -> tuple[Source, Image.Image, Image.Image]:
-        return (*self._load(pair.task, pair.a), self.run.images.get(pair.b.image))
+    def _load(self, pair: PreferencePair, side: int) -> tuple[Source, Image.Image]:
+        return self.run.images.source_of(pair.task), self.run.images.get((pair.a, pair.b)[side].image)
 
 
 def build(run: Path | str, split: str = "held_out", limit: int | None = None) -> OwnPairs:

@@ -25,10 +25,10 @@ import numpy as np
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metrics, to_metric
-from editr1.measure.tables import column_names, read_table
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, share_estimate
 from editr1.stats.agreement import kendall_tau_b, spearman
+from editr1.store.foreign import column_names, is_missing, name_in, whole_table
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("key", "value")
@@ -37,7 +37,7 @@ CREDITS = {0.0, 0.5, 1.0}
 
 def recognise(path: Path) -> bool:
     """Whether a table has the columns; outcomes that this package wrote (they have a `unit`) are none of it."""
-    if not path.is_file() or path.suffix not in SUFFIXES:
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
         return False
     names = column_names(path)
     return set(COLUMNS) <= set(names) and "unit" not in names
@@ -50,14 +50,15 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) 
 
 def read_rated(path: Path) -> tuple[list[Outcome], list[float | None]]:
     """The samples, and what people say of each (None = nothing). Raises DataError as `read_stored` does."""
-    rows = read_table(path, COLUMNS)
-    refuse_doubles([str(row["key"]) for _, row in rows], str(path))
+    rows = whole_table(path, COLUMNS)
+    named = [{name: _name(row, name, where) for name in ("key", "cluster", "category")} for where, row in rows]
+    refuse_doubles([names["key"] for names in named], str(path))
     values = [_number(row["value"], f"{where}: value") for where, row in rows]
     human = [_number(row.get("human"), f"{where}: human") for where, row in rows]
     unit = "credit" if {value for value in values if value is not None} <= CREDITS and any(v is not None for v in values) else "score"
     outcomes = [
-        Outcome(str(row["key"]), _text(row, "cluster") or str(row["key"]), _text(row, "category"), value, unit)  # type: ignore[arg-type]
-        for (_, row), value in zip(rows, values, strict=True)
+        Outcome(names["key"], names["cluster"] or names["key"], names["category"], value, unit)  # type: ignore[arg-type]
+        for names, value in zip(named, values, strict=True)
     ]
     return outcomes, human
 
@@ -109,18 +110,23 @@ def against_people(outcomes: Sequence[Outcome], human: Sequence[float | None]) -
 
 
 def _number(cell: Any, where: str) -> float | None:
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in ("", "nan", "none", "null")):
-        return None
-    if isinstance(cell, float) and math.isnan(cell):
+    if is_missing(cell):
         return None
     try:
-        number = math.nan if isinstance(cell, bool) else float(cell)
+        number = math.nan if isinstance(cell, bool) or "_" in str(cell) else float(cell)  # Python reads "1_0" as 10
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where} is {str(cell)[:40]!r}, expected a finite number or nothing")
+        raise DataError(f"{where} is {str(cell)[:40]!r}, expected a finite number with a decimal point, or nothing")
     return number
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
-    return "" if row.get(column) is None else str(row[column])
+def _name(row: Mapping[str, Any], column: str, where: str) -> str:
+    cell = row.get(column)
+    try:
+        name = cell.strip() if isinstance(cell, str) and column == "key" else name_in(cell)  # a key may be "NA"
+    except DataError as error:
+        raise DataError(f"{where}: {column} {error}") from error
+    if not name and column == "key":
+        raise DataError(f"{where}: key is empty, so whose value this is is unknown")
+    return name

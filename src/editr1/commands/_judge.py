@@ -90,7 +90,7 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not key or not equals:
             raise ConfigError(f"option {pair!r} must have the form KEY=VALUE")
-        found[key] = parse_yaml(text, f"option {pair!r}")
+        found[key] = parse_yaml(text, f"option {key!r}")
     return found
 
 

@@ -183,7 +183,11 @@ def _perturb_case(run: Run, quadruple: Quadruple, gold: tuple[bool, ...] | None)
 
 def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResult]) -> None:
     if args.json:
-        probes = [_details(result, args.threshold) for result in results]
+        probes = [
+            {"law": result.probe.law_in_words, **_as_json(result.metric(args.threshold)), "not_applicable": result.num_not_applicable}
+            | {"broken": [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]}
+            for result in results
+        ]
         figures = [_as_json(metric) for metric in record.propagation]
         found = {"threshold": args.threshold, "probes": probes} if probes else {}
         found |= {"amount": args.amount, "figures": figures} if figures else {}
@@ -193,16 +197,6 @@ def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResu
         say(*_lines(result, result.metric(args.threshold)))
     if record.perturbed:
         say(record.perturbed, *(_figure(metric) for metric in record.propagation))
-
-
-def _details(result: ProbeResult, threshold: float) -> dict[str, Any]:
-    broken = [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]
-    return {
-        "law": result.probe.law_in_words,
-        **_as_json(result.metric(threshold)),
-        "not_applicable": result.num_not_applicable,
-        "broken": broken,
-    }
 
 
 def _as_json(metric: Metric) -> dict[str, Any]:

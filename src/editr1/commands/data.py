@@ -25,6 +25,8 @@ from editr1.store import (
     check_columns,
     held_out_share,
     is_held_out,
+    is_missing,
+    name_in,
     preference_pairs,
     read_inside,
     read_table,
@@ -36,6 +38,7 @@ from editr1.vlm.base import ChatRequest, flat_messages, to_messages
 
 
 NEEDED = ("source", "instruction", "a")
+NAMES = ("annotator", "kind", "editor_a", "editor_b")  # a number may be one
 OPTIONAL = ("b", "label", "editor_a", "editor_b", "principles", "annotator", "kind")
 
 
@@ -152,12 +155,12 @@ def _principles(text: str) -> tuple[Principle, ...]:
 def _text(row: dict[str, Any], key: str) -> str:
     """A cell as text; a list of principles may stand in JSONL and Parquet as it is."""
     value = row.get(key)
-    if value is None or value != value:  # NaN, as Parquet writes an empty cell
-        return ""
-    if key == "principles" and not isinstance(value, str):
-        return json.dumps([dict(item) for item in value]) if len(value) else ""
+    if key == "principles" and isinstance(value, list):
+        return json.dumps(value, default=str) if value else ""
+    if is_missing(value) or key in NAMES:
+        return name_in(value)
     if not isinstance(value, str):
-        raise DataError(f"{key} is {value!r}, expected a text")
+        raise DataError(f"{key} is {str(value)[:60]!r}, expected a text")
     return value.strip()
 
 

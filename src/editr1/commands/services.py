@@ -132,9 +132,9 @@ def run_annotate(args: argparse.Namespace) -> int:
 
 
 def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
-    from editr1.annotate.export import export, export_pairs, import_votes, write_csv
     from editr1.annotate.items import plan_items
-    from editr1.annotate.votes import DATABASE, VoteStore
+    from editr1.annotate.results import export, export_pairs, write_csv
+    from editr1.annotate.votes import DATABASE, VoteStore, import_votes
 
     items = plan_items(run, plan) if args.votes or args.gold else []
     store = VoteStore(run.dir / DATABASE)

@@ -15,10 +15,9 @@ from editr1.algorithms.base import Algorithm, Needs
 from editr1.editors.base import Conditioning, FlowEditor, Plan
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
-from editr1.flow.engine import Engine
 from editr1.flow.policy import Weights, follow, whole
 from editr1.flow.rewarding import RewardCollector
-from editr1.flow.rollout import Trajectory, rollout, start_seeds
+from editr1.flow.rollout import Engine, Trajectory, rollout, start_seeds
 from editr1.flow.state import State
 from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, rows_per_sample
 from editr1.flow.watch import Clock, check_finite

@@ -21,7 +21,7 @@ from editr1.judge.item import Again, PersistentJudge, asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
-from editr1.serve import dialects, pickled
+from editr1.serve import dialects
 from editr1.serve.guard import Guard, Limits, check_exposure, is_loopback
 from editr1.serve.messages import (
     FORMS,
@@ -36,8 +36,7 @@ from editr1.serve.messages import (
     read_body,
     to_result,
 )
-from editr1.serve.pictures import Draft, Encoded, check_pixels, from_message
-from editr1.serve.worker import Judge, Load, Worker
+from editr1.serve.worker import Draft, Encoded, Judge, Load, Worker, check_pixels, from_message
 from editr1.vlm.base import Sampling
 
 T = TypeVar("T")
@@ -217,8 +216,8 @@ def _add_pickle_routes(app: FastAPI, service: Service) -> None:
         if (kind := content_type(request)) in FORMS or "json" in kind:
             raise HTTPException(415, f"the body is {kind[:60]}, expected application/octet-stream")
         try:
-            drafts = (await service.beside(request, pickled.loads, pickled.to_drafts))[1]
-            return Response(pickled.to_answer(await service.score(drafts)), media_type="application/octet-stream")
+            drafts = (await service.beside(request, dialects.load_pickle, dialects.pickle_drafts))[1]
+            return Response(dialects.pickle_answer(await service.score(drafts)), media_type="application/octet-stream")
         except DataError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
 

@@ -133,8 +133,8 @@ class Guard:
         if problem := self._problem(scope, headers):
             await refuse(send, *problem)
             return
-        # A body of unknown length takes the room of the largest.
-        length = int(headers["content-length"]) if "content-length" in headers else _unannounced(scope, self.limits.max_body)
+        # A body of unknown length takes the room of the largest; a request without a body takes none.
+        length = int(headers.get("content-length", self.limits.max_body if "transfer-encoding" in headers else 0))
         room = self._small if length <= SMALL_BODY else self._large
         try:
             await asyncio.wait_for(room.take(length), self.limits.room_seconds)
@@ -148,7 +148,8 @@ class Guard:
 
     def _problem(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
         if self.loopback:
-            if not _names_loopback(headers.get("host", "")):
+            host = headers.get("host", "")
+            if (host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host) not in LOOPBACK_NAMES:
                 return 400, "this service answers on this machine only; use http://127.0.0.1"
             if "origin" in headers and urlsplit(headers["origin"]).netloc != headers["host"]:
                 return 403, "a page of another site may not use this service"
@@ -240,17 +241,6 @@ def read_cookie(header: str, name: str) -> str | None:
     except CookieError:
         return None
     return found.value if found else None
-
-
-def _unannounced(scope: Scope, max_body: int) -> int:
-    """Bytes to set aside for a body without Content-Length: none for requests that have no body."""
-    chunked = any(name.lower() == b"transfer-encoding" for name, _ in scope["headers"])
-    return max_body if chunked else 0
-
-
-def _names_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    return name in LOOPBACK_NAMES
 
 
 async def refuse(send: Send, status: int, message: str) -> None:

@@ -23,19 +23,25 @@ from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.measure.metrics import Scores, pair_metrics, paired_gain
 from editr1.schema import Metric, PreferencePair, Reward
-from editr1.stages._editor_change import (
+from editr1.stages._evaluation import (
+    Candidates,
     Editors,
     JudgesEdits,
+    Oracle,
     When,
     as_table,
+    candidates_of,
     change_metrics,
     edit_all,
+    held_out_pairs,
     judged_by,
+    rewards_of,
     tasks_of_run,
     tasks_of_source,
+    verdict_metrics,
     write_gallery,
+    write_traces,
 )
-from editr1.stages._judges import Candidates, Oracle, candidates_of, held_out_pairs, rewards_of, verdict_metrics, write_traces
 from editr1.store import Run
 from editr1.vlm.base import Sampling
 

@@ -246,8 +246,8 @@ def _held_out(config: Config, store: Run, trainer: Any, processor: Any, sampling
 
 def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
     """The trainer of a scalar head over the adjacent rows of the pairs, and the processor."""
-    from editr1.training.model import frozen_dtype, load_model, load_processor
-    from editr1.training.pair_head import add_head, head_trainer
+    from editr1.training.model import add_head, frozen_dtype, load_model, load_processor
+    from editr1.training.pair_trainer import head_trainer
     from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.start(store.dir)

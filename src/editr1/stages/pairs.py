@@ -39,6 +39,8 @@ from editr1.store import (
     StageCounts,
     Work,
     check_columns,
+    is_missing,
+    name_in,
     quadruples,
     read_inside,
     read_table,
@@ -259,10 +261,14 @@ def _load(row: PairRow, root: Path, origins: Origins) -> PairRow:
 
 
 def _row(number: int, row: dict[str, Any]) -> PairRow:
-    values = {key: row.get(key) or "" for key in COLUMNS}
+    values = {key: "" if is_missing(row.get(key)) else row[key] for key in COLUMNS}
+    try:
+        values["annotator"] = name_in(values["annotator"])
+    except DataError as error:
+        return PairRow(number, fault=f"bad_value: annotator {error}")
     odd = [key for key, value in values.items() if not isinstance(value, str)]
     if odd:
-        return PairRow(number, fault=f"bad_value: {odd[0]} is {row[odd[0]]!r}, expected a text")
+        return PairRow(number, fault=f"bad_value: {odd[0]} is {str(row[odd[0]])[:60]!r}, expected a text")
     needed = ["a", "b", "label"] + (["instruction"] if values["source"] else [])
     missing = [key for key in needed if not values[key].strip()]
     if missing:

@@ -25,6 +25,7 @@ Target = Literal["trace", "verdicts", "reasoning", "score"]
 Source = Literal["inspected", "uninspected", "rationales"]
 Difficulty = Literal["random", "hard"]
 RATIONALES = "07_rationales"
+WINDOW = 8  # ours: batches whose rows are sorted by length together
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +172,14 @@ def mixed(
     num_batches: int,
     seed: int,
     lengths: Sequence[int] | None = None,
-    window: int = 8,
 ) -> MixedLessons:
     """`num_batches` batches in training order: `lessons` reshuffled every epoch, every `replay_every`-th batch from `replay`.
 
-    lengths: length of each lesson in any unit. With them, rows of like length share a batch: each `window` batches are cut from
+    lengths: length of each lesson in any unit. With them, rows of like length share a batch: each WINDOW batches are cut from
         their rows in order of length and shuffled as batches, which spares padding.
     """
     rng = random.Random(seed)
-    fresh = _batches(epochs(range(len(lessons)), rng), batch_size, lengths, window, rng)
+    fresh = _batches(epochs(range(len(lessons)), rng), batch_size, lengths, rng)
     order: list[tuple[bool, int]] = []
     for batch in range(1, num_batches + 1):
         replayed = replay is not None and batch % replay_every == 0
@@ -187,10 +187,10 @@ def mixed(
     return MixedLessons(lessons, replay, order)
 
 
-def _batches(stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, window: int, rng: random.Random) -> Iterator[list[int]]:
+def _batches(stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, rng: random.Random) -> Iterator[list[int]]:
     """Batches from a stream of rows, of like length where lengths are known."""
     while True:
-        rows = [next(stream) for _ in range(batch_size * (window if lengths else 1))]
+        rows = [next(stream) for _ in range(batch_size * (WINDOW if lengths else 1))]
         if lengths:
             rows.sort(key=lengths.__getitem__)
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -54,7 +54,7 @@ def save_files(page: Path, folder: Path) -> None:
 
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
-    """The words of every line of the page's shell blocks, without comments and variable assignments; of the commands that a recipe names."""
+    """The words of every line of the page's shell blocks, or of a recipe's commands, without comments and variable assignments."""
     for block in blocks(page, *SHELL) if page.suffix == ".md" else named(page):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True) if line.isascii() else []  # drawings are not commands

@@ -126,7 +126,7 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for tensor in (made if isinstance(made, (tuple, list)) else (made,)):
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(tensor, torch.Tensor) and id(storage := tensor.untyped_storage()) not in self.seen:
                 self.seen.add(id(storage))
                 self.now += storage.nbytes()

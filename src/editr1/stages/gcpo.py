@@ -156,10 +156,8 @@ def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
 
 def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
     found = cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
-    if not config.kl or config.trained.lora_rank is not None:
-        return found
-    reference = states(verifier.text.parameters, 0, layout, frozen_bytes=4).weights  # TRL loads it in float32
-    return replace(found, weights=found.weights + reference)
+    kept = verifier.text.parameters if config.kl and config.trained.lora_rank is None else 0  # TRL loads a reference in float32
+    return replace(found, weights=found.weights + states(kept, 0, layout, frozen_bytes=4).weights)
 
 
 def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:

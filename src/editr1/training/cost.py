@@ -139,6 +139,7 @@ def lines(stage: str, model: str | Path, trained: Trained, per_card: Any, time: 
         needed = time(verifier, each)
         told += [
             f"{stage}: on {each.words}: {per_card(verifier, each)}",
-            f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, at {RATE / 1e12:.0f} TFLOP/s a card",
+            f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, "
+            f"at {RATE / 1e12:.0f} TFLOP/s a card",
         ]
     return told

@@ -36,7 +36,8 @@ from editr1.schema import Metric, PreferencePair, Source
 from editr1.stats import TIE_TOLERANCE, share_estimate
 from editr1.stats.agreement import kendall_tau_b, spearman
 from editr1.store import Run, Split, preference_pairs
-from editr1.store.foreign import column_names, is_missing, name_in, whole_table
+from editr1.store.foreign import column_names, name_in, whole_table
+from editr1.text import is_missing
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("key", "value")

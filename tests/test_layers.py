@@ -111,4 +111,4 @@ def test_the_rule_bites() -> None:
     assert forbidden("editors.kontext", "editors.qwen_edit")
     assert not forbidden("stages.score", "judge.rrm")
     assert not forbidden("editors.kontext", "editors.base")
-    assert not forbidden("world.render", "world.scene")
+    assert not forbidden("world.tasks", "world.scene")

@@ -58,6 +58,40 @@ def lines_of(text: str) -> list[str]:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
+# --- cells of tables ------------------------------------------------------------------------------------
+
+MISSING = ("", "nan", "none", "null", "n/a", "na", "#n/a", "<na>")
+"""How tables write that there is no value, in small letters."""
+
+MAX_INSTRUCTION_CHARS = 4000  # ours: longer texts are not instructions but a broken column
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell says that there is no value.
+
+    >>> is_missing(None), is_missing(float("nan")), is_missing(" N/A "), is_missing(0)
+    (True, True, True, False)
+    """
+    return cell is None or cell != cell or (isinstance(cell, str) and cell.strip().lower() in MISSING)
+
+
+def instruction_fault(cell: Any) -> str:
+    """Why what a row gives as its instruction is none; empty for a good one.
+
+    >>> instruction_fault("Make it red"), instruction_fault(" ")
+    ('', 'it is empty')
+    """
+    if not isinstance(cell, str):
+        return f"expected a text, found {str(cell)[:60]!r}"
+    if not is_whole(cell):
+        return "it holds half of a surrogate pair, such as an emoji that was cut in two"
+    if not cell.strip():
+        return "it is empty"
+    if is_missing(cell):
+        return f"{cell.strip()!r} is how a table writes a missing value"
+    return f"{len(cell)} characters, the limit is {MAX_INSTRUCTION_CHARS}" if len(cell) > MAX_INSTRUCTION_CHARS else ""
+
+
 # --- secrets
 
 _SECRET = re.compile(

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, Label, Principle, Quadruple, derive_seed, stable_id
-from editr1.store import Run, quadruples, read_table
+from editr1.stages.pairs import label_in
+from editr1.store import Run, quadruples, whole_table
 
 LABELS: tuple[Label, ...] = ("a", "b", "same")
+MIRRORED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,16 @@ def _task_items(group: Sequence[Quadruple], plan: Plan) -> list[Item]:
 
 
 def _gold_items(known: dict[str, Quadruple], path: Path) -> list[Item]:
-    items = []
-    for number, row in enumerate(read_table(path), start=1):
-        if isinstance(row, str):
-            raise DataError(f"{path}: {row}")
-        a, b, label = (str(row.get(key, "")) for key in ("a", "b", "label"))
-        if label not in LABELS or a not in known or b not in known or known[a].task.id != known[b].task.id:
-            raise DataError(f"{path}: row {number} must name two candidates of one task and a label a, b or same, found {row}")
-        items.append(Item.make(known[a], known[b], label))
-    return items
+    items: dict[frozenset[str], Item] = {}
+    for where, row in whole_table(path, ("a", "b", "label")):
+        a, b, label = str(row["a"]).strip(), str(row["b"]).strip(), label_in(row["label"])
+        if label is None or a == b or a not in known or b not in known or known[a].task.id != known[b].task.id:
+            raise DataError(f"{where} must name two candidates of one task and a label a, b or same, found {row}")
+        item = Item.make(known[a], known[b], label)
+        earlier = items.setdefault(frozenset((a, b)), item)
+        if earlier.gold != (item.gold if earlier.id == item.id else MIRRORED[label]):
+            raise DataError(f"{where} gives another answer to a question that stands above; a control question has one")
+    return list(items.values())
 
 
 def _with_gold(items: Sequence[Item], gold: Sequence[Item], every: int) -> Iterator[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -195,6 +196,14 @@ def stamp_inside(root: Path, name: str) -> str:
     except (OSError, DataError):
         return ""
     return f"{whole_text(name)} {found.st_size} {found.st_mtime_ns}"  # a file's name need not be UTF-8
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of the user's. Raises DataError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 _SCHEME = re.compile(r"(data:|[A-Za-z][A-Za-z0-9+.-]+://)")

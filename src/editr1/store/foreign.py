@@ -18,10 +18,7 @@ from typing import Any
 
 from editr1.errors import DataError, nearest
 from editr1.pictures import MAX_BYTES
-from editr1.text import whole_text
-
-MISSING = ("", "nan", "none", "null", "n/a", "na", "#n/a", "<na>")
-"""How tables write that there is no value, in small letters."""
+from editr1.text import is_missing, whole_text
 
 Place = str
 """`line 3` or `row 3`."""
@@ -29,12 +26,18 @@ _Rows = Iterator[tuple[Place, dict[str, Any] | str]]
 """Each with its place; in place of a broken row what is wrong with it, as the end of a sentence that the place begins."""
 
 
-def read_table(path: Path) -> Iterator[dict[str, Any] | str]:
+def read_table(path: Path, needed: Sequence[str] = (), optional: Sequence[str] = ()) -> Iterator[dict[str, Any] | str]:
     """The rows of a table, a number that is none (NaN) as None; in place of a broken row the reason `bad_row: ...`.
 
-    Raises DataError for a missing file, an unknown ending, bytes that are no UTF-8, and a quotation mark that is never closed.
+    needed, optional: columns, as `check_columns` takes them.
+    Raises DataError for a missing file, an unknown ending, bytes that are no UTF-8, a quotation mark that is never closed, and a column
+    that is missing or a letter off in the first row that can be read.
     """
+    checked = False
     for place, row in _rows(path):
+        if isinstance(row, dict) and not checked:
+            check_columns(path, row, needed, optional)
+            checked = True
         yield f"bad_row: {place} {row}" if isinstance(row, str) else row
 
 
@@ -83,15 +86,6 @@ def check_columns(path: Path, row: dict[str, Any], needed: Sequence[str], option
     for column in row:
         if column not in {*needed, *optional} and (meant := difflib.get_close_matches(str(column), absent, n=1, cutoff=0.8)):
             raise DataError(f"{path} has a column {column!r}: did you mean {meant[0]!r}? Rename it")
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell says that there is no value.
-
-    >>> is_missing(None), is_missing(float("nan")), is_missing(" N/A "), is_missing(0)
-    (True, True, True, False)
-    """
-    return cell is None or cell != cell or (isinstance(cell, str) and cell.strip().lower() in MISSING)
 
 
 def name_in(cell: Any) -> str:

@@ -25,8 +25,7 @@ from tqdm import tqdm
 
 import editr1
 from editr1.bench.base import JudgedEdit
-from editr1.bench.pairs import OwnPairs
-from editr1.bench.pairs import build as open_pairs
+from editr1.bench.own import OwnPairs, open_pairs
 from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
 from editr1.errors import BackendError, DataError
 from editr1.measure.judging import Asker, judge_all

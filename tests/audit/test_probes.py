@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audit_judges import Gullible, Nervous, Silent, Sound, items
-from editr1.audit.probes import PROBES, Limits, blend, pair_up, recompressed, resized, unedited, white_border
+from editr1.audit.probes import PROBES, blend, pair_up, recompressed, resized, unedited, white_border
 from editr1.audit.run import find_probes, run_probes
 from editr1.errors import ConfigError, DataError
 
@@ -44,8 +44,8 @@ def test_blends_say_nothing_about_an_edit_that_is_bad_to_begin_with():
     assert (result.n, result.num_not_applicable) == (0, 12)
     assert result.metric().holds is None
     law = blends[0].law
-    assert law([0.0, 3.0, 2.5, 6.0, 8.0], Limits()) is True  # a dip of half a point is none
-    assert law([0.0, 5.0, 2.0, 6.0, 8.0], Limits()) is False
+    assert law([0.0, 3.0, 2.5, 6.0, 8.0]) is True  # a dip of half a point is none
+    assert law([0.0, 5.0, 2.0, 6.0, 8.0]) is False
 
 
 def test_variants_keep_the_size_and_the_id():

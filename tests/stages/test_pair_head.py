@@ -79,7 +79,7 @@ def test_a_resumed_head_equals_one_that_was_not_stopped(tmp_path: Path, verifier
     whole = gcpo.run(config(verifier), build_tiny_run(tmp_path / "whole"))
     run_dir = build_tiny_run(tmp_path / "halves")
 
-    from editr1.training.tracking import Curves
+    from editr1.training.trainer import Curves
 
     plain = Curves.on_log
 

@@ -33,21 +33,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from editr1.bench import _gedit_scores
 from editr1.bench._gedit_scores import TASK_COUNTS, Sample, check_language
-from editr1.bench.base import ComparisonItem, JudgedPair, Outcome, Part, Stored, headline, refuse_doubles
+from editr1.bench.base import JudgedPair, Outcome, Part, Stored, headline, refuse_doubles
 from editr1.bench.marks import HIGH, KRIS_ASPECTS, KRIS_CATEGORIES, kris_stored, mark
 from editr1.bench.mmrb2_edit import FILE, Row, read_file
 from editr1.errors import DataError
 from editr1.measure.metrics import mean_metrics
 from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.measure.rows import expect_count, in_range, read_json
-from editr1.measure.tables import column_names, read_table
 from editr1.schema import Label, Metric
+from editr1.store.foreign import column_names, whole_table
 
 GEDIT = {aspect: f"gedit_bench_{aspect}_score" for aspect in ("semantics", "quality")}
 IMGEDIT = tuple(f"imgedit_score{i}" for i in (1, 2, 3))
@@ -64,7 +63,7 @@ def _read_lmms(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -
     """One model a log, named by its folder. Raises DataError for a row without the task's metrics, and for a sample that stands twice."""
     found = []
     for path in paths:
-        rows = read_table(path, ("doc_id",))
+        rows = whole_table(path, ("doc_id",))
         names, name = set(rows[0][1]), path.parent.name
         if GEDIT["semantics"] in names:
             found.append(_gedit_scores.stored(name, _gedit(rows, path), seed))
@@ -157,7 +156,7 @@ def _reviews(path: Path) -> Iterator[Sample]:
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise DataError(f"{path}: expected gedit_<task>.jsonl with a task of {', '.join(TASK_COUNTS)}")
-    for where, row in read_table(path, ("index", "sample_score")):
+    for where, row in whole_table(path, ("index", "sample_score")):
         review = row["sample_score"]
         score = review.get("score") if isinstance(review, dict) else None
         if not isinstance(score, dict) or not isinstance(score.get("value", {}), dict):
@@ -200,21 +199,17 @@ def _judgements(path: Path, labels: Path) -> Stored:
         raise DataError(f"{path} holds judgements of MMRB2, but {labels} with the labels is missing; name it with --data FILE")
     rows = read_file(labels)
     judged = {key: _judged(key, row, f"{path}, {key}") for key, row in read_json(path).items()}
-    strangers = sorted(judged.keys() - {row.id for row in rows})
+    strangers = sorted(judged.keys() - {row.key for row in rows})
     if strangers:
         raise DataError(
             f"{path}: {len(strangers)} judgements are of no pair of {labels.name} (first: {strangers[0]}); is it another task's?"
         )
     expect_count(len(judged), len(rows), str(path))
-    items = [ComparisonItem(row.id, row.instruction, partial(_no_picture, path), row.label, row.prompt, row.kind) for row in rows]
+    items = [row.comparison() for row in rows]
     metrics = [*pairwise_metrics("mmrb2_edit", items, judged), _as_published(rows, judged)]
     columns = {"published": "mmrb2-edit/judgements/as-published"}
     columns |= {kind: f"mmrb2-edit/pairwise/{kind}" for kind in ("mean-of-orders", "both-right", "consistency")}
     return Stored(path.stem, "mmrb2_judgements", metrics, pairwise_outcomes(items, judged), headline(metrics, columns))
-
-
-def _no_picture(path: Path) -> Any:
-    raise DataError(f"{path} has no pictures")
 
 
 def _judged(key: str, row: Any, where: str) -> JudgedPair:
@@ -236,7 +231,7 @@ def _said(answers: Any, where: str) -> Label | None:
 
 def _as_published(rows: Sequence[Row], judged: dict[str, JudgedPair]) -> Metric:
     """Share of right answers among those that are there, each order a trial."""
-    answers = [(row.label, said) for row in rows if (found := judged.get(row.id)) for said in (found.forward, found.reverse) if said]
+    answers = [(row.label, said) for row in rows if (found := judged.get(row.key)) for said in (found.forward, found.reverse) if said]
     value = sum(label == said for label, said in answers) / len(answers) if answers else None
     missing = 2 * len(rows) - len(answers)
     return Metric("mmrb2_as_published", value, n=len(answers), num_unscored=missing, protocol="mmrb2-edit/judgements/as-published")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from editr1.bench.base import Outcome
 from editr1.config import Component, available, create, parse_yaml
-from editr1.errors import ConfigError
+from editr1.errors import ChangedInputsError, ConfigError
 from editr1.judge.decompose import Decomposer, Rules
 from editr1.judge.item import MAX_TOKENS, Asking, asking
 from editr1.judge.prompts import score_prompt_ids
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Metric, to_json
 from editr1.stats import FEW_CLUSTERS, MIN_CLUSTERS
-from editr1.store import Run
+from editr1.store import Run, put_aside
 from editr1.store._files import write_atomic
 from editr1.vlm.base import VLM, Sampling
 
+T = TypeVar("T")
 MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
 
 
@@ -90,7 +93,7 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not key or not equals:
             raise ConfigError(f"option {pair!r} must have the form KEY=VALUE")
-        found[key] = parse_yaml(text, f"option {pair!r}")
+        found[key] = parse_yaml(text, f"option {key!r}")
     return found
 
 
@@ -185,6 +188,20 @@ def few_sources(metrics: Sequence[Metric]) -> list[str]:
         return []
     no_p = f"; below {MIN_CLUSTERS} there is no p" if min(counts) < MIN_CLUSTERS else ""
     return [f"few sources: some intervals rest on {min(counts)}, fewer than {FEW_CLUSTERS}, and say little about other data{no_p}"]
+
+
+def accepting(work: Callable[[], T], accept: bool) -> T:
+    """What the work returns; with `accept`, a table or training that was begun from other inputs is put aside and made over."""
+    while True:
+        try:
+            return work()
+        except ChangedInputsError as change:
+            if not accept:
+                raise
+            if os.environ.get("RANK", "0") == "0":
+                say(f"{put_aside(change.folder, change.curves)} holds what was made before: {change.change}")
+            else:
+                time.sleep(1.0)  # the first process puts it aside for all
 
 
 def say(*lines: str) -> None:

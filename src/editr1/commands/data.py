@@ -10,32 +10,34 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from editr1.bench.judges.pairwise import question
-from editr1.commands._judge import say
+from editr1.commands._judge import accepting, say
 from editr1.errors import DataError
-from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.decompose import stated_principles
 from editr1.judge.prompts import render_score
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Principle, TaskPrinciples
 from editr1.stages import pairs as pairs_stage
-from editr1.stages.pairs import file_digest
 from editr1.store import (
     Drop,
     Engine,
     Run,
     Work,
-    check_columns,
+    file_digest,
     held_out_share,
     is_held_out,
+    name_in,
     preference_pairs,
     read_inside,
     read_table,
     with_inspections,
 )
+from editr1.text import instruction_fault, is_missing
 from editr1.vlm.base import ChatRequest, flat_messages, to_messages
 
 # --- import-data ---------------------------------------------------------------------------------------
 
 
 NEEDED = ("source", "instruction", "a")
+NAMES = ("annotator", "kind", "editor_a", "editor_b")  # a number may be one
 OPTIONAL = ("b", "label", "editor_a", "editor_b", "principles", "annotator", "kind")
 
 
@@ -48,6 +50,7 @@ class _Imported:
     edits: dict[str, dict[tuple[str, str], Candidate]] = field(default_factory=dict)
     """{task: {(editor, picture): candidate}}."""
     faults: dict[str, Drop] = field(default_factory=dict)
+    num_rows: int = 0
     num_labelled: int = 0
 
 
@@ -55,6 +58,7 @@ def add_import_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, metavar="TABLE", help="CSV, JSONL or Parquet with the columns above, beside the pictures")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory, made when missing")
     parser.add_argument("--held-out-share", type=float, default=0.2, help="share of the tasks whose pairs only measure (default 0.2)")
+    parser.add_argument("--accept", action="store_true", help="where the table has changed since, put the old rows aside and start over")
 
 
 def run_import_data(args: argparse.Namespace) -> int:
@@ -70,12 +74,16 @@ def run_import_data(args: argparse.Namespace) -> int:
     02_principles (from the column, else by `editr1 decompose`, after which this command is called again), 03_candidates and, from the rows
     with a label, 07_pairs. What cannot be used is in the dropped.jsonl of each table. A second call with the same table changes nothing.
     """
+    return accepting(lambda: _import(args), args.accept)
+
+
+def _import(args: argparse.Namespace) -> int:
     run = Run.open(args.run)
     before = _finished(run)
     found = _read(args.table, run)
-    if not found.tasks:
+    if not found.tasks or len(found.faults) > found.num_rows / 2:
         first = next(iter(found.faults.values()), Drop("the table has no rows"))
-        raise DataError(f"{args.table}: no row can be used; the first: {first.reason}")
+        raise DataError(f"{args.table}: {len(found.faults)} of {found.num_rows} rows cannot be used; the first: {first.reason}")
     settings = {"file": args.table.name, "file_digest": file_digest(args.table)}
     _write(run, "01_tasks", [*found.tasks.items(), *found.faults.items()], settings)
     if found.principles:
@@ -112,13 +120,15 @@ def _write(run: Run, table: str, rows: Sequence[tuple[str, Any]], settings: dict
 def _read(path: Path, run: Run) -> _Imported:
     """The table with its pictures stored in the run. Raises DataError for a file, a column or a set of principles that cannot be meant."""
     found = _Imported()
-    for number, row in enumerate(read_table(path), start=1):
-        if number == 1 and isinstance(row, dict):
-            check_columns(path, row, NEEDED, OPTIONAL)
+    for number, row in enumerate(read_table(path, NEEDED, OPTIONAL), start=1):
+        found.num_rows = number
+        if isinstance(row, str):
+            found.faults[f"row-{number}"] = Drop(row)
+            continue
         try:
-            if isinstance(row, str):
-                raise DataError(row)
-            _add(found, {key: _text(row, key) for key in (*NEEDED, *OPTIONAL)}, path.parent, run)
+            stated = None if is_missing(row.get("principles")) else row["principles"]
+            principles = stated_principles(stated, "column 'principles'") or ()
+            _add(found, {key: _text(row, key) for key in (*NEEDED, *OPTIONAL) if key != "principles"}, principles, path.parent, run)
         except DataError as error:
             found.faults[f"row-{number}"] = Drop(f"bad_row: row {number}: {error}")
     if lacking := [task.instruction for key, task in found.tasks.items() if found.principles and key not in found.principles]:
@@ -126,46 +136,35 @@ def _read(path: Path, run: Run) -> _Imported:
     return found
 
 
-def _add(found: _Imported, row: dict[str, str], root: Path, run: Run) -> None:
+def _add(found: _Imported, row: dict[str, str], principles: tuple[Principle, ...], root: Path, run: Run) -> None:
     """Adds one row; nothing of it where something is wrong."""
     if missing := [key for key in NEEDED if not row[key]]:
         raise DataError(f"{missing[0]} is empty")
+    if fault := instruction_fault(row["instruction"]):
+        raise DataError(f"instruction: {fault}")
+    if row["label"] and (pairs_stage.label_in(row["label"]) is None or not row["b"]):
+        raise DataError(f"label is {row['label'][:60]!r} and b is {row['b'][:60]!r}, expected a, b or same, and a picture")
     pictures = {side: run.images.put(read_inside(root, row[side])) for side in ("source", "a", "b") if row[side]}
-    principles = _principles(row["principles"]) if row["principles"] else ()
     task = EditTask.make(pictures["source"], row["instruction"], row["kind"])
     task = found.tasks.setdefault(task.id, task)
     if principles and found.principles.setdefault(task.id, principles) != principles:
         raise DataError(f"other principles than in an earlier row of the same task, {row['instruction']!r}")
+    known = found.edits.setdefault(task.id, {})
     for side in ("a", "b"):
-        if side in pictures:
-            _candidate(found, task, pictures[side], row[f"editor_{side}"])
+        if side in pictures:  # one edit, counted once; several pictures of one editor are its seeds
+            picture = pictures[side]
+            name = row[f"editor_{side}"] or pairs_stage.file_editor(picture)
+            if (name, picture.digest) not in known:
+                known[name, picture.digest] = Candidate.make(task.id, picture, name, sum(other == name for other, _ in known))
     found.num_labelled += bool(row["label"])
 
 
-def _candidate(found: _Imported, task: EditTask, picture: ImageRef, editor: str) -> None:
-    """One edit, counted once; several pictures of one editor are its seeds."""
-    known = found.edits.setdefault(task.id, {})
-    name = editor or pairs_stage.file_editor(picture)
-    if (name, picture.digest) not in known:
-        known[name, picture.digest] = Candidate.make(task.id, picture, name, sum(other == name for other, _ in known))
-
-
-def _principles(text: str) -> tuple[Principle, ...]:
-    parsed = parse_principles(text, quotas=None, questions_in_english=False)
-    if isinstance(parsed, BadDecomposition):
-        raise DataError(f"principles hold no JSON array of {{question, category}} ({parsed.problem})")
-    return parsed
-
-
 def _text(row: dict[str, Any], key: str) -> str:
-    """A cell as text; a list of principles may stand in JSONL and Parquet as it is."""
     value = row.get(key)
-    if value is None or value != value:  # NaN, as Parquet writes an empty cell
-        return ""
-    if key == "principles" and not isinstance(value, str):
-        return json.dumps([dict(item) for item in value]) if len(value) else ""
+    if is_missing(value) or key in NAMES:
+        return name_in(value)
     if not isinstance(value, str):
-        raise DataError(f"{key} is {value!r}, expected a text")
+        raise DataError(f"{key} is {str(value)[:60]!r}, expected a text")
     return value.strip()
 
 

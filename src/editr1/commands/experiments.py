@@ -8,26 +8,22 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from editr1.bench.base import EditSet
 from editr1.commands._judge import options, say
-from editr1.config import Component, available, create, offered
+from editr1.config import Component, available, create, offered, to_plain
 from editr1.editors.base import Editor
 from editr1.errors import ConfigError, nearest
 from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
 from editr1.stats import Estimate
 from editr1.store._files import write_atomic
 from editr1.store.run import environment
-from editr1.study.cells import Place, is_finished, read_scored, run_cell
+from editr1.study.cells import Place, Task, estimate, is_finished, read_scored, run_all, run_cell, tasks_left
 from editr1.study.config import DATA, Config
-from editr1.study.schedule import Task, estimate, run_all, tasks_left
 from editr1.study.table import Row, Table, Test, Verdict, build
 
 # --- edit-benchmark ------------------------------------------------------------------------------------
-
-
-SECRETS = ("api_key",)  # options that are not written down
 
 
 def add_edit_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -60,20 +56,13 @@ def run_edit_benchmark(args: argparse.Namespace) -> int:
     if args.dry_run:
         say(f"{args.name}: {len(missing_orders(edit_set, args.out))} of {len(edit_set.orders)} edits are missing in {args.out}")
         return 0
-    known = {key: value for key, value in component.options.items() if key not in SECRETS}
-    settings = {"benchmark": args.name, "set": options(args.set), "editor": args.editor, "options": known, "seed": args.seed}
+    about = {"benchmark": args.name, "set": options(args.set), "editor": args.editor, "options": component.options, "seed": args.seed}
+    settings = to_plain(about)  # without keys
     refuse_foreign(args.out, settings)
     editor = _editor(component)
     claim(args.out, settings)
-    counts = make_edits(
-        edit_set,
-        editor,
-        args.out,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        max_failed_share=args.max_failed,
-        progress=not args.json,
-    )
+    how = {"seed": args.seed, "batch_size": args.batch_size, "max_failed_share": args.max_failed, "progress": not args.json}
+    counts = make_edits(edit_set, editor, args.out, **how)
     say(json.dumps(dataclasses.asdict(counts)) if args.json else str(counts))
     if counts.failed and not args.json:
         say(f"why: {args.out / MISSING}; the same command tries them again")
@@ -86,8 +75,7 @@ def _edit_set(args: argparse.Namespace) -> EditSet:
         raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, names)}")
     place = args.name if ":" in args.name else f"editr1.bench.{args.name}:edit_set"
     component = Component(place, {"root": args.root, **options(args.set)})
-    edit_set: EditSet = create("bench", component)
-    return edit_set
+    return cast(EditSet, create("bench", component))
 
 
 def _editor(component: Component) -> Editor:
@@ -131,17 +119,12 @@ def run_study(args: argparse.Namespace) -> int:
     if args.dry_run:
         say(*(f"  {task} ({config.minutes(task.cell):g} min of one core)" for task in tasks))
         return 0
-    if args.table != "only":
-        _do(place, config, tasks, jobs)
-    return _report(place, config, args.out) if args.table != "none" else 0
-
-
-def _do(place: Place, config: Config, tasks: list[Task], jobs: int) -> None:
-    if jobs > 1:
+    if args.table != "only" and jobs > 1:
         run_all(place, config, tasks, jobs, lambda task: _command(place, task))
-        return
-    for task in tasks:
-        run_cell(place, task.seed, task.cell)
+    elif args.table != "only":
+        for task in tasks:
+            run_cell(place, task.seed, task.cell)
+    return _report(place, config, args.out) if args.table != "none" else 0
 
 
 def _command(place: Place, task: Task) -> list[str]:

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from editr1.bench.base import JudgedEdit, Stored
-from editr1.bench.pairs import build
-from editr1.bench.table import read_rated
+from editr1.bench.own import open_pairs, read_rated
 from editr1.commands._judge import add_output_arguments, aligned, few_sources, say, show, write_outcomes
 from editr1.errors import ConfigError, DataError
 from editr1.measure.compare import NOISE_FLOOR, benchmark_of, compare, outcomes_of, read_stored, sample_table
@@ -182,7 +181,7 @@ def _from_run(args: argparse.Namespace) -> Groups:
         raise ConfigError("--judged names a table of a run: give --run DIR as well")
     run = Run.open(args.run, create=False)
     judged = dict(run.keyed(args.judged, JudgedEdit))
-    pairs = build(args.run, args.split).pairs
+    pairs = open_pairs(args.run, args.split).pairs
     edits = {edit.id for pair in pairs for edit in (pair.a, pair.b)}
     if not edits & judged.keys():
         raise DataError(
@@ -265,7 +264,7 @@ def _of_run(table: str, args: argparse.Namespace) -> list[Metric]:
         raise ConfigError("--judged names a table of a run: give --run DIR as well")
     judged = dict(Run.open(args.run, create=False).keyed(table, JudgedEdit))
     try:
-        return signal_of_pairs(build(args.run, args.split).pairs, judged, args.seed)
+        return signal_of_pairs(open_pairs(args.run, args.split).pairs, judged, args.seed)
     except DataError as error:
         raise DataError(f"table {table}: {error}; give the table and the --split of: editr1 bench pairs --run ...") from error
 

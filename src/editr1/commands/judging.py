@@ -24,7 +24,7 @@ from editr1.commands._judge import (
     vlm_component,
     write_outcomes,
 )
-from editr1.config import Component, create, load, offered
+from editr1.config import Component, create, load, offered, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.item import Asking, asking, check_alive, check_answers
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
@@ -284,9 +284,9 @@ def _writer(args: argparse.Namespace) -> Component:
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that a judge's answers depend on."""
-    component, judge = vlm_component(args), _component(args)
-    writer = {"decomposer": dataclasses.asdict(_writer(args))} if args.decomposer else {}
-    return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None, **writer}
+    judge = _component(args)
+    writer = {"decomposer": _writer(args)} if args.decomposer else {}
+    return dict(to_plain({"id": judge.id, "options": judge.options, "vlm": vlm_component(args), **writer}))
 
 
 def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:

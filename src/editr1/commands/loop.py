@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import editr1
-from editr1.commands._judge import say
+from editr1.commands._judge import accepting, say
 from editr1.config import available, fill_in, load_recipe, section, to_plain
-from editr1.errors import ChangedInputsError, ConfigError, DataError
+from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import AnnotatorAccuracies
 from editr1.memory import check, gibibytes
 from editr1.schema import CATEGORIES, Metric, to_json
-from editr1.store import Run, StageCounts, put_aside
+from editr1.store import Run, StageCounts
 from editr1.store._files import read_record, write_atomic
 from editr1.store.run import environment
 
@@ -75,7 +75,7 @@ def _run_stage(name: str, args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     before = _finished(stage, args.run)
-    result = run_accepting(stage, config, args.run, args.accept)
+    result = accepting(lambda: stage.run(config, args.run), args.accept)
     say(f"{name}: {result}")
     if getattr(result, "seconds", None) == 0.0 or (before and before == _finished(stage, args.run)):
         say(f"{name}: this was finished before with these settings and inputs; nothing was asked or trained now")
@@ -89,20 +89,6 @@ def _finished(stage: Any, run_dir: Path) -> bytes:
     """The summary of the stage's finished table, a digest of its rows included; empty where there is none."""
     counts = run_dir / getattr(stage, "TABLE", "") / "counts.json"
     return counts.read_bytes() if counts.exists() else b""
-
-
-def run_accepting(stage: Any, config: Any, run_dir: Path, accept: bool) -> Any:
-    """What the stage returns; with `accept`, a table or training that was begun from other inputs is put aside and made over."""
-    while True:
-        try:
-            return stage.run(config, run_dir)
-        except ChangedInputsError as change:
-            if not accept:
-                raise
-            if os.environ.get("RANK", "0") == "0":
-                say(f"{put_aside(change.folder, change.curves)} holds what was made before: {change.change}")
-            else:
-                time.sleep(1.0)  # the first process puts it aside for all
 
 
 def nothing_kept(counts: StageCounts, run_dir: Path) -> str:

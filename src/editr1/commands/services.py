@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from editr1.commands._judge import add_judge_arguments, judge_component, say
+from editr1.commands._judge import accepting, add_judge_arguments, judge_component, say
 from editr1.config import load_recipe, section, with_overrides
 from editr1.errors import ConfigError
 from editr1.judge.rrm import RewardModel
@@ -109,6 +109,9 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", action="store_true", help="write annotations.csv only and stop")
     parser.add_argument(
+        "--accept", action="store_true", help="with --export: where 07_pairs was made from other answers, put it aside and make it over"
+    )
+    parser.add_argument(
         "--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most"
     )
 
@@ -132,9 +135,9 @@ def run_annotate(args: argparse.Namespace) -> int:
 
 
 def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
-    from editr1.annotate.export import export, export_pairs, import_votes, write_csv
     from editr1.annotate.items import plan_items
-    from editr1.annotate.votes import DATABASE, VoteStore
+    from editr1.annotate.results import export, export_pairs, write_csv
+    from editr1.annotate.votes import DATABASE, VoteStore, import_votes
 
     items = plan_items(run, plan) if args.votes or args.gold else []
     store = VoteStore(run.dir / DATABASE)
@@ -146,7 +149,7 @@ def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
         study = plan.study if args.gsb else None
         exported = export(run, store.all(), study=study, with_majority=args.majority, controls=controls)
         if args.export:
-            path, counts = export_pairs(run, exported)
+            path, counts = accepting(lambda: export_pairs(run, exported), args.accept)
             say(f"{path}: {exported}; 07_pairs: {counts}")
         else:
             say(f"{write_csv(run, exported)}: {exported}")

@@ -20,13 +20,14 @@ from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import labels
 from editr1.pictures import read_picture, to_rgb
-from editr1.schema import CATEGORIES, Judgement, ParseFailure, Principle, Reward, Trace
+from editr1.schema import CATEGORIES, Judgement, ParseFailure, Principle, Reward
 from editr1.store._files import write_atomic
 
 # --- as text and JSON ----------------------------------------------------------------------------------
 
 
 EXIT_UNSCORED = 1
+SHOWN = 300  # characters of a reply that could not be used
 
 MEANING = {
     "NO_VERDICTS": "the reply holds no verdicts",
@@ -115,7 +116,9 @@ def as_text(reward: Reward) -> str:
     if reward.value is not None:
         of = f", mean of {reward.num_valid} of {reward.num_traces} traces" if reward.num_traces > 1 else ""
         return "\n".join([*lines, f"score {reward.value:.2f} of 10{of}"])
-    said = _shortened(reward.traces[0].text if reward.traces else reward.answer)
+    text = reward.traces[0].text if reward.traces else reward.answer
+    flat = " ".join(text.split())
+    said = repr(flat) if len(flat) <= SHOWN else f"{flat[:SHOWN]!r}... ({len(text):,} characters)"
     return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {said}"])
 
 
@@ -128,11 +131,6 @@ def _verdict(rate: float | None, num_valid: int) -> str:
     if rate is None:
         return "-"
     return f"{rate:.0%} yes" if num_valid > 1 else "yes" if rate else "no"
-
-
-def _shortened(text: str, length: int = 300) -> str:
-    flat = " ".join(text.split())
-    return repr(flat) if len(flat) <= length else f"{flat[:length]!r}... ({len(text):,} characters)"
 
 
 def _rows(reward: Reward) -> list[tuple[str, Principle, float | None]]:
@@ -196,14 +194,14 @@ def verdict_page(item: RewardItem, reward: Reward, judge: str, prompt_id: str, p
         reward=reward,
         problem=problem,
         groups=[(TITLES[category], reward.category_means.get(category), found) for category, found in groups.items() if found],
-        traces=[(_told(trace), trace.text) for trace in reward.traces],
+        traces=[(_told(trace.outcome), trace.text) for trace in reward.traces],
         judge=judge,
         prompt_id=prompt_id,
     )
 
 
-def _told(trace: Trace) -> str:
-    return f"score {trace.outcome.score:g}" if isinstance(trace.outcome, Judgement) else f"unscored: {trace.outcome.code}"
+def _told(outcome: Judgement | ParseFailure) -> str:
+    return f"score {outcome.score:g}" if isinstance(outcome, Judgement) else f"unscored: {outcome.code}"
 
 
 def _picture(image: Image.Image) -> _Picture:

@@ -156,11 +156,8 @@ def read_radar(reader: Reader, points: Points) -> Radar | None:
     if not all(len(curve) > SPAN for curve in curves):
         return None
     values = [[curve[step] for step in sorted(curve)] for curve in curves]
-    return Radar(
-        f"edits of training, first and last {SPAN} iterations",
-        tuple(sum(v[:SPAN]) / SPAN for v in values),
-        tuple(sum(v[-SPAN:]) / SPAN for v in values),
-    )
+    early, late = (tuple(sum(v[part]) / SPAN for v in values) for part in (slice(SPAN), slice(-SPAN, None)))
+    return Radar(f"edits of training, first and last {SPAN} iterations", early, late)
 
 
 def _means(category_of: Mapping[tuple[str, str], str], edits: Sequence[Edit]) -> dict[str, float]:
@@ -190,13 +187,10 @@ def _edit(line: bytes) -> Edit:
 
 def _pair(line: bytes) -> tuple[Edit, Edit]:
     row = json.loads(line)
-    refs = {name: from_json(ImageRef, json.dumps({"schema": SCHEMA_VERSION} | row[name])) for name in ("source", "before", "after")}
-    task, text, kind = str(row.get("task_id", "")), _text(row["instruction"]), _text(row.get("kind", ""))
-    source, before, after = (refs[name] for name in ("source", "before", "after"))
-    return (
-        Edit(task, text, kind, source, before, _score(row.get("score_before")), {}),
-        Edit(task, text, kind, source, after, _score(row.get("score_after")), {}),
-    )
+    refs = (from_json(ImageRef, json.dumps({"schema": SCHEMA_VERSION} | row[name])) for name in ("source", "before", "after"))
+    source, before, after = refs
+    about = str(row.get("task_id", "")), _text(row["instruction"]), _text(row.get("kind", "")), source
+    return Edit(*about, before, _score(row.get("score_before")), {}), Edit(*about, after, _score(row.get("score_after")), {})
 
 
 def _text(value: Any) -> str:

@@ -24,7 +24,6 @@ from editr1.training.rows import (
     RATIONALES,
     Difficulty,
     Lesson,
-    Selected,
     SelectedTraces,
     Source,
     Target,
@@ -96,7 +95,10 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     """
     config.machine.accumulation(config.batch_size)  # before anything is read
     store = Run.open(run_dir, create=False)
-    rows = _lessons(config, store)
+    if config.lessons == "rationales":
+        rows = read_rationales(store, config.difficulty, config.max_pairs)
+    else:
+        rows = read_selected(store, config.held_out_share, config.difficulty, config.lessons == "inspected")
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
 
     from editr1.training.trainer import lasting, train  # torch, transformers and trl take seconds to import
@@ -110,12 +112,6 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     tables += ["05_inspections"] if config.lessons == "inspected" else []
     made_from = lasting(store, config, *tables, model=config.model)
     return train(store, stage, config.output, made_from, len(rows), shown, build, config.machine, config.silent_steps)
-
-
-def _lessons(config: Config, store: Run) -> list[Selected]:
-    if config.lessons == "rationales":
-        return read_rationales(store, config.difficulty, config.max_pairs)
-    return read_selected(store, config.held_out_share, config.difficulty, config.lessons == "inspected")
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:

@@ -39,7 +39,6 @@ PLACE = "{text_prompt}"
 PIXELS = 256 * 28 * 28  # of each picture, as EditReward was trained
 # In the order of head_0, head_1; its names of the two questions.
 HEADS = {"prompt_following": "INSTRUCTION_EDIT_FOLLOWING", "perceptual_quality": "INSTRUCTION_EDIT_QUALITY"}
-WIDTHS = (1024, 16, 2)
 Fusion = Literal["mean", "min", "sum"]
 FUSIONS: tuple[Fusion, ...] = ("mean", "min", "sum")
 

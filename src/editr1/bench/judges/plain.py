@@ -147,7 +147,7 @@ class BradleyTerryJudge:
     def _score(self, items: Sequence[RewardItem]) -> list[Reward]:
         import torch
 
-        from editr1.training.pair_head import encode
+        from editr1.training.model import encode
 
         begin = time.perf_counter()
         asked = [render_score(self.how.prompt_id, i.source, i.edited, i.instruction, i.principles or ()) for i in items]
@@ -176,9 +176,8 @@ def _bradley_terry(checkpoint: str, prompt_id: str | None = None, batch_size: in
     """
     import torch
 
-    from editr1.training.model import load_model, load_processor
+    from editr1.training.model import add_head, load_model, load_processor, read_head
     from editr1.training.options import Trained
-    from editr1.training.pair_head import add_head, read_head
 
     if read_head(checkpoint) is None:
         raise ConfigError(f"{checkpoint} holds no score_head.weight; train one with gcpo.method=bradley_terry, or ask it as judge rrm")

@@ -62,7 +62,8 @@ class Comparison:
             return f"{len(self.pairs)} tasks, none with two scores"
         counts = (sum(c > 0 for c in changes), sum(c < 0 for c in changes), sum(c == 0 for c in changes))
         unscored = f", {len(self.pairs) - len(changes)} without two scores" if len(changes) < len(self.pairs) else ""
-        told = f"{counts[0]} better, {counts[1]} worse, {counts[2]} as before{unscored}; mean change {_signed(sum(changes) / len(changes))} of 10"
+        mean = _signed(sum(changes) / len(changes))
+        told = f"{counts[0]} better, {counts[1]} worse, {counts[2]} as before{unscored}; mean change {mean} of 10"
         if self.whole is None or self.whole.value is None or self.whole.n <= len(self.pairs):
             return f"{len(self.pairs)} tasks: {told}"
         return f"The first {len(self.pairs)} of {self.whole.n:,} tasks: {told}, over all {self.whole.n:,} {_signed(self.whole.value)}"

@@ -23,7 +23,7 @@ from scipy import stats
 from editr1.config import Component
 from editr1.flow.config import Config, Sampling, Training
 from editr1.flow.contexts import read_contexts
-from editr1.flow.evaluate import sampled_images
+from editr1.flow.curation import sampled_images
 from editr1.flow.rewarding import Score
 from editr1.flow.trainer import Trainer
 from editr1.stages.edit_rl import make_trainer, train

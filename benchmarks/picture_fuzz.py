@@ -40,7 +40,7 @@ from tqdm import tqdm
 from editr1.errors import DataError
 from editr1.integrations._client import to_picture
 from editr1.pictures import MAX_PIXELS, decode_image, encode_picture, read_picture, to_rgb
-from editr1.serve.pictures import Draft, from_base64
+from editr1.serve.worker import Draft, from_base64
 from editr1.store import ImageStore
 from editr1.vlm.openai_api import data_url
 

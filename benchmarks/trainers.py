@@ -37,7 +37,7 @@ from _trainers_trees import check_trees
 from PIL import Image
 
 import editr1  # before the trainers: its hook lets a CPU build of torch live beside any torchvision
-from editr1.commands.export_rows import export_rows
+from editr1.commands.data import export_rows
 from editr1.config import Component
 from editr1.integrations import ms_swift
 from editr1.judge.rrm import RewardModel

@@ -20,7 +20,7 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -107,7 +107,7 @@ def train_cell(cell: Cell, config: Any, base: Path, folder: Path) -> Path:
     from editr1.stages.edit_rl import FOLDER, finish, judge_function, make_trainer, train
 
     run = Run.open(folder, {"edit_rl": to_plain(config)})
-    tasks, _ = read_contexts(Run.open(base, create=False), 0.0)
+    tasks, _ = read_contexts(Run.open(base, create=False), 0.0, config.source == "pairs")
     score = watched(judge_function(create("judges", config.reward)), folder / "watched.jsonl")
     trainer = make_trainer(config, create("editors", config.editor), [score], run.dir / FOLDER)
     if done := checkpoints(run.dir / FOLDER / "checkpoints"):
@@ -173,14 +173,14 @@ def training_curve(folder: Path) -> dict[str, Any]:
 # --- all cells --------------------------------------------------------------------------------------
 
 
-def run_all(cells: Sequence[Cell], args: argparse.Namespace) -> None:
+def run_all(cells: Sequence[Any], args: argparse.Namespace, command: Callable[[Any, argparse.Namespace, int], list[str]]) -> None:
     """Runs what is not finished, `workers` cells at a time, each on a core of its own."""
     cores: queue.SimpleQueue[int] = queue.SimpleQueue()
     available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     for worker in range(args.workers):
         cores.put(available[worker % len(available)] if available else -1)
 
-    def start(cell: Cell) -> None:
+    def start(cell: Any) -> None:
         if (args.cells / cell.name / "result.json").exists():
             return
         core = cores.get()
@@ -351,7 +351,7 @@ def main() -> None:
         if REWARDS[reward] and not (args.run / REWARDS[reward] / "config.json").exists():
             sys.exit(f"{args.run / REWARDS[reward]} holds no checkpoint: train it first, or leave {reward!r} out of --rewards")
     cells = [Cell(reward, seed) for seed in args.seeds for reward in args.rewards] + [Cell(BEFORE, None)]
-    run_all(cells, args)
+    run_all(cells, args, command)
     last = write_pages(read_results(cells, args), args.rewards, args)
     print(args.out.with_suffix(".md").read_text(encoding="utf-8"))
     print(json.dumps(last))

@@ -14,11 +14,10 @@ import numpy as np
 from editr1.judge.prompts import render_score
 from editr1.schema import Principle
 from editr1.world.annotators import evidence_lines
-from editr1.world.edits import parse_instruction
 from editr1.world.lessons import Lesson, Pair, some_aspects
 from editr1.world.oracle import Check, Observation, cells_phrase, principles_for, truth_of, verdicts
-from editr1.world.render import read_one
-from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, MATERIALS, SHAPES, STYLES, TONES, Thing, pick, random_thing
+from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, MATERIALS, SHAPES, STYLES, TONES, Thing, pick, random_thing, read_one
+from editr1.world.tasks import parse_instruction
 
 
 def verify(rng: np.random.Generator, pair: Pair, task_share: float = 0.2) -> Lesson:

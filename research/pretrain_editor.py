@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from editr1.optimizers import muon_adamw
-from editr1.world.edits import KINDS, apply_all, instruction, random_edits
-from editr1.world.render import draw
-from editr1.world.scene import Scene, pick, random_scene
+from editr1.world.scene import Scene, draw, pick, random_scene
+from editr1.world.tasks import KINDS, apply_all, instruction, random_edits
 from editr1.world.tiny_editor import CHANNELS, NUM_PATCHES, Codec, TinyEditor, fit, new_transformer, predict_velocity, word_rows
 from research.fit import fit_steps
 

@@ -22,7 +22,7 @@ from PIL import Image
 from editr1.editors.base import EditRequest
 from editr1.optimizers import LOOKUPS, muon_adamw
 from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
-from editr1.world.render import CELL, GRID, split_cells, to_pixels
+from editr1.world.scene import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor
 from editr1.world.tiny_vlm import NUM_IMAGE_TOKENS, new_model, new_processor, new_tokenizer
 from research.fit import fit_steps

@@ -35,7 +35,7 @@ from editr1.flow.trainer import iteration_window
 from editr1.flow.watch import Clock
 from editr1.judge.item import RewardItem
 from editr1.judge.rrm import build
-from editr1.measure.signal import ScoredEdit, signal_metrics
+from editr1.measure.groups import ScoredEdit, signal_metrics
 from editr1.schema import Metric, Reward
 from editr1.stages.edit_rl import make_trainer
 from editr1.store import Run, held_out_share, is_held_out

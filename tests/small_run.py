@@ -112,7 +112,7 @@ def _strips(run: Run) -> None:
     (folder / "gallery.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "gallery").mkdir()
     principles = {row.task.id: row.principles for row in run.read("02_principles")}
-    for iteration in (10, 60):  # as flow.evaluate writes them: what each judged principle came to, pictures by digest
+    for iteration in (10, 60):  # as flow.curation writes them: what each judged principle came to, pictures by digest
         lines = []
         for number, (task_id, candidates) in enumerate(by_task.items()):
             questions = [p.question for p in principles[task_id]]

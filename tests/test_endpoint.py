@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from editr1 import endpoint as endpoint_module
-from editr1.endpoint import check_address, connect, http_client, retry_after, shown
+from editr1._server_errors import complaint_of
+from editr1.config import Component, component_of, section, to_plain
+from editr1.endpoint import connect
 from editr1.errors import BackendError, ConfigError, EditR1Error
 from editr1.integrations import _client
 from editr1.integrations._client import Edit, RewardClient
+from editr1.serve.app import Config as ServeConfig
+from editr1.store import Run
+from editr1.text import shown
 from editr1.vlm import openai_api
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling
+from editr1.wire import check_address, http_client, retry_after, via_proxy
 from fake_endpoint import completion, serve
 
 IMAGE = Image.new("RGB", (4, 4), "red")
@@ -109,6 +121,67 @@ def test_a_token_of_the_reward_service_is_in_no_message() -> None:
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_half_a_key_is_a_secret_too(status: int) -> None:
+    """What a server says is shortened; a key that begins before the cut must not leave its first half."""
+    for start in range(270, 300, 7):
+        message, _ = told((status, {"error": {"message": "x" * start + KEY}}), api_key=KEY)
+        assert KEY[:6] not in message
+        with serve(lambda body, start=start: (status, "y" * (start - 100) + KEY)) as endpoint, pytest.raises(BackendError) as caught:
+            RewardClient(endpoint.url, token=KEY, sleep=lambda _: None).score([Edit(IMAGE, IMAGE, "x")])
+        assert KEY[:6] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:pass@word-s@127.0.0.1:9/v1", "http://me:pa/ssword-s@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?api-key=password-s",
+     "http://127.0.0.1:9/v1#password-s", "http://password-s@127.0.0.1:9/v1", "http://me:pass%2Fword-s@127.0.0.1:9/v1",
+     "me:password-s@127.0.0.1:9", "http://me:password-s@127.0.0.1:PORT/v1", "http://me:pa ssword-s@127.0.0.1:9/v1"],
+)  # fmt: skip
+def test_no_part_of_an_address_that_may_be_secret_is_shown(address: str) -> None:
+    for call in (
+        lambda: ask(openai_api.build("m", base_url=address, max_attempts=1)),
+        lambda: RewardClient(address, max_attempts=1).score([Edit(IMAGE, IMAGE, "x")]),
+    ):
+        with pytest.raises(EditR1Error) as caught:
+            call()
+        assert "word-s" not in str(caught.value)
+        assert "pa" not in str(caught.value).replace("spaces", "")
+
+
+def test_a_server_that_repeats_what_it_was_sent_leaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), serve(lambda body: (400, "Basic " + base64.b64encode(b"me:pass-word").decode())) as endpoint:
+        address = endpoint.url.replace("//", "//me:pass-word@") + "?sig=abcdefgh"
+        with pytest.raises(BackendError) as caught:
+            ask(openai_api.build("m", base_url=address))
+    assert "Basic ***" in str(caught.value)
+    assert not any(secret in caplog.text for secret in ("pass-word", "abcdefgh"))
+    assert "pass-word" not in repr(openai_api.build("m", base_url=address).endpoint)
+    assert KEY not in repr(RewardClient("http://h", token=KEY))
+
+
+def test_no_key_is_written_into_a_run(tmp_path: Path) -> None:
+    options = {
+        "model": "m",
+        "base_url": "https://me:pass-word@h/v1?api-version=3&key=abcdefgh",
+        "api_key": KEY,
+        "extra_body": {"token": KEY},
+    }
+    component = Component("openai_api", options | {"token_limit_field": "max_tokens"})
+    run = Run.open(tmp_path / "run", {"score": to_plain({"vlm": component})})
+    Run.open(run.dir, {"inspect": {"api_key": KEY}})
+    run.claim("folder", "", {"vlm": {"options": options}})
+    run.claim("folder", "", {"vlm": {"options": options | {"api_key": "another-key"}}})  # another key changes no row
+    text = "".join(path.read_text() for path in run.dir.rglob("*.json"))
+    assert '"https://h/v1?api-version=3"' in text
+    assert "token_limit_field" in text
+    assert not any(secret in text for secret in (KEY, "pass-word", "abcdefgh", "another-key"))
+    for raw in ({"vlm": [component]}, {"vlm": {"id": "x", "option": options}}):
+        with pytest.raises(ConfigError) as caught:
+            component_of("vlm", raw) if "id" in raw else section({"serve": raw}, "serve", ServeConfig)
+        assert KEY not in str(caught.value)
+
+
 # --- proxies
 
 
@@ -134,6 +207,49 @@ def test_a_host_that_needs_no_proxy_by_the_users_word_gets_none(monkeypatch: pyt
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "judge.example")
     assert openai_api.build("m", base_url="http://judge.example/v1").name == "m"  # refused were the proxy asked
+
+
+@pytest.mark.parametrize(
+    ("spared", "address"),
+    [("*", "http://judge.example"), (".example", "http://judge.example"), ("*.example", "http://judge.example"), ("10.0.0.0/8", "http://10.1.2.3:8000"),
+     ("a, judge.example:8000", "http://judge.example:8000"), ("judge.example:80", "http://judge.example"), ("fd00::/8", "http://[fd00::1]:8000"),
+     ("10.1.2.3", "http://10.1.2.3"), ("EXAMPLE", "http://Judge.Example")],
+)  # fmt: skip
+def test_every_form_of_no_proxy_is_read(spared: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", spared)
+    assert via_proxy(address) == ""
+    http_client(address, 1.0)
+    assert (via_proxy("http://other.host:8001") == "") == (spared == "*")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.2",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "127.1",
+        "2130706433",
+        "localhost.",
+        "LOCALHOST",
+        "a.localhost",
+        "ip6-localhost",
+    ],
+)
+def test_this_machine_has_many_names(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert via_proxy(f"http://{host}:8000/v1") == ""
+    assert via_proxy("http://128.0.0.1:8000/v1")
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_what_a_proxy_says_is_the_proxys(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda body: (status, "<html>proxy</html>")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        with pytest.raises(BackendError, match="through the proxy of HTTP_PROXY"):
+            ask(openai_api.build("m", base_url="http://judge.example/v1", max_attempts=1))
 
 
 def test_a_proxy_that_is_dead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +288,8 @@ REFUSALS = {
     "zhipu": completion("", finish_reason="sensitive"),
     "litellm": (400, {"error": {"message": "litellm.ContentPolicyViolationError: no", "type": None, "code": "400"}}),
     "doubao": (400, {"error": {"code": "InputImageSensitiveContentDetected", "message": "The request failed"}}),
+    "azure, no choices": {"choices": [], "prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True}}}]},
+    "an image too large": (400, {"error": {"type": "invalid_request_error", "message": "image exceeds 5 MB maximum: 6291456 bytes"}}),
     "a strip of a picture": (400, {"message": "absolute aspect ratio must be smaller than 200, got 300.0", "type": "BadRequestError"}),
 }  # fmt: skip
 
@@ -204,6 +322,20 @@ WRONG_SETTINGS = {
     "a refused field": ((400, {"error": {"message": "Unsupported value: 'temperature' does not support 0.7."}}), "option omit"),
     "top_k": ((400, {"error": {"message": "Unrecognized request argument supplied: top_k"}}), "sampler to plain"),
     "fastapi": ((422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": "x" * 999}]}), "option omit"),
+    "tgi": ((422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.", "error_type": "validation"}),
+            "--max-model-len"),
+    "llama.cpp": ((400, {"error": {"message": "the request exceeds the available context size"}}), "--max-model-len"),
+    "anthropic": ((400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}}), "lower"),
+    "in a 200": ({"error": {"message": "max_tokens=9 is greater than max_model_len=8", "type": "BadRequestError"}}, "--max-model-len"),
+    "a model without eyes": ((400, {"error": {"message": "org/m is not a multimodal model"}}), "takes no pictures"),
+    "deepseek": ((422, {"error": {"message": "messages[0]: unknown variant `image_url`, expected `text`"}}), "takes no pictures"),
+    "a large body": ((413, "<html><title>413 Request Entity Too Large</title></html>"), "image_format jpeg"),
+    "words of moderation in a setting": ((400, {"error": {"message": "Extra inputs: 'top_k' beside 'censorship'"}}), "sampler"),
+    "words of moderation in what is repeated": (
+        (422, {"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted", "input": "a poster against censorship"}]}),
+        "sampler to plain",
+    ),
+    "forbidden logprobs": ((403, {"error": {"message": "You are not allowed to request logprobs from this model"}}), "leave out expected"),
     "unknown model": ((400, {"error": {"message": "The model `org/m` does not exist."}}), "option model"),
     "pictures": ((400, {"message": "At most 1 image(s) may be provided in one prompt."}), "--limit-mm-per-prompt"),
 }  # fmt: skip
@@ -224,6 +356,13 @@ def test_a_wrong_setting_is_the_machines_failure_and_is_named(name: str) -> None
         ({"error": {"message": "Insufficient credits. Add more", "code": 402}}, "no credit left (Insufficient credits", 1),
         ({"error": {"message": "Insufficient credits", "code": "402"}}, "Insufficient credits", 1),
         ((429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}), "no credit left (You exceeded", 1),
+        ((400, {"error": {"message": "Your credit balance is too low to access the API"}}), "no credit left (Your credit", 1),
+        ((500, {"error": {"message": "The moderation service is unavailable"}}), "status 500, 3 times (The moderation", 3),
+        ((403, {"error": {"message": "Your account is suspended: it violates our usage policies"}}), "Your account is suspended", 1),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "status 529, 3 times (Overloaded)", 3),
+        ({"code": 1301, "msg": "out of order"}, 'no choices, 3 times; it begins with {"code": 1301, "msg": "out of order"}', 3),
+        (completion("half", finish_reason="abort"), "broke off (finish_reason abort), 3 times", 3),
+        ('data: {"choices": []}\n\ndata: [DONE]\n\n', "{stream: false}", 1),
         ({"error": {"message": "No auth credentials found", "code": 401}}, "refused the API key (No auth", 1),
         ({"error": {"message": "No endpoints found for org/m", "code": 404}}, "No endpoints found", 1),
         ({"error": {"message": "bad key", "code": "invalid_api_key"}}, "refused the API key", 1),
@@ -253,6 +392,64 @@ def test_what_a_server_says_reaches_the_user(answer: Any, words: str, num_reques
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "model_length"])
+def test_a_limit_is_named_in_several_ways(reason: str) -> None:
+    with serve(lambda body: completion("half", finish_reason=reason)) as endpoint:
+        assert ask(openai_api.build("m", base_url=endpoint.url)).truncated
+
+
+def test_a_pause_may_stand_in_the_body() -> None:
+    quota = {"code": 429, "message": "quota", "details": [{"@type": "RetryInfo", "retryDelay": "34.07s"}]}
+    complaint = complaint_of(429, json.dumps([{"error": quota}]))
+    assert (complaint.pause, complaint.passing) == (34.07, True)
+    assert complaint_of(429, "later").pause is None
+
+
+def raw(answer: Callable[[socket.socket], None]) -> tuple[socket.socket, str]:
+    """A server that answers as nobody should."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def work() -> None:
+        while True:
+            try:
+                peer = listener.accept()[0]
+                with peer:
+                    peer.recv(1 << 16)
+                    answer(peer)
+            except OSError:
+                if listener.fileno() < 0:
+                    return
+
+    threading.Thread(target=work, daemon=True).start()
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+def test_an_answer_that_dribbles_is_late() -> None:
+    def dribble(peer: socket.socket) -> None:
+        peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        for _ in range(100):
+            peer.sendall(b" ")
+            time.sleep(0.02)
+
+    listener, url = raw(dribble)
+    with listener, pytest.raises(BackendError, match="no answer in time"):
+        ask(openai_api.build("m", base_url=url, timeout=0.3, max_attempts=1, sampler="plain"))
+
+
+@pytest.mark.parametrize(
+    ("status", "to"), [(301, "https://judge.example/v1?sig=abcdefgh"), (302, "/login"), (303, "/login"), (302, "/v1/chat/completions")]
+)
+def test_a_redirection_that_loses_the_question_is_named(status: int, to: str) -> None:
+    answers = [f"HTTP/1.1 {status} x\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", OK]
+    listener, url = raw(lambda peer: peer.sendall((answers.pop(0) if answers else OK).encode()))
+    with listener, pytest.raises(BackendError, match=r"is redirected to|cannot connect") as caught:
+        ask(openai_api.build("m", base_url=url, max_attempts=1, sampler="plain"))
+    assert "abcdefgh" not in str(caught.value)
+
+
+OK = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+
+
 def test_numbers_that_json_has_not_do_not_count() -> None:
     body = completion("fine")
     body["usage"]["prompt_tokens"] = float("nan")
@@ -262,7 +459,20 @@ def test_numbers_that_json_has_not_do_not_count() -> None:
     assert (reply.text, reply.num_prompt_tokens, reply.num_tokens) == ("fine", 0, 0)
 
 
-@pytest.mark.parametrize("header", ["nan", "inf", "-1", "soon", "", "Fri, 01 Jan 2010 00:00:00", "Fri, 99 Jan 2010 00:00:00 GMT", "1e400"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "nan",
+        "inf",
+        "-1",
+        "soon",
+        "",
+        "Fri, 01 Jan 2010 00:00:00",
+        "Fri, 99 Jan 2010 00:00:00 GMT",
+        "1e400",
+        "Fri, 01 Jan 99999999999 00:00:00 GMT",
+    ],
+)
 def test_odd_pauses_are_none_or_short(header: str) -> None:
     assert (retry_after(header) or 0.0) == 0.0
 

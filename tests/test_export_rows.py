@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from editr1.cli import main
-from editr1.commands.export_rows import FORMS, WHATS, export_rows
+from editr1.commands.data import FORMS, WHATS, export_rows
 from editr1.errors import DataError
 from editr1.store import Run, held_out_share, is_held_out, preference_pairs, with_inspections
 from editr1.vlm.base import ChatRequest, flat_messages, to_messages

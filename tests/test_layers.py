@@ -26,10 +26,10 @@ ROOT = Path(editr1.__file__).parent
 # The longest matching prefix decides.
 LAYERS = {
     "text": -3, "records": -2,
-    "schema": 0, "edits": -1, "errors": 0, "stats": 0, "torchvision_cpu": 0, "generation": 0, "placement": 1, "memory": 1, "optimizers": 1,
+    "schema": 0, "edits": -1, "errors": 0, "stats": 0, "generation": 0, "placement": 1, "memory": 1, "optimizers": 1,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1, "algorithms.base": 1, "algorithms": 3,
     "pair_learning.base": 1, "pair_learning": 3,
-    "pictures": 1, "_containers": 0, "_server_errors": 0,
+    "pictures": 1, "_containers": 0, "_server_errors": 0, "wire": 1,
     "config": 2, "endpoint": 2, "store": 2, "judge": 2, "objectives": 2,
     "example": 3,
     "judge.rrm": 3, "bench.judges.base": 3, "measure": 3, "flow": 3, "training": 3, "vlm": 3, "editors": 3, "sources": 3, "world": 3,
@@ -111,4 +111,4 @@ def test_the_rule_bites() -> None:
     assert forbidden("editors.kontext", "editors.qwen_edit")
     assert not forbidden("stages.score", "judge.rrm")
     assert not forbidden("editors.kontext", "editors.base")
-    assert not forbidden("world.render", "world.scene")
+    assert not forbidden("world.tasks", "world.scene")

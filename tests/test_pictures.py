@@ -32,7 +32,7 @@ from editr1.pictures import (
     read_picture,
     to_rgb,
 )
-from editr1.serve.pictures import Draft, from_base64
+from editr1.serve.worker import Draft, from_base64
 from editr1.store import ImageStore
 from editr1.vlm.openai_api import data_url
 
@@ -391,7 +391,7 @@ def test_nobody_else_makes_pixels() -> None:
             converts = name == "convert" and any(isinstance(arg, ast.Constant) and arg.value == "RGB" for arg in node.args)
             if converts or (owner == "Image" and name in ("open", "fromarray", "frombytes")):
                 found.append(path.relative_to(root).as_posix())
-    assert set(found) == {"pictures.py", "world/render.py"}
+    assert set(found) == {"pictures.py", "world/scene.py"}
 
 
 @pytest.mark.parametrize("checksum", [True, False], ids=["good checksum", "bad checksum"])

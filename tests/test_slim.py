@@ -38,4 +38,4 @@ def test_only_the_command_that_was_named_is_imported() -> None:
         "        main(words)\n"
         "print([m for m in sys.modules if m.startswith('editr1.commands.') and '._' not in m])"
     )
-    assert run_python(code) == "['editr1.commands.repair']"
+    assert run_python(code) == "['editr1.commands.loop', 'editr1.commands.runs']"

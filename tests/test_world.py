@@ -12,13 +12,10 @@ from editr1.schema import Principle
 from editr1.vlm.base import ChatRequest, PromptContext
 from editr1.world import oracle
 from editr1.world.annotators import CHARACTERS, Annotator, Character, Decomposer, HumanPairs, biased_verdicts
-from editr1.world.edits import KINDS, apply_all, instruction, parse_instruction, random_edits
-from editr1.world.failures import PIXEL_FAILURES, SCENE_FAILURES, border, flawed_edit
 from editr1.world.oracle import Check, Observation, principles_for, truth_of
-from editr1.world.procedural_editors import PROFILES, ProceduralEditor
-from editr1.world.render import read, read_one, render, to_pixels
-from editr1.world.scene import CELLS, CONTENTS, GLOBALS, Scene, Thing, pick, random_scene
-from editr1.world.tasks import TaskSource
+from editr1.world.procedural_editors import PIXEL_FAILURES, PROFILES, SCENE_FAILURES, ProceduralEditor, border, flawed_edit
+from editr1.world.scene import CELLS, CONTENTS, GLOBALS, Scene, Thing, pick, random_scene, read, read_one, render, to_pixels
+from editr1.world.tasks import KINDS, TaskSource, apply_all, instruction, parse_instruction, random_edits
 
 SEEDS = st.integers(0, 2**31 - 1)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from editr1 import torchvision_cpu as _torchvision_cpu
+from editr1.placement import install_torchvision as _install_torchvision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ _HOMES = {
 }
 _HOME_OF = {name: f"editr1.{module}" for module, names in _HOMES.items() for name in names}
 
-_torchvision_cpu.install()
+_install_torchvision()
 
 
 def open_run(path: Path | str) -> Run:

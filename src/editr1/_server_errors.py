@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 _NAMED_STATUS = {
-    "insufficientquota": 402, "invalidapikey": 401, "modelnotfound": 404, "ratelimitexceeded": 429, "serveroverloaded": 503,
-    "overloadederror": 529,
+    "insufficientquota": 402, "billingerror": 402, "invalidapikey": 401, "authenticationerror": 401, "unauthenticated": 401,
+    "permissionerror": 403, "permissiondenied": 403, "modelnotfound": 404, "notfounderror": 404, "requesttoolarge": 413,
+    "badrequesterror": 400, "invalidrequesterror": 400, "invalidargument": 400, "contextlengthexceeded": 400,
+    "ratelimitexceeded": 429, "ratelimiterror": 429, "resourceexhausted": 429, "serveroverloaded": 503, "unavailable": 503,
+    "overloadederror": 529, "apierror": 500, "internalservererror": 500,
 }  # fmt: skip
+_NO_CREDIT = ("insufficientquota", "insufficientbalance", "insufficientcredit", "creditbalance", "arrearage")
 # How vendors name a verdict of moderation, without case and punctuation: in codes, types, reasons and messages.
 _MODERATION = (
     "contentfilter", "contentpolicy", "contentmanagementpolicy", "responsibleaipolicy", "datainspectionfailed", "prohibitedcontent",
@@ -25,7 +29,11 @@ _MODERATION = (
 _MODERATED_FINISH = ("contentfilter", "prohibitedcontent", "safety", "recitation", "blocklist", "spii", "sensitive", "refusal", "guardrail")
 _MODERATED_CODE = ("invalidprompt", "safety", "blocklist", "spii", "refusal")
 # A picture of this shape is taken by no model behind this endpoint; the next one will be.
-_PICTURE = ("aspectratio", "imagelengthandwidth", "imagetoosmall", "imageistoosmall", "imagedimension", "imageistoonarrow")
+_PICTURE = (
+    "aspectratio", "imagelengthandwidth", "imagetoosmall", "imageistoosmall", "imagedimension", "imageistoonarrow",
+    "mustbelargerthanfactor", "imagetoolarge", "imageistoolarge", "imageexceeds", "imagesizeexceeds",
+)  # fmt: skip
+_ACCOUNT = ("account", "organization", "organisation", "suspended", "deactivated")  # whose state is a setting, whatever it was flagged for
 _NO_VERDICT = (401, 402, 404, 408, 429, 503)  # these statuses speak of the account, the address or the load, whatever words they use
 
 _ADDRESS = ("unexpected endpoint", "unknown endpoint", "unknown url", "invalid url", "no route", "not found", "<html", "<!doctype")
@@ -34,7 +42,8 @@ _ADDRESS = ("unexpected endpoint", "unknown endpoint", "unknown url", "invalid u
 _SETTINGS = (
     (
         ("max_model_len", "maximum context length", "maximum model length", "context length", "context_length", "context window",
-         "max_seq_len", "too many tokens", "maximum number of tokens"),
+         "context size", "max_seq_len", "too many tokens", "maximum number of tokens", "max_new_tokens", "max_total_tokens",
+         "max_input_tokens", "max_input_length", "range of input length", "prompt is too long"),
         "the server's context (vLLM: --max-model-len) is shorter than prompt and max_tokens together: raise it, or lower max_tokens "
         "or the size of the pictures",
     ),
@@ -44,6 +53,9 @@ _SETTINGS = (
     (("temperature", "top_p", "seed"), "name the field in the option omit"),
     (("limit-mm-per-prompt", "limit_mm_per_prompt", "image(s) may be provided", "too many images"),
      "the server takes fewer pictures a request (vLLM: --limit-mm-per-prompt '{\"image\": 2}')"),
+    (("not a multimodal model", "not multimodal", "support image", "supports image", "supports only text", "image input", "vision is not",
+      "unknown variant `image_url`", "image_url is only supported", "image_url is not supported", "multimodal input"),
+     "the model takes no pictures: is the option model right?"),
     (("chat template", "chat_template"), "look at the server's chat template and at chat_template_kwargs in extra_body"),
     (("extra inputs", "extra fields", "unrecognized", "unknown parameter", "unsupported parameter", "unexpected keyword"),
      "a field is not known to this server: see the options omit and extra_body"),
@@ -64,15 +76,26 @@ class Complaint:
 
     @property
     def refusal(self) -> bool:
-        """The content is refused: another prompt or picture may be answered."""
+        """The content is refused: another prompt or picture may be answered.
+
+        A code that says so is believed. Words are not where they may speak of something else: of a setting, of the account, or of a
+        moderation that is out of order itself.
+        """
+        if self.status in _NO_VERDICT:
+            return False
         words = _squashed(self.stated)
-        code = {_squashed(found) for found in re.findall(r'"(?:code|type|reason|blockreason)": ?"([^"]*)"', self.stated)}
-        named = any(word in words for word in _MODERATION) or not code.isdisjoint(_MODERATED_CODE)
-        return self.status not in _NO_VERDICT and (named or (400 <= self.status < 500 and any(word in words for word in _PICTURE)))
+        if self.status >= 500:
+            return _squashed(self.message).startswith(_MODERATED_FINISH)
+        codes = [_squashed(found) for found in re.findall(r'"(?:code|type|reason|blockreason)": ?"([^"]*)"', self.stated)]
+        if any(code in _MODERATED_CODE or any(word in code for word in _MODERATION) for code in codes):
+            return True
+        if self.hint or any(word in words for word in _ACCOUNT):
+            return False
+        return any(word in words for word in _MODERATION) or (self.status >= 400 and any(word in words for word in _PICTURE))
 
     @property
     def no_credit(self) -> bool:
-        return self.status == 402 or "insufficientquota" in _squashed(self.stated)
+        return self.status == 402 or any(word in _squashed(self.stated) for word in _NO_CREDIT)
 
     @property
     def wrong_address(self) -> bool:
@@ -86,10 +109,20 @@ class Complaint:
         return transient and not (self.refusal or self.no_credit or self.wrong_address)
 
     @property
+    def pause(self) -> float | None:
+        """Seconds to wait, where the body says so (Gemini)."""
+        found = re.search(r'"retrydelay": ?"([0-9.]{1,9})s"', self.stated)
+        return float(found[1]) if found and found[1].count(".") < 2 and found[1] != "." else None
+
+    @property
     def hint(self) -> str:
         """Which setting to change; empty where the words name none."""
-        if not 400 <= self.status < 500 or self.status in (401, 403, 408, 409, 425, 429):
+        if not 400 <= self.status < 500 or self.status in (401, 408, 409, 425, 429):
             return ""
+        if self.status == 407:
+            return "the proxy wants a user and a password: http://USER:PASSWORD@HOST:PORT"
+        if self.status == 413:
+            return "the request is larger than the server takes: send smaller pictures, image_format jpeg, or raise the limit there"
         return next((hint for words, hint in _SETTINGS if any(word in self.stated for word in words)), "")
 
 
@@ -119,10 +152,15 @@ def complaint_in(answer: Any) -> Complaint | None:
             return _of_json(0, row)
         if reason := _moderated(row):
             return Complaint(400, f"finish_reason {reason}", "content_filter")
-    feedback = answer.get("promptFeedback") or answer.get("prompt_feedback")
+    feedback = answer.get("promptFeedback") or answer.get("prompt_feedback") or _filtered(answer.get("prompt_filter_results"))
     if feedback and not answer.get("choices"):
         return _of_json(400, {"error": {"message": f"the prompt was blocked: {json.dumps(feedback)[:200]}", "type": "content_filter"}})
     return None
+
+
+def _filtered(results: Any) -> Any:
+    """Azure's notes about a prompt, where they say that it was filtered."""
+    return results if '"filtered": true' in json.dumps(results) else None
 
 
 def _moderated(choice: dict[str, Any]) -> str | None:
@@ -144,9 +182,16 @@ def _of_json(status: int, body: Any) -> Complaint:
     outer = body if isinstance(body, dict) else {}
     message = next((found for found in (_text(fields.get(key)) for key in ("message", "detail", "msg", "error")) if found), "")
     message = message or _text(outer.get("message")) or _text(error) or "no reason given"
-    named = {key: value for key, value in {**outer, **fields}.items() if key not in ("input", "error", "ctx", "choices")}
-    stated = json.dumps({**named, "message": message}, ensure_ascii=False, default=str)[:8000].lower()
+    named = {key: value for key, value in {**outer, **fields}.items() if key not in ("error", "choices")}
+    stated = json.dumps(_own_words({**named, "message": message}), ensure_ascii=False, default=str)[:8000].lower()
     return Complaint(status or _status_in(fields, outer), " ".join(message.split())[:300], stated)
+
+
+def _own_words(value: Any) -> Any:
+    """What a server says, without the parts of the request that it repeats."""
+    if isinstance(value, dict):
+        return {key: _own_words(item) for key, item in value.items() if key not in ("input", "ctx")}
+    return [_own_words(item) for item in value[:20]] if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:

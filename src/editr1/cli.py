@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import inspect
 import io
+import re
 import shlex
 import sqlite3
 import sys
@@ -28,11 +30,10 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.get_default("main") is None:
-            command = _command(self.file)
-            self.description = command.__doc__
             self.formatter_class = argparse.RawDescriptionHelpFormatter
-            command.add_arguments(self)
-            self.set_defaults(main=command.main)
+            self.description, add_arguments, run = _command(self.prog.rpartition(" ")[2], self.file)
+            add_arguments(self)
+            self.set_defaults(main=run)
         return super().parse_known_args(args, namespace)
 
 
@@ -45,7 +46,7 @@ class _Overview(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """One sub-command a stage and a public file of `commands/`: its docstring is the help, `edit_rl.py` is called `edit-rl`."""
+    """One sub-command a stage and a `run_NAME` of a public file of `commands/`: its docstring is the help; `edit_rl` is `edit-rl`."""
     parser = _Overview(
         prog="editr1",
         usage="editr1 [-h] [--version] COMMAND ...",
@@ -68,23 +69,30 @@ def command_names() -> list[str]:
 
 def _files() -> dict[str, Path]:
     """By name, where each command is written; none is imported."""
-    folders = (_STAGES, *map(Path, commands.__path__))
-    return {file.stem.replace("_", "-"): file for folder in folders for file in sorted(folder.glob("[!_]*.py"))}
+    files = {file.stem: file for file in sorted(_STAGES.glob("[!_]*.py"))}
+    for folder in map(Path, commands.__path__):
+        for file in sorted(folder.glob("[!_]*.py")):
+            files |= dict.fromkeys(re.findall(r"^def run_(\w+)\(args: ", file.read_text(encoding="utf-8"), re.MULTILINE), file)
+    return {name.replace("_", "-"): file for name, file in files.items()}
 
 
-def _command(file: Path) -> Any:
-    """What has a docstring, `add_arguments` and `main`. A stage is not imported: some load model libraries."""
+def _command(name: str, file: Path) -> tuple[str | None, Any, Any]:
+    """The help of a command, what adds its options, and what runs it. A stage is not imported: some load model libraries."""
     if file.parent == _STAGES:
-        from editr1.commands._stages import StageCommand
+        from editr1.commands.loop import StageCommand
 
-        return StageCommand(file)
-    return importlib.import_module(f"{commands.__name__}.{file.stem}")
+        stage = StageCommand(file)
+        return stage.__doc__, stage.add_arguments, stage.main
+    module, word = importlib.import_module(f"{commands.__name__}.{file.stem}"), name.replace("-", "_")
+    run = getattr(module, f"run_{word}")
+    return inspect.getdoc(run), getattr(module, f"add_{word}"), run
 
 
 def _overview() -> str:
     """The commands in the groups and the order of `commands.GROUPS`, one a line."""
-    docs = {name: ast.get_docstring(ast.parse(file.read_bytes())) or "" for name, file in _files().items()}
-    summaries = {name: doc.split("\n")[0].split(" (paper")[0].rstrip(".") for name, doc in docs.items()}
+    files = _files()
+    trees = {file: ast.parse(file.read_bytes()) for file in set(files.values())}
+    summaries = {name: _doc(trees[file], name).split("\n")[0].split(" (paper")[0].rstrip(".") for name, file in files.items()}
     listed = {name for names in commands.GROUPS.values() for name in names}
     groups = {**commands.GROUPS, "others": tuple(sorted(summaries.keys() - listed))}
     width = max(map(len, summaries))
@@ -92,6 +100,12 @@ def _overview() -> str:
         "\n".join([f"{title}:", *(f"  {name:<{width}}  {summaries[name]}" for name in names)]) for title, names in groups.items() if names
     ]
     return "\n\n".join([*parts, "editr1 COMMAND --help says what a command takes."])
+
+
+def _doc(tree: ast.Module, name: str) -> str:
+    """The help of a command in its file: of `run_NAME`, or of the file for a stage."""
+    own = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == f"run_{name.replace('-', '_')}")
+    return ast.get_docstring(next(own, tree)) or ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

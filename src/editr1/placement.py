@@ -12,10 +12,15 @@ No torch at import: recipes are checked before anything heavy is loaded.
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from editr1.errors import ConfigError
@@ -173,3 +178,60 @@ def compile_blocks(model: Any) -> None:
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for block in blocks:
         block.compile(dynamic=False)
+
+
+# --- torchvision beside a CPU build of torch ----------------------------------------------------------
+
+# The Qwen-VL processors need torchvision. A package index may serve only its CUDA build; beside a CPU torch that build cannot load its C
+# library, and importing it fails with "operator torchvision::nms does not exist" - and with it transformers' AutoProcessor, trl, diffusers
+# and peft. Declaring the two operator schemas that its Python files decorate is all that the import needs. With a CUDA torch nothing is
+# done; the C operators themselves stay unavailable and say so when called.
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+class _DeclareBeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Runs once, at the first import of torchvision, then steps aside."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if fullname == "torchvision":
+            sys.meta_path.remove(self)
+            _declare_schemas()
+
+
+_library = None  # torch forgets a fragment's schemas when the Library object dies
+
+
+def _declare_schemas() -> None:
+    global _library
+    import torch
+
+    if torch.version.cuda is not None or _c_library_loads():
+        return
+    _library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in _SCHEMAS:
+        _library.define(schema)
+
+
+def _c_library_loads() -> bool:
+    """A torchvision that was built for this torch registers the operators itself; declaring them twice is an error."""
+    import torch
+
+    spec = importlib.machinery.PathFinder.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return False
+    libraries = sorted(Path(spec.origin).parent.glob("_C.*"))
+    try:
+        for library in libraries:
+            torch.ops.load_library(library)
+    except OSError:
+        return False
+    return bool(libraries)
+
+
+def install_torchvision() -> None:
+    """Arrange for the schemas to be declared when torchvision is first imported. Imports nothing itself."""
+    if "torchvision" not in sys.modules and not any(isinstance(f, _DeclareBeforeTorchvision) for f in sys.meta_path):
+        sys.meta_path.insert(0, _DeclareBeforeTorchvision())

@@ -1,9 +1,10 @@
-"""Text that goes to a model or into a file: whole, without a model's control tokens, in lines that only a line break ends."""
+"""Text that goes to a model, to a person or into a file: whole, without control tokens and secrets, in lines that line breaks end."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Control tokens of the chat templates in use (Qwen, Llama, GLM, InternVL, Gemma, Mistral, DeepSeek and others); a tokenizer may know more.
 _CONTROL = re.compile(
@@ -55,3 +56,80 @@ def lines_of(text: str) -> list[str]:
     ['one\u2028still one', 'two']
     """
     return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+
+
+# --- cells of tables ------------------------------------------------------------------------------------
+
+MISSING = ("", "nan", "none", "null", "n/a", "na", "#n/a", "<na>")
+"""How tables write that there is no value, in small letters."""
+
+MAX_INSTRUCTION_CHARS = 4000  # ours: longer texts are not instructions but a broken column
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell says that there is no value.
+
+    >>> is_missing(None), is_missing(float("nan")), is_missing(" N/A "), is_missing(0)
+    (True, True, True, False)
+    """
+    return cell is None or cell != cell or (isinstance(cell, str) and cell.strip().lower() in MISSING)
+
+
+def instruction_fault(cell: Any) -> str:
+    """Why what a row gives as its instruction is none; empty for a good one.
+
+    >>> instruction_fault("Make it red"), instruction_fault(" ")
+    ('', 'it is empty')
+    """
+    if not isinstance(cell, str):
+        return f"expected a text, found {str(cell)[:60]!r}"
+    if not is_whole(cell):
+        return "it holds half of a surrogate pair, such as an emoji that was cut in two"
+    if not cell.strip():
+        return "it is empty"
+    if is_missing(cell):
+        return f"{cell.strip()!r} is how a table writes a missing value"
+    return f"{len(cell)} characters, the limit is {MAX_INSTRUCTION_CHARS}" if len(cell) > MAX_INSTRUCTION_CHARS else ""
+
+
+# --- secrets
+
+_SECRET = re.compile(
+    r"(?:.*[_-])?(?:api[_-]?key|access[_-]?key|secret|password|passwd|authorization)|(?:(?:api|auth|access|bearer|hf)[_-])?token",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(rf"{_SECRET.pattern}|key|subscription-key|sig|signature|code|auth", re.IGNORECASE)
+
+
+def shown(address: str) -> str:
+    """An address for people, without a user, a password or a query in it, also where it is broken.
+
+    >>> shown("https://me:p@ss@host/v1?api-key=abc"), shown("http://me:pa/ss@host")
+    ('https://***@host/v1?***', 'http://***@host')
+    """
+    scheme, mark, rest = address.partition("://") if "://" in address else ("", "", address)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        rest = "***@" + rest[authority.rindex("@") + 1 :]
+    elif "@" in rest and not re.fullmatch(r"(?:[^:]+|\[.*\])(?::\d+)?", authority):  # a password with a slash, so that it is no address
+        rest = "***@" + rest[rest.rindex("@") + 1 :]
+    return scheme + mark + re.sub(r"[?#].*", "?***", rest, flags=re.DOTALL)
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain settings as they may be written down: without options that hold a key, and addresses without user, password and key.
+
+    >>> without_secrets({"model": "m", "api_key": "abc", "base_url": "https://me:secret@host/v1?api-version=3&api-key=abc"})
+    {'model': 'm', 'base_url': 'https://host/v1?api-version=3'}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_secrets(item) for key, item in value.items() if not _SECRET.fullmatch(str(key))}
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return _lasting(value) if isinstance(value, str) and re.fullmatch(r"\w+://\S+", value) else value
+
+
+def _lasting(address: str) -> str:
+    base, _, query = address.partition("?")
+    kept = [part for part in query.split("&") if part and not _QUERY.fullmatch(part.partition("=")[0])]
+    return re.sub(r"://[^/#]*@", "://", base) + ("?" + "&".join(kept) if kept else "")

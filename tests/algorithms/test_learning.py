@@ -14,7 +14,7 @@ from editr1.algorithms.base import Needs, with_advantage
 from editr1.config import Component
 from editr1.flow.config import Config, Sampling, Training
 from editr1.flow.contexts import read_contexts
-from editr1.flow.evaluate import sampled_images
+from editr1.flow.curation import sampled_images
 from editr1.flow.plan import count_evaluations, describe_plan
 from editr1.flow.update import micro_batches
 from editr1.schema import Candidate, PreferencePair

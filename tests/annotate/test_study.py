@@ -13,12 +13,11 @@ import uvicorn
 from PIL import Image, ImageCms, PngImagePlugin
 from starlette.testclient import TestClient
 
-from editr1.annotate.export import export, export_pairs, import_votes, write_csv
 from editr1.annotate.items import Item, Plan, item_id, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
-from editr1.annotate.results import agreement, gsb, summarise
+from editr1.annotate.results import agreement, export, export_pairs, gsb, summarise, write_csv
 from editr1.annotate.server import Desk, build_app
-from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, Vote, VoteStore
+from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, Vote, VoteStore, import_votes
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, ImageRef
@@ -149,6 +148,41 @@ def test_votes_in_the_other_order_are_turned_and_strange_rows_counted(tmp_path: 
     store = VoteStore(tmp_path / DATABASE)
     assert import_votes(store, items, file) == {"imported": 1, "unknown_pair": 1, "bad_label": 1}
     assert [v.answer for v in store.all()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ({"label": " A ", "swapped": True, "annotator": 3.0, "seconds": None}, ("a", True, "3", 0.0)),
+        ({"label": "same", "swapped": "False", "annotator": None, "seconds": "1.5"}, ("same", False, "imported", 1.5)),
+        ({"label": "b", "swapped": 1.0, "annotator": "ada", "seconds": float("nan")}, ("b", True, "ada", 0.0)),
+        ({"label": "a", "swapped": "yes"}, "bad_swapped"),
+        ({"label": "a", "seconds": "inf"}, "bad_seconds"),
+        ({"label": "a", "annotator": {"name": "ada"}}, "bad_name"),
+        ({"label": "a", "annotator": "x" * 61}, "bad_name"),
+        ({"lable": "a"}, "did you mean 'lable'"),
+    ],
+)
+def test_a_vote_is_read_as_programs_write_it_or_refused_by_reason(tmp_path: Path, cells: dict[str, object], found: object) -> None:
+    items = [Item(item_id("x", "y"), *_fields("x", "y"))]
+    (tmp_path / "votes.jsonl").write_text(json.dumps({"a": "x", "b": "y"} | cells) + "\n")
+    store = VoteStore(tmp_path / DATABASE)
+    if isinstance(found, str):
+        with pytest.raises(DataError, match=found):
+            import_votes(store, items, tmp_path / "votes.jsonl")
+        assert store.all() == []
+    else:
+        import_votes(store, items, tmp_path / "votes.jsonl")
+        assert [(v.answer, v.swapped, v.annotator, v.seconds) for v in store.all()] == [found]
+
+
+def test_a_control_question_has_one_answer(shared_run: Run, tmp_path: Path) -> None:
+    item = plan_items(shared_run, Plan())[0]
+    (tmp_path / "gold.csv").write_text(f"a,b,label\n{item.a.id},{item.b.id},A\n{item.b.id},{item.a.id},b\n")
+    assert sum(question.gold is not None for question in plan_items(shared_run, Plan(gold=tmp_path / "gold.csv"))) == 1
+    (tmp_path / "gold.csv").write_text(f"a,b,label\n{item.a.id},{item.b.id},a\n{item.b.id},{item.a.id},a\n")
+    with pytest.raises(DataError, match="line 3 gives another answer"):
+        plan_items(shared_run, Plan(gold=tmp_path / "gold.csv"))
 
 
 def _fields(a: str, b: str) -> tuple:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import stored_samples
 from bench_files import png
 from editr1.bench import (
-    editreward_editscore,
+    editreward,
     editreward_tiger,
     gedit,
     genai_bench,
@@ -155,16 +155,16 @@ def table_of(path: Path, columns: tuple[str, ...]) -> Any:
 
 
 def tiger(path: Path) -> list[Stated | None]:
-    bench = editreward_tiger.TigerBench(path.parent, table_of(path, editreward_tiger.COLUMNS))
-    rows = list(bench.rows())
+    bench = editreward_tiger.open_table(path.parent, table_of(path, editreward_tiger.COLUMNS))
+    rows = bench.ranked
     bench.metrics({})
     return [row.letters[0] + ("" if row.sign == 0 else ">") if row.sign >= 0 else row.letters[1] + ">" for row in rows]
 
 
 def editscore_bench(path: Path) -> list[Stated | None]:
-    bench = editreward_editscore.open_table(path.parent, table_of(path, editreward_editscore.COLUMNS))
+    bench = editreward.open_table(path.parent, table_of(path, editreward.COLUMNS))
     bench.metrics({})
-    return [row.dimension for row in bench.rows()]
+    return [row.category.partition("/")[0] for row in bench.rows]
 
 
 TIGER_ROW = {

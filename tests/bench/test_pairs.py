@@ -10,7 +10,7 @@ import pytest
 from bench_files import png
 from bench_judges import ByName
 from editr1.bench.base import JudgedEdit
-from editr1.bench.pairs import build
+from editr1.bench.own import open_pairs
 from editr1.cli import main
 from editr1.store import Run
 from tiny_run import PRINCIPLES, build_tiny_run
@@ -39,7 +39,7 @@ def test_a_judge_is_asked_once_an_edit_with_the_pairs_principles(run_dir: Path, 
 
 
 def test_a_coin_an_oracle_a_constant_and_silence(run_dir: Path) -> None:
-    benchmark = build(run_dir, "all")
+    benchmark = open_pairs(run_dir, "all")
     better = {pair.winner.id for pair in benchmark.pairs}
     keys = [edit.key for edit in benchmark.edits()]
 
@@ -53,7 +53,7 @@ def test_a_coin_an_oracle_a_constant_and_silence(run_dir: Path) -> None:
 
 
 def test_judges_of_pairs_see_both_edits(run_dir: Path) -> None:
-    benchmark = build(run_dir, "all", limit=2)
+    benchmark = open_pairs(run_dir, "all", limit=2)
     items = list(benchmark.comparisons())
     assert [item.label for item in items] == ["a", "a"]
     assert len(items[0].load()) == 3

@@ -116,7 +116,7 @@ def test_loading_the_published_layout(tmp_path: Path) -> None:
     items = list(bench.edits())
     assert len(items) == 3
     assert items[0].load()[0].size == (8, 8)
-    groups, num_broken = complete_groups(list(bench.rows()))
+    groups, num_broken = complete_groups(bench.ranked)
     assert (len(groups), num_broken) == (1, 0)
     judged = {key: JudgedEdit(key, 9.0 - place) for key, place in zip(groups[0].keys, groups[0].places, strict=True)}
     assert {metric.protocol: metric.value for metric in bench.metrics(judged)}["tiger-erb/k3/argsort"] == 1.0

@@ -76,7 +76,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         ("uid\tx\nu\t[1, 1]\nu\t[1, 1]", "more than once"),
         ("uid\tx\nu\t[1, 2]", r"values in \[0, 1\]"),
         ("uid\tx\n\t[1, 1]", "a row has no uid"),
-        ("uid\tx\nu", "line 2: another number of cells"),
+        ("uid\tx\nu", "line 2 has another number of cells"),
     ]:
         ratings.write_text(text)
         with pytest.raises(DataError, match=message):

@@ -183,7 +183,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ("text", "message"),
     [
         ('{"source": "s.png", "edited": "e.png"}', "line 1: column 'instruction' is missing"),
-        ("{", "line 1 is no JSON"),
+        ("{", "line 1 is not JSON"),
         ('{"source": 1, "edited": "e", "instruction": "i"}', "object of texts"),
         ('{"id": "x", "source": "s", "edited": "e", "instruction": "i"}\n' * 2, "more than once"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from editr1.cli import main
-from editr1.commands.import_data import NEEDED, OPTIONAL
+from editr1.commands.data import NEEDED, OPTIONAL
 from editr1.config import Component
 from editr1.editors.base import EditRequest
 from editr1.judge.decompose import Decomposer, Rules
@@ -99,6 +99,30 @@ def test_bad_rows_are_dropped_by_number_and_a_bad_table_is_refused(table: Path, 
     assert main(["import-data", str(table.parent / "typo.csv"), "--run", str(tmp_path / "other")]) == 2
     assert "did you mean 'label'" in capsys.readouterr().err
     assert main(["import-data", str(tmp_path / "none.csv"), "--run", str(tmp_path / "other")]) == 2
+
+
+def test_a_table_of_which_most_rows_are_bad_is_refused_and_a_changed_one_needs_a_word(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, arguments = _rows(table), ["import-data", str(table.parent / "t.csv"), "--run", str(tmp_path / "run"), "--held-out-share", "0"]
+    _write(table.parent / "t.csv", [row | {"label": "left"} if index < 4 else row for index, row in enumerate(rows)])
+    assert main(arguments) == 2
+    assert "4 of 6 rows cannot be used; the first: bad_row: row 1: label is 'left'" in capsys.readouterr().err
+    _write(table.parent / "t.csv", rows)
+    assert main(arguments) == 0
+    _write(table.parent / "t.csv", rows[1:])
+    assert main(arguments) == 2
+    assert "add --accept" in capsys.readouterr().err
+    assert main([*arguments, "--accept"]) == 0
+    assert Run.open(tmp_path / "run").count("07_pairs") == NUM - 1
+
+
+def test_a_person_answers_once_about_a_pair(table: Path, tmp_path: Path) -> None:
+    one = _rows(table)[0] | {"annotator": "ada", "label": "a"}
+    turned = one | {"a": one["b"], "b": one["a"], "label": "b"}
+    _write(table.parent / "said.csv", [one, turned, one | {"label": "same"}, one | {"annotator": ""}, one | {"annotator": ""}])
+    assert main(["import-data", str(table.parent / "said.csv"), "--run", str(tmp_path / "run")]) == 0
+    assert Run.open(tmp_path / "run").counts("07_pairs").reasons == {"contradiction": 1, "duplicate": 1}
 
 
 def test_sft_and_gcpo_learn_from_it(table: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bench_files import png
 from editr1.bench.folder import build
 from editr1.cli import main
-from editr1.commands._judged_table import judge_name
+from editr1.commands.judging import judge_name
 from editr1.errors import DataError
 from editr1.judge.item import RewardItem
 from editr1.schema import Reward, Trace

@@ -11,9 +11,8 @@ import pytest
 from browser import chromium
 from editr1 import RewardModel, example
 from editr1.cli import main
-from editr1.commands._verdict_page import verdict_page
-from editr1.judge.asking import asking
-from editr1.judge.item import RewardItem
+from editr1.commands.verify import verdict_page
+from editr1.judge.item import RewardItem, asking
 from editr1.schema import Principle, Reward
 
 VERDICTS = [0, 1, 1, 1, 0, 1, 1]

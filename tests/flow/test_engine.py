@@ -15,7 +15,7 @@ from editr1.config import Component
 from editr1.errors import ConfigError
 from editr1.flow.config import Config, Rollout, Sampling, Training
 from editr1.flow.contexts import read_contexts
-from editr1.flow.engine import distance
+from editr1.flow.rollout import distance
 from editr1.flow.state import checkpoints, load_state
 from editr1.flow.watch import Clock
 from editr1.stages.edit_rl import make_trainer, train

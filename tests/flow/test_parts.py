@@ -12,7 +12,7 @@ from editr1.config import Component, create
 from editr1.errors import BackendError, ConfigError, UnscoredError
 from editr1.flow.config import Config, Evaluation, Sampling, Training
 from editr1.flow.contexts import choose_contexts, read_contexts, share_of_process
-from editr1.flow.evaluate import sampled_images
+from editr1.flow.curation import sampled_images
 from editr1.flow.policy import Policy, follow
 from editr1.flow.rewarding import RewardCollector, all_constant, check_unscored, reward_logs, reward_table, signal_share
 from editr1.flow.rollout import rollout

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import toy
-from editr1.commands._stages import run_accepting
+from editr1.commands._judge import accepting
 from editr1.config import Component
 from editr1.errors import BackendError, ChangedInputsError, NoSignalError, UnscoredError
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Sampling, Training, WeightedReward
@@ -397,5 +397,5 @@ def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"digest": "0" * 64}))  # the tasks were decomposed anew
     with pytest.raises(ChangedInputsError, match="input 02_principles"):
         edit_rl.run(settings, run.dir)
-    assert run_accepting(edit_rl, settings, run.dir, accept=True).iterations == 2
+    assert accepting(lambda: edit_rl.run(settings, run.dir), accept=True).iterations == 2
     assert [point["step"] for point in points(run)] == [0, 1]

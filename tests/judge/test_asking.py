@@ -12,10 +12,10 @@ import pytest
 
 from editr1.commands import verify
 from editr1.commands._judge import asked
-from editr1.commands._judged_table import judge_settings
+from editr1.commands.judging import judge_settings
 from editr1.config import Component, to_plain
 from editr1.errors import ConfigError
-from editr1.judge.asking import Asking, asking
+from editr1.judge.item import Asking, asking
 from editr1.stages import evaluate, gcpo, score, sft
 
 
@@ -59,7 +59,7 @@ def test_every_reader_asks_a_checkpoint_as_it_was_trained(tmp_path: Path) -> Non
     folder = _checkpoint(tmp_path / "rrm", {"prompt_id": "compact", "max_tokens": 160})
     judge = Component("local", {"path": str(folder)})
     parser = argparse.ArgumentParser()
-    verify.add_arguments(parser)
+    verify.add_verify(parser)
     of_verify = asked(parser.parse_args(["a", "b", "c", "--checkpoint", str(folder)]))
     of_score = score.Member("m", judge).how
     of_evaluate = asking(judge, evaluate.JudgeUnderTest("m", judge).prompt_id, evaluate.Config().max_tokens)

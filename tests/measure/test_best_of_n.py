@@ -7,7 +7,7 @@ import random
 import pytest
 
 from editr1.errors import DataError
-from editr1.measure.best_of_n import Choice, best_of_n, pick_value
+from editr1.measure.groups import Choice, best_of_n, pick_value
 
 
 def groups(judge: str, num_tasks: int = 60) -> list[list[Choice]]:

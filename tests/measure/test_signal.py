@@ -11,7 +11,7 @@ import pytest
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.flow.rewarding import reward_table, signal_share
-from editr1.measure.signal import ScoredEdit, noise_share, signal_metrics
+from editr1.measure.groups import ScoredEdit, noise_share, signal_metrics
 from editr1.schema import Reward
 
 

@@ -21,7 +21,7 @@ from editr1.report.judges import NO_SIGNAL, confusion_row, margin_bars, percent,
 from editr1.report.loop import Arrow, draw_loop
 from editr1.report.reading import BUDGET, Album, Reader, encode_small
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Reward, Trace
-from editr1.stages._judges import write_traces
+from editr1.stages._evaluation import write_traces
 from editr1.store import Run
 from small_run import make_run
 

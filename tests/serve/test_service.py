@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from editr1.cli import main
 from editr1.config import Component
 from editr1.errors import ConfigError, DataError
-from editr1.serve import pickled
+from editr1.serve import dialects
 from editr1.serve.app import Access, Config, build_app
 from editr1.serve.guard import Limits
 from editr1.serve.listen import PatientProtocol
@@ -193,7 +193,7 @@ def test_the_exploit_works_where_nothing_refuses_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(11))
 def test_a_hostile_pickle_is_refused_before_it_is_loaded(number: int, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        pickled.to_drafts(pickled.loads(hostile_pickles(tmp_path / "owned")[number]))[0].item()
+        dialects.pickle_drafts(dialects.load_pickle(hostile_pickles(tmp_path / "owned")[number]))[0].item()
     assert not (tmp_path / "owned").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_values_that_are_no_text_reach_the_stage(tmp_path: Path) -> None:
     path.write_text('{"image": "a.png", "instruction": NaN}\n{"image": 3, "instruction": "x"}\n[1]\n')
     found = rows("table", path=str(path))
     assert isinstance(found[0], SourceRow)
-    assert found[0].instruction != found[0].instruction  # NaN, which the tasks stage drops with a reason
+    assert found[0].instruction is None  # which the tasks stage drops with a reason
     assert len(reasons(found)) == 2
 
 
@@ -203,3 +204,19 @@ def test_links_of_a_folder_of_the_users_own_are_followed(tmp_path: Path) -> None
     first, second = rows("table", path=str(tmp_path / "snap" / "t.jsonl"))
     assert readable(first)
     assert "outside" in reasons([second])[0]
+
+
+def test_an_odd_file_of_a_folder_is_a_bad_row_and_a_name_need_not_be_utf_8(tmp_path: Path) -> None:
+    for name in ("folder", "pipe", "latin"):
+        (tmp_path / f"{name}.png").write_bytes(png("red"))
+    (tmp_path / "folder.txt").mkdir()
+    os.mkfifo(tmp_path / "pipe.txt")  # opened plainly, it would wait for its writer for ever
+    (tmp_path / "latin.txt").write_bytes(b"\xe9")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(png("red"))
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("make it green")
+    *bad, good = rows("folder", path=str(tmp_path))
+    assert isinstance(good, SourceRow)
+    assert good.stamp is not None
+    assert (good.load(), good.stamp().encode()[:3]) == (png("red"), "\ufffd".encode())
+    for reason, part in zip(reasons(bad), ["no regular file", "not UTF-8", "no regular file"], strict=True):
+        assert part in reason

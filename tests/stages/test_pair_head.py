@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from editr1.bench.judges import bradley_terry
+from editr1.bench.judges.plain import bradley_terry
 from editr1.config import Component
 from editr1.errors import ConfigError
 from editr1.judge.item import RewardItem
@@ -79,7 +79,7 @@ def test_a_resumed_head_equals_one_that_was_not_stopped(tmp_path: Path, verifier
     whole = gcpo.run(config(verifier), build_tiny_run(tmp_path / "whole"))
     run_dir = build_tiny_run(tmp_path / "halves")
 
-    from editr1.training.tracking import Curves
+    from editr1.training.trainer import Curves
 
     plain = Curves.on_log
 

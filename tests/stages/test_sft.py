@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from editr1.commands._stages import run_accepting
+from editr1.commands._judge import accepting
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.stages import sft
 from editr1.store import Run
@@ -80,7 +80,7 @@ def test_changed_inputs_are_refused_or_accepted_and_curves_never_mixed(tmp_path:
     (base / "extra.json").write_text("{}")  # the checkpoint behind the same path is another one
     with pytest.raises(ChangedInputsError, match=r"content .*new run directory, or add --accept"):
         sft.run(config(base, steps=3), run_dir)
-    assert run_accepting(sft, config(base, steps=2), run_dir, accept=True).steps == 2
+    assert accepting(lambda: sft.run(config(base, steps=2), run_dir), accept=True).steps == 2
     assert [point["step"] for point in Run.open(run_dir).curves("sft")] == [1, 2]
     aside = run_dir / ".aside" / "06_rrm_sft-1"
     assert json.loads((aside / "settings.json").read_text())["steps"] == 3

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from editr1 import cli
-from editr1.commands.migrate import migrate
+from editr1.commands.runs import migrate
 from editr1.errors import ChangedInputsError, DataError
 from editr1.schema import (
     Candidate,

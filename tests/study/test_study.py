@@ -20,9 +20,8 @@ from editr1.cli import main
 from editr1.config import to_plain
 from editr1.errors import BackendError, ConfigError
 from editr1.store import Run
-from editr1.study.cells import Place, stage_configs
+from editr1.study.cells import Place, Task, estimate, run_all, stage_configs, tasks_left
 from editr1.study.config import Cell, Claim, Config
-from editr1.study.schedule import Task, estimate, run_all, tasks_left
 from tiny_run import build_tiny_verifier
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from editr1.bench.base import JudgedEdit
-from editr1.bench.pairs import OwnPairs
-from editr1.commands.study import as_json, as_markdown, last_line
+from editr1.bench.own import OwnPairs
+from editr1.commands.experiments import as_json, as_markdown, last_line
 from editr1.schema import Candidate, EditTask, PreferencePair
 from editr1.stats import holm, mcnemar
 from editr1.store import Run

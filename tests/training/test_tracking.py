@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from editr1.training.tracking import resume_point
+from editr1.training.trainer import resume_point
 
 
 def test_the_newest_whole_checkpoint_is_resumed_and_torn_ones_go(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import two_ranks
-from editr1.commands._stages import leave_processes
+from editr1.commands.loop import leave_processes
 from launched import launch
 from tiny_run import build_tiny_run, build_tiny_verifier
 

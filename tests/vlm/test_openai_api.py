@@ -14,6 +14,7 @@ from editr1 import endpoint as endpoint_module
 from editr1.errors import BackendError, ConfigError
 from editr1.vlm import openai_api
 from editr1.vlm.base import ChatRequest, Sampling
+from editr1.wire import retry_after
 from fake_endpoint import completion, echo, random_faults, serve
 
 IMAGE = Image.new("RGB", (4, 4), "red")
@@ -94,7 +95,7 @@ def test_retry_after_is_honoured():
         begin = time.monotonic()
         openai_api.build("m", base_url=endpoint.url).chat([ask("q")])
     assert 0.7 <= time.monotonic() - begin < 3.0
-    assert endpoint_module.retry_after("Fri, 01 Jan 2010 00:00:00 GMT") == 0.0
+    assert retry_after("Fri, 01 Jan 2010 00:00:00 GMT") == 0.0
 
 
 def test_an_endpoint_that_is_down_is_named_as_the_user_gave_it(fast):

@@ -35,14 +35,14 @@ class Nft:
         return nft_loss(rows.v, rows.old(), rows.x, rows.x0, rows.sigma, optimality(rows.advantages), self.beta)
 
 
-def optimality(advantages: torch.Tensor, max_advantage: float = MAX_ADVANTAGE) -> torch.Tensor:
+def optimality(advantages: torch.Tensor) -> torch.Tensor:
     """q in [0, 1]; A = 0 gives 1/2, the value at which both pulls cancel at v = v_old."""
-    return advantages.clamp(-max_advantage, max_advantage) / (2.0 * max_advantage) + 0.5
+    return advantages.clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE) / (2.0 * MAX_ADVANTAGE) + 0.5
 
 
 def nft_loss(
     v_RLD: torch.Tensor, v_old_RLD: torch.Tensor, x_RLD: torch.Tensor, x0_RLD: torch.Tensor, t_R: torch.Tensor,
-    optimality_R: torch.Tensor, beta: float = 1.0, max_advantage: float = MAX_ADVANTAGE,
+    optimality_R: torch.Tensor, beta: float = 1.0,
 ) -> torch.Tensor:  # fmt: skip
     """The loss of the module, [R]. `beta` in (0, 1] sets how far v+ may lean on the old policy."""
     v_old_RLD = v_old_RLD.detach()
@@ -50,7 +50,7 @@ def nft_loss(
     negative = (1.0 + beta) * v_old_RLD - beta * v_RLD
     t_R11 = t_R.view(-1, 1, 1)
     pulls = [_weighted_error(x_RLD - t_R11 * v, x0_RLD) for v in (positive, negative)]
-    return (optimality_R * pulls[0] + (1.0 - optimality_R) * pulls[1]) * max_advantage / beta
+    return (optimality_R * pulls[0] + (1.0 - optimality_R) * pulls[1]) * MAX_ADVANTAGE / beta
 
 
 def _weighted_error(predicted_RLD: torch.Tensor, x0_RLD: torch.Tensor) -> torch.Tensor:

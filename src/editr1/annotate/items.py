@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, Label, Principle, Quadruple, derive_seed, stable_id
-from editr1.store import Run, quadruples, read_table
+from editr1.stages.pairs import label_in
+from editr1.store import Run, quadruples, whole_table
 
 LABELS: tuple[Label, ...] = ("a", "b", "same")
+MIRRORED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +65,20 @@ class Plan:
         return f"gsb {self.editors[0]} -> {self.editors[1]}" if self.editors else "pairs"
 
 
+def edits_by_task(run: Run) -> list[list[Quadruple]]:
+    """The edits of each task, in the order of the run."""
+    return [list(group) for _, group in itertools.groupby(quadruples(run), key=attrgetter("task.id"))]
+
+
 def plan_items(run: Run, plan: Plan) -> list[Item]:
     """The items in the order in which they are asked. Raises DataError when the run holds nothing to compare."""
-    by_task: dict[str, list[Quadruple]] = defaultdict(list)
-    for quadruple in quadruples(run):
-        by_task[quadruple.task.id].append(quadruple)
-    gold = _gold_items({q.id: q for group in by_task.values() for q in group}, plan.gold) if plan.gold else []
+    groups = edits_by_task(run)
+    gold = _gold_items({q.id: q for group in groups for q in group}, plan.gold) if plan.gold else []
     known = {frozenset((item.a.id, item.b.id)) for item in gold}
-    items = [item for group in by_task.values() for item in _task_items(group, plan) if frozenset((item.a.id, item.b.id)) not in known]
+    items = [item for group in groups for item in _task_items(group, plan) if frozenset((item.a.id, item.b.id)) not in known]
     if not items:
         wanted = f"edits by both {plan.editors[0]!r} and {plan.editors[1]!r}" if plan.editors else "two different edits of one task"
-        names = sorted({q.candidate.editor for group in by_task.values() for q in group})
+        names = sorted({q.candidate.editor for group in groups for q in group})
         raise DataError(f"{run.dir} holds no task with {wanted}; its editors are: {', '.join(names) or 'none'}")
     random.Random(derive_seed(plan.seed, "order")).shuffle(items)
     return list(_with_gold(items[: plan.limit], gold, plan.gold_every))
@@ -91,15 +96,16 @@ def _task_items(group: Sequence[Quadruple], plan: Plan) -> list[Item]:
 
 
 def _gold_items(known: dict[str, Quadruple], path: Path) -> list[Item]:
-    items = []
-    for number, row in enumerate(read_table(path), start=1):
-        if isinstance(row, str):
-            raise DataError(f"{path}: {row}")
-        a, b, label = (str(row.get(key, "")) for key in ("a", "b", "label"))
-        if label not in LABELS or a not in known or b not in known or known[a].task.id != known[b].task.id:
-            raise DataError(f"{path}: row {number} must name two candidates of one task and a label a, b or same, found {row}")
-        items.append(Item.make(known[a], known[b], label))
-    return items
+    items: dict[frozenset[str], Item] = {}
+    for where, row in whole_table(path, ("a", "b", "label")):
+        a, b, label = str(row["a"]).strip(), str(row["b"]).strip(), label_in(row["label"])
+        if label is None or a == b or a not in known or b not in known or known[a].task.id != known[b].task.id:
+            raise DataError(f"{where} must name two candidates of one task and a label a, b or same, found {row}")
+        item = Item.make(known[a], known[b], label)
+        earlier = items.setdefault(frozenset((a, b)), item)
+        if earlier.gold != (item.gold if earlier.id == item.id else MIRRORED[label]):
+            raise DataError(f"{where} gives another answer to a question that stands above; a control question has one")
+    return list(items.values())
 
 
 def _with_gold(items: Sequence[Item], gold: Sequence[Item], every: int) -> Iterator[Item]:

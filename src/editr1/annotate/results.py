@@ -1,17 +1,29 @@
-"""What the answers say: progress, pace, control questions, agreement, disputes, win rates, and GSB between two editors."""
+"""What the answers say, and the answers out (CSV, the run's table 07_pairs) and existing votes in."""
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from editr1.annotate.items import LABELS, Item
-from editr1.annotate.votes import ADJUDICATOR, Answer, Vote
+from editr1.annotate.items import LABELS, Item, edits_by_task, item_id
+from editr1.annotate.votes import ADJUDICATOR, Answer, Vote, as_cell
+from editr1.errors import DataError
+from editr1.schema import Quadruple
+from editr1.stages import pairs
 from editr1.stats import GSB
 from editr1.stats.agreement import cohen_kappa, krippendorff_alpha
+from editr1.store import Run, StageCounts
+from editr1.store._files import write_atomic
+
+# --- what they say -------------------------------------------------------------------------------------
+
 
 FAST_SECONDS = 1.0  # ours: nobody looks at three pictures and reads an instruction in less
 MIN_FOR_FLAGS = 5  # ours: answers before a pace or a habit is called one
@@ -146,3 +158,113 @@ def gsb(votes: Sequence[Vote], editors: tuple[str, str] | None) -> dict[str, Any
     low, high = study.interval()
     named = {"before": editors[0], "after": editors[1], "good": study.good, "same": study.same, "bad": study.bad}
     return named | {"value": study.value, "low": low, "high": high, "n": study.n, "p_value": study.p_value}
+
+
+# --- out and in ----------------------------------------------------------------------------------------
+
+
+CSV = "annotations.csv"
+COLUMNS = ("a", "b", "label", "annotator", "swapped", "seconds", "at", "study", "instruction")
+
+
+@dataclass(frozen=True)
+class Export:
+    """The rows of a CSV, and what became of every other vote of the run."""
+
+    rows: list[tuple[str, ...]]
+    num_votes: int
+    left_out: Counter[str]
+    """Votes without a row of their own, by reason."""
+    num_contradictory: int
+    """Pairs about which people chose both edits."""
+
+    def __str__(self) -> str:
+        rest = "".join(f"; {count} {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"{len(self.rows)} rows of {self.num_votes} votes{rest}"
+
+
+def export(
+    run: Run, votes: Sequence[Vote], *, study: str | None = None, with_majority: bool = False, controls: Container[str] = ()
+) -> Export:
+    """Every vote of the run as a row, whatever flags it was given under.
+
+    study: only the votes of this one. with_majority: one row a pair, the owner's decision or the answer of most; a draw has none.
+    controls: items that are control questions, for votes that do not say so themselves.
+    """
+    pairs_by_id = _known_pairs(run, {vote.item for vote in votes})
+    left_out: Counter[str] = Counter()
+    taken: list[Vote] = []
+    for vote in votes:
+        reason = _why_not(vote, pairs_by_id, study, controls)
+        if reason:
+            left_out[reason] += 1
+        else:
+            taken.append(vote)
+    groups = by_item(taken)
+    contradictory = sum(map(is_contradictory, groups.values()))
+    if with_majority:
+        taken = list(_majorities(groups, left_out))
+    elif decisions := sum(vote.annotator == ADJUDICATOR for vote in taken):
+        left_out["decisions about disputed pairs (--majority writes them)"] += decisions
+        taken = [vote for vote in taken if vote.annotator != ADJUDICATOR]
+    rows = [_row(vote, *pairs_by_id[vote.item]) for vote in taken]
+    return Export(rows, len(votes), left_out, contradictory)
+
+
+def _why_not(vote: Vote, known: Container[str], study: str | None, controls: Container[str]) -> str:
+    if vote.item not in known:
+        return "about edits that this run does not hold"
+    if study is not None and vote.study not in (study, ""):
+        return f"of the study '{vote.study}'"
+    if vote.control or vote.item in controls:
+        return "about control questions"
+    return "skipped" if vote.label is None else ""
+
+
+def _majorities(groups: dict[str, list[Vote]], left_out: Counter[str]) -> Iterator[Vote]:
+    for votes in groups.values():
+        people = [vote for vote in votes if vote.annotator != ADJUDICATOR]
+        winner = majority(votes)
+        if winner is None:
+            left_out["about pairs without a majority"] += len(people)
+            continue
+        left_out["that went into a majority"] += len(people) - 1 if people else 0
+        name = ADJUDICATOR if len(people) < len(votes) else f"majority of {len(people)}" if len(people) > 1 else people[0].annotator
+        yield replace(votes[-1], annotator=name, answer=winner)
+
+
+def _known_pairs(run: Run, wanted: set[str]) -> dict[str, tuple[Quadruple, Quadruple]]:
+    """The two edits of each wanted item, found among all pairs of edits of a task."""
+    couples = (couple for group in edits_by_task(run) for couple in itertools.permutations(group, 2))
+    named = ((item_id(x.candidate.id, y.candidate.id), (x, y)) for x, y in couples)
+    return {key: couple for key, couple in named if key in wanted}
+
+
+def _row(vote: Vote, a: Quadruple, b: Quadruple) -> tuple[str, ...]:
+    seconds = f"{vote.seconds:.3f}"
+    fields = (a.candidate.id, b.candidate.id, vote.answer, vote.annotator, str(int(vote.swapped)), seconds, vote.at, vote.study)
+    return tuple(as_cell(field) for field in (*fields, a.task.instruction))
+
+
+def to_csv(rows: Sequence[tuple[str, ...]]) -> bytes:
+    """The rows with their header, UTF-8."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def write_csv(run: Run, exported: Export) -> Path:
+    """Writes `annotations.csv` into the run and returns its path."""
+    path = run.dir / CSV
+    write_atomic(path, to_csv(exported.rows))
+    return path
+
+
+def export_pairs(run: Run, exported: Export, held_out_share: float = 0.2) -> tuple[Path, StageCounts]:
+    """Writes the CSV and, from it, `07_pairs`. Raises DataError when there is no answer, or when 07_pairs was made from others."""
+    if not exported.rows:
+        raise DataError(f"{run.dir} holds no answers to export ({exported}); label some pairs first: editr1 annotate {run.dir}")
+    path = write_csv(run, exported)
+    return path, pairs.run(pairs.Config(file=path, held_out_share=held_out_share), run.dir)

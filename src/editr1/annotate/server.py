@@ -19,11 +19,10 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
-from editr1.annotate.export import export, to_csv
 from editr1.annotate.items import Item, Plan, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
-from editr1.annotate.results import summarise
-from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, BusyStoreError, Vote, VoteStore
+from editr1.annotate.results import export, summarise, to_csv
+from editr1.annotate.votes import ADJUDICATOR, DATABASE, MAX_NAME_CHARS, Answer, BusyStoreError, Vote, VoteStore
 from editr1.schema import ImageRef
 from editr1.serve.guard import COOKIE, Guard, Limits, read_cookie
 from editr1.serve.messages import answer_errors
@@ -42,7 +41,7 @@ def _person(name: str) -> str:
     return name
 
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60), AfterValidator(_person)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_person)]
 
 
 class PersonBody(BaseModel):

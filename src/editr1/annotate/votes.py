@@ -1,19 +1,25 @@
-"""The answers, in SQLite: each is on disk before the annotator sees the next pair."""
+"""The answers, in SQLite: each is on disk before the annotator sees the next pair; existing ones from a table."""
 
 from __future__ import annotations
 
+import math
 import secrets
 import sqlite3
 import threading
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from editr1.errors import EditR1Error
+from editr1.annotate.items import MIRRORED, Item, item_id
+from editr1.errors import DataError, EditR1Error
 from editr1.schema import Label
+from editr1.stages.pairs import label_in
+from editr1.store import name_in, read_table
+from editr1.text import is_missing
 
 DATABASE = "annotations.sqlite"
 """Name of the file in the run directory."""
@@ -22,6 +28,8 @@ Answer = Literal["a", "b", "same", "skip"]
 
 ADJUDICATOR = "adjudication"
 """Name under which the owner's decisions about disputed pairs lie; nobody labels under it."""
+
+MAX_NAME_CHARS = 60
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS votes (
@@ -156,3 +164,77 @@ class VoteStore:
 def _vote(row: tuple[str, str, Answer, int, float, str, str, int, int]) -> Vote:
     item, annotator, answer, swapped, seconds, at, study, imported, control = row
     return Vote(item, annotator, answer, bool(swapped), seconds, at, study, bool(imported), bool(control))
+
+
+# --- as cells of a table, and from one -----------------------------------------------------------------
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_cell(field: str) -> str:
+    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe, and so does an apostrophe before one."""
+    return "'" + field if field.lstrip("'").startswith(_FORMULA) else field
+
+
+def from_cell(field: str) -> str:
+    """What `as_cell` was given."""
+    return field[1:] if field.startswith("'") and field.lstrip("'").startswith(_FORMULA) else field
+
+
+def import_votes(store: VoteStore, items: Sequence[Item], path: Path, study: str = "pairs") -> Counter[str]:
+    """Adds the votes of a table (a, b, label, annotator), in either order of a and b. Counts what became of each row.
+
+    Sides, seconds and time are kept where the file says them, as our own export does. A vote that is there already stays as it is.
+    Raises DataError for a table without these columns, and where no row can be used.
+    """
+    known = {item.id: item for item in items}
+    present = {(vote.item, vote.annotator): vote.answer for vote in store.all()}
+    outcome: Counter[str] = Counter()
+    for row in read_table(path, ("a", "b", "label"), ("annotator", "swapped", "seconds", "at", "study")):
+        if isinstance(row, str):
+            outcome["bad_row"] += 1
+            continue
+        vote, reason = _imported(row, known, study)
+        if vote is not None and (vote.item, vote.annotator) in present:
+            reason = "already_there" if present[vote.item, vote.annotator] == vote.answer else "replaced"
+        outcome[reason] += 1
+        if vote is not None and reason != "already_there":
+            store.put(vote)
+            present[vote.item, vote.annotator] = vote.answer
+    if not outcome.keys() & {"imported", "replaced", "already_there"}:
+        reason, count = (outcome.most_common(1) or [("no row", 0)])[0]
+        raise DataError(
+            f"{path}: no row of {outcome.total()} is a vote about this run's pairs; the commonest reason, {count} times: {reason}"
+        )
+    return outcome
+
+
+def _imported(row: dict[str, object], known: dict[str, Item], study: str) -> tuple[Vote | None, str]:
+    a, b, label = str(row.get("a")).strip(), str(row.get("b")).strip(), label_in(row.get("label"))
+    if label is None:
+        return None, "bad_label"
+    swapped = {"": False, "0": False, "false": False, "1": True, "true": True}.get(_word(row.get("swapped")))
+    if swapped is None:
+        return None, "bad_swapped"
+    if item_id(a, b) not in known and item_id(b, a) in known:
+        a, b, label, swapped = b, a, MIRRORED[label], not swapped
+    item = known.get(item_id(a, b))
+    if item is None:
+        return None, "unknown_pair"
+    try:
+        seconds = float(_word(row.get("seconds")) or 0)
+        annotator, given = (from_cell(name_in(row.get(key))) for key in ("annotator", "study"))
+    except ValueError as error:
+        return None, "bad_name" if isinstance(error, DataError) else "bad_seconds"
+    if not 0 <= seconds < math.inf:
+        return None, "bad_seconds"
+    if len(annotator) > MAX_NAME_CHARS:
+        return None, "bad_name"
+    at = "" if is_missing(row.get("at")) else str(row["at"])
+    gold = item.gold is not None
+    return Vote(item.id, annotator or "imported", label, swapped, seconds, at, given or study, True, gold), "imported"
+
+
+def _word(cell: object) -> str:
+    """The cell in small letters: programs write a truth as 1, 1.0, true or True."""
+    return "" if is_missing(cell) else str(cell).strip().lower().removesuffix(".0")

@@ -55,7 +55,8 @@ def damage(
         elif kind == "negate":
             rows.append((negated(principle), None))
         elif kind == "swap_category":
-            rows.append((_recategorised(principle, rng), index))
+            others = [category for category in CATEGORIES if category != principle.category]
+            rows.append((replace(principle, category=others[int(rng.integers(len(others)))]), index))
         elif kind == "replace" and foreigners:
             rows.append((foreigners.pop(), None))
     return Damaged(tuple(principle for principle, _ in rows), tuple(origin for _, origin in rows))
@@ -68,11 +69,6 @@ def negated(principle: Principle) -> Principle:
     'Is it untrue that the answer to "Is the sky purple?" is yes?'
     """
     return replace(principle, question=f'Is it untrue that the answer to "{principle.question}" is yes?')
-
-
-def _recategorised(principle: Principle, rng: np.random.Generator) -> Principle:
-    others = [category for category in CATEGORIES if category != principle.category]
-    return replace(principle, category=others[int(rng.integers(len(others)))])
 
 
 KINDS: tuple[Damage, ...] = ("drop", "duplicate", "negate", "swap_category", "replace")
@@ -186,6 +182,8 @@ def _compare(
     moved = [abs(b - a) for a, b in zip(old, new, strict=True) if a is not None and b is not None]
     verdicts = [row for index in scored for row in _verdict_rows(cases[index], damaged[index], before[index], after[index])]
     with_gold = [row for row in verdicts if row.gold is not None]
+    right = [row.before == row.gold for row in with_gold], [row.after == row.gold for row in with_gold]
+    turned = [row.before != row.after for row in verdicts]
     return Propagation(
         kind,
         num_edits=len(scored),
@@ -193,13 +191,8 @@ def _compare(
         score_change=_difference(old, new, tasks, rng),
         score_movement=mean_estimate(moved, tasks, rng=rng) if moved else None,
         pair_change=_pair_change(cases, pairs, before, after, rng),
-        verdict_change=_difference(
-            [row.before == row.gold for row in with_gold],
-            [row.after == row.gold for row in with_gold],
-            [row.task_id for row in with_gold],
-            rng,
-        ),
-        verdict_flips=_share([row.before != row.after for row in verdicts], [row.task_id for row in verdicts]),
+        verdict_change=_difference(*right, [row.task_id for row in with_gold], rng),
+        verdict_flips=share_estimate(np.array(turned, float), [row.task_id for row in verdicts]) if turned else None,
     )
 
 
@@ -231,17 +224,14 @@ def _pair_change(
     cases: Sequence[PerturbCase], pairs: Sequence[PairOfCases], before: Sequence[Reward], after: Sequence[Reward], rng: np.random.Generator
 ) -> Difference | None:
     decisive = [pair for pair in pairs if pair.label != "same"]
-    margins = [
-        _margins(decisive, {case.item.id: reward.value for case, reward in zip(cases, rewards, strict=True)}) for rewards in (before, after)
-    ]
+    sides = [(pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a) for pair in decisive]
+    margins = []
+    for rewards in (before, after):
+        scores = {case.item.id: reward.value for case, reward in zip(cases, rewards, strict=True)}
+        margins.append(to_margins([scores[winner] for winner, _ in sides], [scores[loser] for _, loser in sides]))
     both = ~np.isnan(margins[0]) & ~np.isnan(margins[1])
     credits_before, credits_after = (half_credit(margin)[both].tolist() for margin in margins)
     return _difference(credits_before, credits_after, [pair.task_id for pair, ok in zip(decisive, both, strict=True) if ok], rng)
-
-
-def _margins(pairs: Sequence[PairOfCases], scores: dict[str, float | None]) -> np.ndarray:
-    sides = [(pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a) for pair in pairs]
-    return to_margins([scores[winner] for winner, _ in sides], [scores[loser] for _, loser in sides])
 
 
 def _difference(
@@ -250,22 +240,9 @@ def _difference(
     return paired_difference(np.array(old, float), np.array(new, float), tasks, rng=rng) if old else None
 
 
-def _share(values: Sequence[bool], tasks: Sequence[str]) -> Estimate | None:
-    return share_estimate(np.array(values, float), tasks) if values else None
-
-
 def _metric(name: str, figure: Difference | Estimate, num_unscored: int) -> Metric:
     estimate = figure.estimate if isinstance(figure, Difference) else figure
     p_value = figure.p_value if isinstance(figure, Difference) else None
     protocol = "propagation/paired" if isinstance(figure, Difference) else "propagation/mean"
-    return Metric(
-        name,
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        estimate.n,
-        num_unscored,
-        protocol=protocol,
-        p_value=p_value,
-        num_clusters=estimate.num_clusters,
-    )
+    e = estimate
+    return Metric(name, e.value, e.low, e.high, e.n, num_unscored, protocol=protocol, p_value=p_value, num_clusters=e.num_clusters)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
-from editr1.audit.probes import PROBES, Case, Limits, Probe
+from editr1.audit.probes import PROBES, Case, Probe
 from editr1.bench.judges.base import Judge
 from editr1.errors import ConfigError, DataError, nearest
 from editr1.judge.item import RewardItem
@@ -53,22 +53,11 @@ class ProbeResult:
         `holds` is None only when the law applies to no case; a judge that scores nothing keeps no law.
         """
         name, protocol, goal = f"audit/{self.probe.name}", "audit/wilson", f"at least {threshold:g}"
+        empty = Metric(name, None, num_unscored=self.num_unscored, protocol=protocol, goal=goal, holds=False if self.num_unscored else None)
         if self.n == 0:
-            return Metric(
-                name, None, num_unscored=self.num_unscored, protocol=protocol, goal=goal, holds=False if self.num_unscored else None
-            )
-        estimate = wilson(self.num_kept, self.n)
-        return Metric(
-            name,
-            estimate.value,
-            estimate.low,
-            estimate.high,
-            n=self.n,
-            num_unscored=self.num_unscored,
-            protocol=protocol,
-            goal=goal,
-            holds=estimate.value >= threshold,
-        )
+            return empty
+        found = wilson(self.num_kept, self.n)
+        return replace(empty, value=found.value, low=found.low, high=found.high, n=self.n, holds=found.value >= threshold)
 
 
 def find_probes(names: Sequence[str]) -> list[Probe]:
@@ -80,14 +69,11 @@ def find_probes(names: Sequence[str]) -> list[Probe]:
     return [known[name] for name in names] if names else list(PROBES)
 
 
-def run_audit(
-    judge: Judge, cases: Sequence[Case], *, seed: int = 0, probes: Sequence[Probe] = PROBES, limits: Limits | None = None
-) -> list[ProbeResult]:
+def run_probes(judge: Judge, cases: Sequence[Case], *, seed: int = 0, probes: Sequence[Probe] = PROBES) -> list[ProbeResult]:
     """One result a probe. Raises BackendError when the judge's machine fails.
 
     All variants of a case are judged with the same seeds, so that a score which moves was moved by the picture or the words.
     """
-    bounds = limits or Limits()
     kept = {probe.name: 0 for probe in probes}
     unscored, idle = dict(kept), dict(kept)
     broken: dict[str, list[Broken]] = {probe.name: [] for probe in probes}
@@ -96,7 +82,7 @@ def run_audit(
             chunk = cases[start : start + CHUNK]
             for case, scores_of in zip(chunk, _scores(judge, chunk, probes, seed), strict=True):
                 for probe, scores in zip(probes, scores_of, strict=True):
-                    verdict = None if scores is None else probe.law(scores, bounds)
+                    verdict = None if scores is None else probe.law(scores)
                     if scores is None:
                         unscored[probe.name] += 1
                     elif verdict is None:
@@ -117,17 +103,17 @@ def _scores(judge: Judge, cases: Sequence[Case], probes: Sequence[Probe], seed: 
         for of_probe in of_case:
             distinct.update({_key(item): item for item in of_probe})
     values = dict(zip(distinct, (reward.value for reward in judge.score(list(distinct.values()), seed)), strict=True))
-    return [[_complete([values[_key(item)] for item in of_probe]) for of_probe in of_case] for of_case in variants]
+
+    def complete(items: Sequence[RewardItem]) -> tuple[float, ...] | None:
+        known = tuple(value for item in items if (value := values[_key(item)]) is not None)
+        return known if len(known) == len(items) else None
+
+    return [[complete(of_probe) for of_probe in of_case] for of_case in variants]
 
 
 def _key(item: RewardItem) -> tuple[object, ...]:
     # Pictures by identity: those that a probe makes are kept alive by `variants` for the whole of `_scores`.
     return item.id, item.instruction, item.principles, id(item.source), id(item.edited)
-
-
-def _complete(values: Sequence[float | None]) -> tuple[float, ...] | None:
-    known = tuple(value for value in values if value is not None)
-    return known if len(known) == len(values) else None
 
 
 FOLDER = "audit"
@@ -256,14 +242,13 @@ def _propagation(records: Sequence[AuditRecord]) -> list[str]:
     records = [record for record in records if record.propagation]
     by_judge = [{metric.name: metric for metric in record.propagation} for record in records]
     names = list(dict.fromkeys(metric.name for record in records for metric in record.propagation))
-    rows = [[*_damage_and_figure(name), *(_change(metrics.get(name)) for metrics in by_judge)] for name in names]
+    named = [(name, *name.split("/")[1:]) for name in names]
+    rows = [
+        [damage.replace("_", " "), FIGURES.get(figure, figure), *(_change(metrics.get(name)) for metrics in by_judge)]
+        for name, damage, figure in named
+    ]
     heading = "Error propagation: what damaged principles change"
     return _table(heading, ["damage", "change of", *(record.label for record in records)], rows)
-
-
-def _damage_and_figure(name: str) -> tuple[str, str]:
-    _, damage, figure = name.split("/")
-    return damage.replace("_", " "), FIGURES.get(figure, figure)
 
 
 def _change(metric: Metric | None) -> str:

@@ -13,29 +13,28 @@ Source: TIGER-AI-Lab/EditReward at edb027e (EditReward/evaluate/inference_*pair_
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair, Outcome, credit_outcome, require_folder
+from editr1.bench.base import JudgedEdit, JudgedPair, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
 from editr1.measure.pairwise import AnsweredGroup, argsort_right, chance, group_tau, kway_pair_metrics
-from editr1.measure.rows import edits_of_pairs, load_both, load_pair, read_rows, to_bytes
-from editr1.schema import Label, Metric, derive_seed, stable_id
+from editr1.measure.rows import Pair, PairBench, opener, pair_keys, read_rows
+from editr1.schema import Label, Metric, derive_seed
 from editr1.stats import mean_estimate, share_estimate, to_margins
 from editr1.stats.clusters import Floats
 
 SIZES = (2, 3, 4)
 LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
 COLUMNS = ("id", "num_candidates", "instruction", "source_image", "candidate_1", "candidate_2", "comparison_type", "ranking")
+CELLS = itemgetter("source_image", "candidate_1", "candidate_2")
 DOWNLOAD = "accept the terms of HF TIGER-Lab/EditReward-Bench, then huggingface-cli download it --repo-type dataset --local-dir DIR"
 
 
@@ -116,89 +115,66 @@ def _group(name: str, rows: Sequence[Row]) -> Group | None:
 
 
 @dataclass(frozen=True)
-class TigerBench:
-    """Loader and arithmetic. Make one with `build`."""
+class TigerBench(PairBench):
+    """The comparisons as pairs and as parts of their groups. Make one with `build`.
 
-    folder: Path
-    table: Any
+    Its outcomes are decisive comparisons of all group sizes: exact order is too coarse to compare two judges with.
+    """
+
+    rows: tuple[Pair, ...]
+    ranked: tuple[Row, ...]
     name: str = "tiger_erb"
 
-    def edits(self) -> Iterator[EditItem]:
-        return edits_of_pairs(self.table, self._keys, self._load)
-
-    def comparisons(self) -> Iterator[ComparisonItem]:
-        for i, row in enumerate(self.rows()):
-            load = partial(load_both, self._load, i)
-            yield ComparisonItem(str(i), self.table[i]["instruction"], load, LABELS[row.sign], row.group, f"k{row.k}")
-
-    def rows(self) -> Iterator[Row]:
-        for i in range(len(self.table)):
-            row = self.table[i]
-            letters, sign = read_ranking(row["comparison_type"], row["ranking"], _where(i))
-            head, underscore, _ = str(row["id"]).partition("_")
-            group = head if underscore else str(row["id"])[:10]
-            k = row["num_candidates"]
-            if k not in SIZES:
-                raise DataError(f"{_where(i)}: num_candidates is {k!r}, expected 2, 3 or 4")
-            yield Row(group, int(k), letters, self._keys(row, i), sign)
-
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        return metrics(list(self.rows()), {key: row.value for key, row in judged.items()}, seed)
+        return metrics(self.ranked, {key: row.value for key, row in judged.items()}, seed)
 
     def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
         """What tables print of judges of pairs: groups of K with all comparisons right, K = 2 with "same" as a third class."""
-        rows = list(enumerate(self.rows()))
         found = []
         for k in SIZES:
-            mine = [(i, row) for i, row in rows if row.k == k]
-            groups, num_broken = complete_groups([row for _, row in mine])
-            answered = [_answered(k, [(i, row) for i, row in mine if row.group == group.name], judged) for group in groups]
+            groups, num_broken = complete_groups([row for row in self.ranked if row.k == k])
+            pairs = [[pair for pair in self.rows if (pair.cluster, pair.category) == (group.name, f"k{k}")] for group in groups]
+            answered = [AnsweredGroup(k, tuple(pair.label for pair in of), tuple(judged.get(pair.key) for pair in of)) for of in pairs]
             found += kway_pair_metrics(answered, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken)
         return found
-
-    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        """Decisive comparisons of all group sizes, one by one: exact order is too coarse to compare two judges with."""
-        rows = [(i, row) for i, row in enumerate(self.rows()) if row.sign]
-        gaps = _gaps([row for _, row in rows], {key: row.value for key, row in judged.items()})
-        return [credit_outcome(str(i), row.group, f"k{row.k}", row.sign * gap) for (i, row), gap in zip(rows, gaps.tolist(), strict=True)]
-
-    def _keys(self, row: Mapping[str, Any], i: int) -> tuple[str, str]:
-        source, first, second = (
-            hashlib.sha256(to_bytes(row[name], self.folder, _where(i))).hexdigest()
-            for name in ("source_image", "candidate_1", "candidate_2")
-        )
-        return stable_id(source, first, row["instruction"]), stable_id(source, second, row["instruction"])
-
-    def _load(self, i: int, side: int) -> tuple[Image.Image, Image.Image]:
-        row = self.table[i]
-        source, edited = (to_bytes(row[name], self.folder, _where(i)) for name in ("source_image", ("candidate_1", "candidate_2")[side]))
-        return load_pair(source, edited, _where(i))
 
 
 def build(root: Path | str | None = None) -> TigerBench:
     """The benchmark from a local copy. Raises DataError that says what to download."""
     folder = require_folder(root, "editreward_tiger", DOWNLOAD)
-    return TigerBench(folder, read_rows(folder, COLUMNS, "editreward_tiger"))
+    return open_table(folder, read_rows(folder, COLUMNS, "editreward_tiger"))
+
+
+def open_table(folder: Path, table: Any) -> TigerBench:
+    """The benchmark of rows that were read. Raises DataError for a comparison that cannot be meant."""
+    found = [_row(table, i, folder) for i in range(len(table))]
+    return TigerBench(tuple(pair for pair, _ in found), tuple(row for _, row in found))
+
+
+def _row(table: Any, i: int, folder: Path) -> tuple[Pair, Row]:
+    row, where = table[i], f"editreward_tiger: row {i}"
+    letters, sign = read_ranking(row["comparison_type"], row["ranking"], where)
+    head, underscore, _ = str(row["id"]).partition("_")
+    group, k = head if underscore else str(row["id"])[:10], row["num_candidates"]
+    if k not in SIZES:
+        raise DataError(f"{where}: num_candidates is {k!r}, expected 2, 3 or 4")
+    _, keys = pair_keys(CELLS(row), row["instruction"], folder, where)
+    load = opener(table, i, CELLS, folder, where)
+    return Pair(str(i), keys, row["instruction"], LABELS[sign], group, f"k{k}", load), Row(group, int(k), letters, keys, sign)
 
 
 def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
     """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
-    twos = [row for row in rows if row.k == 2]
-    found = [*(_two(twos, scores, seed) if twos else []), *_decisive(rows, scores)]
+    twos, found = [row for row in rows if row.k == 2], list[Metric]()
+    if twos:
+        signs, groups = [row.sign for row in twos], [row.group for row in twos]
+        found = three_class_metrics("tiger_k2", _gaps(twos, scores), signs, groups, "tiger-erb/k2/three-class", seed)
+    found += _decisive(rows, scores)
     for k in SIZES[1:]:
-        groups, num_broken = complete_groups([row for row in rows if row.k == k])
-        if groups:
-            found += _kway(groups, k, num_broken, scores, seed)
+        complete, num_broken = complete_groups([row for row in rows if row.k == k])
+        if complete:
+            found += _kway(complete, k, num_broken, scores, seed)
     return found
-
-
-def _answered(k: int, rows: Sequence[tuple[int, Row]], judged: Mapping[str, JudgedPair]) -> AnsweredGroup:
-    return AnsweredGroup(k, tuple(LABELS[row.sign] for _, row in rows), tuple(judged.get(str(i)) for i, _ in rows))
-
-
-def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
-    gaps = _gaps(rows, scores)
-    return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
 
 
 def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[Metric]:
@@ -216,18 +192,10 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
     taus = [tau for value, group in zip(values, groups, strict=True) if (tau := group_tau(value, group.places)) is not None]
     num_unscored = sum(any(score is None for score in value) for value in values)
     protocol = f"tiger-erb/k{k}/argsort"
-    rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = share_estimate(right)
-    mean_tau = mean_estimate(taus, rng=rng) if taus else None
+    mean_tau = mean_estimate(taus, rng=np.random.default_rng(derive_seed(seed, protocol))) if taus else None
+    left_out: dict[str, float] = {"groups left out": num_broken} if num_broken else {}
     return [
-        to_metric(
-            f"tiger_k{k}",
-            estimate,
-            protocol,
-            n=len(groups),
-            num_unscored=num_unscored,
-            by_category={"groups left out": num_broken} if num_broken else {},
-        ),
+        to_metric(f"tiger_k{k}", share_estimate(right), protocol, n=len(groups), num_unscored=num_unscored, by_category=left_out),
         Metric(f"tiger_k{k}_chance", chance(k, "argsort"), n=len(groups), protocol=f"{protocol}/chance"),
         to_metric(f"tiger_k{k}_tau_b", mean_tau, f"tiger-erb/k{k}/tau-b", n=len(taus), num_unscored=len(groups) - len(taus)),
     ]
@@ -236,7 +204,3 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
 def _gaps(rows: Sequence[Row], scores: Mapping[str, float | None]) -> Floats:
     """`[N]` score of a comparison's first edit minus its second; nan = unscored."""
     return to_margins([scores.get(row.keys[0]) for row in rows], [scores.get(row.keys[1]) for row in rows])
-
-
-def _where(i: int) -> str:
-    return f"editreward_tiger: row {i}"

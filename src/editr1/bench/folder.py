@@ -25,9 +25,9 @@ from editr1.errors import DataError
 from editr1.judge.decompose import stated_principles
 from editr1.measure.metrics import by_kind, to_metric
 from editr1.measure.rows import load_pair, load_source, read_inside
-from editr1.measure.tables import read_table
 from editr1.schema import MAX_SCORE, Metric, Principle, derive_seed, stable_id
 from editr1.stats import mean_estimate
+from editr1.store import name_in, whole_table
 
 LIST = "edits.jsonl"
 LISTS = (LIST, "edits.csv")
@@ -106,7 +106,7 @@ def edit_set(root: Path | str | None = None) -> EditSet:
 
 def read_list(path: Path, columns: Sequence[str] = COLUMNS) -> tuple[Row, ...]:
     """The rows of a list that has these columns. Raises DataError for a broken list and for a doubled id."""
-    rows = [_row(row, where) for where, row in read_table(path, columns)]
+    rows = [_row(row, where) for where, row in whole_table(path, columns)]
     names = Counter(row.key for row, _ in rows)
     # Several instructions may share a source that has not been edited yet, and one file may stand under two instructions.
     unique = tuple(replace(row, key=f"{row.key} {row.instruction}") if not given and names[row.key] > 1 else row for row, given in rows)
@@ -116,9 +116,13 @@ def read_list(path: Path, columns: Sequence[str] = COLUMNS) -> tuple[Row, ...]:
 
 def _row(row: Mapping[str, Any], where: str) -> tuple[Row, bool]:
     """The row, and whether its key is an id that was given."""
-    cells = {name: row.get(name) or "" for name in (*COLUMNS, "category", "id")}
+    cells = {name: "" if row.get(name) is None else row[name] for name in COLUMNS}
     if not all(isinstance(cell, str) for cell in cells.values()):
         raise DataError(f"{where}: expected an object of texts ({', '.join(cells)})")
+    try:
+        cells |= {name: name_in(row.get(name)) for name in ("category", "id")}
+    except DataError as error:
+        raise DataError(f"{where}: category or id: {error}") from error
     key = cells["id"] or cells["edited"] or cells["source"]
     principles = stated_principles(row.get("principles"), where)
     return Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], principles), bool(cells["id"])

@@ -26,9 +26,10 @@ from PIL import Image
 from editr1.bench._gedit_scores import LANGUAGES, TASK_COUNTS, TOTAL, RowId, Sample, check_language, metrics, stored, to_outcomes
 from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit, Outcome, Stored, refuse_doubles, require_folder
 from editr1.errors import DataError
-from editr1.measure.rows import first_line, in_range, load_pair, read_csv, read_inside, read_rows, to_bytes
+from editr1.measure.rows import in_range, load_pair, read_inside, read_rows, to_bytes
 from editr1.pictures import decode_image
 from editr1.schema import Metric
+from editr1.store.foreign import column_names, whole_table
 
 CSV_COLUMNS = ("edited_image", "sementics_score", "quality_score", "intersection_exist", "instruction_language")  # spelled so in the files
 DATA_COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
@@ -53,7 +54,7 @@ def recognise(path: Path) -> bool:
     """Whether a file is a score CSV of the official script, by its name or heading, or a folder holds such files (`eval_results_new`)."""
     if path.is_dir():
         return any(_MODEL.fullmatch(file.name) for file in path.glob("*_gpt_score.csv"))
-    return path.suffix == ".csv" and (bool(_MODEL.fullmatch(path.name)) or CSV_COLUMNS[1] in first_line(path).split(","))
+    return path.suffix == ".csv" and (bool(_MODEL.fullmatch(path.name)) or CSV_COLUMNS[1] in column_names(path))
 
 
 def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
@@ -77,8 +78,7 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) 
 
 
 def _read_csv(path: Path) -> Iterator[Sample]:
-    for number, row in read_csv(path, CSV_COLUMNS):
-        where = f"{path}, line {number}"
+    for where, row in whole_table(path, CSV_COLUMNS):
         language = check_language(row["instruction_language"].strip(), where)
         place = PurePosixPath(row["edited_image"])
         if not place.stem:

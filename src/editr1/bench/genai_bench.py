@@ -18,41 +18,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
-from editr1.bench.base import (
-    ComparisonItem,
-    EditItem,
-    JudgedEdit,
-    Outcome,
-    Stored,
-    credit_outcome,
-    headline,
-    refuse_doubles,
-    require_folder,
-)  # fmt: skip
+from editr1.bench.base import JudgedEdit, Outcome, Stored, credit_outcome, headline, refuse_doubles, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, by_kind, three_class_metrics, to_metric
-from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
+from editr1.measure.rows import Pair, PairBench, expect_count, opener, read_json, read_rows
 from editr1.schema import Label, Metric
-from editr1.stats import share_estimate, to_margins
-from editr1.stats.clusters import Floats
+from editr1.stats import share_estimate
 
 Vote = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad"]
 VOTES: dict[str, Vote] = {"leftvote": "A>B", "rightvote": "B>A", "tievote": "A=B=Good", "bothbad_vote": "A=B=Bad"}
-SIDES = ("left", "right")
+CELLS = itemgetter("source_image", "left_output_image", "right_output_image")
 COLUMNS = ("source_prompt", "instruct_prompt", "source_image", "left_output_image", "right_output_image", "vote_type")
 CONFIG, SPLIT = "image_edition", "test_v1"  # the folder also holds `test`, 983 rows that no published number is of
 NUM_ROWS = 919  # of the published numbers
 DOWNLOAD = "huggingface-cli download TIGER-Lab/GenAI-Bench --repo-type dataset --include 'image_edition/*' --local-dir DIR"
 SIGNS: dict[Vote, int] = {"A>B": 1, "B>A": -1, "A=B=Good": 0, "A=B=Bad": 0}
+LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
 
 Rule = Literal["official", "first", "last", "unambiguous"]
 RULES: tuple[Rule, ...] = ("official", "first", "last", "unambiguous")
@@ -217,49 +206,22 @@ def _sign(label: Vote | None) -> float:
 
 
 @dataclass(frozen=True)
-class GenAIBench:
+class GenAIBench(PairBench):
     """The dataset. Make one with `build`."""
 
-    folder: Path
-    table: Any
+    rows: tuple[Pair, ...]
     votes: tuple[Vote, ...]
-    sources: tuple[str, ...]
     name: str = "genai_bench"
 
-    def edits(self) -> Iterator[EditItem]:
-        for i in range(len(self.votes)):
-            for side in SIDES:
-                yield EditItem(f"{i}/{side}", self.table[i]["instruct_prompt"], partial(self._load, i, side))
-
-    def comparisons(self) -> Iterator[ComparisonItem]:
-        for i, (vote, source) in enumerate(zip(self.votes, self.sources, strict=True)):
-            label: Label = "same" if SIGNS[vote] == 0 else "a" if SIGNS[vote] > 0 else "b"
-            yield ComparisonItem(str(i), self.table[i]["instruct_prompt"], partial(self._load_both, i), label, source)
-
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        signs = np.array([SIGNS[vote] for vote in self.votes])
-        gaps = self._gaps(judged)
-        decided = signs != 0
-        clusters = [source for source, is_decided in zip(self.sources, decided, strict=True) if is_decided]
-        found = accuracy_metrics("genai_decisive", (gaps * signs)[decided], clusters, "genai-bench/decisive")
-        return found + three_class_metrics("genai", gaps, signs.tolist(), self.sources, "genai-bench/three-class", seed)
+        chosen = [row for row in self.rows if row.sign]
+        found = accuracy_metrics("genai_decisive", self.margins(chosen, judged), [row.cluster for row in chosen], "genai-bench/decisive")
+        signs, sources = [row.sign for row in self.rows], [row.cluster for row in self.rows]
+        gaps = self.margins(self.rows, judged) * np.where(np.array(signs) < 0, -1, 1)
+        return found + three_class_metrics("genai", gaps, signs, sources, "genai-bench/three-class", seed)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        rows = zip(self.votes, self.sources, self._gaps(judged).tolist(), strict=True)
-        return [credit_outcome(str(i), source, vote, gap * SIGNS[vote]) for i, (vote, source, gap) in enumerate(rows) if SIGNS[vote]]
-
-    def _gaps(self, judged: Mapping[str, JudgedEdit]) -> Floats:
-        values = [[found.value if (found := judged.get(f"{i}/{side}")) else None for i in range(len(self.votes))] for side in SIDES]
-        return to_margins(*values)
-
-    def _load(self, i: int, side: str) -> tuple[Image.Image, Image.Image]:
-        row, where = self.table[i], f"genai_bench: row {i}"
-        source, edited = (to_bytes(row[name], self.folder, where) for name in ("source_image", f"{side}_output_image"))
-        return load_pair(source, edited, where)
-
-    def _load_both(self, i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, left = self._load(i, "left")
-        return source, left, self._load(i, "right")[1]
+        return [replace(outcome, category=self.votes[int(outcome.key)]) for outcome in super().outcomes(judged)]
 
 
 def build(root: Path | str | None = None) -> GenAIBench:
@@ -270,4 +232,17 @@ def build(root: Path | str | None = None) -> GenAIBench:
     if unknown:
         raise DataError(f"genai_bench: unknown vote_type {unknown[0]!r}, expected one of {', '.join(VOTES)}")
     expect_count(len(table), NUM_ROWS, "genai_bench")
-    return GenAIBench(folder, table, tuple(VOTES[vote] for vote in table["vote_type"]), tuple(table["source_prompt"]))
+    votes, columns = [VOTES[vote] for vote in table["vote_type"]], (table["instruct_prompt"], table["source_prompt"])
+    rows = [
+        Pair(
+            str(i),
+            (f"{i}/left", f"{i}/right"),
+            text,
+            LABELS[SIGNS[vote]],
+            source,
+            "",
+            opener(table, i, CELLS, folder, f"genai_bench: row {i}"),
+        )
+        for i, (vote, text, source) in enumerate(zip(votes, *columns, strict=True))
+    ]
+    return GenAIBench(tuple(rows), tuple(votes))

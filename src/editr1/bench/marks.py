@@ -33,7 +33,6 @@ Source: TIGER-AI-Lab/ImagenHub at e577d4e, eval/human_ratings (MIT; arXiv 2310.0
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +41,14 @@ from typing import Any
 import numpy as np
 
 from editr1.bench.base import Outcome, Part, Stored, headline, refuse_doubles
-from editr1.bench.viescore_pairs import ASPECTS, Aspect, Cell, Rating, photo_of, ratings_of, read_rater
+from editr1.bench.viescore_pairs import ASPECTS, Cell, Rating, aspect_of, photo_of, ratings_of, read_rater
 from editr1.errors import DataError
 from editr1.measure.metrics import by_kind, mean_metrics, to_metric
 from editr1.measure.rows import in_range, read_json
-from editr1.measure.tables import column_names, read_table
 from editr1.schema import MAX_SCORE, Metric
 from editr1.stats import share_estimate
 from editr1.stats.agreement import krippendorff_alpha
+from editr1.store.foreign import column_names, whole_table
 
 KRIS_GROUPS = {
     "factual": (
@@ -180,10 +179,10 @@ class RiseSample:
 
 def _is_rise(path: Path) -> bool:
     """Whether a table has a row a sample, by its columns; or is the script's table of means, which `read_stored` refuses."""
-    if not path.is_file() or path.suffix not in RISE_SUFFIXES:
+    if not path.is_file() or path.suffix.lower() not in RISE_SUFFIXES:
         return False
     names = column_names(path)
-    return set(RISE_COLUMNS) <= set(names) or names[1:] == ["Score-Origin", "Score-Percentage", "Accuracy"]
+    return set(RISE_COLUMNS) <= set(names) or names[-3:] == ["Score-Origin", "Score-Percentage", "Accuracy"]
 
 
 def _read_rise(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
@@ -194,7 +193,7 @@ def _read_rise(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -
 def rise_samples(path: Path) -> list[RiseSample]:
     if "Score-Origin" in column_names(path):
         raise DataError(f"{path} holds means only; give the <model>_judge.xlsx beside it, which has a row a sample")
-    samples = [_rise_sample(row, where) for where, row in read_table(path, RISE_COLUMNS)]
+    samples = [_rise_sample(row, where) for where, row in whole_table(path, RISE_COLUMNS)]
     refuse_doubles([sample.key for sample in samples], str(path))
     return samples
 
@@ -257,7 +256,7 @@ def _read_imagenhub(paths: Sequence[Path], data: Path | None = None, seed: int =
         alphas = [
             Metric(
                 f"imagenhub_alpha_{aspect}",
-                krippendorff_alpha([[_aspect(rating, aspect) for rating in ratings] for ratings in cells.values()], "ordinal"),
+                krippendorff_alpha([[aspect_of(rating, aspect) for rating in ratings] for ratings in cells.values()], "ordinal"),
                 n=len(cells),
                 protocol=f"imagenhub/alpha/{aspect}",
             )
@@ -272,16 +271,12 @@ def _hub_editor(editor: str, cells: dict[Cell, list[Rating]], alphas: list[Metri
     metrics = []
     outcomes: list[Outcome] = []
     for aspect in ASPECTS:
-        means = {uid: sum(_aspect(rating, aspect) for rating in ratings) / len(ratings) for (uid, _), ratings in cells.items()}
+        means = {uid: sum(aspect_of(rating, aspect) for rating in ratings) / len(ratings) for (uid, _), ratings in cells.items()}
         rows = [Outcome(uid, photo_of(uid), "", mean) for uid, mean in means.items()]
         metrics += mean_metrics(f"imagenhub_{aspect}", rows, f"imagenhub/{aspect}", seed=seed, top=1.0)
         outcomes = [Outcome(uid, photo_of(uid), "", MAX_SCORE * mean) for uid, mean in means.items()]  # of O, the last
     columns = {aspect: f"imagenhub/{aspect}/micro" for aspect in ASPECTS} | {"alpha O": "imagenhub/alpha/O"}
     return Stored(editor, "imagenhub", [*metrics, *alphas], outcomes, headline([*metrics, *alphas], columns, 1.0))
-
-
-def _aspect(rating: Rating, aspect: Aspect) -> float:
-    return {"SC": rating[0], "PQ": rating[1], "O": math.sqrt(rating[0] * rating[1])}[aspect]
 
 
 imagenhub = Part(recognise=_is_imagenhub, read_stored=_read_imagenhub)

@@ -18,32 +18,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from editr1.bench.base import (
-    ComparisonItem,
-    EditItem,
-    JudgedEdit,
-    JudgedPair,
-    Outcome,
-    credit_outcome,
-    refuse_doubles,
-    require_columns,
-    require_folder,
-)
+from editr1.bench.base import JudgedEdit, JudgedPair, refuse_doubles, require_columns, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics
-from editr1.measure.rows import expect_count, load_pair, read_json, read_rows, to_bytes
+from editr1.measure.rows import Pair, PairBench, expect_count, opener, read_json, read_rows
 from editr1.schema import Label, Metric
-from editr1.stats import to_margins
-from editr1.stats.clusters import Floats
 
 FILE = "edit.json"
 RESPONSES = ("response_a", "response_b")
@@ -59,67 +45,35 @@ FIRST_A = 4  # a rating of 4 to 6 prefers A
 SINGLE, SEVERAL = "single-image", "several-images"
 _PLACE = re.compile(r"<image_\d+>")
 
-Cell = Any
-"""A path inside the folder, or an image cell of a table."""
-
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One pair."""
+class Row(Pair):
+    """A pair about one prompt; its category is `single-image`, or `several-images` for a prompt or a response of more than one."""
 
-    id: str
-    instruction: str
-    prompt: str
-    """What pairs about one prompt share."""
-    kind: str
-    """`single-image`, or `several-images` for a prompt or a response of more than one."""
-    label: Label
-    votes: tuple[Label, ...]
-    cells: Callable[[], tuple[Cell, Cell, Cell]]
-    """Gives (source, a, b); raises DataError where there are several."""
+    votes: tuple[Label, ...] = ()
 
 
 @dataclass(frozen=True)
-class MMRB2Edit:
-    """Loader and arithmetic. Make one with `build`."""
+class MMRB2Edit(PairBench):
+    """The pairs. Make one with `build`."""
 
-    root: Path
     rows: tuple[Row, ...]
     name: str = "mmrb2_edit"
 
-    def edits(self) -> Iterator[EditItem]:
-        for row in self.rows:
-            for side in ("a", "b"):
-                yield EditItem(f"{row.id}/{side}", row.instruction, partial(self._load, row, side))
-
-    def comparisons(self) -> Iterator[ComparisonItem]:
-        for row in self.rows:
-            yield ComparisonItem(row.id, row.instruction, partial(self._load_both, row), row.label, row.prompt, row.kind)
-
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        found = _accuracy("mmrb2_edit", self.rows, judged, "mmrb2-edit/pointwise")
-        single = [row for row in self.rows if row.kind == SINGLE]
+        found = self._accuracy("mmrb2_edit", self.rows, judged, "mmrb2-edit/pointwise")
+        single = [row for row in self.rows if row.category == SINGLE]
         if len(single) < len(self.rows):
-            found += _accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise")
+            found += self._accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise")
         return [*found, *human_ceiling(self.rows)]
+
+    def _accuracy(self, name: str, rows: Sequence[Row], judged: Mapping[str, JudgedEdit], protocol: str) -> list[Metric]:
+        prompts, kinds = [row.cluster for row in rows], [row.category for row in rows]
+        return accuracy_metrics(name, self.margins(rows, judged), prompts, protocol, kinds=kinds)
 
     def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
         """What a judge of pairs is measured against: the raters themselves."""
         return human_ceiling(self.rows)
-
-    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        margins = _margins(self.rows, judged).tolist()
-        return [credit_outcome(row.id, row.prompt, row.kind, margin) for row, margin in zip(self.rows, margins, strict=True)]
-
-    def _load(self, row: Row, side: str) -> tuple[Image.Image, Image.Image]:
-        where = f"mmrb2_edit {row.id}"
-        source, a, b = row.cells()
-        first, second = (to_bytes(cell, self.root, where) for cell in (source, a if side == "a" else b))
-        return load_pair(first, second, where, resize=False)
-
-    def _load_both(self, row: Row) -> tuple[Image.Image, Image.Image, Image.Image]:
-        source, a = self._load(row, "a")
-        return source, a, self._load(row, "b")[1]
 
 
 def build(root: Path | str | None = None) -> MMRB2Edit:
@@ -131,9 +85,9 @@ def build(root: Path | str | None = None) -> MMRB2Edit:
         rows = _read_table(folder)
     else:
         raise DataError(f"mmrb2_edit: no {FILE} and no .parquet file in {folder}; {DOWNLOAD}")
-    refuse_doubles([row.id for row in rows], "mmrb2_edit")
+    refuse_doubles([row.key for row in rows], "mmrb2_edit")
     expect_count(len(rows), NUM_ROWS, "mmrb2_edit")
-    return MMRB2Edit(folder, tuple(rows))
+    return MMRB2Edit(tuple(rows))
 
 
 def read_file(path: Path) -> list[Row]:
@@ -142,10 +96,10 @@ def read_file(path: Path) -> list[Row]:
     pairs = content.get("pairs") if isinstance(content, dict) else None
     if not isinstance(pairs, list) or not pairs:
         raise DataError(f"{path}: expected a JSON object with a list 'pairs'; {DOWNLOAD}")
-    return [_row(pair, f"{path}, pair {i}") for i, pair in enumerate(pairs)]
+    return [_row(pair, path.parent, f"{path}, pair {i}") for i, pair in enumerate(pairs)]
 
 
-def _row(pair: Any, where: str) -> Row:
+def _row(pair: Any, folder: Path, where: str) -> Row:
     if not isinstance(pair, dict):
         raise DataError(f"{where}: expected a JSON object")
     if "prompt_content" not in pair and "response_a" in pair:
@@ -154,10 +108,10 @@ def _row(pair: Any, where: str) -> Row:
     texts, sources = _content(pair["prompt_content"], where)
     a, b = (_content(pair[name].get("response_content") if isinstance(pair[name], dict) else None, where)[1] for name in RESPONSES)
     label, votes = _label(pair["chosen"], where), _votes(pair.get("human_annotations", []), where)
-    pictures = (sources, a, b)
-    prompt = _prompt(pair.get("prompt_source"), pair.get("prompt_metadata"), " ".join(texts))
-    kind = _kind([len(group) for group in pictures], where)
-    return Row(str(pair["id"]), " ".join(texts), prompt, kind, label, votes, partial(_only, pictures, where))
+    key, text, kind = str(pair["id"]), " ".join(texts), _kind([len(group) for group in (sources, a, b)], where)
+    prompt = _prompt(pair.get("prompt_source"), pair.get("prompt_metadata"), text)
+    load = opener([(sources, a, b)], 0, partial(_only, where), folder, where, resize=False)
+    return Row(key, (f"{key}/a", f"{key}/b"), text, label, prompt, kind, load, votes=votes)
 
 
 def _content(parts: Any, where: str) -> tuple[list[str], list[str]]:
@@ -181,7 +135,9 @@ def _read_table(folder: Path) -> list[Row]:
         chosen = pair["chosen"].upper() if isinstance(pair["chosen"], str) else pair["chosen"]
         votes = _votes(_from_json(pair["human_annotations"], where), where)
         kind = _kind([count[i] or 0 for count in counts], where)
-        rows.append(Row(str(pair["pair_id"]), text, prompt, kind, _label(chosen, where), votes, partial(_only_of_table, table, i, where)))
+        load = opener(table, i, partial(_only_of_row, where), folder, where, resize=False)
+        key, label = str(pair["pair_id"]), _label(chosen, where)
+        rows.append(Row(key, (f"{key}/a", f"{key}/b"), text, label, prompt, kind, load, votes=votes))
     return rows
 
 
@@ -195,18 +151,16 @@ def _from_json(text: Any, where: str) -> Any:
         raise DataError(f"{where}: a cell that should be JSON is not: {error}") from error
 
 
-def _only_of_table(table: Any, i: int, where: str) -> tuple[Cell, Cell, Cell]:
-    row = table[i]
-    return _only([row[name] for name in PICTURES], where)
+def _only_of_row(where: str, row: Mapping[str, Any]) -> list[Any]:
+    return _only(where, [row[name] for name in PICTURES])
 
 
-def _only(pictures: Sequence[Sequence[Cell]], where: str) -> tuple[Cell, Cell, Cell]:
-    """The one source and the one edit of each side."""
+def _only(where: str, pictures: Sequence[Sequence[Any]]) -> list[Any]:
+    """The one source and the one edit of each side, as paths inside the folder or image cells of a table."""
     if any(len(group) != 1 for group in pictures):
         found = " and ".join(str(len(group)) for group in pictures)
         raise DataError(f"{where}: source, a and b are {found} pictures; a judge here sees one each")
-    source, a, b = (group[0] for group in pictures)
-    return source, a, b
+    return [group[0] for group in pictures]
 
 
 def _kind(counts: Sequence[int], where: str) -> str:
@@ -233,29 +187,12 @@ def _prompt(source: Any, metadata: Any, text: str) -> str:
     return f"{source}/{number}" if number is not None else text
 
 
-def _accuracy(name: str, rows: Sequence[Row], judged: Mapping[str, JudgedEdit], protocol: str) -> list[Metric]:
-    prompts, kinds = [row.prompt for row in rows], [row.kind for row in rows]
-    return accuracy_metrics(name, _margins(rows, judged), prompts, protocol, kinds=kinds)
-
-
-def _margins(rows: Sequence[Row], judged: Mapping[str, JudgedEdit]) -> Floats:
-    sides = [("a", "b") if row.label == "a" else ("b", "a") for row in rows]
-    values = [[_value(judged, f"{row.id}/{pair[i]}") for row, pair in zip(rows, sides, strict=True)] for i in (0, 1)]
-    return to_margins(*values)
-
-
 def human_ceiling(rows: Sequence[Row]) -> list[Metric]:
     """How often one rater agrees with the label, and how often all raters agree with each other."""
     voted = [row for row in rows if row.votes]
     single = [float(vote == row.label) for row in voted for vote in row.votes]
     unanimous = [float(len(set(row.votes)) == 1) for row in voted]
     return [
-        Metric("mmrb2_single_rater", float(np.mean(single)) if single else None, n=len(single), protocol="mmrb2-edit/human/single-rater"),
-        Metric(
-            "mmrb2_unanimous", float(np.mean(unanimous)) if unanimous else None, n=len(unanimous), protocol="mmrb2-edit/human/unanimous"
-        ),
+        Metric(f"mmrb2_{name.replace('-', '_')}", fmean(shares) if shares else None, n=len(shares), protocol=f"mmrb2-edit/human/{name}")
+        for name, shares in (("single-rater", single), ("unanimous", unanimous))
     ]
-
-
-def _value(judged: Mapping[str, JudgedEdit], key: str) -> float | None:
-    return judged[key].value if key in judged else None

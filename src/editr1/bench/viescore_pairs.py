@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 from editr1.bench.base import Outcome, Stored, headline, refuse_doubles, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics
-from editr1.measure.rows import geometric_mean, lowest, read_csv, read_json, sub_scores
+from editr1.measure.rows import geometric_mean, lowest, read_json, sub_scores
 from editr1.schema import Metric
 from editr1.stats import TIE_TOLERANCE, clustered_standard_error, half_credit, strict_credit, to_margins
 from editr1.stats.agreement import MeanCorrelation, mean_correlation, spearman
 from editr1.stats.clusters import Floats
+from editr1.store.foreign import whole_table
 
 TASKS = {
     "ImagenHub_Text-Guided_IE": "viescore-pairs",
@@ -139,7 +140,7 @@ def load(root: Path | str | None, results: str, task: str = TASK) -> VIEScoreDat
         raw |= {(uid, editor): (semantic[uid], quality[uid]) for uid in sorted(semantic.keys() & quality.keys())}
         scores += [*semantic.values(), *quality.values()]
     num_odd = sum(len(sub_scores(score) or ()) != 2 for score in scores)
-    human = {cell: float(np.mean([math.sqrt(math.prod(rating)) for rating in of])) for cell, of in given.items()}
+    human = {cell: float(np.mean([aspect_of(rating, "O") for rating in of])) for cell, of in given.items()}
     return VIEScoreData(human, judge, num_odd, len(scores), given, raw, task)
 
 
@@ -149,7 +150,7 @@ def _either(folder: Path, names: Sequence[str]) -> Path:
 
 def read_rater(path: Path) -> dict[Cell, Rating]:
     """One rater's (SC, PQ) in [0, 1] by cell. Raises DataError for a missing column, a doubled uid or a cell that is no pair of shares."""
-    rows = [row for _, row in read_csv(path, ("uid",), "\t")]
+    rows = [row for _, row in whole_table(path, ("uid",))]
     if not all(row["uid"] for row in rows):
         raise DataError(f"{path}: a row has no uid")
     refuse_doubles([row["uid"] for row in rows], str(path))
@@ -181,6 +182,10 @@ def ratings_of(raters: Sequence[Mapping[Cell, Rating]], uid: str, editor: str) -
         return [rater[uid, editor] for rater in raters]
     except KeyError as error:
         raise DataError(f"viescore_pairs: no human rating of {error.args[0]}; the answers and the ratings are of different sets") from error
+
+
+def aspect_of(rating: Rating, aspect: Aspect) -> float:
+    return {"SC": rating[0], "PQ": rating[1], "O": math.sqrt(math.prod(rating))}[aspect]
 
 
 def photo_of(uid: str) -> str:
@@ -234,17 +239,11 @@ def _pairs(data: VIEScoreData) -> tuple[list[tuple[str, str, str]], Floats, NDAr
 
 def _standard_errors(margins: Floats, uids: Sequence[str], protocol: str) -> list[Metric]:
     """Of the strict accuracy, under three beliefs about what is independent: pairs, uids, photos. Only the last holds."""
-    right = strict_credit(margins)
+    right, where = strict_credit(margins), f"{protocol}/decisive/strict/standard-error"
     clusters = {"naive": None, "by-uid": uids, "by-photo": [photo_of(uid) for uid in uids]}
-    return [
-        Metric(
-            f"{protocol.replace('-', '_')}_standard_error/{name.replace('-', '_')}",
-            clustered_standard_error(right, keys) if uids else None,
-            n=len(right),
-            protocol=f"{protocol}/decisive/strict/standard-error/{name}",
-        )
-        for name, keys in clusters.items()
-    ]
+    errors = {kind: clustered_standard_error(right, keys) if uids else None for kind, keys in clusters.items()}
+    name = f"{protocol}_standard_error".replace("-", "_")
+    return [Metric(f"{name}/{kind.replace('-', '_')}", error, n=len(right), protocol=f"{where}/{kind}") for kind, error in errors.items()]
 
 
 def _correlations(data: VIEScoreData, protocol: str) -> list[Metric]:
@@ -281,13 +280,12 @@ def notebook_rho(data: VIEScoreData, editor: str, aspect: Aspect, order: Sequenc
     """
     judge, human = [], []
     for (uid, name), cells in data.raw.items():
-        scores = [_notebook_score(cell) for cell in cells]
-        semantic, quality = scores
+        semantic, quality = map(_notebook_score, cells)
         if name != editor or semantic is None or quality is None:
             continue
-        judge.append({"SC": semantic, "PQ": quality, "O": math.sqrt(semantic * quality)}[aspect])
+        judge.append(aspect_of((semantic, quality), aspect))
         ratings = [data.ratings[uid, editor][i] for i in order] or data.ratings[uid, editor]
-        human.append(np.mean([{"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq)}[aspect] for sc, pq in ratings]))
+        human.append(np.mean([aspect_of(rating, aspect) for rating in ratings]))
     return spearman(judge, human, exact=True)
 
 

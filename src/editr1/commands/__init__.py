@@ -1,7 +1,7 @@
-"""One file a sub-command: its docstring is the help, `add_arguments(parser)` and `main(args) -> int` do the rest.
+"""What people type: `add_NAME(parser)` has a command's options, `run_NAME(args) -> int` does it, and its docstring is the help.
 
-A new command is a new file here; names that begin with an underscore are parts shared by several commands. The stages of the
-loop need no file: `_stages.py` makes a command of each. Only the command that is named is imported; `editr1 --help` reads first lines.
+A new command is these two functions, in a file of its concern or a new one; names that begin with an underscore are shared parts.
+The stages of the loop need none: `loop.py` makes a command of each. Only the file of the command that is named is imported.
 """
 
 GROUPS = {

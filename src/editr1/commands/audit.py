@@ -1,14 +1,4 @@
-"""Probe a judge: sanity, stability, tricks, and what bad principles do to it.
-
-    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo
-    editr1 audit --table edits.jsonl --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct --threshold 0.8
-    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --perturb
-    editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --page docs/results/audit.md
-    editr1 audit --table edits.jsonl --judge viescore --model gpt-4.1
-
---page does both and writes a Markdown page of all judges that were audited in this run. Exit code: 0 every law holds on the wanted share of
-edits, 1 some law does not, 2 bad input. --perturb alone reports and judges nothing.
-"""
+"""x"""
 
 from __future__ import annotations
 
@@ -21,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
-from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, with_principles
-from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_audit
+from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, item_of, with_principles
+from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_probes
 from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
     add_judge_arguments,
@@ -33,6 +23,7 @@ from editr1.commands._judge import (
     make_judge,
     reward_model,
     rrm_vlm,
+    say,
     vlm_component,
 )
 from editr1.errors import ConfigError, DataError
@@ -45,7 +36,7 @@ EXIT_BROKEN = 1
 SHOWN_BROKEN = 3
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_audit(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--run", type=Path, metavar="DIR", help="run directory with principles and candidates; the figures are added to it")
     where.add_argument("--table", type=Path, metavar="FILE", help="CSV or JSONL: source, edited, instruction[, principles]")
@@ -64,7 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def main(args: argparse.Namespace) -> int:
+def run_audit(args: argparse.Namespace) -> int:
+    """Probe a judge: sanity, stability, tricks, and what bad principles do to it.
+
+        editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo
+        editr1 audit --table edits.jsonl --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct --threshold 0.8
+        editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --perturb
+        editr1 audit --run runs/demo --checkpoint runs/demo/08_rrm_gcpo --page docs/results/audit.md
+        editr1 audit --table edits.jsonl --judge viescore --model gpt-4.1
+
+    --page does both and writes a Markdown page of all judges that were audited in this run. Exit code: 0 every law holds on the wanted
+    share of edits, 1 some law does not, 2 bad input. --perturb alone reports and judges nothing.
+    """
     if not args.run and (args.perturb or args.page):
         raise ConfigError("--perturb and --page need --run: they compare with the run's pairs and inspections, and keep what they find")
     if not 0.0 < args.threshold <= 1.0:
@@ -106,7 +108,7 @@ def _probe(args: argparse.Namespace) -> tuple[list[ProbeResult], str]:
         cases, where = cases_from_table(args.table, args.edits, args.seed), ""
     judge, cases = _judge(args, cases)
     _check_first(judge, [case.item for case in cases], args.seed)
-    return run_audit(judge, cases, seed=args.seed, probes=probes), f"Probes on {len(cases)} edits {where}".strip()
+    return run_probes(judge, cases, seed=args.seed, probes=probes), f"Probes on {len(cases)} edits {where}".strip()
 
 
 def _perturb(args: argparse.Namespace) -> tuple[list[Metric], str]:
@@ -170,37 +172,25 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
         wanted = {quadruple.id: quadruple for _, quadruple in zip(range(limit), quadruples(run), strict=False)}
     if not wanted:
         raise DataError(f"{run.dir} holds neither pairs nor candidates; run the stages up to generate first")
-    return [_perturb_case(run, quadruple, gold.get(quadruple.id)) for quadruple in wanted.values()], pairs
-
-
-def _perturb_case(run: Run, quadruple: Quadruple, gold: tuple[bool, ...] | None) -> PerturbCase:
-    task = quadruple.task
-    source, edited = run.images.source_of(task), run.images.get(quadruple.candidate.image)
-    return PerturbCase(RewardItem(source, edited, task.instruction, quadruple.principles, quadruple.id), task.id, gold)
+    return [PerturbCase(item_of(quadruple, run), quadruple.task.id, gold.get(key)) for key, quadruple in wanted.items()], pairs
 
 
 def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResult]) -> None:
     if args.json:
-        probes = [_details(result, args.threshold) for result in results]
+        probes = [
+            {"law": result.probe.law_in_words, **_as_json(result.metric(args.threshold)), "not_applicable": result.num_not_applicable}
+            | {"broken": [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]}
+            for result in results
+        ]
         figures = [_as_json(metric) for metric in record.propagation]
         found = {"threshold": args.threshold, "probes": probes} if probes else {}
         found |= {"amount": args.amount, "figures": figures} if figures else {}
-        _say(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
         return
     for result in results:
-        _say(*_lines(result, result.metric(args.threshold)))
+        say(*_lines(result, result.metric(args.threshold)))
     if record.perturbed:
-        _say(record.perturbed, *(_figure(metric) for metric in record.propagation))
-
-
-def _details(result: ProbeResult, threshold: float) -> dict[str, Any]:
-    broken = [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]
-    return {
-        "law": result.probe.law_in_words,
-        **_as_json(result.metric(threshold)),
-        "not_applicable": result.num_not_applicable,
-        "broken": broken,
-    }
+        say(record.perturbed, *(_figure(metric) for metric in record.propagation))
 
 
 def _as_json(metric: Metric) -> dict[str, Any]:
@@ -225,8 +215,3 @@ def _figure(metric: Metric) -> str:
     interval = "" if metric.low is None or metric.high is None else f" [{metric.low:+.3f}, {metric.high:+.3f}]"
     p_value = "" if metric.p_value is None else f" p={metric.p_value:.4f}"
     return f"{metric.name:46} {metric.value:+.3f}{interval}{p_value} (n={metric.n})"
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(line, flush=True)  # noqa: T201

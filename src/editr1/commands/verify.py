@@ -1,33 +1,33 @@
-"""Judge one edit: principles, verdicts and score, or the reason why it stays unscored.
-
-    editr1 verify --example --html verdict.html
-    editr1 verify before.png after.png "Make the sky purple" --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct
-    editr1 verify before.png after.png "Make the sky purple" --checkpoint checkpoints/rrm --principles principles.json
-
---example judges a shipped edit with a shipped judge of 2.5 million parameters: seconds on any CPU, no key, no download.
-Without --principles the judge itself writes them first, or the model that --decomposer names. Exit code: 0 scored, 1 unscored, 2 bad input.
-"""
+"""One edit judged, as text, JSON or a page: `verify`."""
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
 from editr1 import example
-from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm, vlm_component
-from editr1.commands._verdict_page import verdict_page
+from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm, say, vlm_component
 from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
+from editr1.judge.item import RewardItem
 from editr1.judge.prompts import labels
-from editr1.judge.rrm import RewardItem
-from editr1.pictures import read_picture
-from editr1.schema import Judgement, ParseFailure, Principle, Reward
+from editr1.pictures import read_picture, to_rgb
+from editr1.schema import CATEGORIES, Judgement, ParseFailure, Principle, Reward
 from editr1.store._files import write_atomic
 
+# --- as text and JSON ----------------------------------------------------------------------------------
+
+
 EXIT_UNSCORED = 1
+SHOWN = 300  # characters of a reply that could not be used
 
 MEANING = {
     "NO_VERDICTS": "the reply holds no verdicts",
@@ -41,7 +41,7 @@ MEANING = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help="picture before the edit (PNG, JPEG, WebP, AVIF or GIF)")
     parser.add_argument("edited", type=Path, nargs="?", metavar="EDITED", help="picture after the edit")
     parser.add_argument("instruction", nargs="?", metavar="INSTRUCTION", help="what the edit was meant to do")
@@ -55,12 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with both pictures, the verdicts and the score")
 
 
-def main(args: argparse.Namespace) -> int:
+def run_verify(args: argparse.Namespace) -> int:
+    """Judge one edit: principles, verdicts and score, or the reason why it stays unscored.
+
+        editr1 verify --example --html verdict.html
+        editr1 verify before.png after.png "Make the sky purple" --base-url http://localhost:8000/v1 --model Qwen2.5-VL-7B-Instruct
+        editr1 verify before.png after.png "Make the sky purple" --checkpoint checkpoints/rrm --principles principles.json
+
+    --example judges a shipped edit with a shipped judge of 2.5 million parameters: seconds on any CPU, no key, no download.
+    Without --principles the judge itself writes them first, or the model that --decomposer names. Exit code: 0 scored, 1 unscored, 2 bad
+    input.
+    """
     item = _example(args) if args.example else _given(args)
     model = reward_model(args, rrm_vlm(args))
     reward = model.score([item], args.seed)[0]
     told = json.dumps(as_json(reward, model.vlm.name, model.prompt_id), ensure_ascii=False, indent=2) if args.json else as_text(reward)
-    print(f"{item.instruction}\n{told}" if args.example and not args.json else told)  # noqa: T201
+    say(f"{item.instruction}\n{told}" if args.example and not args.json else told)
     if args.html:
         page = verdict_page(item, reward, model.vlm.name, model.prompt_id, explain(reward.reason))
         args.html.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +116,9 @@ def as_text(reward: Reward) -> str:
     if reward.value is not None:
         of = f", mean of {reward.num_valid} of {reward.num_traces} traces" if reward.num_traces > 1 else ""
         return "\n".join([*lines, f"score {reward.value:.2f} of 10{of}"])
-    said = _shortened(reward.traces[0].text if reward.traces else reward.answer)
+    text = reward.traces[0].text if reward.traces else reward.answer
+    flat = " ".join(text.split())
+    said = repr(flat) if len(flat) <= SHOWN else f"{flat[:SHOWN]!r}... ({len(text):,} characters)"
     return "\n".join([*lines, f"unscored: {explain(reward.reason)}", f"the model replied: {said}"])
 
 
@@ -119,11 +131,6 @@ def _verdict(rate: float | None, num_valid: int) -> str:
     if rate is None:
         return "-"
     return f"{rate:.0%} yes" if num_valid > 1 else "yes" if rate else "no"
-
-
-def _shortened(text: str, length: int = 300) -> str:
-    flat = " ".join(text.split())
-    return repr(flat) if len(flat) <= length else f"{flat[:length]!r}... ({len(text):,} characters)"
 
 
 def _rows(reward: Reward) -> list[tuple[str, Principle, float | None]]:
@@ -152,3 +159,56 @@ def _outcome(outcome: Judgement | ParseFailure) -> dict[str, Any]:
     if isinstance(outcome, ParseFailure):
         return {"failure": outcome.code}
     return {"verdicts": [int(verdict) for verdict in outcome.verdicts], "score": outcome.score}
+
+
+# --- as one page ---------------------------------------------------------------------------------------
+
+
+SIDE = 1024  # ours: pixels of a picture's longer side; two of them stay well below a megabyte
+PIXEL_ART = 256  # ours: smaller pictures are kept exactly and drawn enlarged without smoothing
+
+TITLES = {"follow": "Does it follow the instruction?", "keep": "Does it keep the rest?", "quality": "Is the picture sound?"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+def verdict_page(item: RewardItem, reward: Reward, judge: str, prompt_id: str, problem: str = "") -> str:
+    """A self-contained HTML page, at most about a megabyte; nothing is loaded from elsewhere.
+
+    judge, prompt_id: who was asked, and how. problem: why there is no score, in words.
+    """
+    before = item.source if isinstance(item.source, tuple) else (item.source,)
+    groups = {category: [row for row in _rows(reward) if row[1].category == category] for category in CATEGORIES}
+    environment = Environment(
+        loader=PackageLoader("editr1.commands", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("verdict.html").render(
+        instruction=item.instruction,
+        pictures=[*(("Before", _picture(image)) for image in before), ("After", _picture(item.edited))],
+        reward=reward,
+        problem=problem,
+        groups=[(TITLES[category], reward.category_means.get(category), found) for category, found in groups.items() if found],
+        traces=[(_told(trace.outcome), trace.text) for trace in reward.traces],
+        judge=judge,
+        prompt_id=prompt_id,
+    )
+
+
+def _told(outcome: Judgement | ParseFailure) -> str:
+    return f"score {outcome.score:g}" if isinstance(outcome, Judgement) else f"unscored: {outcome.code}"
+
+
+def _picture(image: Image.Image) -> _Picture:
+    small = to_rgb(image).copy()
+    small.thumbnail((SIDE, SIDE))
+    exact = max(small.size) <= PIXEL_ART
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True) if exact else small.save(buffer, "WEBP", quality=88)
+    uri = f"data:image/{'png' if exact else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _Picture(uri, *small.size, pixelated=exact)

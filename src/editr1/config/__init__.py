@@ -23,6 +23,7 @@ import yaml
 
 from editr1.config.components import Component, available, component_of, create, load, made, offered
 from editr1.errors import ConfigError, nearest
+from editr1.text import without_secrets
 
 __all__ = [
     "SPEED_KEYS",
@@ -80,8 +81,8 @@ def with_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[str
         node: Any = recipe
         *parents, last = name.split(".")
         for part in parents:
-            node = _child(node, part, override)
-        node[_index(node, last, override) if isinstance(node, list) else last] = parse_yaml(text, f"override {override!r}")
+            node = _child(node, part, name)
+        node[_index(node, last, name) if isinstance(node, list) else last] = parse_yaml(text, f"override {name!r}")
     return recipe
 
 
@@ -109,22 +110,22 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error
 
 
-def _child(node: Any, part: str, override: str) -> Any:
+def _child(node: Any, part: str, name: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, override)]
+        return node[_index(node, part, name)]
     child = node.get(part)
     if child is None:
         child = node[part] = {}
     if isinstance(child, str):  # a component given by its bare id gains options
         child = node[part] = {"id": child}
     if not isinstance(child, dict | list):
-        raise ConfigError(f"override {override!r}: {part!r} is the value {child!r}, not a group of settings")
+        raise ConfigError(f"override {name!r}: {part!r} is the value {to_plain(child)!r}, not a group of settings")
     return child
 
 
-def _index(node: list[Any], part: str, override: str) -> int:
+def _index(node: list[Any], part: str, name: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
-        raise ConfigError(f"override {override!r}: {part!r} is no index of a list of {len(node)} entries (they count from 0)")
+        raise ConfigError(f"override {name!r}: {part!r} is no index of a list of {len(node)} entries (they count from 0)")
     return int(part)
 
 
@@ -136,7 +137,7 @@ def section(recipe: Mapping[str, Any], name: str, cls: type[T]) -> T:
     raw = recipe.get(name)
     raw = {} if raw is None else raw
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{name}: expected a mapping of settings, found {raw!r}")
+        raise ConfigError(f"{name}: expected a mapping of settings, found {to_plain(raw)!r}")
     fields = {f.name for f in dataclasses.fields(typing.cast(Any, cls))}
     if "seed" in fields and "seed" not in raw and "seed" in recipe:
         raw = {**raw, "seed": recipe["seed"]}
@@ -146,14 +147,19 @@ def section(recipe: Mapping[str, Any], name: str, cls: type[T]) -> T:
 def to_plain(value: Any, without: frozenset[str] = frozenset()) -> Any:
     """A config as plain JSON values, the same for equal configs; fields named in `without` are left out at every depth.
 
-    `without=SPEED_KEYS` gives what a result depends on: how fast it was made does not change it.
+    `without=SPEED_KEYS` gives what a result depends on: how fast it was made does not change it. Options that hold a key, and the secrets
+    of an address, are never in it: what it gives is written into runs and reports.
     """
+    return without_secrets(_plain(value, without))
+
+
+def _plain(value: Any, without: frozenset[str]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name), without) for f in dataclasses.fields(value) if f.name not in without}
+        return {f.name: _plain(getattr(value, f.name), without) for f in dataclasses.fields(value) if f.name not in without}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item, without) for key, item in value.items()}
+        return {str(key): _plain(item, without) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_plain(item, without) for item in value]
+        return [_plain(item, without) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -164,17 +170,13 @@ def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
         if key not in fields:
             raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), fields)}")
     values = {key: _value(hints[key], _over_default(fields[key], value), f"{where}.{key}") for key, value in raw.items()}
-    missing = [name for name, f in fields.items() if name not in values and _required(f)]
+    missing = [name for name, f in fields.items() if name not in values and f.default is f.default_factory is dataclasses.MISSING]
     if missing:
         raise ConfigError(f"{where}: {missing[0]!r} is required; set it in the recipe or with --set {where}.{missing[0]}=...")
     try:
         return cls(**values)
     except ValueError as error:  # a rule that crosses fields, from __post_init__
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
 def _over_default(f: dataclasses.Field[Any], value: Any) -> Any:
@@ -260,4 +262,4 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _mismatch(where: str, expected: str, value: Any) -> ConfigError:
-    return ConfigError(f"{where}: expected {expected}, found {value!r}")
+    return ConfigError(f"{where}: expected {expected}, found {to_plain(value)!r}")

@@ -110,7 +110,9 @@ def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Compo
     if isinstance(named, str):
         return Component(named)
     if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
-        raise ConfigError(f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found {dict(named)}")
+        raise ConfigError(
+            f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found the keys {sorted(map(str, named))}"
+        )
     return Component(named["id"], dict(named.get("options") or {}))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from editr1.editors._flux2 import MAX_TEXT_TOKENS, Flux2
+from editr1.editors._families import MAX_TEXT_TOKENS, Flux2
 from editr1.editors._published import Published, load
 from editr1.editors.base import Footprint
 from editr1.errors import ConfigError

@@ -19,10 +19,11 @@ from typing import Any
 from PIL import Image
 
 from editr1.editors.base import Editor, EditRequest
-from editr1.endpoint import CutReplyError, Endpoint, connect, shown
+from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import ConfigError, DataError
 from editr1.pictures import decode_image, encode_picture
 from editr1.schema import pictures_of
+from editr1.text import shown
 
 _SIZE = re.compile(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
 
@@ -104,7 +105,10 @@ class ImagesAPI:
         if not isinstance(row, dict):
             raise CutReplyError("the answer holds no image")
         encoded = row.get("b64_json")
-        if encoded is None and row.get("url"):
+        link = row.get("url")
+        if encoded is None and isinstance(link, str) and link.startswith("data:"):
+            encoded = link
+        if encoded is None and link:
             where = f"{self._endpoint.model} at {shown(self._endpoint.address)}"
             raise ConfigError(f"{where} sends a link in place of the image; set response_format to b64_json")
         return _picture(encoded)
@@ -114,6 +118,6 @@ def _picture(encoded: Any) -> Image.Image:
     payload = encoded if isinstance(encoded, str) else ""
     payload = payload.partition(",")[2] if payload.startswith("data:") else payload
     try:
-        return decode_image(base64.b64decode(payload, validate=True), "the edited image")
+        return decode_image(base64.b64decode("".join(payload.split()), validate=True), "the edited image")
     except (ValueError, DataError) as error:
         raise CutReplyError(f"the answer's image is broken: {error}") from error

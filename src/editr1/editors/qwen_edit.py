@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from editr1.editors._families import QwenEdit, qwen_footprint
 from editr1.editors._published import load
-from editr1.editors._qwen import QwenEdit, qwen_footprint
 from editr1.editors.base import Footprint
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from editr1.editors._dit import Pictures
+from editr1.editors._families import QwenEdit, qwen_footprint
 from editr1.editors._published import load
-from editr1.editors._qwen import QwenEdit, qwen_footprint
 from editr1.editors.base import Conditioning, Footprint
 
 VISION_AREA = 384 * 384  # the pipeline's CONDITION_IMAGE_SIZE: the VL encoder reads a small copy of the source

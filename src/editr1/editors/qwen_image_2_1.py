@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures
+from editr1.editors._families import INSTRUCTION_TOKENS, denormalised
 from editr1.editors._published import Published, load
-from editr1.editors._qwen import INSTRUCTION_TOKENS, denormalised
 from editr1.editors.base import Conditioning, Footprint, Plan, sigma_rows
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import flux_schedule

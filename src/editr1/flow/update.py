@@ -129,7 +129,9 @@ def _noisy_rows(learner: Learner, trajectory: Trajectory, place: Place, logs: Up
     # on-policy, the old policy IS the current one, so its density is the detached one, exactly and for free
     rows.log_ratio = density - (density.detach() if config.on_policy else stored)
     if learner.algorithm.needs.means:
-        rows.mean_old = rows.mean.detach() if config.on_policy else _kept_means(trajectory)[place.step, place.sample]
+        assert config.on_policy or trajectory.means is not None, "a rollout that is learnt from off-policy keeps its means"
+        kept = None if config.on_policy else trajectory.means
+        rows.mean_old = rows.mean.detach() if kept is None else kept[place.step, place.sample]
     beta, kind = config.training.beta, config.training.kl
     return rows, [kl_weight(kind, step) for step in steps] if beta > 0 else []
 
@@ -191,8 +193,3 @@ def _forward(
     empty = torch.empty(0)
     v = editor.velocity(x, sigma, cond).float()
     return Rows(v[copies], x[copies], sigma[copies], empty, empty, empty, reference, old, teacher)
-
-
-def _kept_means(trajectory: Trajectory) -> torch.Tensor:
-    assert trajectory.means is not None, "the rollout keeps means whenever an algorithm that asks for them learns off-policy"
-    return trajectory.means

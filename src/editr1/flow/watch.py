@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 
 from editr1.errors import BackendError, NoSignalError
-from editr1.stats import trends
-from editr1.stats.trends import SPAN
+from editr1.stats import agreement
+from editr1.stats.agreement import SPAN
 from editr1.store import Run
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,8 @@ def symptoms(points: Sequence[Point]) -> dict[str, str]:
     found = {}
     first, last = points[:SPAN], points[-SPAN:]
     spread = _mean(first, "reward/group_std") or 0.0
-    if _change(first, last, "reward/mean") < -max(spread, 1e-6):
+    before, after = _mean(first, "reward/mean"), _mean(last, "reward/mean")
+    if before is not None and after is not None and after - before < -max(spread, 1e-6):
         found["the reward falls"] = "divide training.lr by 3, then lower training.max_grad_norm and sampling.level"
     if (_mean(last, "train/clipped") or 0.0) > MANY_CLIPPED:
         found["many ratios are clipped"] = "lower training.lr, or train fewer updates a rollout"
@@ -159,7 +160,7 @@ class Symptoms:
 def hacked(points: Sequence[Point], falls: int) -> bool:
     """Whether the held-out reward fell in each of the last `falls` evaluations while the training reward rose over them."""
     training, held_out = ({i: p[name] for i, p in enumerate(points) if name in p} for name in ("reward/mean", "evaluation/reward"))
-    return trends.hacked(training, held_out, falls)
+    return agreement.hacked(training, held_out, falls)
 
 
 def warning_of(symptom: str, advice: str) -> str:
@@ -170,11 +171,6 @@ def warning_of(symptom: str, advice: str) -> str:
 def _mean(points: Sequence[Point], name: str) -> float | None:
     values = [point[name] for point in points if name in point]
     return sum(values) / len(values) if values else None
-
-
-def _change(first: Sequence[Point], last: Sequence[Point], name: str) -> float:
-    before, after = _mean(first, name), _mean(last, name)
-    return 0.0 if before is None or after is None else after - before
 
 
 class Clock:

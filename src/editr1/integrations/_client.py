@@ -8,20 +8,21 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from PIL import Image
 
-from editr1.endpoint import bearer, check_address, http_client, shown, via_proxy
 from editr1.errors import BackendError, DataError, UnscoredError
 from editr1.pictures import encode_picture, read_picture
 from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle, Source, pictures_of, source_of
+from editr1.text import is_whole, shown
+from editr1.wire import Fetched, bearer, check_address, fetch, hidden, http_client, secrets_of, via_proxy
 
 MAX_BATCH = 256  # edits that the service takes in one request
 MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
-BUSY = (429, 502, 503, 504)
+BUSY = (408, 429, 502, 503, 504)
 _LONGEST_PAUSE = 30.0  # seconds; ours
 
 
@@ -33,6 +34,13 @@ class Edit:
     edited: Image.Image
     instruction: str
     principles: tuple[Principle, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises DataError for an instruction that the service would refuse, and with it the whole request."""
+        if not isinstance(self.instruction, str) or not self.instruction.strip():
+            raise DataError(f"the instruction of an edit is {str(self.instruction)[:60]!r}, expected a text")
+        if not is_whole(self.instruction):
+            raise DataError("the instruction holds half of a character (a lone surrogate), as where a tool cut an emoji")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +59,9 @@ class Score:
 class RewardClient:
     """Talks to one service. Safe to share between threads."""
 
-    url: str
+    url: str = field(repr=False)
     """Address of the service, such as http://127.0.0.1:8090."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     timeout: float = 600.0
     """Seconds of one request."""
     max_attempts: int = 6
@@ -95,21 +103,25 @@ class RewardClient:
         body = {"items": messages, "seed": seed}
         content, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **bearer(self.token, "token")}
         client = _client(self.url, self.timeout, os.getpid())
-        problem = ""
+        secrets, problem, pause = secrets_of(self.url, self.token), "", 0.0
         for attempt in range(self.max_attempts):
             if attempt:
-                self.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
+                self.sleep(pause)
+            pause = min(2.0**attempt, _LONGEST_PAUSE)
             try:
-                reply = client.post(f"{self.url.rstrip('/')}/edit-reward", content=content, headers=headers)
+                reply = fetch(client, "POST", f"{self.url.rstrip('/')}/edit-reward", None, content=content, headers=headers)
             except httpx.RequestError as error:
                 problem = f"cannot reach it ({error or type(error).__name__}){via_proxy(self.url)}"
                 continue
-            if reply.status_code == 200:
-                return _results(reply, len(messages), shown(self.url))
-            problem = f"status {reply.status_code}: {reply.text[:300]}"
-            if reply.status_code not in BUSY:
+            said = " ".join(hidden(reply.text, secrets).split())
+            if reply.status == 200 and not reply.moved:
+                return _results(reply, len(messages), shown(self.url), said)
+            where = f", redirected to {shown(reply.moved)}" if reply.moved else ""
+            problem = f"status {reply.status}{where}: {said[:300]}{via_proxy(self.url)}"
+            if reply.status not in BUSY:
                 break
-        raise BackendError(f"reward service {shown(self.url)}: {problem.replace(self.token, '***') if self.token else problem}")
+            pause = min(reply.pause, _LONGEST_PAUSE) if reply.pause is not None else pause
+        raise BackendError(f"reward service {shown(self.url)}: {problem}")
 
 
 @functools.lru_cache(maxsize=8)
@@ -118,7 +130,7 @@ def _client(url: str, timeout: float, process: int) -> httpx.Client:
     return http_client(url, timeout)
 
 
-def _results(reply: httpx.Response, count: int, where: str) -> list[dict[str, Any]]:
+def _results(reply: Fetched, count: int, where: str, said: str) -> list[dict[str, Any]]:
     """One result an edit. Raises BackendError for an answer that no `editr1 serve` gives."""
     try:
         rows = json.loads(reply.content)["results"]
@@ -126,8 +138,7 @@ def _results(reply: httpx.Response, count: int, where: str) -> list[dict[str, An
     except (ValueError, TypeError, KeyError, RecursionError):
         good = False
     if not good:
-        said = " ".join(reply.text.split())[:200]
-        raise BackendError(f"{where} answers, but not as `editr1 serve` does: {said!r}; is it the service's address?")
+        raise BackendError(f"{where} answers, but not as `editr1 serve` does: {said[:200]!r}; is it the service's address?")
     return list(rows)
 
 

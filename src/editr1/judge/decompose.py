@@ -81,7 +81,7 @@ def stated_principles(value: Any, where: str) -> tuple[Principle, ...] | None:
     """The principles of a user's row: a JSON array, as text or as values; None for none. Raises DataError for what is no such array."""
     if not value:
         return None
-    parsed = parse_principles(value if isinstance(value, str) else json.dumps(value), quotas=None, questions_in_english=False)
+    parsed = parse_principles(value if isinstance(value, str) else json.dumps(value, default=str), quotas=None, questions_in_english=False)
     if isinstance(parsed, BadDecomposition):
         raise DataError(f"{where}: principles are unusable: {parsed.problem}")
     return parsed

@@ -19,9 +19,8 @@ from typing import Any
 
 from editr1.config import Component, component_of, create
 from editr1.errors import ConfigError
-from editr1.judge.asking import asking
 from editr1.judge.decompose import Decomposer, Decomposition
-from editr1.judge.item import RewardItem
+from editr1.judge.item import RewardItem, asking
 from editr1.judge.prompts import render_score, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace, derive_seed
@@ -68,7 +67,7 @@ class RewardModel:
 
         Args:
             path: folder of a trained RRM or of any vision-language model.
-            prompt_id: the question; None = the one that it was trained with (`judge.asking`).
+            prompt_id: the question; None = the one that it was trained with (`judge.item`).
             num_traces: 1 asks greedily, more are sampled at temperature .7.
             options: of the component `vlm/local`, such as `batch_size`.
 
@@ -180,7 +179,7 @@ def build(
 ) -> RewardModel:
     """A RewardModel from a recipe's options; `vlm` and `decomposer` name components of kind `vlm`.
 
-    prompt_id, max_tokens: None = as the checkpoint was trained (`judge.asking`).
+    prompt_id, max_tokens: None = as the checkpoint was trained (`judge.item`).
     """
     component = component_of("vlm", vlm)
     how = asking(component, prompt_id, max_tokens)

@@ -26,7 +26,6 @@ from tqdm import tqdm
 from editr1.bench.base import EditItem, EditOrder, EditSet, JudgedEdit
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import BackendError, ContentRefusedError, DataError
-from editr1.measure.rows import batches
 from editr1.pictures import encode_picture
 from editr1.records import arrow_type, hints
 from editr1.schema import derive_seed, pictures_of
@@ -98,7 +97,7 @@ def make_edits(
         orders = missing_orders(edit_set, out)
         budget, failed = FailureBudget(max_failed_share), dict[str, str]()
         with tqdm(total=len(orders), desc=f"edits of {editor.name}", unit="edit", disable=not progress) as bar:
-            for batch in batches(orders, batch_size):
+            for batch in (orders[start : start + batch_size] for start in range(0, len(orders), batch_size)):
                 failed |= _make(batch, editor, out, seed, budget)
                 bar.update(len(batch))
         lines = (json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n" for key, reason in failed.items())
@@ -177,12 +176,12 @@ class EditRow:
 
 def edit_rows(edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit]) -> list[EditRow]:
     """One row an edit in the benchmark's order; an edit that is not in `judged` could not be shown."""
-    return [_edit_row(edit, judged.get(edit.key) or JudgedEdit(edit.key, None, reason="not shown to the judge")) for edit in edits]
-
-
-def _edit_row(edit: EditItem, found: JudgedEdit) -> EditRow:
-    verdicts = tuple(Verdict(question, rate) for question, rate in zip(found.questions, found.rates, strict=False))
-    return EditRow(edit.key, edit.instruction, found.value, found.reason, found.parts, verdicts, found.scores, found.text)
+    rows = []
+    for edit in edits:
+        found = judged.get(edit.key) or JudgedEdit(edit.key, None, reason="not shown to the judge")
+        verdicts = tuple(Verdict(question, rate) for question, rate in zip(found.questions, found.rates, strict=False))
+        rows.append(EditRow(edit.key, edit.instruction, found.value, found.reason, found.parts, verdicts, found.scores, found.text))
+    return rows
 
 
 def as_csv(rows: Sequence[EditRow]) -> str:

@@ -6,23 +6,29 @@ such files sometimes do.
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from editr1 import store
-from editr1.bench.base import EditItem, require_columns
+from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_columns
 from editr1.errors import DataError
 from editr1.pictures import decode_image
+from editr1.schema import Label, Principle, Source, stable_id
+from editr1.stats import to_margins
+from editr1.stats.clusters import Floats
+from editr1.store.foreign import without_doubles
 
 logger = logging.getLogger(__name__)
 
@@ -91,50 +97,12 @@ def _encoded(rows: Any) -> Any:
     return rows
 
 
-def first_line(path: Path) -> str:
-    """The first line of a text file without its end, for telling formats apart; empty for one that cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return file.readline(100_000).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
-    """(line number, cells) of every row below the heading.
-
-    Raises DataError when the file cannot be read, a column is missing, or a row has more or fewer cells than the heading.
-    """
-    rows = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # or '"1"0' would be read as 10
-            require_columns(reader.fieldnames or (), columns, str(path))
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{path}, line {reader.line_num}: another number of cells than the heading has; was the file cut?")
-                rows.append((reader.line_num, row))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
-    if not rows:
-        raise DataError(f"{path}: no row below the heading")
-    return rows
-
-
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DataError when it cannot be read, or for an object in which a key stands twice."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_doubles)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot read as JSON: {error}") from error
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        doubled = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {doubled!r} occurs more than once in one object; a second run was appended? keep one row a key")
-    return dict(pairs)
 
 
 def to_bytes(cell: Any, folder: Path, where: str) -> bytes:
@@ -164,20 +132,87 @@ def load_source(folder: Path, name: str, where: str) -> Image.Image:
     return decode_image(read_inside(folder, name, where), where)
 
 
-def edits_of_pairs(table: Any, keys: Callable[[Any, int], tuple[str, str]], load: Callable[[int, int], Pictures]) -> Iterator[EditItem]:
-    """Every edit of a table of pairs once, although it may stand in several: `keys(row, i)` names both sides, `load(i, side)` opens one."""
-    seen: set[str] = set()
-    for i in range(len(table)):
-        for side, key in enumerate(keys(row := table[i], i)):
-            if key not in seen:
-                seen.add(key)
-                yield EditItem(key, row["instruction"], partial(load, i, side))
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two edits of one source, and what people said about them."""
+
+    key: str
+    sides: tuple[str, str]
+    """Keys of the judged edits a and b."""
+    instruction: str
+    label: Label
+    cluster: str
+    """What pairs share: source image or task."""
+    category: str
+    load: Callable[[int], tuple[Source, Image.Image]]
+    """Gives (source, edited) of side 0 or 1; raises DataError for a missing or broken file."""
+    principles: tuple[Principle, ...] | None = None
+
+    @property
+    def sign(self) -> int:
+        """+1: a is better, -1: b is, 0: same."""
+        return {"a": 1, "b": -1, "same": 0}[self.label]
+
+    def load_both(self) -> tuple[Source, Image.Image, Image.Image]:
+        source, first = self.load(0)
+        return source, first, self.load(1)[1]
+
+    def comparison(self) -> ComparisonItem:
+        """The pair as it is shown to judges that look at both edits."""
+        return ComparisonItem(self.key, self.instruction, self.load_both, self.label, self.cluster, self.category)
 
 
-def load_both(load: Callable[[int, int], Pictures], i: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-    """Source and both edits of pair `i`, from what opens one side."""
-    source, first = load(i, 0)
-    return source, first, load(i, 1)[1]
+class PairBench:
+    """What a benchmark asks, and what it compares, where all follows from its pairs."""
+
+    rows: Sequence[Pair]
+
+    def edits(self) -> Iterator[EditItem]:
+        """Every edit once, although it may stand in several pairs."""
+        seen: set[str] = set()
+        for pair in self.rows:
+            for side, key in enumerate(pair.sides):
+                if key not in seen:
+                    seen.add(key)
+                    yield EditItem(key, pair.instruction, partial(pair.load, side), pair.principles)
+
+    def comparisons(self) -> Iterator[ComparisonItem]:
+        """Every pair; where a is always the winner, only a judge asked in both orders may see them so."""
+        return (pair.comparison() for pair in self.rows)
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        """Every pair in which people chose a side."""
+        chosen = [pair for pair in self.rows if pair.sign]
+        margins = self.margins(chosen, judged).tolist()
+        return [credit_outcome(pair.key, pair.cluster, pair.category, margin) for pair, margin in zip(chosen, margins, strict=True)]
+
+    def margins(self, pairs: Sequence[Pair], judged: Mapping[str, JudgedEdit]) -> Floats:
+        """`[N]` score of the preferred edit minus the other's, a minus b where people said "same"; nan = unscored."""
+        scores = [[self.score(pair, judged.get(key)) for key in pair.sides] for pair in pairs]
+        margins = to_margins([a for a, _ in scores], [b for _, b in scores])
+        return np.where([pair.label == "b" for pair in pairs], -margins, margins)
+
+    def score(self, pair: Pair, judged: JudgedEdit | None) -> float | None:
+        """What of an answer counts for this pair."""
+        return judged.value if judged else None
+
+
+def opener(
+    table: Any, i: int, cells: Callable[[Any], Sequence[Any]], folder: Path, where: str, resize: bool = True
+) -> Callable[[int], Pictures]:  # fmt: skip
+    """Opens a side of the pair in row `i`; `cells` finds source, a and b in it."""
+
+    def load(side: int) -> Pictures:
+        source, *edited = cells(table[i])
+        return load_pair(to_bytes(source, folder, where), to_bytes(edited[side], folder, where), where, resize)
+
+    return load
+
+
+def pair_keys(cells: Sequence[Any], instruction: str, folder: Path, where: str) -> tuple[str, tuple[str, str]]:
+    """The source's hash, and keys of both edits that are the same in every row with these pictures and this instruction."""
+    source, a, b = (hashlib.sha256(to_bytes(cell, folder, where)).hexdigest() for cell in cells)
+    return source, (stable_id(source, a, instruction), stable_id(source, b, instruction))
 
 
 def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:
@@ -192,12 +227,6 @@ def expect_count(found: int, published: int, where: str) -> None:
     """Says so where another number of rows is read than published numbers are of; a part is a benchmark, too, and no error."""
     if found != published:
         logger.warning("%s: %d rows, the published set has %d: these numbers are of another set", where, found, published)
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Runs of at most `size` items, in order."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 TOP = 10.0  # VIEScore and GEdit scales

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from editr1.report.reading import Reader
-from editr1.stats.trends import SPAN, finite_mean, hacked
+from editr1.stats.agreement import SPAN, finite_mean, hacked
 
 MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page shall stay small
 
@@ -110,13 +110,8 @@ def read_points(reader: Reader) -> dict[str, Points]:
         stage, prefix = (owner, "held_out/") if part == "held_out" else (stage, "")
         for name, value in values.items():
             stages[stage][prefix + name][step] = value
-    order = list(TITLES)
-    return {stage: stages[stage] for stage in sorted(stages, key=lambda name: (*_rank(name, order), name))}
-
-
-def _rank(stage: str, order: Sequence[str]) -> tuple[int]:
-    base = stage.partition("/")[0]
-    return ((order.index(base) if base in order else len(order)),)
+    rank = {base: place for place, base in enumerate(TITLES)}
+    return {stage: stages[stage] for stage in sorted(stages, key=lambda name: (rank.get(name.partition("/")[0], len(rank)), name))}
 
 
 def _point(line: bytes) -> tuple[str, int, dict[str, float]]:
@@ -137,7 +132,9 @@ def overlay(runs: Mapping[str, Mapping[str, Points]]) -> list[StageCurves]:
         charts = []
         for name in names:
             lines = {run: stages[stage][name] for run, stages in runs.items() if name in stages.get(stage, {})}
-            charts.append(_chart(_title_of(stage, name), [name], lines, several=True))
+            title = next((title for title, names in _charts_of(stage) if name in names), name)
+            named = f"{title.partition(':')[0]}, {LINES[name]}" if name in LINES else title
+            charts.append(_chart(named, [name], lines, several=True))
         found.append(StageCurves(stage, stage_title(stage), tuple(charts), ()))
     return found
 
@@ -145,7 +142,7 @@ def overlay(runs: Mapping[str, Mapping[str, Points]]) -> list[StageCurves]:
 def first_series(stage: str, series: Iterable[str]) -> list[str]:
     """The series that are shown first: those of CHARTS, or the first four that are no clock."""
     known = set(series)
-    first = [name for _, names in CHARTS.get(stage.partition("/")[0], ()) for name in names if name in known]
+    first = [name for _, names in _charts_of(stage) for name in names if name in known]
     return first or sorted(name for name in known if name.rpartition("/")[2] not in _CLOCKS)[:4]
 
 
@@ -155,14 +152,13 @@ def stage_title(stage: str) -> str:
     return TITLES.get(base, base.replace("_", " ")) + (f" ({folder})" if folder else "")
 
 
-def _title_of(stage: str, name: str) -> str:
-    title = next((title for title, names in CHARTS.get(stage.partition("/")[0], ()) if name in names), name)
-    return f"{title.partition(':')[0]}, {LINES[name]}" if name in LINES else title
+def _charts_of(stage: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return CHARTS.get(stage.partition("/")[0], ())
 
 
 def _stage(stage: str, series: Points) -> StageCurves:
     first = first_series(stage, series)
-    groups = [(title, [n for n in names if n in first]) for title, names in CHARTS.get(stage.partition("/")[0], ())]
+    groups = [(title, [n for n in names if n in first]) for title, names in _charts_of(stage)]
     groups = [group for group in groups if group[1]] or [(name, [name]) for name in first]
     headlines = tuple(_chart(title, names, {LINES.get(n, n.rpartition("/")[2]): series[n] for n in names}) for title, names in groups)
     rest = sorted(series.keys() - set(first))

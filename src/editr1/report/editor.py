@@ -19,7 +19,7 @@ from typing import Any
 from editr1.report.curves import Points
 from editr1.report.reading import UNKNOWN, Album, Reader
 from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
-from editr1.stats.trends import SPAN
+from editr1.stats.agreement import SPAN
 
 GALLERY = "09_editor/gallery.jsonl"
 FOLDER = "09_editor/gallery"
@@ -145,11 +145,8 @@ def read_radar(reader: Reader, points: Points) -> Radar | None:
     if not all(len(curve) > SPAN for curve in curves):
         return None
     values = [[curve[step] for step in sorted(curve)] for curve in curves]
-    return Radar(
-        f"edits of training, first and last {SPAN} iterations",
-        tuple(sum(v[:SPAN]) / SPAN for v in values),
-        tuple(sum(v[-SPAN:]) / SPAN for v in values),
-    )
+    early, late = (tuple(sum(v[part]) / SPAN for v in values) for part in (slice(SPAN), slice(-SPAN, None)))
+    return Radar(f"edits of training, first and last {SPAN} iterations", early, late)
 
 
 def _means(category_of: Mapping[tuple[str, str], str], edits: Sequence[Edit]) -> dict[str, float]:
@@ -179,13 +176,10 @@ def _edit(line: bytes) -> Edit:
 
 def _pair(line: bytes) -> tuple[Edit, Edit]:
     row = json.loads(line)
-    refs = {name: from_json(ImageRef, json.dumps({"schema": SCHEMA_VERSION} | row[name])) for name in ("source", "before", "after")}
-    task, text, kind = str(row.get("task_id", "")), _text(row["instruction"]), _text(row.get("kind", ""))
-    source, before, after = (refs[name] for name in ("source", "before", "after"))
-    return (
-        Edit(task, text, kind, source, before, _score(row.get("score_before")), {}),
-        Edit(task, text, kind, source, after, _score(row.get("score_after")), {}),
-    )
+    refs = (from_json(ImageRef, json.dumps({"schema": SCHEMA_VERSION} | row[name])) for name in ("source", "before", "after"))
+    source, before, after = refs
+    about = str(row.get("task_id", "")), _text(row["instruction"]), _text(row.get("kind", "")), source
+    return Edit(*about, before, _score(row.get("score_before")), {}), Edit(*about, after, _score(row.get("score_after")), {})
 
 
 def _text(value: Any) -> str:

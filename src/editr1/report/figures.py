@@ -14,15 +14,8 @@ SECONDS = "stage_seconds/"
 CHANCE = 0.5  # a coin's accuracy on decisive pairs, ties at half
 # Names whose value is a share in [0, 1], or a difference of two; the page prints them in percent. All others keep their unit.
 SHARES = (
-    "pair_accuracy",
-    "verdict_accuracy",
-    "violated_recall",
-    "oracle_success",
-    "accuracy",
-    "win_rate",
-    "parse_rate",
-    "unscored",
-    "audit/",
+    *("pair_accuracy", "verdict_accuracy", "violated_recall", "oracle_success", "accuracy"),
+    *("win_rate", "parse_rate", "unscored", "audit/"),
 )
 # Ends of names of shares: figures of a propagation study, whose names begin with the kind of damage, and wins of any score.
 SHARE_FIGURES = ("/pair_accuracy_change", "/verdict_accuracy_change", "/verdict_flips", "_win_rate")
@@ -113,11 +106,6 @@ def verdict(rows: Sequence[ResultRow]) -> str:
     )
 
 
-def _holds(metric: Metric) -> bool | None:
-    """As the stage decided by the interval; a figure without one decides nothing, except that no answer at all keeps no promise."""
-    return metric.holds if metric.holds is False or (metric.low is not None and metric.high is not None) else None
-
-
 def in_words(name: str) -> str:
     """A metric's name as a statement.
 
@@ -155,13 +143,10 @@ def show(value: float | None, name: str, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     sign, unit = ("+", "pp") if signed else ("", "%")
-    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{_digits(value)}}"
+    # Two decimals from .1 on, so that the ends of an interval stand below each other; four digits where two would hide the value.
+    digits = ".2f" if 0.1 <= abs(value) < 1000 else ".4g"
+    text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{digits}}"
     return text.replace("-", "−", 1) if value < 0 else text
-
-
-def _digits(value: float) -> str:
-    """Two decimals from .1 on, so that the ends of an interval stand below each other; four digits where two would hide the value."""
-    return ".2f" if 0.1 <= abs(value) < 1000 else ".4g"
 
 
 def _goal(metric: Metric) -> str:
@@ -210,7 +195,8 @@ def result_row(metric: Metric, family: Sequence[Metric]) -> ResultRow:
         unscored=f"{metric.num_unscored:,}",
         p="–" if metric.p_value is None else ("< 0.0001" if metric.p_value < 1e-4 else f"{metric.p_value:.4f}"),
         goal=_goal(metric),
-        holds=_holds(metric),
+        # As the stage decided by the interval; without one nothing is decided, except that no answer at all keeps no promise.
+        holds=metric.holds if known or metric.holds is False else None,
         protocol=metric.protocol,
         bar=_bar(metric, [m for m in family if _is_gain(m) == gain]),
     )

@@ -15,7 +15,7 @@ from editr1.judge.inspect import AnnotatorAccuracies, AnnotatorAccuracy, Categor
 from editr1.report.figures import CategoryBars, ResultRow, result_row, show
 from editr1.report.reading import Reader
 from editr1.schema import Judgement, Metric, PreferencePair, Trace
-from editr1.stats.calibration import Bin, Calibration, calibrate
+from editr1.stats.calibration import Bin, calibrate
 from editr1.store._files import read_object, read_record
 
 Traces = Mapping[str, Mapping[str, Sequence[Trace]]]
@@ -111,13 +111,11 @@ def reliabilities(pairs: Sequence[PreferencePair], judges: Traces) -> list[Relia
         tasks = [task for task, _ in margins]
         if len(margins) >= MIN_PAIRS and len(set(tasks)) >= 2:
             fit = calibrate([margin for _, margin in margins], tasks, rng=np.random.default_rng(0))
-            found.append(Reliability(judge, _summary(fit), fit.bins))
+            clear = fit.temperature and fit.temperature < NO_SIGNAL
+            signal = f"temperature {fit.temperature:.2f} points" if clear else "no signal in the gaps"
+            told = f"{fit.n:,} pairs, calibration error {100 * fit.ece:.1f} %, log loss {fit.log_loss:.3f} (a coin .693), {signal}"
+            found.append(Reliability(judge, told, fit.bins))
     return found
-
-
-def _summary(fit: Calibration) -> str:
-    signal = f"temperature {fit.temperature:.2f} points" if fit.temperature and fit.temperature < NO_SIGNAL else "no signal in the gaps"
-    return f"{fit.n:,} pairs, calibration error {100 * fit.ece:.1f} %, log loss {fit.log_loss:.3f} (a coin .693), {signal}"
 
 
 def margin_bars(pairs: Sequence[PreferencePair], judges: Traces) -> list[CategoryBars]:
@@ -140,15 +138,11 @@ def _credits(pairs: Sequence[PreferencePair], traces: Mapping[str, Sequence[Trac
 
 def _margins(pairs: Sequence[PreferencePair], traces: Mapping[str, Sequence[Trace]]) -> Iterator[tuple[str, float]]:
     """(task, preferred minus other) of each decisive pair whose two edits are scored."""
-    scores = {key: score for key, said in traces.items() if (score := _mean_score(said)) is not None}
+    said = {key: [trace.outcome.score for trace in found if isinstance(trace.outcome, Judgement)] for key, found in traces.items()}
+    scores = {key: sum(found) / len(found) for key, found in said.items() if found}
     for pair in pairs:
         if pair.label != "same" and pair.a.id in scores and pair.b.id in scores:
             yield pair.task.id, scores[pair.winner.id] - scores[pair.loser.id]
-
-
-def _mean_score(traces: Sequence[Trace]) -> float | None:
-    scores = [trace.outcome.score for trace in traces if isinstance(trace.outcome, Judgement)]
-    return sum(scores) / len(scores) if scores else None
 
 
 def _credit(credits: list[float]) -> tuple[str, float] | None:
@@ -194,12 +188,11 @@ class JudgeAudit:
 def read_audits(reader: Reader) -> list[JudgeAudit]:
     """The audits of a run, by the judge's label."""
     found = (reader.value(name, lambda path: read_record(AuditRecord, path), None) for name in reader.folder(FOLDER, "*.json"))
-    return [_judge_audit(record) for record in found if record is not None]
-
-
-def _judge_audit(record: AuditRecord) -> JudgeAudit:
-    figures = tuple(dict.fromkeys(metric.name.rpartition("/")[2] for metric in record.propagation))
-    return JudgeAudit(record, tuple(_probe(probe) for probe in record.probes), figures, _damages(record.propagation, figures))
+    audits = []
+    for record in filter(None, found):
+        figures = tuple(dict.fromkeys(metric.name.rpartition("/")[2] for metric in record.propagation))
+        audits.append(JudgeAudit(record, tuple(map(_probe, record.probes)), figures, _damages(record.propagation, figures)))
+    return audits
 
 
 def _probe(probe: ProbeRecord) -> ProbeRow:

@@ -91,16 +91,13 @@ LEARNS_FROM = {"06_rrm_sft": "05_inspections", "08_rrm_gcpo": "07_pairs"}
 
 def draw_loop(reader: Reader, metrics: Sequence[Metric], iterations: Points) -> tuple[list[Room], list[Arrow]]:
     """The rooms and arrows with the run's own counts; `iterations` are the curves of editor RL."""
-    rooms = {room.folder: _furnish(room, *_state(reader, room.folder, metrics)) for room in ROOMS}
+    states = ((room, _state(reader, room.folder, metrics)) for room in ROOMS)
+    rooms = {room.folder: replace(room, present=present, note=note) for room, (present, note) in states}
     arrows = []
     for stage, start, end in ARROWS:
         told = _told(reader, end, metrics, iterations) if stage else ((), "")
         arrows.append(Arrow(stage, *_route(rooms[start], rooms[end]), *told))
     return list(rooms.values()), arrows
-
-
-def _furnish(room: Room, present: bool, note: str) -> Room:
-    return replace(room, present=present, note=note)
 
 
 def _state(reader: Reader, folder: str, metrics: Sequence[Metric]) -> tuple[bool, str]:
@@ -121,10 +118,8 @@ def _state(reader: Reader, folder: str, metrics: Sequence[Metric]) -> tuple[bool
 def _told(reader: Reader, folder: str, metrics: Sequence[Metric], iterations: Points) -> tuple[tuple[str, ...], str]:
     """What a stage took and gave, and what was lost on the way; nothing while it has not finished."""
     if folder in LEARNS_FROM:
-        used, table = (
-            reader.value(f"{folder}/done.json", lambda path: int(read_object(path, "rows")["rows"]), None),
-            reader.counts(LEARNS_FROM[folder]),
-        )
+        used = reader.value(f"{folder}/done.json", lambda path: int(read_object(path, "rows")["rows"]), None)
+        table = reader.counts(LEARNS_FROM[folder])
         if used is None or table is None:
             return (), ""
         return (f"in {table.num_out:,}", f"used {used:,}"), f"left out {max(0, table.num_out - used):,}"

@@ -26,16 +26,8 @@ T = TypeVar("T")
 
 # What readers and decoders raise for bytes that are not what they should be; an error of the machine (MemoryError) is none of them.
 DAMAGE = (
-    EditR1Error,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    SyntaxError,
-    RecursionError,
-    struct.error,
+    *(EditR1Error, OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, SyntaxError, RecursionError, struct.error),
 )
 KNOWN = (*TABLES, "metrics.jsonl", "10_metrics.jsonl", "config.json", "09_editor")
 PIXEL_ART = 128  # ours: pixels; anything smaller is drawn enlarged without smoothing, so the file keeps every pixel

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import pydantic_core
@@ -178,38 +177,21 @@ def parse(model: type[M], data: bytes) -> M:
 
 def answer_errors(app: FastAPI) -> None:
     """Every failure of the app as a status and one line under `error`."""
-    kinds: list[tuple[type[Exception], int]] = [
-        (WrongShapeError, 422),
-        (DataError, 400),
-        (BusyError, 429),
-        (BackendError, 503),
-        (TimeoutError, 504),
-    ]
-    for kind, status in kinds:
-        app.add_exception_handler(kind, _handler(status))
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _bug)
+    for kind in (*_STATUS, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
 
 
-def _handler(status: int) -> Callable[[Request, Exception], Response]:
-    def handle(_: Request, error: Exception) -> Response:
-        headers = {"Retry-After": "1"} if status in (429, 503) else None
-        return JSONResponse({"error": str(error) or "the judge took too long; send smaller batches"}, status, headers)
-
-    return handle
+_STATUS: dict[type[Exception], int] = {WrongShapeError: 422, DataError: 400, BusyError: 429, BackendError: 503, TimeoutError: 504}
 
 
-def _http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return JSONResponse({"error": f"{'.'.join(str(part)[:60] for part in first['loc'])}: {first['msg']}"}, 422)
-
-
-def _bug(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"the service failed ({type(error).__name__}); its log has the traceback"}, 500)
+def _answer(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{'.'.join(str(part)[:60] for part in first['loc'])}: {first['msg']}"}, 422)
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        return JSONResponse({"error": f"the service failed ({type(error).__name__}); its log has the traceback"}, 500)
+    headers = {"Retry-After": "1"} if status in (429, 503) else None
+    return JSONResponse({"error": str(error) or "the judge took too long; send smaller batches"}, status, headers)

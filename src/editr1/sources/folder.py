@@ -11,7 +11,8 @@ from editr1.sources.base import BadRow, SourceRow
 from editr1.store import read_inside, stamp_inside
 from editr1.text import lines_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+"""Those that cannot be read are refused by name, and not left out without a word."""
 
 
 class Folder:
@@ -30,10 +31,14 @@ class Folder:
             yield BadRow(f"bad_instruction: there is no {text.name} beside the picture", f"({name})")
             return
         try:
-            instructions = list(filter(None, map(str.strip, lines_of(text.read_text(encoding="utf-8-sig")))))
+            words = read_inside(self.path, str(text.relative_to(self.path))).decode("utf-8-sig")
         except UnicodeDecodeError:
             yield BadRow(f"bad_instruction: {text.name} is not UTF-8", f"({name})")
             return
+        except DataError as error:
+            yield BadRow(f"bad_instruction: {error}", f"({name})")
+            return
+        instructions = list(filter(None, map(str.strip, lines_of(words))))
         load, stamp = partial(read_inside, self.path, name), partial(stamp_inside, self.path, name)
         for instruction in instructions or [""]:
             yield SourceRow(load, instruction, "", f"({name})", stamp=stamp)

@@ -13,7 +13,7 @@ from typing import Any, cast
 from editr1.errors import DataError
 from editr1.schema import source_of
 from editr1.sources.base import BadRow, SourceRow
-from editr1.store import check_columns, read_inside, read_table, stamp_inside
+from editr1.store import name_in, read_inside, read_table, stamp_inside
 
 
 class Table:
@@ -24,15 +24,15 @@ class Table:
         self.images, self.instruction, self.kind = images, instruction, kind
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
-        for number, row in enumerate(read_table(self.path), start=1):
-            if number == 1 and isinstance(row, dict):
-                check_columns(self.path, row, (*self.images, self.instruction), (self.kind,))
+        for number, row in enumerate(read_table(self.path, (*self.images, self.instruction), (self.kind,)), start=1):
             origin = f"({self.path.name} row {number})"
             yield BadRow(row, origin) if isinstance(row, str) else self._row(row, origin)
 
     def _row(self, row: dict[str, Any], origin: str) -> SourceRow | BadRow:
-        kind, instruction = row.get(self.kind), row.get(self.instruction)
-        kind = kind if isinstance(kind, str) else ""
+        try:
+            kind = name_in(row.get(self.kind))
+        except DataError as error:
+            return BadRow(f"bad_kind: {error}", origin)
         cells = [(column, cell) for column in self.images for cell in _listed(row.get(column))]
         places = [cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell for _, cell in cells]
         for (column, _), place in zip(cells, places, strict=True):
@@ -41,7 +41,7 @@ class Table:
         if not places:
             return BadRow(f"bad_image: {' and '.join(map(repr, self.images))} hold no picture", origin)
         stamp = partial(self._stamp, cast(list[str], places)) if all(isinstance(place, str) for place in places) else None
-        return SourceRow(partial(self._load, places), instruction, kind, origin, stamp=stamp)  # type: ignore[arg-type]
+        return SourceRow(partial(self._load, places), row.get(self.instruction), kind, origin, stamp=stamp)  # type: ignore[arg-type]
 
     def _load(self, places: Sequence[str | bytes]) -> bytes | tuple[bytes, ...]:
         """Bytes as `datasets` writes pictures into Parquet, or files."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
-from editr1.judge.decompose import MAX_REPAIRS, Decomposition, Quotas, Rules, decompose
+from editr1.judge.decompose import MAX_REPAIRS, Quotas, Rules, decompose
 from editr1.judge.prompts import NUM_SHOWN, texts_digest
 from editr1.schema import EditTask, TaskPrinciples
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work, once
@@ -75,10 +75,10 @@ def principles_of(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Confi
     """The principles of each task, or why it has none."""
     asked = {task.id: (store.images.source_of(task), task.instruction) for task in tasks}
     made = decompose(vlm, asked, config.seed, config.rules)
-    return [_row(task, made[task.id], vlm.name) for task in tasks]
-
-
-def _row(task: EditTask, made: Decomposition, model: str) -> TaskPrinciples | Drop:
-    if not made.principles:
-        return Drop(f"bad_decomposition: {made.problem}")
-    return TaskPrinciples(task, made.principles, model, made.num_repairs)
+    pairs = [(task, made[task.id]) for task in tasks]
+    return [
+        TaskPrinciples(task, found.principles, vlm.name, found.num_repairs)
+        if found.principles
+        else Drop(f"bad_decomposition: {found.problem}")
+        for task, found in pairs
+    ]

@@ -26,12 +26,11 @@ from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
-from editr1.flow.curation import Drawn, answer, ask, curated, first_pass, redraw
-from editr1.flow.engine import engine_of
-from editr1.flow.evaluate import due, evaluate, note_best, note_principles, write_gallery
+from editr1.flow.curation import Drawn, answer, ask, curated, due, evaluate, first_pass, note_best, note_principles, redraw, write_gallery
 from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export, make_optimizer, spread
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
+from editr1.flow.rollout import engine_of
 from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
 from editr1.flow.trainer import Trainer
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of

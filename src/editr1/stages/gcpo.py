@@ -14,8 +14,8 @@ from typing import Any
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.generation import template_settings
-from editr1.judge.asking import asking
-from editr1.memory import Layout, Memory, this_launch
+from editr1.judge.item import asking
+from editr1.memory import Layout, Memory, states, this_launch
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
@@ -63,7 +63,7 @@ class Config:
     trained: Trained = field(default_factory=Trained)
     picture: Picture = field(default_factory=Picture)
     thinking: bool | None = None
-    """`enable_thinking` of the chat template. None = as the checkpoint was trained (`judge.asking`), else the template's default."""
+    """`enable_thinking` of the chat template. None = as the checkpoint was trained (`judge.item`), else the template's default."""
     machine: Machine = field(default_factory=Machine)
     held_out: HeldOut = field(default_factory=HeldOut)
     silent_steps: int = 10
@@ -155,7 +155,9 @@ def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
 
 
 def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
-    return cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
+    found = cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
+    kept = verifier.text.parameters if config.kl and config.trained.lora_rank is None else 0  # TRL loads a reference in float32
+    return replace(found, weights=found.weights + states(kept, 0, layout, frozen_bytes=4).weights)
 
 
 def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:
@@ -242,8 +244,8 @@ def _held_out(config: Config, store: Run, trainer: Any, processor: Any, sampling
 
 def _head_trainer(config: Config, store: Run, rows: PairRows, resume: str | None = None) -> tuple[Any, Any]:
     """The trainer of a scalar head over the adjacent rows of the pairs, and the processor."""
-    from editr1.training.model import frozen_dtype, load_model, load_processor
-    from editr1.training.pair_head import add_head, head_trainer
+    from editr1.training.model import add_head, frozen_dtype, load_model, load_processor
+    from editr1.training.pair_trainer import head_trainer
     from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
 
     path = config.start(store.dir)

@@ -103,7 +103,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     store.write_json(f"{TABLE}/annotators.json", json.loads(to_json(accuracies)))
     if config.second is not None:
         store.write_json(f"{TABLE}/agreement.json", inspector_agreement(accuracies))
-    return _with_refusals(counts, store)
+    return counts.plus(0, Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped))
 
 
 def cases(store: Run, with_second: bool) -> Iterator[Case]:
@@ -208,10 +208,6 @@ def inspector_agreement(accuracies: AnnotatorAccuracies) -> dict[str, float]:
         return {"n": 0}
     kappa = second.counts.kappa
     return {"n": second.n, "agreement": second.accuracy} | ({} if kappa is None else {"kappa": kappa})
-
-
-def _with_refusals(counts: StageCounts, store: Run) -> StageCounts:
-    return counts.plus(0, Counter(_code(inspection.dropped) for inspection in store.read(TABLE) if inspection.dropped))
 
 
 def _code(reason: str) -> str:

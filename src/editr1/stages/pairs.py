@@ -14,7 +14,6 @@ For the second form, run `tasks` and `decompose` on the same sources first if th
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -38,13 +37,14 @@ from editr1.store import (
     Run,
     StageCounts,
     Work,
-    check_columns,
+    file_digest,
+    name_in,
     quadruples,
     read_inside,
     read_table,
     stamp_inside,
 )
-from editr1.text import whole_text
+from editr1.text import instruction_fault, is_missing, whole_text
 
 TABLE = "07_pairs"
 
@@ -105,7 +105,8 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         settings["file_digest"] = file_digest(config.file)  # answers that were changed since are other answers
         rows = itertools.islice(read_pair_rows(config.file, store.origins(TABLE)), config.max_pairs)
         file_items = ((row.key, row) for row in rows)
-        work = Work(partial(_make_import, store.dir), {"": Lane(batch_size=64)}, origin_of=attrgetter("origin"))
+        lanes, choices = {"": Lane(batch_size=64)}, frozenset({"duplicate"})
+        work = Work(partial(_make_import, store.dir), lanes, choices=choices, origin_of=attrgetter("origin"))
         return store.process(TABLE, file_items, work, settings=settings, engine=config.engine)
     settings = store.made_from(settings, "02_principles", "03_candidates")
     items = ((f"{pair.a.id}:{pair.b.id}", pair) for pair in itertools.islice(comparisons(store, config), config.max_pairs))
@@ -145,14 +146,6 @@ def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> Pr
 # --- answers from a file ----------------------------------------------------------------------------
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Raises DataError when it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-
 def _make_import(run_dir: Path) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
     store = Run.open(run_dir, create=False)
     known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") and store.has("02_principles") else {}
@@ -171,7 +164,7 @@ def import_row(
     """The pair that a row names, by candidate ids or by image files, or why there is none; made: candidates by task and picture."""
     if row.fault:
         return Drop(row.fault)
-    if row.label not in LABELS:
+    if label_in(row.label) is None:
         return Drop(f"bad_label: {row.label!r}, expected one of {', '.join(LABELS)}")
     pair = _from_images(row, store, principles, made) if row.source else _from_ids(row, known)
     if isinstance(pair, PreferencePair) and pair.label != "same" and pair.a.image == pair.b.image:
@@ -207,7 +200,15 @@ def file_editor(picture: ImageRef) -> str:
     return f"file:{picture.digest[:16]}"
 
 
-LABELS = ("a", "b", "same")
+LABELS: tuple[Label, ...] = ("a", "b", "same")
+
+
+def label_in(cell: Any) -> Label | None:
+    """The answer that a cell of a table names, in any letters and with blanks around it; None for none."""
+    word = cell.strip().lower() if isinstance(cell, str) else ""
+    return next((label for label in LABELS if label == word), None)
+
+
 COLUMNS = ("a", "b", "label", "annotator", "instruction", "source")
 
 
@@ -240,12 +241,22 @@ def read_pair_rows(path: Path, origins: Origins) -> Iterator[PairRow]:
 
     Raises DataError for a file that is missing, of another kind, or without the columns.
     """
-    checked = False
-    for number, row in enumerate(read_table(path)):
-        if isinstance(row, dict) and not checked:
-            check_columns(path, row, ("a", "b", "label"), COLUMNS[3:])
-            checked = True
-        yield _load(PairRow(number, fault=row) if isinstance(row, str) else _row(number, row), path.parent, origins)
+    seen: dict[str, PairRow] = {}
+    for number, row in enumerate(read_table(path, COLUMNS[:3], COLUMNS[3:])):
+        found = _load(PairRow(number, fault=row) if isinstance(row, str) else _row(number, row), path.parent, origins)
+        yield replace(found, fault=found.fault or _said_before(found, seen))
+
+
+def _said_before(row: PairRow, seen: dict[str, PairRow]) -> str:
+    """Why the answer does not count: the same person gave one about the same pair before. Nameless rows may be several people's."""
+    if row.fault or not row.annotator:
+        return ""
+    earlier = seen.setdefault(stable_id(row.annotator, row.source, row.instruction, *sorted((row.a, row.b))), replace(row, images=()))
+    if earlier.number == row.number:
+        return ""
+    chosen, before = ({"a": one.a, "b": one.b}.get(one.label, one.label) for one in (row, earlier))
+    said = "duplicate: of" if chosen == before else "contradiction: the same annotator says otherwise in"
+    return f"{said} row {earlier.number + 1}"
 
 
 def _load(row: PairRow, root: Path, origins: Origins) -> PairRow:
@@ -259,13 +270,19 @@ def _load(row: PairRow, root: Path, origins: Origins) -> PairRow:
 
 
 def _row(number: int, row: dict[str, Any]) -> PairRow:
-    values = {key: row.get(key) or "" for key in COLUMNS}
+    values = {key: "" if is_missing(row.get(key)) else row[key] for key in COLUMNS}
+    try:
+        values["annotator"] = name_in(values["annotator"])
+    except DataError as error:
+        return PairRow(number, fault=f"bad_value: annotator {error}")
     odd = [key for key, value in values.items() if not isinstance(value, str)]
     if odd:
-        return PairRow(number, fault=f"bad_value: {odd[0]} is {row[odd[0]]!r}, expected a text")
+        return PairRow(number, fault=f"bad_value: {odd[0]} is {str(row[odd[0]])[:60]!r}, expected a text")
     needed = ["a", "b", "label"] + (["instruction"] if values["source"] else [])
     missing = [key for key in needed if not values[key].strip()]
     if missing:
         return PairRow(number, fault=f"missing_value: {missing[0]}")
     label, instruction = values["label"].strip().lower(), values["instruction"].strip()
+    if values["source"] and (fault := instruction_fault(instruction)):
+        return PairRow(number, fault=f"bad_instruction: {fault}")
     return PairRow(number, values["a"], values["b"], label, values["annotator"], instruction, values["source"])

@@ -17,7 +17,7 @@ from threading import Lock
 
 from editr1.config import SPEED_KEYS, Component, create, to_plain
 from editr1.errors import DataError
-from editr1.judge.asking import Asking, asking
+from editr1.judge.item import Asking, asking
 from editr1.judge.prompts import render_score, score_texts_digest, score_traits
 from editr1.judge.reading import to_trace
 from editr1.schema import ParseFailure, Quadruple, Trace, derive_seed
@@ -35,7 +35,7 @@ class Member:
     """Unique in the pool; part of the trace's key and seed."""
     vlm: Component
     prompt_id: str | None = None
-    """None = the one that a local checkpoint was trained with (`judge.asking`), else `tv`."""
+    """None = the one that a local checkpoint was trained with (`judge.item`), else `tv`."""
     temperature: float = 0.7
     num_traces: int = 1
     top_p: float = 1.0

@@ -24,7 +24,6 @@ from editr1.training.rows import (
     RATIONALES,
     Difficulty,
     Lesson,
-    Selected,
     SelectedTraces,
     Source,
     Target,
@@ -42,7 +41,7 @@ class Config:
     model: str
     """Checkpoint directory or hub id of an image-text-to-text model. paper: Qwen2.5-VL 3B and 7B."""
     prompt_id: str = "tv"
-    """The question; whoever asks the trained model finds it beside the weights (`judge.asking`)."""
+    """The question; whoever asks the trained model finds it beside the weights (`judge.item`)."""
     target: Target = "trace"
     """What of the kept trace is learnt: the whole (T+V), `verdicts` (V), `reasoning` (T), or the `score` alone (no principles)."""
     lessons: Source = "inspected"
@@ -65,7 +64,7 @@ class Config:
     thinking: bool | None = None
     """`enable_thinking` of the chat template; None = its default."""
     max_tokens: int | None = None
-    """Tokens of an answer at most, for whoever asks the trained model (`judge.asking`); training itself cuts nothing."""
+    """Tokens of an answer at most, for whoever asks the trained model (`judge.item`); training itself cuts nothing."""
     machine: Machine = field(default_factory=Machine)
     replay: Component | None = None
     """Further lessons, so that what the model knew is not unlearnt: a factory (`package.module:name`) of a function
@@ -96,7 +95,10 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     """
     config.machine.accumulation(config.batch_size)  # before anything is read
     store = Run.open(run_dir, create=False)
-    rows = _lessons(config, store)
+    if config.lessons == "rationales":
+        rows = read_rationales(store, config.difficulty, config.max_pairs)
+    else:
+        rows = read_selected(store, config.held_out_share, config.difficulty, config.lessons == "inspected")
     shown = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
 
     from editr1.training.trainer import lasting, train  # torch, transformers and trl take seconds to import
@@ -110,12 +112,6 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
     tables += ["05_inspections"] if config.lessons == "inspected" else []
     made_from = lasting(store, config, *tables, model=config.model)
     return train(store, stage, config.output, made_from, len(rows), shown, build, config.machine, config.silent_steps)
-
-
-def _lessons(config: Config, store: Run) -> list[Selected]:
-    if config.lessons == "rationales":
-        return read_rationales(store, config.difficulty, config.max_pairs)
-    return read_selected(store, config.held_out_share, config.difficulty, config.lessons == "inspected")
 
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:

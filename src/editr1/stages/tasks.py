@@ -23,12 +23,10 @@ from editr1.pictures import read_picture
 from editr1.schema import EditTask, ParseFailure, derive_seed, pictures_of, source_of, stable_id
 from editr1.sources.base import BadRow, Picture, SourceRow
 from editr1.store import Drop, Engine, Lane, Origin, Origins, Run, StageCounts, Work
-from editr1.text import is_whole, whole_text
+from editr1.text import instruction_fault, whole_text
 from editr1.vlm.base import Sampling
 
 TABLE, FILTER_TABLE = "01_tasks", "00_filter"
-MAX_INSTRUCTION_CHARS = 4000  # ours: longer texts are not instructions but a broken column
-MISSING = ("nan", "none", "null", "n/a")
 Difficulty = Literal["random", "hard"]
 
 
@@ -218,16 +216,8 @@ def check_row(row: SourceRow | BadRow) -> SourceRow | BadRow:
     """The row, or what is wrong with its instruction (a missing value may arrive as None or NaN)."""
     if isinstance(row, BadRow):
         return row
-    if not isinstance(row.instruction, str):
-        return BadRow(f"bad_instruction: expected a text, found {row.instruction!r}", row.origin)
-    if not is_whole(row.instruction):
-        return BadRow("bad_instruction: it holds half of a surrogate pair, such as an emoji that was cut in two", row.origin)
-    if not row.instruction.strip():
-        return BadRow("bad_instruction: it is empty", row.origin)
-    if row.instruction.strip().lower() in MISSING:
-        return BadRow(f"bad_instruction: {row.instruction.strip()!r} is how a table writes a missing value", row.origin)
-    if len(row.instruction) > MAX_INSTRUCTION_CHARS:
-        return BadRow(f"bad_instruction: {len(row.instruction)} characters, the limit is {MAX_INSTRUCTION_CHARS}", row.origin)
+    if fault := instruction_fault(row.instruction):
+        return BadRow(f"bad_instruction: {fault}", row.origin)
     return row
 
 

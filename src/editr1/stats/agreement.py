@@ -8,8 +8,9 @@ tanh(mean(atanh(rho))), and constant groups are dropped by name. Sources: Cohen 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,10 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
     size = int(codes.max()) + 1
     observed = float(np.mean(a == b))
     expected = float(np.bincount(a, minlength=size) @ np.bincount(b, minlength=size)) / len(a) ** 2
+    return _beyond_chance(observed, expected)
+
+
+def _beyond_chance(observed: float, expected: float) -> float | None:
     return None if expected == 1.0 else (observed - expected) / (1 - expected)
 
 
@@ -110,8 +115,7 @@ class VerdictAgreement:
             return None
         judge_yes, human_yes = self.both_yes + self.only_judge_yes, self.both_yes + self.only_human_yes
         expected = (judge_yes * human_yes + (self.n - judge_yes) * (self.n - human_yes)) / self.n**2
-        observed = (self.both_yes + self.both_no) / self.n
-        return None if expected == 1.0 else (observed - expected) / (1 - expected)
+        return _beyond_chance((self.both_yes + self.both_no) / self.n, expected)
 
 
 # --- rank correlations ----------------------------------------------------------------------------------
@@ -199,3 +203,30 @@ def mean_correlation(rhos: Sequence[float | None]) -> MeanCorrelation:
     perfect = bool((np.abs(known) >= 1).any())
     fisher = None if perfect else float(np.tanh(np.arctanh(known).mean()))
     return MeanCorrelation(float(known.mean()), fisher, len(known), num_dropped)
+
+
+# --- curves over time, step -> value ------------------------------------------------------------------
+
+SPAN = 5  # ours: points averaged at either end; single ones draw other tasks and say little
+
+
+def finite_mean(values: Sequence[float]) -> float | None:
+    """The mean of what is finite; None where nothing is."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def hacked(training: Mapping[int, float], held_out: Mapping[int, float], falls: int) -> bool:
+    """Whether the held-out reward fell in each of the last `falls` evaluations while the training reward rose over them.
+
+    >>> training, held_out = {0: 6.0, 1: 7.0, 2: 8.0}, {0: 7.0, 1: 6.0, 2: 5.0}
+    >>> hacked(training, held_out, 2), hacked(training, held_out, 3)
+    (True, False)
+    """
+    times = sorted(held_out)[-falls - 1 :]
+    if len(times) <= falls:
+        return False
+    before = finite_mean([training[step] for step in sorted(training) if step <= times[0]][-SPAN:])
+    after = finite_mean([training[step] for step in sorted(training)][-SPAN:])
+    falling = all(held_out[late] < held_out[early] for early, late in pairwise(times))
+    return falling and before is not None and after is not None and after > before

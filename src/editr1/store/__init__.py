@@ -16,8 +16,9 @@ A stage that is killed at any moment and run again leaves the same bytes as one 
 `images/.incoming/` excepted), nothing lost and nothing done twice but the batches that were in flight.
 """
 
-from editr1.store._files import check_columns, hold, put_aside, read_inside, read_table, stamp_inside
+from editr1.store._files import file_digest, hold, put_aside, read_inside, stamp_inside
 from editr1.store.engine import Drop, Engine, Lane, StageCounts, Work, once
+from editr1.store.foreign import check_columns, name_in, read_table, whole_table
 from editr1.store.images import ImageStore, Loaded, Origin, Origins
 from editr1.store.run import (
     TABLES,
@@ -47,9 +48,11 @@ __all__ = [
     "Work",
     "beside",
     "check_columns",
+    "file_digest",
     "held_out_share",
     "hold",
     "is_held_out",
+    "name_in",
     "once",
     "preference_pairs",
     "put_aside",
@@ -57,6 +60,7 @@ __all__ = [
     "read_inside",
     "read_table",
     "stamp_inside",
+    "whole_table",
     "with_inspections",
     "with_traces",
 ]

@@ -1,19 +1,21 @@
-"""Files of ours, whole or absent, with one writer at a time; files of the user's, read without trusting them."""
+"""Files of ours, whole or absent, with one writer at a time; pictures of the user's, read without trusting their names."""
 
 from __future__ import annotations
 
-import csv
-import difflib
 import fcntl
+import hashlib
 import itertools
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import IO, Any, BinaryIO, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from editr1.errors import DataError, nearest
+from editr1.errors import DataError
 from editr1.pictures import MAX_BYTES
 from editr1.records import from_json
 from editr1.text import whole_text
@@ -148,101 +150,7 @@ def read_jsonl(path: Path) -> Iterator[Any]:
             raise DataError(f"{path}:{number} is not JSON ({error}); restore the line or delete it") from error
 
 
-# --- the user's: tables of rows, and the images that they name ---------------------------------------
-
-
-def read_table(path: Path) -> Iterator[dict[str, Any] | str]:
-    """The rows of a CSV (with a header), JSONL or Parquet file; in place of a broken row the reason `bad_row: ...`.
-
-    A byte order mark, any line ending, and a CSV with semicolons or tabs, as spreadsheets write it, are read as what they mean; lines
-    end at a line ending only, and not at U+2028. Raises DataError for a missing file, an unknown ending, or bytes that are no UTF-8.
-    """
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown kind of table, expected a file that ends in {', '.join(readers)}")
-    try:
-        for number, row in enumerate(reader(path), start=1):
-            yield f"bad_row: row {number} holds half of a surrogate pair, such as an emoji that was cut in two" if _is_cut(row) else row
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-
-
-def _is_cut(row: dict[str, Any] | str) -> bool:
-    values = row.values() if isinstance(row, dict) else ()
-    return any(isinstance(value, str) and whole_text(value) != value for value in values)
-
-
-def check_columns(path: Path, row: dict[str, Any], needed: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """Raises DataError where a column is missing or a letter off: that is the file's mistake, and would drop or misread every row."""
-    for column in needed:
-        if column not in row:
-            raise DataError(f"{path} has no column {column!r} in its first row: {nearest(column, map(str, row))}")
-    absent = [column for column in optional if column not in row]
-    for column in row:
-        if column not in {*needed, *optional} and (meant := difflib.get_close_matches(str(column), absent, n=1, cutoff=0.8)):
-            raise DataError(f"{path} has a column {column!r}: did you mean {meant[0]!r}? Rename it")
-
-
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any] | str]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield f"bad_row: line {number} is not JSON ({error})"
-                continue
-            yield row if isinstance(row, dict) else f"bad_row: line {number} is no JSON object"
-
-
-_END = "\ufdd0"  # a line behind the last one: where a quotation mark is never closed it lands inside a cell
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any] | str]:
-    csv.field_size_limit(MAX_BYTES)  # a column may hold whole pictures; Python's limit of 128 KiB would refuse the table
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = _delimiter(file.readline())
-        file.seek(0)
-        reader = csv.DictReader(itertools.chain(file, [_END]), delimiter=delimiter)
-        try:
-            names = reader.fieldnames or ()
-            if len(set(names)) < len(names):
-                raise DataError(f"{path} has two columns of one name: {max(names, key=list(names).count)!r}")
-            if len(names) > 1 and _END in names[-1]:
-                raise DataError(f"{path}: a quotation mark of the header is never closed")
-            start = reader.line_num + 1
-            for row in reader:
-                values = [row.get(name) or "" for name in names]
-                if values[0] == _END:
-                    return
-                if any(_END in value for value in (*values, *(row.get(None) or ()))):  # its rows would be lost
-                    raise DataError(f"{path}: a quotation mark in line {start} is never closed, all behind it would be one cell")
-                start = reader.line_num + 1
-                whole = None not in row and None not in row.values()
-                yield row if whole else f"bad_row: line {reader.line_num} has not the {len(names)} fields of the header"
-        except csv.Error as error:
-            raise DataError(f"{path}: line {reader.line_num}: {error}") from error
-
-
-def _delimiter(header: str) -> str:
-    """What separates the names of the header: a comma where there is one."""
-    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error})") from error
+# --- pictures that the user's tables name, read without trusting them -------------------------------
 
 
 def read_inside(root: Path, name: str, links: bool = True) -> bytes:
@@ -251,7 +159,9 @@ def read_inside(root: Path, name: str, links: bool = True) -> bytes:
     links: follow links that lead out of the root. A folder of the user's own may hold them, as the hub's cache does; a service that
     serves names from the network must not.
 
-    Raises DataError for a name that climbs out of the root, and for what is missing, empty, no file, or larger than any image may be.
+    A full path or a `file://` address of a file under the root, and a name with the backslashes of Windows, are read as what they mean.
+    Raises DataError for a name that climbs out of the root, an address on the network, and for what is missing, empty, no file, or larger
+    than any image may be.
     """
     path = _inside(root, name)
     try:
@@ -273,7 +183,7 @@ def read_inside(root: Path, name: str, links: bool = True) -> bytes:
         finally:
             os.close(handle)
     except OSError as error:  # missing, no permission, name too long, a device without a driver
-        raise DataError(f"cannot read {name!r}: {error.strerror}") from error
+        raise DataError(f"cannot read {name[:200]!r}: {error.strerror}{_hint(root, name)}") from error
     if not data:
         raise DataError(f"{name} is empty (zero bytes)")
     return data
@@ -285,13 +195,58 @@ def stamp_inside(root: Path, name: str) -> str:
         found = _inside(root, name).stat()
     except (OSError, DataError):
         return ""
-    return f"{name} {found.st_size} {found.st_mtime_ns}"
+    return f"{whole_text(name)} {found.st_size} {found.st_mtime_ns}"  # a file's name need not be UTF-8
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of the user's. Raises DataError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+_SCHEME = re.compile(r"(data:|[A-Za-z][A-Za-z0-9+.-]+://)")
 
 
 def _inside(root: Path, name: str) -> Path:
     if "\x00" in name:
-        raise DataError(f"file name {name!r} holds a zero byte")
+        raise DataError(f"file name {name[:200]!r} holds a zero byte")
+    if scheme := _SCHEME.match(name):
+        if scheme.group().lower() != "file://":
+            raise DataError(f"{name[:200]!r} is no file: pictures are read from the disk; download it and give its path under {root}")
+        address = urlsplit(name)
+        if address.netloc not in ("", "localhost"):
+            raise DataError(f"{name[:200]!r} lies on another machine; give its path under {root}")
+        name = unquote(address.path)
     path = PurePath(name)
+    if "\\" in name and not os.path.lexists(root / path):
+        windows = PureWindowsPath(name)
+        path = PurePath("/" if windows.drive or windows.root else "", *windows.parts)
+    if ".." not in path.parts and path.is_absolute():
+        full = Path(os.path.abspath(root))
+        path = path.relative_to(full) if path.is_relative_to(full) else path
     if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"path {name!r} lies outside its root {root}")
+        raise DataError(f"path {name[:200]!r} lies outside its root {root}")
     return root / path
+
+
+def _hint(root: Path, name: str) -> str:
+    """How a file is really called whose name differs in large and small letters, blanks around it or the form of its accents only.
+
+    Empty where there is none, or several.
+    """
+    path = root
+    try:
+        for part in _inside(root, name).relative_to(root).parts:
+            near = [entry for entry in os.listdir(path) if _spelt(entry) == _spelt(part)]
+            if len(near) != 1:
+                return ""
+            path = path / near[0]
+    except OSError:
+        return ""
+    return f"; there is {path.relative_to(root).as_posix()!r}" if path != root / name else ""
+
+
+def _spelt(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()

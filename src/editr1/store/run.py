@@ -34,6 +34,7 @@ from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins, digests_behind
 from editr1.store.shards import SECONDS, shard_paths
 from editr1.store.tables import check_settings, fill_table, read_records, read_summary
+from editr1.text import without_secrets
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -78,7 +79,7 @@ class Run:
         if config:
             with exclusive(path / ".lock", str(path), wait=True):
                 saved = path / "config.json"
-                write_json(saved, {**(read_json(saved) if saved.exists() else {}), **config})
+                write_json(saved, without_secrets({**(read_json(saved) if saved.exists() else {}), **config}))
         return Run(path, ImageStore(path / "images"))
 
     def config(self) -> dict[str, Any]:

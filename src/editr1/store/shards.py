@@ -7,6 +7,7 @@ like says `records.py`. The checksum lies beside the shard as `sha256sum -c` rea
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,12 +153,7 @@ def write_shard(path: Path, record: type, rows: Sequence[Row]) -> None:
 
 
 def _reasons(rows: Sequence[Row]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        if row.dropped is not None:
-            code = row.dropped.partition(":")[0]
-            counts[code] = counts.get(code, 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(row.dropped.partition(":")[0] for row in rows if row.dropped is not None).items()))
 
 
 def read_shard(path: Path, record: type) -> Iterator[tuple[str, Any]]:
@@ -256,11 +252,8 @@ def keys_digest(keys: Sequence[str]) -> str:
 
 def rows_digest(rows: Sequence[Row]) -> str:
     """Depends on what the rows say, and not on how they lie in files."""
-    return sum_digests(hashlib.sha256(b"\x1f".join((row.key.encode(), _said(row)))).hexdigest() for row in rows)
-
-
-def _said(row: Row) -> bytes:
-    return row.record if row.record is not None else (row.dropped or "").encode()
+    said = ((row.key.encode(), row.record if row.record is not None else (row.dropped or "").encode()) for row in rows)
+    return sum_digests(hashlib.sha256(b"\x1f".join(parts)).hexdigest() for parts in said)
 
 
 def sum_digests(digests: Iterator[str]) -> str:

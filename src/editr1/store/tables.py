@@ -31,6 +31,7 @@ from editr1.store.shards import (
     shard_paths,
     sum_digests,
 )
+from editr1.text import without_secrets
 
 STAGE_OF = {"00_filter": "tasks", "01_tasks": "tasks", "02_principles": "decompose", "03_candidates": "generate", "04_traces": "score"} | {
     "05_second": "inspect",
@@ -124,11 +125,11 @@ def check_settings(folder: Path, settings: Mapping[str, Any], begun: bool, curve
     curves: the stage whose points in `metrics.jsonl` go with the folder.
     """
     path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))
+    settings = without_secrets(json.loads(json.dumps(settings)))
     if not begun:
         write_json(path, settings)
         return
-    old = read_json(path)
+    old = without_secrets(read_json(path))
     unknown = {key: value for key, value in settings.items() if key not in old and key.startswith(("content ", "input ", "prompts"))}
     if unknown:  # an older editr1 did not write down what its settings stood for
         old |= unknown

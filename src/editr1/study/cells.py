@@ -12,21 +12,29 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 import editr1
 from editr1.bench.base import JudgedEdit
-from editr1.bench.pairs import OwnPairs
-from editr1.bench.pairs import build as open_pairs
+from editr1.bench.own import OwnPairs, open_pairs
 from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
-from editr1.errors import DataError
+from editr1.errors import BackendError, DataError
 from editr1.measure.judging import Asker, judge_all
 from editr1.store import Lane, Run
 from editr1.store._files import exclusive, read_json, write_json
 from editr1.study.config import DATA, Cell, Config, Judging
+
+# --- one cell ------------------------------------------------------------------------------------------
+
 
 FOLDER = "cells"
 LOCKS = "locks"
@@ -69,20 +77,16 @@ def run_cell(place: Place, seed: int, name: str) -> None:
     Raises DataError when another process is at it: one that outlived a killed command would write the same files.
     """
     config = place.config()
-    run_dir = place.seed_dir(seed)
-    locks = place.root / LOCKS
+    run_dir, locks = place.seed_dir(seed), place.root / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
     with exclusive(locks / f"seed{seed}_{name}", f"cell {name} of seed {seed}"):
-        _make(place, config, seed, name, run_dir)
-
-
-def _make(place: Place, config: Config, seed: int, name: str, run_dir: Path) -> None:
-    recipe = fill_in(_recipe(place, config, seed, name), run=str(run_dir), world=str(WORLD))
-    for stage in _stages(config, name):
-        _run_stage(stage, recipe, run_dir)
-    if name != DATA:
-        judge(run_dir, name, config.cells[name], config.judging)
-    write_json(_mark(run_dir, name), made_of(place, config, seed, name))
+        recipe = fill_in(_recipe(place, config, seed, name), run=str(run_dir), world=str(WORLD))
+        for stage in _stages(config, name):
+            module = _module(stage)
+            print(f"{stage}: {module.run(section(recipe, stage, module.Config), run_dir)}", flush=True)  # noqa: T201
+        if name != DATA:
+            judge(run_dir, name, config.cells[name], config.judging)
+        write_json(_mark(run_dir, name), made_of(place, config, seed, name))
 
 
 def _stages(config: Config, name: str) -> tuple[str, ...]:
@@ -116,11 +120,6 @@ def made_of(place: Place, config: Config, seed: int, name: str) -> dict[str, Any
     before = made_of(place, config, seed, config.cells[name].after or DATA)
     found: dict[str, Any] = json.loads(json.dumps({**parts, "judging": dataclasses.asdict(config.judging), "before": before}))
     return found
-
-
-def _run_stage(name: str, recipe: Mapping[str, Any], run_dir: Path) -> None:
-    stage = _module(name)
-    print(f"{name}: {stage.run(section(recipe, name, stage.Config), run_dir)}", flush=True)  # noqa: T201
 
 
 def _module(stage: str) -> Any:
@@ -189,5 +188,109 @@ def _table(name: str) -> str:
 
 
 def _finished(checkpoint: Path) -> dict[str, int]:
-    found: dict[str, int] = json.loads((checkpoint / "done.json").read_text(encoding="utf-8"))
-    return found
+    return dict(read_json(checkpoint / "done.json"))
+
+
+# --- all cells at once, each the same command in a process of its own: what ran beside a cell cannot change its numbers ---
+
+LOGS = "logs"
+_POLL = 0.5
+"""Seconds between two looks at the running processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One cell of one seed."""
+
+    seed: int
+    cell: str
+
+    def __str__(self) -> str:
+        return f"seed{self.seed}/{self.cell}"
+
+
+@dataclass
+class Running:
+    """A task at work."""
+
+    task: Task
+    process: subprocess.Popen[bytes]
+    log: Path
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def minutes(self) -> float:
+        """Since it began."""
+        return (time.monotonic() - self.began) / 60
+
+
+def tasks_left(place: Place, config: Config, seeds: Sequence[int], cells: Sequence[str]) -> list[Task]:
+    """What is not finished, in an order in which nothing comes before what it needs; seeds interleave, so that a run that is
+    stopped early has whole rows."""
+    wanted = [Task(seed, name) for name in (DATA, *cells) for seed in seeds]
+    return [task for task in wanted if not is_finished(place, config, task.seed, task.cell)]
+
+
+def estimate(config: Config, tasks: Sequence[Task], jobs: int) -> float:
+    """Minutes that the tasks take on `jobs` cores, from the recipe's figures."""
+    return _minutes_left(config, tasks, (), 1.0) / jobs
+
+
+def run_all(place: Place, config: Config, tasks: Sequence[Task], jobs: int, command: Callable[[Task], list[str]]) -> None:
+    """Runs the tasks, `jobs` at once, with a bar that says what runs and how long the rest takes.
+
+    command: the command line that does one task.
+    Raises BackendError when a task fails, with the end of its log; the others are stopped and continue at the next call.
+    """
+    left, running = list(tasks), list[Running]()
+    planned = taken = 0.0  # minutes of what is finished, by the recipe and by the clock
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix}"
+    with tqdm(total=len(tasks), desc="cells", unit="cell", mininterval=1.0, bar_format=form) as bar:
+        try:
+            while left or running:
+                while len(running) < jobs and (task := _ready(config, left, running)) is not None:
+                    left.remove(task)
+                    running.append(_start(place, task, jobs, command(task)))
+                for job in [job for job in running if job.process.poll() is not None]:
+                    running.remove(job)
+                    if job.process.returncode != 0:
+                        end = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+                        told = f"{job.task} failed with code {job.process.returncode}: {''.join(end)} (all of it: {job.log})"
+                        raise BackendError(told)
+                    planned, taken = planned + config.minutes(job.task.cell), taken + job.minutes
+                    bar.update()
+                    bar.write(f"{job.task} done in {job.minutes:.1f} min", file=sys.stderr)
+                names = ", ".join(str(job.task) for job in running)
+                minutes = _minutes_left(config, left, running, taken / planned if planned else 1.0) / jobs
+                bar.set_postfix_str(f"{minutes:.0f} min left: {names}")
+                time.sleep(_POLL)
+        finally:
+            for job in running:
+                job.process.terminate()
+                job.process.wait()
+
+
+def _minutes_left(config: Config, left: Sequence[Task], running: Sequence[Running], pace: float) -> float:
+    """Of one core; pace: this machine's minutes over the recipe's."""
+    now = (max(0.0, config.minutes(job.task.cell) * pace - job.minutes) for job in running)
+    return sum(config.minutes(task.cell) for task in left) * pace + sum(now)
+
+
+def _ready(config: Config, left: Sequence[Task], running: Sequence[Running]) -> Task | None:
+    """The first task whose seed has its data and whose predecessor is finished."""
+    unfinished = {*left, *(job.task for job in running)}
+    for task in left:
+        needs = [] if task.cell == DATA else [DATA, *config.chain(task.cell)[:-1]]
+        if not any(Task(task.seed, name) in unfinished for name in needs):
+            return task
+    return None
+
+
+def _start(place: Place, task: Task, jobs: int, command: Sequence[str]) -> Running:
+    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1)
+    log = place.root / LOGS / f"{str(task).replace('/', '_')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    with log.open("ab") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    return Running(task, process, log)

@@ -1,5 +1,5 @@
 """The reward model as trainers see it: what of a checkpoint is trained, tokens that it never says, the policy as one process can generate
-with it, and the checkpoint that is written."""
+with it, the checkpoint that is written, and a scalar head on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import functools
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,3 +214,45 @@ def converted(model: Any, dtype: torch.dtype | None) -> Iterator[None]:
     finally:
         for parameter, master in masters:
             parameter.data = master
+
+
+# --- a scalar head in the place of traces -------------------------------------------------------------
+# It reads the last hidden state of the question, where a reasoning judge would begin to write, and lies in the checkpoint beside the
+# weights, as `score_head.weight`; `bench.judges.bradley_terry` asks it.
+
+HEAD = "score_head"
+
+
+def add_head(model: Any, path: str | Path) -> Any:
+    """The model, whose forward now gives one score a row, `[B]`, of unbounded scale. The head comes from `path`, or begins at 0."""
+    weight_1H = read_head(path)
+    head = torch.nn.Linear(model.get_input_embeddings().weight.shape[1], 1, bias=False)
+    head.weight.data.copy_(torch.zeros_like(head.weight) if weight_1H is None else weight_1H)
+    setattr(model, HEAD, head.to(model.device))
+    model.forward = types.MethodType(_score, model)
+    return model
+
+
+def read_head(path: str | Path) -> Tensor | None:
+    """`[1, H]` from the weights in a folder; None where it holds no head."""
+    from safetensors import safe_open
+
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as weights:
+            if f"{HEAD}.weight" in weights.keys():  # noqa: SIM118 - no mapping
+                found: Tensor = weights.get_tensor(f"{HEAD}.weight")
+                return found.float()
+    return None
+
+
+def _score(self: Any, **inputs: Any) -> Tensor:
+    hidden_BLH = self.base_model(**inputs, use_cache=False).last_hidden_state
+    scores: Tensor = getattr(self, HEAD)(hidden_BLH[:, -1].float())[:, 0]  # padding is on the left
+    return scores
+
+
+def encode(processor: Any, messages: Sequence[Any], images: Sequence[Any], template: Mapping[str, bool]) -> dict[str, Tensor]:
+    """Model inputs of a batch of questions (as `vlm.base.to_messages` gives them), padded on the left."""
+    processor.tokenizer.padding_side = "left"
+    texts = [processor.apply_chat_template(one, add_generation_prompt=True, tokenize=False, **template) for one in messages]
+    return dict(processor(text=texts, images=list(images), padding=True, return_tensors="pt"))

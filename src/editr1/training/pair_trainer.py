@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 
 from editr1.errors import BackendError, ConfigError
 from editr1.generation import forbidden_tokens
-from editr1.training.model import mask_scores, whole_model
+from editr1.pair_learning.base import Head
+from editr1.training.model import encode, mask_scores, whole_model
 from editr1.training.options import Picture
 from editr1.training.shared_prefix import share_prefixes
 
@@ -185,3 +188,51 @@ class EngineAlarm(TrainerCallback):
                 f"expected 1, stopped outside {HEALTHY[0]:g} to {HEALTHY[1]:g}. Compare gcpo.picture, the weights that the engine took "
                 "over, its dtype and (for a server) --logprobs-mode processed_logprobs; gcpo.generation.engine=transformers is on policy"
             )
+
+
+# --- a scalar head, without traces: both edits of a pair are read once and their scores meet in a loss ----
+
+
+class HeadTrainer(Trainer):
+    """Transformers' trainer over adjacent rows of pairs, the preferred edit first."""
+
+    def __init__(self, method: Head, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.method = method
+        self.model_accepts_loss_kwargs = False  # the mean over the micro-batches of a step
+        self._figures: dict[str, list[float]] = {}
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        score_w_P, score_l_P = model(**inputs).view(-1, 2).unbind(1)
+        loss = self.method.loss(score_w_P, score_l_P).mean()
+        gap_P = (score_w_P - score_l_P).detach()
+        self._note("pair_accuracy", ((gap_P > 0).float() + 0.5 * (gap_P == 0).float()).mean())
+        self._note("score_gap", gap_P.mean())
+        return (loss, None) if return_outputs else loss
+
+    def _note(self, name: str, value: Tensor) -> None:
+        self._figures.setdefault(name, []).append(float(self.accelerator.gather(value[None]).mean()))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Logs the means of the step's figures beside the trainer's own."""
+        found = {name: math.fsum(values) / len(values) for name, values in self._figures.items()}
+        self._figures.clear()
+        super().log({**logs, **found}, *args, **kwargs)
+
+
+def head_trainer(
+    model: Any, processor: Any, rows: Any, method: Head, arguments: Mapping[str, Any], optimizers: Any, template: Mapping[str, bool]
+) -> HeadTrainer:
+    """The trainer over a data set of `PairRows`, which it reads in its order. model: with its head (`add_head`).
+
+    Raises ConfigError for a micro-batch that would tear a pair apart.
+    """
+    if arguments["per_device_train_batch_size"] % 2:
+        raise ConfigError("machine.micro_batch must be even: the two edits of a pair meet in a micro-batch")
+
+    def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        assert [row["side"] for row in batch] == ["w", "l"] * (len(batch) // 2), "rows of a pair are adjacent"
+        return encode(processor, [row["prompt"] for row in batch], [row["images"] for row in batch], template)
+
+    settings = TrainingArguments(**arguments, train_sampling_strategy="sequential")
+    return HeadTrainer(method, model=model, args=settings, train_dataset=rows, data_collator=collate, optimizers=optimizers)

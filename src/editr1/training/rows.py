@@ -25,6 +25,7 @@ Target = Literal["trace", "verdicts", "reasoning", "score"]
 Source = Literal["inspected", "uninspected", "rationales"]
 Difficulty = Literal["random", "hard"]
 RATIONALES = "07_rationales"
+WINDOW = 8  # ours: batches whose rows are sorted by length together
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,11 @@ def read_selected(run: Run, held_out_share: float = 0.0, difficulty: Difficulty 
     difficulty: only tasks of one half. inspected: False takes any trace that parsed, drawn by the quadruple's id, and asks no inspector.
     Raises DataError when the tables do not fit together or no trace is left.
     """
-    found = _inspected(run) if inspected else ((quadruple, _any_parsed(quadruple, traces)) for quadruple, traces in with_traces(run))
+    found: Iterator[tuple[Quadruple, Trace | None]]
+    if inspected:
+        found = ((edit, None if kept.chosen is None else traces[kept.chosen]) for edit, traces, kept in with_inspections(run))
+    else:
+        found = ((edit, _any_parsed(edit, traces)) for edit, traces in with_traces(run))
     rows = [
         Selected(quadruple.task, quadruple.principles, quadruple.candidate, trace)
         for quadruple, trace in found
@@ -91,11 +96,6 @@ def read_selected(run: Run, held_out_share: float = 0.0, difficulty: Difficulty 
         which = f" of {difficulty} tasks" if difficulty else ""
         raise DataError(f"{run.dir} holds no trace{which} to learn: nothing to train on; look at 05_inspections/dropped.jsonl")
     return rows
-
-
-def _inspected(run: Run) -> Iterator[tuple[Quadruple, Trace | None]]:
-    for quadruple, traces, inspection in with_inspections(run):
-        yield quadruple, None if inspection.chosen is None else traces[inspection.chosen]
 
 
 def _any_parsed(quadruple: Quadruple, traces: Sequence[Trace]) -> Trace | None:
@@ -171,15 +171,14 @@ def mixed(
     num_batches: int,
     seed: int,
     lengths: Sequence[int] | None = None,
-    window: int = 8,
 ) -> MixedLessons:
     """`num_batches` batches in training order: `lessons` reshuffled every epoch, every `replay_every`-th batch from `replay`.
 
-    lengths: length of each lesson in any unit. With them, rows of like length share a batch: each `window` batches are cut from
+    lengths: length of each lesson in any unit. With them, rows of like length share a batch: each WINDOW batches are cut from
         their rows in order of length and shuffled as batches, which spares padding.
     """
     rng = random.Random(seed)
-    fresh = _batches(epochs(range(len(lessons)), rng), batch_size, lengths, window, rng)
+    fresh = _batches(epochs(range(len(lessons)), rng), batch_size, lengths, rng)
     order: list[tuple[bool, int]] = []
     for batch in range(1, num_batches + 1):
         replayed = replay is not None and batch % replay_every == 0
@@ -187,10 +186,10 @@ def mixed(
     return MixedLessons(lessons, replay, order)
 
 
-def _batches(stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, window: int, rng: random.Random) -> Iterator[list[int]]:
+def _batches(stream: Iterator[int], batch_size: int, lengths: Sequence[int] | None, rng: random.Random) -> Iterator[list[int]]:
     """Batches from a stream of rows, of like length where lengths are known."""
     while True:
-        rows = [next(stream) for _ in range(batch_size * (window if lengths else 1))]
+        rows = [next(stream) for _ in range(batch_size * (WINDOW if lengths else 1))]
         if lengths:
             rows.sort(key=lengths.__getitem__)
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

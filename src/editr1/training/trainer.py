@@ -8,27 +8,129 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from tqdm import tqdm
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from editr1.config import to_plain
-from editr1.errors import ConfigError
+from editr1.errors import ConfigError, DataError
 from editr1.memory import this_launch
 from editr1.optimizers import muon_adamw
 from editr1.placement import prepare
 from editr1.store import Run
 from editr1.training.model import save_checkpoint
 from editr1.training.options import Checkpoint, Machine, Schedule
-from editr1.training.tracking import STEPS, Curves, SilentSteps, resume_point
+
+# --- what it shows, keeps and stops for ----------------------------------------------------------------
+
+
+logger = logging.getLogger(__name__)
+
+STEPS = "steps"
+"""Folder of the checkpoints to resume from, inside the stage's folder; removed when the stage has finished."""
+ADVICE = {
+    "sft": "look at the lessons and the learning rate",
+    "gcpo": "start from a checkpoint that answers in the asked form (06_rrm_sft, with its own prompt_id), and look at failed/ in "
+    "metrics.jsonl",
+}
+MIN_STEPS = 3  # ours: one or two steps try out the machine, and whether a random model answers is not asked of them
+
+
+class Curves(TrainerCallback):
+    """Writes every figure that the trainer logs to the run, and draws the bar."""
+
+    def __init__(self, run: Run, stage: str, shown: Mapping[str, str], progress: bool = True) -> None:
+        self.run, self.stage, self.shown, self.progress = run, stage, shown, progress
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        hidden = not (self.progress and state.is_world_process_zero)
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.stage, unit="step", disable=hidden, mininterval=1.0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        values = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        if "train_runtime" in values:  # the closing summary repeats what the curve says
+            return
+        self.run.log(self.stage, state.global_step, values)
+        self.bar.set_postfix({label: f"{values[name]:.3g}" for name, label in self.shown.items() if name in values}, refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+class SilentSteps(TrainerCallback):
+    """Raises DataError after `limit` (0 = never) steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more
+    that has no others."""
+
+    def __init__(self, stage: str, limit: int) -> None:
+        self.stage, self.limit = stage, limit
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        silent = sum(1 for _ in takewhile(is_silent, reversed(_steps(state))))
+        if silent == 1:
+            logger.warning("%s: step %d teaches nothing: %s", self.stage, state.global_step, _why(_steps(state)[-1]))
+        if 0 < self.limit <= silent:
+            raise DataError(self._told(f"the last {silent} steps", state))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        steps = _steps(state)
+        if self.limit and len(steps) >= MIN_STEPS and all(map(is_silent, steps)):
+            raise DataError(self._told(f"all {len(steps)} steps", state))
+
+    def _told(self, which: str, state: Any) -> str:
+        advice = ADVICE[self.stage.partition("/")[0]]
+        return f"{self.stage}: {which} taught nothing ({_why(_steps(state)[-1])}); {advice}. silent_steps is the limit, 0 lifts it"
+
+
+def is_silent(logs: Mapping[str, Any]) -> bool:
+    """Whether a step's figures say that nothing was learnt from it.
+
+    >>> is_silent({"grad_norm": 0.3}), is_silent({"grad_norm": 0.3, "parse_rate": 0.0}), is_silent({"grad_norm": float("nan")})
+    (False, True, True)
+    """
+    return logs["grad_norm"] == 0 or not math.isfinite(logs["grad_norm"]) or logs.get("parse_rate") == 0
+
+
+def _why(logs: Mapping[str, Any]) -> str:
+    return "no trace could be read, parse rate 0" if logs.get("parse_rate") == 0 else f"the gradient is {logs['grad_norm']:g}"
+
+
+def _steps(state: Any) -> list[dict[str, Any]]:
+    """The figures of the steps so far, those before a resume included."""
+    return [logs for logs in state.log_history if "grad_norm" in logs]
+
+
+def resume_point(folder: Path) -> str | None:
+    """The newest whole checkpoint under `folder`; later ones, which a killed process left torn, are removed. None = start anew."""
+    numbers = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+    for number in sorted((int(number) for number in numbers if number.isdigit()), reverse=True):
+        checkpoint = folder / f"checkpoint-{number}"
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the trainer writes it last
+            return str(checkpoint)
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)  # every process does
+    return None
+
+
+# --- training ------------------------------------------------------------------------------------------
+
 
 # TRL asks for an attribute by its old name at every step, and each answer would tear the progress bar.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -108,7 +210,7 @@ def train(
         made_from: settings and inputs, see `lasting`; a folder that was begun with others is refused.
         shown: logged name -> label beside the progress bar.
         build: resume point -> (trainer, processor), called only when there is something left to do.
-        silent_steps: steps in a row that may teach nothing, see `training.tracking`.
+        silent_steps: steps in a row that may teach nothing, see `training.trainer`.
     """
     folder = run.claim(output, stage, made_from)
     if (folder / "done.json").exists():

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from editr1.errors import BackendError, ConfigError
 from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
-from editr1.judge.asking import asking
+from editr1.judge.item import asking
 from editr1.pictures import to_rgb
 from editr1.placement import local_device, prepare_unless_chosen
 from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
@@ -46,7 +46,7 @@ def build(
         batch_size: sequences generated together.
         trust_remote_code: allow code inside the checkpoint to run. Off: a checkpoint is data.
         thinking: `enable_thinking` of the chat template, for models that can think before they answer. None = as the checkpoint was
-            trained (`judge.asking`), else the template's own default.
+            trained (`judge.item`), else the template's own default.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import dataclasses
 import math
+import re
 import threading
 import time
 from collections import defaultdict
@@ -37,6 +38,8 @@ _NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in 
 _LIST_TIMEOUT = 10.0  # seconds; ours
 _CHECK_ATTEMPTS = 3
 _CHECK_TOKENS = 16  # ours: some vendors refuse less
+_CUT_SHORT = ("length", "maxtokens", "modellength", "tokenlimit")  # OpenAI, Gemini, Mistral
+_BROKEN_OFF = ("error", "abort", "aborted", "cancelled", "networkerror", "insufficientsystemresource")  # by the machine, not by the model
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
 
 
@@ -186,6 +189,9 @@ def _reply(answer: dict[str, Any], model: str) -> ChatReply:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise CutReplyError("the answer holds no message")
+    reason = re.sub(r"[^a-z]", "", str(choice.get("finish_reason") or "").lower())
+    if reason in _BROKEN_OFF:
+        raise CutReplyError(f"the reply broke off (finish_reason {reason})")
     text, refusal = _text(message.get("content")), _text(message.get("refusal"))
     usage = answer.get("usage")
     return ChatReply(
@@ -193,7 +199,7 @@ def _reply(answer: dict[str, Any], model: str) -> ChatReply:
         model=model,
         num_prompt_tokens=_count(usage, "prompt_tokens"),
         num_tokens=_count(usage, "completion_tokens"),
-        truncated=choice.get("finish_reason") == "length",
+        truncated=reason in _CUT_SHORT,
         refused=bool(refusal) and not text,
         logprobs=_logprobs(choice.get("logprobs")),
     )

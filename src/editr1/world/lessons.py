@@ -16,11 +16,10 @@ from PIL import Image
 from editr1.judge.prompts import labels
 from editr1.schema import Category, Principle, derive_seed
 from editr1.vlm.base import ChatRequest
-from editr1.world.edits import KINDS, apply_all, instruction, random_edits
-from editr1.world.failures import PIXEL_FAILURES, SCENE_FAILURES, flawed_edit
 from editr1.world.oracle import GLOBAL_ASPECTS, Observation, observe
-from editr1.world.render import render
-from editr1.world.scene import CELLS, pick, random_scene
+from editr1.world.procedural_editors import PIXEL_FAILURES, SCENE_FAILURES, flawed_edit
+from editr1.world.scene import CELLS, pick, random_scene, render
+from editr1.world.tasks import KINDS, apply_all, instruction, random_edits
 
 ASPECTS = (*CELLS, *GLOBAL_ASPECTS, "objects", "quality", "border")
 _ANY_FAILURE = dict.fromkeys(SCENE_FAILURES, 1.0) | dict.fromkeys(PIXEL_FAILURES, 2.0)

@@ -18,9 +18,8 @@ import numpy as np
 from PIL import Image
 
 from editr1.schema import Category, Principle, Reward
-from editr1.world.edits import Edit, apply_all, parse_instruction
-from editr1.world.render import FRAME, SIZE, draw, read, read_one, to_pixels
-from editr1.world.scene import CELLS, Scene, Thing
+from editr1.world.scene import CELLS, FRAME, SIZE, Scene, Thing, draw, read, read_one, to_pixels
+from editr1.world.tasks import Edit, apply_all, parse_instruction
 
 GLOBAL_ASPECTS = ("background", "tone", "style")
 

@@ -28,8 +28,7 @@ from safetensors.numpy import load_file, save_file
 from editr1.editors.base import Conditioning, EditRequest, Plan, sigma_rows
 from editr1.errors import DataError
 from editr1.pictures import from_decoder
-from editr1.world.render import SIZE, to_pixels
-from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, LETTERS, MATERIALS, SHAPES, STYLES, TONES
+from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, LETTERS, MATERIALS, SHAPES, SIZE, STYLES, TONES, to_pixels
 
 PATCH = 12
 NUM_PATCHES = (SIZE // PATCH) ** 2

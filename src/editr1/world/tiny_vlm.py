@@ -18,8 +18,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from editr1.world.render import CELL, GRID, SIZE
-from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, LETTERS, MATERIALS, SHAPES, STYLES, TONES
+from editr1.world.scene import BACKGROUNDS, CELL, CELLS, COLOURS, GRID, LETTERS, MATERIALS, SHAPES, SIZE, STYLES, TONES
 
 WEIGHTS = Path(__file__).parent / "weights" / "verifier"
 

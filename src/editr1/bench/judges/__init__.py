@@ -1,7 +1,7 @@
 """One file a judge: a function `build(...)` that gives something with RewardModel's `score(items, seed) -> list[Reward]`."""
 
 SHARED = {
-    "rrm": "plain", "viescore": "plain", "mllm_logit": "plain",
+    "rrm": "plain", "viescore": "plain", "mllm_logit": "plain", "bradley_terry": "plain",
     "trm_edit": "public", "unifiedreward_edit": "public", "firm_edit": "public",
 }  # fmt: skip
 """Judges of a page that share a file: the file has an object with `build` of each one's name."""

@@ -29,12 +29,12 @@ def read_aspects(
 
     stated: reads the numbers of one reply, given the upper end of the scale and whether one number may answer for both.
     """
-    semantic, quality = stated(texts[0], scale.high, False), stated(texts[1], scale.high, True)
-    for found in (semantic, quality):
-        if isinstance(found, str):
-            return found
-    assert not isinstance(semantic, str)
-    assert not isinstance(quality, str)
+    semantic = stated(texts[0], scale.high, False)
+    if isinstance(semantic, str):
+        return semantic
+    quality = stated(texts[1], scale.high, True)
+    if isinstance(quality, str):
+        return quality
     numbers = scale.convert((*semantic, min(quality)))
     return numbers if isinstance(numbers, str) else aspect_parts(*numbers)
 

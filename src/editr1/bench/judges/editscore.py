@@ -21,8 +21,7 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 from editr1.bench.judges._aspects import as_numbers, read_aspects
-from editr1.bench.judges._published import Project, digest_of
-from editr1.bench.judges.base import AskingJudge, Question, Scale
+from editr1.bench.judges.base import AskingJudge, Project, Question, Scale, digest_of
 from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import normalised

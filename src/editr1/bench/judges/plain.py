@@ -1,28 +1,35 @@
-"""Judges in our own words, or none: the RRM, VIEScore's questions, and the expected digit of one token.
+"""Judges in our own words, or none: the RRM, VIEScore's questions, the expected digit of one token, and a scalar head.
 
 `viescore`: two calls, scores of 0 to 10 before the reasoning, one pass, greedy.
 `mllm_logit`: no reasoning, no parse, hardly ever a tie (the reward of UniWorld-V2, arXiv 2510.16888):
 r = 10/5 * sum_k k * p(k) / sum_k p(k) over the digits 0 to 5 at the first generated token.
+`bradley_terry`: a scalar head, as `gcpo.method: bradley_terry` trains it: no text, one number an edit. value = 10 / (1 + exp(-s)),
+ours: s has no bounds; the order of edits stays, and near the ends differences shrink.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from editr1.bench.base import Part
 from editr1.bench.judges._aspects import read_aspects, stated_scores
 from editr1.bench.judges.base import AskingJudge, Question, Scale, render
 from editr1.config import made
-from editr1.errors import BackendError
+from editr1.errors import BackendError, ConfigError
+from editr1.generation import template_settings
 from editr1.judge.answers import normalised
 from editr1.judge.decompose import Decomposer
-from editr1.judge.item import RewardItem
+from editr1.judge.item import Asking, RewardItem, asking
+from editr1.judge.prompts import render_score
 from editr1.judge.reading import MAX_LOGPROB, no_alternatives
 from editr1.judge.rrm import RewardModel
+from editr1.placement import local_device
 from editr1.schema import MAX_SCORE, Reward, derive_seed
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives, request_images, to_messages
 
 
 def _rrm(
@@ -118,3 +125,65 @@ def expected_digit(position: TokenAlternatives) -> float | None:
 
 
 mllm_logit = Part(lambda vlm: LogitJudge(made("vlm", vlm)))
+
+
+# --- a scalar head ------------------------------------------------------------------------------------
+
+
+class BradleyTerryJudge:
+    """A loaded model with its head. Made by `build`. Deterministic: seeds change nothing."""
+
+    def __init__(self, model: Any, processor: Any, how: Asking, batch_size: int) -> None:
+        self.model = model
+        self.processor = processor
+        self.how = how
+        self.batch_size = batch_size
+
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """One reward an item. Raises BackendError when the memory does not suffice, ConfigError for an item without the principles that the
+        prompt shows."""
+        return [reward for i in range(0, len(items), self.batch_size) for reward in self._score(items[i : i + self.batch_size])]
+
+    def _score(self, items: Sequence[RewardItem]) -> list[Reward]:
+        import torch
+
+        from editr1.training.model import encode
+
+        begin = time.perf_counter()
+        asked = [render_score(self.how.prompt_id, i.source, i.edited, i.instruction, i.principles or ()) for i in items]
+        images = [request_images(request) for request in asked]
+        inputs = encode(self.processor, [to_messages(request) for request in asked], images, template_settings(self.how.thinking))
+        try:
+            with torch.inference_mode():
+                scores = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+        except torch.OutOfMemoryError as error:
+            raise BackendError(f"bradley_terry: out of memory with batch_size={self.batch_size}; lower it") from error
+        seconds = (time.perf_counter() - begin) / len(items)
+        return [
+            Reward(MAX_SCORE * value if known else None, int(known), 1, reason=None if known else "NOT_FINITE", seconds=seconds)
+            for value, known in zip(torch.sigmoid(scores).tolist(), torch.isfinite(scores).tolist(), strict=True)
+        ]
+
+
+def _bradley_terry(checkpoint: str, prompt_id: str | None = None, batch_size: int = 16, device: str = "auto") -> BradleyTerryJudge:
+    """The judge with its weights loaded. Raises ConfigError for a folder without a head.
+
+    Args:
+        checkpoint: folder that the stage `gcpo` wrote.
+        prompt_id: the question; None = the one that it was trained with (`judge.item`).
+        batch_size: edits read together.
+        device: `auto`, or any torch device.
+    """
+    import torch
+
+    from editr1.training.model import add_head, load_model, load_processor, read_head
+    from editr1.training.options import Trained
+
+    if read_head(checkpoint) is None:
+        raise ConfigError(f"{checkpoint} holds no score_head.weight; train one with gcpo.method=bradley_terry, or ask it as judge rrm")
+    model = add_head(load_model(checkpoint, Trained()), checkpoint)
+    place = local_device() if device == "auto" else torch.device(device)
+    return BradleyTerryJudge(model.to(place).eval(), load_processor(checkpoint), asking(checkpoint, prompt_id), batch_size)
+
+
+bradley_terry = Part(_bradley_terry)

@@ -15,8 +15,7 @@ import re
 from collections.abc import Sequence
 
 from editr1.bench.base import OVERALL
-from editr1.bench.judges._published import Project, digest_of
-from editr1.bench.judges.base import AskingJudge, Question, Scale
+from editr1.bench.judges.base import AskingJudge, Project, Question, Scale, digest_of
 from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import normalised

@@ -1,22 +1,32 @@
-"""What `bench` and `score-folder` share: a benchmark judged into a table of the run, and what they print of it."""
+"""Judging a benchmark, or a folder of edits, into a table of the run: `bench`, `score-folder`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
+from editr1.bench.folder import LISTS
 from editr1.bench.judges.base import ComparesPairs, Judge
-from editr1.commands._judge import add_judge_arguments, add_model_arguments, judge_component, vlm_component
-from editr1.commands._metrics import say, show, write_outcomes
-from editr1.config import Component, create
+from editr1.commands._judge import (
+    add_judge_arguments,
+    add_model_arguments,
+    add_output_arguments,
+    judge_component,
+    options,
+    say,
+    show,
+    vlm_component,
+    write_outcomes,
+)
+from editr1.config import Component, create, load, offered, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.judge.asking import Asking, asking
-from editr1.judge.item import check_alive, check_answers
+from editr1.judge.item import Asking, asking, check_alive, check_answers
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence
 from editr1.measure.metrics import between_run
@@ -24,6 +34,85 @@ from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
+
+# --- bench ---------------------------------------------------------------------------------------------
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help=f"benchmark ({', '.join(offered('bench', 'build'))}))")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
+    parser.add_argument("--edits", type=Path, metavar="DIR", help="folder of one editor's images, where the benchmark judges edits")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark; repeatable")
+    add_judging_arguments(parser)
+    add_output_arguments(parser)
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Judge a benchmark with any judge: resumable, cached, with intervals and counts.
+
+        editr1 bench editreward_editscore --root DATA --run RUN --judge editscore --model EditScore-7B --base-url URL
+        editr1 bench pairs --run RUN --judge rrm --checkpoint RUN/08_rrm_gcpo
+        editr1 bench gedit --root DATA --edits OUT/kontext --set language=cn --run RUN --judge viescore --model gpt-4.1 --repeats 3
+
+    A benchmark whose data is absent says what to download and where to put it.
+    """
+    if args.name.endswith((".yaml", ".yml")):
+        raise ConfigError(f"{args.name} is a recipe: reward models are trained and compared by: editr1 study {args.name} --run DIR")
+    if args.name not in offered("bench", "build") and args.name in offered("bench", "read_stored"):
+        raise ConfigError(
+            f"{args.name} is published as stored outputs, without pictures to judge: editr1 aggregate PATH (see docs/benchmarks.md)"
+        )
+    given = {"root": args.root, "edits": args.edits, **options(args.set)}
+    takes = inspect.signature(load("bench", args.name)).parameters  # an absent folder is left to the benchmark, which says what to download
+    chosen = {key: value for key, value in given.items() if value is not None or key in takes}
+    source = {"name": args.name, **{key: str(value) for key, value in chosen.items()}}
+    if "run" in takes and args.run is not None:
+        chosen.setdefault("run", args.run)  # left out of `source`: a run directory may be moved
+    return judge_and_show(create("bench", Component(args.name, chosen)), source, args)
+
+
+# --- score-folder --------------------------------------------------------------------------------------
+
+
+def add_score_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="local copy of the benchmark whose edits these are (instructions, sources)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the layout, such as language=cn")
+    add_judging_arguments(parser)
+    add_output_arguments(parser)
+
+
+def run_score_folder(args: argparse.Namespace) -> int:
+    """Score a folder of edits: GEdit's layout, ImgEdit's layout, or a plain folder with an edits.jsonl or edits.csv.
+
+    editr1 score-folder OUT/kontext --root GEDIT_DATA --run RUN --judge viescore --model gpt-4.1
+    editr1 score-folder my_edits --run RUN --judge rrm --checkpoint checkpoints/rrm
+    """
+    name, found = recognise(args.folder, args.root)
+    chosen = found | options(args.set)
+    source = {"name": name, **{key: str(value) for key, value in chosen.items()}}
+    return judge_and_show(create("bench", Component(name, chosen)), source, args)
+
+
+def recognise(folder: Path, root: Path | None) -> tuple[str, dict[str, Any]]:
+    """The benchmark id of the folder's layout and its options. Raises DataError for a folder of no known layout."""
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}")
+    if any((folder / name).is_file() for name in LISTS):
+        return "folder", {"root": folder}
+    if (folder / "fullset").is_dir():
+        return "gedit", {"root": root, "edits": folder}
+    if root is not None and any(root.rglob("basic_edit.json")):
+        return "imgedit", {"root": root, "edits": folder}
+    raise DataError(
+        f"{folder} has no known layout: expected {' or '.join(LISTS)}, GEdit's fullset/<task>/<language>/, "
+        "or ImgEdit's <key>.png with --root naming the folder of basic_edit.json"
+    )
+
+
+# --- what both share -----------------------------------------------------------------------------------
 
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +146,9 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
         _say_plan(benchmark, settings, run, args)
         return 0
     vlm = make_vlm(args, run)
-    judge = _make_judge(args, vlm)
+    component, models = _component(args), {} if vlm is None else {"vlm": vlm}
+    models |= {"decomposer": create("vlm", _writer(args))} if args.decomposer else {}
+    judge = create("judges", Component(component.id, component.options | models))
     if texts := getattr(judge, "texts", ""):  # published prompts that it read from files
         settings["judge"] |= {"texts": texts}
     name = f"bench_{benchmark.name}_{label}"
@@ -66,9 +157,8 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if not args.json:
         _say_plan(benchmark, settings, run, args)
     repeats = [ask.once(name, repeat, {} if repeat else known) for repeat in range(args.repeats)]
-    metrics = [*repeats[0], *between_run(repeats)]
-    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in metrics], args)
-    if vlm is not None and not args.json:
+    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in (*repeats[0], *between_run(repeats))], args)
+    if vlm and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0
 
@@ -120,8 +210,9 @@ class _Ask:
         """The metrics of one repeat; its answers and outcomes stay in the run."""
         table = f"{name}_{repeat}" if repeat else name
         asker = Asker(self.judge, self.args.seed + repeat, self.status, known)
+        lane = Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)
         try:
-            judged, counts = judge_all(self.run, table, self._items(), asker, settings=self.settings, lane=self._lane())
+            judged, counts = judge_all(self.run, table, self._items(), asker, settings=self.settings, lane=lane)
         except ChangedInputsError as error:
             raise DataError(f"{error.change}; give this judge, or what it judges now, a table of its own: --label NAME") from error
         self._say_dropped(table, counts)
@@ -166,9 +257,6 @@ class _Ask:
             path = self.run.dir / table / "dropped.jsonl"
             say(f"{counts.num_dropped} of {counts.num_in} could not be shown to the judge ({reasons}) and count as unscored: {path}")
 
-    def _lane(self) -> Lane:
-        return Lane(self.args.batch_size, 1 if self.args.checkpoint else self.args.concurrency)
-
 
 def judge_name(id: str) -> str:
     """A name for a judge of one's own: what `package.module:Name` names, or its module where that is only a factory.
@@ -178,15 +266,6 @@ def judge_name(id: str) -> str:
     """
     module, _, name = id.rpartition(":")
     return module.rpartition(".")[2] if name == "build" and module else name
-
-
-def _make_judge(args: argparse.Namespace, vlm: CachedVLM | None) -> Any:
-    """The judge, with its model and the model of --decomposer where they are named. Raises ConfigError for a judge that takes none."""
-    component = _component(args)
-    fixed: dict[str, Any] = {} if vlm is None else {"vlm": vlm}
-    if args.decomposer:
-        fixed["decomposer"] = create("vlm", _writer(args))
-    return create("judges", Component(component.id, component.options | fixed))
 
 
 def _component(args: argparse.Namespace) -> Component:
@@ -205,9 +284,9 @@ def _writer(args: argparse.Namespace) -> Component:
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that a judge's answers depend on."""
-    component, judge = vlm_component(args), _component(args)
-    writer = {"decomposer": dataclasses.asdict(_writer(args))} if args.decomposer else {}
-    return {"id": judge.id, "options": judge.options, "vlm": dataclasses.asdict(component) if component else None, **writer}
+    judge = _component(args)
+    writer = {"decomposer": _writer(args)} if args.decomposer else {}
+    return dict(to_plain({"id": judge.id, "options": judge.options, "vlm": vlm_component(args), **writer}))
 
 
 def make_vlm(args: argparse.Namespace, run: Run) -> CachedVLM | None:

@@ -1,4 +1,6 @@
-"""Any table of scores, with or without what people said: one row an edit (or a pair).
+"""Figures of one's own: any table of scores, and a run's own preference pairs, judged with the principles that they were made with.
+
+# table: any table of scores, with or without what people said: one row an edit (or a pair).
 
     key        names the sample; unique
     cluster    what samples share, such as the source image or the task (optional: each sample its own)
@@ -17,47 +19,55 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 
-from editr1.bench.base import Outcome, Stored, headline, refuse_doubles
-from editr1.errors import DataError
+from editr1.bench.base import JudgedEdit, Outcome, Part, Stored, headline, refuse_doubles
+from editr1.errors import ConfigError, DataError
+from editr1.measure.groups import signal_of_pairs
 from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metrics, to_metric
-from editr1.measure.tables import column_names, read_table
-from editr1.schema import Metric
+from editr1.measure.rows import Pair, PairBench
+from editr1.schema import Metric, PreferencePair, Source
 from editr1.stats import TIE_TOLERANCE, share_estimate
 from editr1.stats.agreement import kendall_tau_b, spearman
+from editr1.store import Run, Split, preference_pairs
+from editr1.store.foreign import column_names, name_in, whole_table
+from editr1.text import is_missing
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("key", "value")
 CREDITS = {0.0, 0.5, 1.0}
 
 
-def recognise(path: Path) -> bool:
+def _is_table(path: Path) -> bool:
     """Whether a table has the columns; outcomes that this package wrote (they have a `unit`) are none of it."""
-    if not path.is_file() or path.suffix not in SUFFIXES:
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
         return False
     names = column_names(path)
     return set(COLUMNS) <= set(names) and "unit" not in names
 
 
-def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
+def _read_tables(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
     """One judge a table, named by its file. Raises DataError for a doubled key and a value that is no finite number."""
     return [_stored(path, seed) for path in paths]
 
 
 def read_rated(path: Path) -> tuple[list[Outcome], list[float | None]]:
-    """The samples, and what people say of each (None = nothing). Raises DataError as `read_stored` does."""
-    rows = read_table(path, COLUMNS)
-    refuse_doubles([str(row["key"]) for _, row in rows], str(path))
+    """The samples, and what people say of each (None = nothing). Raises DataError as the reader of tables does."""
+    rows = whole_table(path, COLUMNS)
+    named = [{name: _name(row, name, where) for name in ("key", "cluster", "category")} for where, row in rows]
+    refuse_doubles([names["key"] for names in named], str(path))
     values = [_number(row["value"], f"{where}: value") for where, row in rows]
     human = [_number(row.get("human"), f"{where}: human") for where, row in rows]
     unit = "credit" if {value for value in values if value is not None} <= CREDITS and any(v is not None for v in values) else "score"
     outcomes = [
-        Outcome(str(row["key"]), _text(row, "cluster") or str(row["key"]), _text(row, "category"), value, unit)  # type: ignore[arg-type]
-        for (_, row), value in zip(rows, values, strict=True)
+        Outcome(names["key"], names["cluster"] or names["key"], names["category"], value, unit)  # type: ignore[arg-type]
+        for names, value in zip(named, values, strict=True)
     ]
     return outcomes, human
 
@@ -109,18 +119,79 @@ def against_people(outcomes: Sequence[Outcome], human: Sequence[float | None]) -
 
 
 def _number(cell: Any, where: str) -> float | None:
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in ("", "nan", "none", "null")):
-        return None
-    if isinstance(cell, float) and math.isnan(cell):
+    if is_missing(cell):
         return None
     try:
-        number = math.nan if isinstance(cell, bool) else float(cell)
+        number = math.nan if isinstance(cell, bool) or "_" in str(cell) else float(cell)  # Python reads "1_0" as 10
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where} is {str(cell)[:40]!r}, expected a finite number or nothing")
+        raise DataError(f"{where} is {str(cell)[:40]!r}, expected a finite number with a decimal point, or nothing")
     return number
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
-    return "" if row.get(column) is None else str(row[column])
+def _name(row: Mapping[str, Any], column: str, where: str) -> str:
+    cell = row.get(column)
+    try:
+        name = cell.strip() if isinstance(cell, str) and column == "key" else name_in(cell)  # a key may be "NA"
+    except DataError as error:
+        raise DataError(f"{where}: {column} {error}") from error
+    if not name and column == "key":
+        raise DataError(f"{where}: key is empty, so whose value this is is unknown")
+    return name
+
+
+table = Part(recognise=_is_table, read_stored=_read_tables)
+
+# --- a run's own pairs --------------------------------------------------------------------------------
+
+SPLITS = ("held_out", "train", "all")
+
+
+@dataclass(frozen=True)
+class OwnPairs(PairBench):
+    """The pairs of one split. Make one with `build`."""
+
+    run: Run
+    pairs: tuple[PreferencePair, ...]
+    split: str
+    name: str = "pairs"
+
+    @property
+    def rows(self) -> Sequence[Pair]:  # type: ignore[override]
+        return [
+            Pair(p.id, (p.a.id, p.b.id), p.task.instruction, p.label, p.task.id, p.task.kind, partial(self._load, p), p.principles)
+            for p in self.pairs
+        ]
+
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        chosen, protocol = [row for row in self.rows if row.sign], f"pairs/{self.split.replace('_', '-')}"
+        tasks, kinds = [row.cluster for row in chosen], [row.category for row in chosen]
+        found = accuracy_metrics("pairs", self.margins(chosen, judged), tasks, protocol, kinds=kinds)
+        try:
+            return [*found, *signal_of_pairs(self.pairs, judged, seed)]
+        except DataError:  # no task has two scored edits
+            return found
+
+    def _load(self, pair: PreferencePair, side: int) -> tuple[Source, Image.Image]:
+        return self.run.images.source_of(pair.task), self.run.images.get((pair.a, pair.b)[side].image)
+
+
+def open_pairs(run: Path | str, split: str = "held_out", limit: int | None = None) -> OwnPairs:
+    """The pairs of a run directory as a benchmark: `held_out` pairs that no training saw, `train`, or `all`.
+
+    limit: only the first so many. Raises DataError for a run without such pairs, ConfigError for another split or limit.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"pairs: split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"pairs: limit is {limit}; expected at least 1")
+    opened = Run.open(run, create=False)
+    found = preference_pairs(opened, None if split == "all" else cast(Split, split))
+    pairs = tuple(itertools.islice(found, limit))
+    if not any(pair.label != "same" for pair in pairs):
+        raise DataError(f"{opened.dir} holds no decisive pair of split {split}; make pairs first (editr1 pairs), or give --set split=all")
+    return OwnPairs(opened, pairs, split)
+
+
+pairs = Part(open_pairs)

@@ -1,9 +1,4 @@
-"""Train several reward models that differ in one thing each, judge them on the same pairs, and say which claims hold.
-
-    editr1 study recipes/evidence.yaml --run runs/evidence --cells tv,tv_gcpo --seeds 0
-
-The recipe's section `study` names cells and claims. A stopped study continues; `--table only` shows what is finished.
-"""
+"""What makes something to be judged: the edits of a benchmark, the reward models of a study."""
 
 from __future__ import annotations
 
@@ -13,20 +8,87 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from editr1.commands._metrics import say
-from editr1.errors import ConfigError
+from editr1.bench.base import EditSet
+from editr1.commands._judge import options, say
+from editr1.config import Component, available, create, offered, to_plain
+from editr1.editors.base import Editor
+from editr1.errors import ConfigError, nearest
+from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
 from editr1.stats import Estimate
 from editr1.store._files import write_atomic
 from editr1.store.run import environment
-from editr1.study.cells import Place, is_finished, read_scored, run_cell
+from editr1.study.cells import Place, Task, estimate, is_finished, read_scored, run_all, run_cell, tasks_left
 from editr1.study.config import DATA, Config
-from editr1.study.schedule import Task, estimate, run_all, tasks_left
 from editr1.study.table import Row, Table, Test, Verdict, build
 
+# --- edit-benchmark ------------------------------------------------------------------------------------
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_edit_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help=f"benchmark: {', '.join(offered('bench', 'edit_set'))}, or package.module:function")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark, such as language=cn")
+    parser.add_argument("--editor", required=True, metavar="ID", help=f"{', '.join(available('editors'))}, or package.module:Name")
+    parser.add_argument("--editor-set", action="append", default=[], metavar="KEY=VALUE", help="option of the editor; repeatable")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of this editor's edits")
+    parser.add_argument("--batch-size", type=int, default=1, help="edits handed to the editor at once (default 1)")
+    parser.add_argument("--max-failed", type=float, default=0.05, help="stop above this share of failed requests (default 0.05)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="say how many edits are missing and stop")
+    parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
+
+
+def run_edit_benchmark(args: argparse.Namespace) -> int:
+    """Make the edits of a benchmark with any editor, in the layout that `editr1 score-folder` reads. Makes only what is missing.
+
+        editr1 edit-benchmark gedit --root GEDIT_DATA --editor kontext --out OUT/kontext
+        editr1 edit-benchmark gedit --root GEDIT_DATA --editor images_api --editor-set model=M --editor-set base_url=URL --out OUT/m
+        editr1 score-folder OUT/kontext --root GEDIT_DATA --run RUN --judge viescore --model gpt-4.1 --label kontext
+
+    Two editors judged by one judge are compared, by sample and by category, with: editr1 compare A.outcomes.jsonl B.outcomes.jsonl
+    """
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size is {args.batch_size}; expected at least 1")
+    edit_set = _edit_set(args)
+    component = Component(args.editor, options(args.editor_set))
+    if args.dry_run:
+        say(f"{args.name}: {len(missing_orders(edit_set, args.out))} of {len(edit_set.orders)} edits are missing in {args.out}")
+        return 0
+    about = {"benchmark": args.name, "set": options(args.set), "editor": args.editor, "options": component.options, "seed": args.seed}
+    settings = to_plain(about)  # without keys
+    refuse_foreign(args.out, settings)
+    editor = _editor(component)
+    claim(args.out, settings)
+    how = {"seed": args.seed, "batch_size": args.batch_size, "max_failed_share": args.max_failed, "progress": not args.json}
+    counts = make_edits(edit_set, editor, args.out, **how)
+    say(json.dumps(dataclasses.asdict(counts)) if args.json else str(counts))
+    if counts.failed and not args.json:
+        say(f"why: {args.out / MISSING}; the same command tries them again")
+    return 0
+
+
+def _edit_set(args: argparse.Namespace) -> EditSet:
+    names = offered("bench", "edit_set")
+    if args.name not in names and ":" not in args.name:
+        raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, names)}")
+    place = args.name if ":" in args.name else f"editr1.bench.{args.name}:edit_set"
+    component = Component(place, {"root": args.root, **options(args.set)})
+    return cast(EditSet, create("bench", component))
+
+
+def _editor(component: Component) -> Editor:
+    editor: Editor = create("editors", component)
+    if not callable(getattr(editor, "edit", None)):
+        raise ConfigError(f"--editor {component.id!r} makes no edits (it has no edit method); choose an editor")
+    return editor
+
+
+# --- study ---------------------------------------------------------------------------------------------
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file with a section `study`")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="where the cells live, made when missing")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as sft.steps=100; repeatable")
@@ -38,8 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
 
 
-def main(args: argparse.Namespace) -> int:
-    """Trains and judges what is left, writes the table, and prints one JSON line a claim and a last one for all."""
+def run_study(args: argparse.Namespace) -> int:
+    """Train several reward models that differ in one thing each, judge them on the same pairs, and say which claims hold.
+
+        editr1 study recipes/evidence.yaml --run runs/evidence --cells tv,tv_gcpo --seeds 0
+
+    The recipe's section `study` names cells and claims. A stopped study continues; `--table only` shows what is finished.
+    """
     place = Place(args.recipe, tuple(args.set), args.run)
     config = place.config()
     cells = config.chosen([name for name in args.cells.split(",") if name and name != DATA])
@@ -52,17 +119,12 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         say(*(f"  {task} ({config.minutes(task.cell):g} min of one core)" for task in tasks))
         return 0
-    if args.table != "only":
-        _do(place, config, tasks, jobs)
-    return _report(place, config, args.out) if args.table != "none" else 0
-
-
-def _do(place: Place, config: Config, tasks: list[Task], jobs: int) -> None:
-    if jobs > 1:
+    if args.table != "only" and jobs > 1:
         run_all(place, config, tasks, jobs, lambda task: _command(place, task))
-        return
-    for task in tasks:
-        run_cell(place, task.seed, task.cell)
+    elif args.table != "only":
+        for task in tasks:
+            run_cell(place, task.seed, task.cell)
+    return _report(place, config, args.out) if args.table != "none" else 0
 
 
 def _command(place: Place, task: Task) -> list[str]:

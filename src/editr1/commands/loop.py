@@ -1,37 +1,134 @@
-"""Run the whole loop on the embedded world, offline, and print what came out."""
+"""A command of every stage, and of all of them on the embedded world: the recipe, the run directory, overrides, the dry run."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
+import os
+import sys
 import time
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from editr1.commands._stages import check_recipe, places
-from editr1.config import fill_in, load_recipe, section, to_plain
+import editr1
+from editr1.commands._judge import accepting, say
+from editr1.config import available, fill_in, load_recipe, section, to_plain
+from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import AnnotatorAccuracies
+from editr1.memory import check, gibibytes
 from editr1.schema import CATEGORIES, Metric, to_json
-from editr1.store import Run
+from editr1.store import Run, StageCounts
 from editr1.store._files import read_record, write_atomic
 from editr1.store.run import environment
 
-STEPS = (
-    "tasks",
-    "decompose",
-    "generate",
-    "score",
-    "inspect",
-    "scorer",
-    "sft",
-    "pairs",
-    "gcpo",
-    "edit_rl",
-    "evaluate",
-)
+# --- a stage -------------------------------------------------------------------------------------------
+
+
+class StageCommand:
+    """What the command line shows and runs of one stage, as `add_NAME` and `run_NAME` would."""
+
+    def __init__(self, file: Path) -> None:
+        tree = ast.parse(file.read_bytes())
+        self.name = file.stem
+        self.__doc__ = ast.get_docstring(tree)
+        own = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
+        self.has_engine = any(isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "engine" for c in own for node in c.body)
+        """Whether its settings choose where it runs, as those of all data stages do."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The options of every stage, and the choice of where a data stage runs."""
+        add = parser.add_argument
+        add("--config", type=Path, required=True, metavar="RECIPE", help="YAML file; its section of this name is read")
+        add("--run", type=Path, required=True, metavar="DIR", help="run directory, made when missing")
+        add("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable")
+        add("--dry-run", action="store_true", help="print what would be done and stop")
+        add("--gpu-memory", type=gibibytes, metavar="80GiB", help="what a card holds: training that takes more is refused")
+        changed = "where inputs or settings have changed since, put the old rows or weights aside and start over"
+        add("--accept", action="store_true", help=changed)
+        if self.has_engine:
+            add("--engine", choices=("local", "ray"), help="where the stage runs (default: the recipe's, local)")
+
+    def main(self, args: argparse.Namespace) -> int:
+        return _run_stage(self.name, args)
+
+
+def _run_stage(name: str, args: argparse.Namespace) -> int:
+    """Loads the recipe, checks all of it, prints the plan, runs the stage and prints its result."""
+    overrides = list(args.set)
+    if getattr(args, "engine", None):
+        overrides.append(f"{name}.engine.kind={args.engine}")
+    recipe = fill_in(load_recipe(args.config, overrides), **places(args.run))
+    check_recipe(recipe)
+    stage = importlib.import_module(f"editr1.stages.{name}")
+    config = section(recipe, name, stage.Config)
+    for line in describe(stage, config, args.run):
+        say(line)
+    if args.gpu_memory is not None and hasattr(stage, "memory"):
+        needed = stage.memory(config, args.run, args.gpu_memory)
+        if needed is None:
+            raise ConfigError(f"--gpu-memory: how much {name} takes is not known for this model; the plan above says why")
+        check(needed, args.gpu_memory)
+    if args.dry_run:
+        return 0
+    before = _finished(stage, args.run)
+    result = accepting(lambda: stage.run(config, args.run), args.accept)
+    say(f"{name}: {result}")
+    if getattr(result, "seconds", None) == 0.0 or (before and before == _finished(stage, args.run)):
+        say(f"{name}: this was finished before with these settings and inputs; nothing was asked or trained now")
+    leave_processes()
+    if isinstance(result, StageCounts) and not result.num_out:
+        raise DataError(nothing_kept(result, args.run))
+    return 0
+
+
+def _finished(stage: Any, run_dir: Path) -> bytes:
+    """The summary of the stage's finished table, a digest of its rows included; empty where there is none."""
+    counts = run_dir / getattr(stage, "TABLE", "") / "counts.json"
+    return counts.read_bytes() if counts.exists() else b""
+
+
+def nothing_kept(counts: StageCounts, run_dir: Path) -> str:
+    """One line for a stage that ends with no row."""
+    if not counts.num_in:
+        return "there was nothing to do: the source or the table before has no rows; look at it, and at the shares that the recipe keeps"
+    code, count = max(counts.reasons.items(), key=lambda item: item[1], default=("nothing", 0))
+    return f"none of {counts.num_in} rows was kept, {count} of them for {code!r}; the dropped.jsonl of the table in {run_dir} says why each"
+
+
+def leave_processes() -> None:
+    """Ends the talk between the processes of a run, if there are several: a rank whose threads still listen at exit can abort."""
+    distributed = sys.modules.get("torch.distributed")  # not imported for this: data stages need no torch
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def places(run_dir: Path) -> dict[str, str]:
+    """What `{run}` and `{world}` stand for in a recipe: the run directory, and the weights of the embedded world."""
+    return {"run": str(run_dir), "world": str(Path(editr1.__file__).parent / "world" / "weights")}
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Reads every stage's section, so that a typo in the last stage is found before the first one starts."""
+    for name in available("stages"):
+        if name in recipe:
+            section(recipe, name, importlib.import_module(f"editr1.stages.{name}").Config)
+
+
+def describe(stage: Any, config: Any, run_dir: Path) -> list[str]:
+    """What the stage is about to do: its own `plan(config, run_dir)` where it has one, and the settings in full."""
+    name = stage.__name__.rpartition(".")[2]
+    own = list(stage.plan(config, run_dir)) if hasattr(stage, "plan") else []
+    return [f"{name}: run directory {run_dir}", *own, f"{name}: settings {json.dumps(to_plain(config), ensure_ascii=False)}"]
+
+
+# --- demo ----------------------------------------------------------------------------------------------
+
+
+STEPS = ("tasks", "decompose", "generate", "score", "inspect", "scorer", "sft", "pairs", "gcpo", "edit_rl", "evaluate")
 """In the order of the loop. `scorer` is the stage `sft` without principles, the baseline of the comparison."""
 FIRST_TABLE = "inspect"
 """After it the first figures are known: how right the annotators are, whose traces the verifier will learn."""
@@ -40,7 +137,7 @@ _TABLE_WIDTH = 130
 """Characters that the results need to be read."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="run directory (default: runs/demo)")
     parser.add_argument("--config", type=Path, default=None, metavar="RECIPE", help="recipe (default: the one that is shipped)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as gcpo.steps=10; repeatable")
@@ -49,7 +146,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what every stage would do and stop")
 
 
-def main(args: argparse.Namespace) -> int:
+def run_demo(args: argparse.Namespace) -> int:
+    """Run the whole loop on the embedded world, offline, and print what came out."""
     shipped = Path(str(files("editr1.world") / "demo.yaml"))
     recipe = fill_in(load_recipe(args.config or shipped, args.set), **places(args.run))
     check_recipe(recipe)
@@ -57,14 +155,16 @@ def main(args: argparse.Namespace) -> int:
         for name in STEPS:
             print(f"{name}: {json.dumps(to_plain(_config(recipe, name)))}")  # noqa: T201
         return 0
+    import torch
+
+    from editr1.report import write_report
+
     run = Run.open(args.run, to_plain(recipe))
-    _use_threads(args.threads)
+    torch.set_num_threads(min(args.threads, os.cpu_count() or 1))  # its own default, one a core, is kept for fewer cores
     for number, name in enumerate(STEPS, start=1):
         _run_step(run, recipe, name, number)
         if name == FIRST_TABLE:
             print_annotators(run)
-    from editr1.report import write_report
-
     report, _ = write_report(args.run)
     print_results(run)
     figures = args.figures or args.run / "figures.json"
@@ -100,15 +200,6 @@ def _run_step(run: Run, recipe: Mapping[str, Any], name: str, number: int) -> No
     seconds = time.monotonic() - start
     run.add_metric(Metric(metric, seconds, n=1, protocol="seconds/wall"))
     console.print(f"{name}: {result} in {seconds:.0f} s", highlight=False)
-
-
-def _use_threads(threads: int) -> None:
-    """torch's own default, one thread a core, is kept for fewer cores than asked for."""
-    import os
-
-    import torch
-
-    torch.set_num_threads(min(threads, os.cpu_count() or 1))
 
 
 def print_annotators(run: Run) -> None:

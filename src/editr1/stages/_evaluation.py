@@ -1,15 +1,12 @@
-"""Two editors on the same tasks with the same noise, by any judge: gains, win rate, a table by category, and the gallery.
-
-`09_editor/gallery.jsonl` holds one task a line for the report: `task_id`, `instruction`, `kind`, the pictures `source`, `before` and
-`after` as ImageRef, `score_before` and `score_after` in [0, 10] or null. (Editor RL's own `09_editor/gallery/evaluation_*.jsonl` hold one
-edit a line; the report reads both.)
-"""
+"""What `evaluate` measures: judges on held-out human pairs (what each says is kept for people in `10_traces/<judge>.jsonl`, its verdicts
+are held against the truth), and two editors on the same tasks with the same noise, by any judge."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,10 +17,103 @@ from editr1.config import Component, create
 from editr1.editors.base import EditRequest
 from editr1.errors import DataError
 from editr1.flow.contexts import read_contexts
-from editr1.judge.item import RewardItem
-from editr1.schema import ImageRef, Metric, Principle, Reward, Source, derive_seed, pictures_of, source_of, to_json
+from editr1.judge.item import Judge, RewardItem
+from editr1.judge.rrm import RewardModel
+from editr1.schema import (
+    Candidate,
+    ImageRef,
+    Judgement,
+    Metric,
+    PreferencePair,
+    Principle,
+    Reward,
+    Source,
+    derive_seed,
+    pictures_of,
+    source_of,
+    to_json,
+)
 from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
-from editr1.store import Run
+from editr1.store import Run, preference_pairs
+
+# --- judges --------------------------------------------------------------------------------------------
+
+
+FOLDER = "10_traces"
+CHUNK = 256
+"""Edits whose pictures lie in memory at once."""
+
+Candidates = Mapping[str, tuple[PreferencePair, Candidate]]
+"""Every candidate once, by id."""
+
+
+class Oracle(Protocol):
+    """Knows the truth of an embedded world."""
+
+    def verdicts(self, edits: Sequence[Image.Image], principles: Sequence[Any]) -> list[tuple[bool, ...]]: ...
+    def judge(self, sources: Sequence[Image.Image], edits: Sequence[Image.Image], instructions: Sequence[str]) -> list[Any]: ...
+
+
+def held_out_pairs(run: Run, limit: int) -> list[PreferencePair]:
+    """The first `limit` decisive pairs that no training has seen. Raises DataError when there is none."""
+    pairs = list(itertools.islice((pair for pair in preference_pairs(run, "held_out") if pair.label != "same"), limit))
+    if not pairs:
+        raise DataError(f"{run.dir} holds no decisive held-out pair; run the stage `pairs` with a held-out share above 0")
+    return pairs
+
+
+def candidates_of(pairs: Sequence[PreferencePair]) -> Candidates:
+    """The candidates of the pairs, in their order."""
+    return {candidate.id: (pair, candidate) for pair in pairs for candidate in (pair.a, pair.b)}
+
+
+def rewards_of(run: Run, model: RewardModel, candidates: Candidates, seed: int, label: str) -> dict[str, Reward]:
+    """The judge's reward of every candidate; every judge is asked with the same seeds."""
+    rewards: dict[str, Reward] = {}
+    with tqdm(total=len(candidates), desc=f"evaluate: {label}", unit="edit") as bar:
+        for start in range(0, len(candidates), CHUNK):
+            chunk = dict(itertools.islice(candidates.items(), start, start + CHUNK))
+            items = [
+                RewardItem(run.images.source_of(pair.task), run.images.get(candidate.image), pair.task.instruction, pair.principles)
+                for pair, candidate in chunk.values()
+            ]
+            rewards |= zip(chunk, model.score(items, seed=derive_seed(seed, "evaluate", start)), strict=True)
+            bar.update(len(chunk))
+    return rewards
+
+
+def write_traces(run: Run, judge: str, rewards: Mapping[str, Reward]) -> None:
+    """Writes the first trace of each candidate; an earlier file of the same judge is replaced."""
+    traces = (replace(reward.traces[0], quadruple_id=candidate_id, seconds=0.0) for candidate_id, reward in rewards.items())
+    run.write_text(f"{FOLDER}/{judge.replace('/', '_')}.jsonl", "".join(f"{to_json(trace)}\n" for trace in traces))
+
+
+def verdict_metrics(name: str, run: Run, candidates: Candidates, rewards: Mapping[str, Reward], oracle: Oracle) -> list[Metric]:
+    """Share of verdicts that are true, and share of truly violated principles that the judge calls violated (greedy traces)."""
+    truth = oracle.verdicts(
+        [run.images.get(candidate.image) for _, candidate in candidates.values()], [pair.principles for pair, _ in candidates.values()]
+    )
+    answers: dict[str, list[tuple[float, str]]] = {"verdict_accuracy": [], "violated_recall": []}
+    num_unscored = 0
+    for (key, (pair, _)), gold in zip(candidates.items(), truth, strict=True):
+        outcome = rewards[key].traces[0].outcome
+        if not isinstance(outcome, Judgement):
+            num_unscored += 1
+            continue
+        for said, true in zip(outcome.verdicts, gold, strict=True):
+            answers["verdict_accuracy"].append((float(said == true), pair.task.id))
+            if not true:
+                answers["violated_recall"].append((float(not said), pair.task.id))
+    metrics = []
+    for metric, found in answers.items():
+        unknown = Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol="verdicts/greedy/oracle")
+        e = share_estimate([value for value, _ in found], [task for _, task in found]) if found else None
+        metrics.append(replace(unknown, value=e.value, low=e.low, high=e.high, n=e.n, num_clusters=e.num_clusters) if e else unknown)
+    return metrics
+
+
+# --- two editors ---------------------------------------------------------------------------------------
+
 
 When = Literal["before", "after"]
 SIZE = 64
@@ -57,12 +147,6 @@ class Editors:
         return [self.run.images.get(ref) for ref in self.edits[when][start : start + SIZE]]
 
 
-class JudgesEdits(Protocol):
-    """Any judge of single edits (`bench.judges.base.Judge`)."""
-
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
-
-
 def tasks_of_source(source: Component) -> list[EditorTask]:
     """The rows of a task source."""
     rows = list(create("sources", source))
@@ -92,7 +176,7 @@ def edit_all(run: Run, tasks: Sequence[EditorTask], editors: Sequence[Component]
     return Editors(run, tasks, edits, seed)
 
 
-def judged_by(judge: JudgesEdits, made: Editors) -> dict[When, list[float | None]]:
+def judged_by(judge: Judge, made: Editors) -> dict[When, list[float | None]]:
     """Scores in [0, 10], None where unscored; an edit before and one after are asked about with the same seeds."""
     scores: dict[When, list[float | None]] = {"before": [], "after": []}
     for start in tqdm(range(0, len(made.tasks), SIZE), desc="evaluate: judging the editors", unit="batch"):
@@ -166,7 +250,11 @@ def _interval(metric: Metric, form: str) -> str:
 
 
 def write_gallery(made: Editors, scores: dict[When, list[float | None]], num: int) -> None:
-    """Before/after strips for the report: the first tasks of the source, not the best ones."""
+    """Before/after strips for the report, `09_editor/gallery.jsonl`: the first tasks of the source, not the best ones.
+
+    One task a line: `task_id`, `instruction`, `kind`, the pictures `source`, `before` and `after` as ImageRef, `score_before` and
+    `score_after` in [0, 10] or null. (Editor RL's own `09_editor/gallery/evaluation_*.jsonl` hold one edit a line; the report reads both.)
+    """
     lines = []
     for index, task in enumerate(made.tasks[:num]):
         refs = {

@@ -6,10 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from editr1.annotate.items import Plan, plan_items
+from editr1.annotate.queue import Overlap
+from editr1.annotate.results import export, export_pairs, write_csv
+from editr1.annotate.votes import DATABASE, VoteStore, import_votes
 from editr1.commands._judge import accepting, add_judge_arguments, judge_component, say
 from editr1.config import load_recipe, section, with_overrides
 from editr1.errors import ConfigError
 from editr1.judge.rrm import RewardModel
+from editr1.store import Run
 
 # --- serve ---------------------------------------------------------------------------------------------
 
@@ -118,10 +123,6 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
 
 def run_annotate(args: argparse.Namespace) -> int:
     """Label pairs in a browser: blind, by keyboard or on a phone; every answer is on disk before the next pair shows."""
-    from editr1.annotate.items import Plan
-    from editr1.annotate.queue import Overlap
-    from editr1.store import Run
-
     run = Run.open(args.run, create=False)
     try:
         gsb = tuple(args.gsb) if args.gsb else None
@@ -134,11 +135,7 @@ def run_annotate(args: argparse.Namespace) -> int:
     return _serve(args, run, plan, overlap)
 
 
-def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
-    from editr1.annotate.items import plan_items
-    from editr1.annotate.results import export, export_pairs, write_csv
-    from editr1.annotate.votes import DATABASE, VoteStore, import_votes
-
+def _exchange(args: argparse.Namespace, run: Run, plan: Plan) -> int:
     items = plan_items(run, plan) if args.votes or args.gold else []
     store = VoteStore(run.dir / DATABASE)
     if args.votes:
@@ -159,7 +156,7 @@ def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
     return 0
 
 
-def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
+def _serve(args: argparse.Namespace, run: Run, plan: Plan, overlap: Overlap) -> int:
     try:
         from editr1.annotate.server import Desk, build_app
         from editr1.serve.listen import listen
@@ -172,9 +169,8 @@ def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
     app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
     address = f"http://{args.host}:{args.port}/"
     token = "token=...&" if args.token else ""
-    say(
-        f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)"
-    )
+    labelled = f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far"
+    say(f"{labelled}. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)")
     say(f"Results, review and export are for the owner, who labels at {address}?{token}owner={desk.owner_key}")
     listen(app, args.host, args.port)
     return 0

@@ -165,8 +165,6 @@ class ThreeClassReport:
     """The floor of `in_sample`: share of human ties."""
     decisive: float | None
     """Accuracy on items that people did not call a tie, no tie predicted but an exact one (wrong); None without such items."""
-    epsilon: float
-    """The in-sample choice, in score points."""
     num_unscored: int
     """Wrong in every number above."""
 
@@ -229,6 +227,5 @@ def three_class(
         in_sample=float(three_class_credit(gap_N, label_N.tolist(), epsilon).mean()),
         always_tie=float((label_N == 0).mean()),
         decisive=float((np.sign(gap_N) == label_N)[decided].mean()) if decided.any() else None,
-        epsilon=epsilon,
         num_unscored=int(np.isnan(gap_N).sum()),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
-from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, with_principles
+from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, item_of, with_principles
 from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_probes
 from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
@@ -172,13 +172,7 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
         wanted = {quadruple.id: quadruple for _, quadruple in zip(range(limit), quadruples(run), strict=False)}
     if not wanted:
         raise DataError(f"{run.dir} holds neither pairs nor candidates; run the stages up to generate first")
-    return [_perturb_case(run, quadruple, gold.get(quadruple.id)) for quadruple in wanted.values()], pairs
-
-
-def _perturb_case(run: Run, quadruple: Quadruple, gold: tuple[bool, ...] | None) -> PerturbCase:
-    task = quadruple.task
-    source, edited = run.images.source_of(task), run.images.get(quadruple.candidate.image)
-    return PerturbCase(RewardItem(source, edited, task.instruction, quadruple.principles, quadruple.id), task.id, gold)
+    return [PerturbCase(item_of(quadruple, run), quadruple.task.id, gold.get(key)) for key, quadruple in wanted.items()], pairs
 
 
 def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResult]) -> None:

@@ -31,7 +31,9 @@ def load(cls: Callable[..., T], pipeline: Any, path: str, dtype: str, device: st
         negative: text of the second pass of classifier-free guidance.
         condition_area: square pixels of an encoded source; None = the target's size (Qwen's and LongCat's pipelines take 1024 x 1024).
     """
-    editor = cls(load_pipeline(pipeline, path, dtype, device, **({} if encoders else absent_parts(pipeline))), *options)
+    # What is None, diffusers does not load.
+    absent = {} if encoders else {name: None for name in TEXT_PARTS if name in inspect.signature(pipeline.__init__).parameters}
+    editor = cls(load_pipeline(pipeline, path, dtype, device, **absent), *options)
     cast(Any, editor).encoders = encoders
     return editor
 
@@ -49,11 +51,6 @@ def load_pipeline(pipeline: Any, path: str, dtype: str, device: str | None, **pa
     except OSError as error:
         raise ConfigError(f"cannot load {pipeline.__name__} from {path!r}: {error}; give a local folder or a hub name") from error
     return prepare_pipeline(pipe, device)
-
-
-def absent_parts(cls: Any) -> dict[str, None]:
-    """Keyword arguments under which diffusers does not load the text encoders."""
-    return {name: None for name in TEXT_PARTS if name in inspect.signature(cls.__init__).parameters}
 
 
 def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
 from editr1.judge.decompose import Decomposer
-from editr1.judge.item import Again, PersistentJudge, asking
+from editr1.judge.item import Again, Judge, PersistentJudge, asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
@@ -36,7 +36,7 @@ from editr1.serve.messages import (
     read_body,
     to_result,
 )
-from editr1.serve.worker import Draft, Encoded, Judge, Load, Worker, check_pixels, from_message
+from editr1.serve.worker import Draft, Encoded, Load, Worker, check_pixels, from_message
 from editr1.vlm.base import Sampling
 
 T = TypeVar("T")

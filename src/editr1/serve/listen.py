@@ -90,13 +90,9 @@ class PatientProtocol(H11Protocol):
 
 def protocol(header_seconds: float = HEADER_SECONDS, max_connections: int | None = None) -> type[asyncio.Protocol]:
     """The protocol class with its limits, for `uvicorn.Config(http=...)`; as many connections as the process may open files."""
-    limits = {"header_seconds": header_seconds, "max_connections": max_connections or _room_for_connections(), "silent": {}}
+    room = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+    limits = {"header_seconds": header_seconds, "max_connections": max_connections or room, "silent": {}}
     return type("Patient", (PatientProtocol,), limits)
-
-
-def _room_for_connections() -> int:
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, files - SPARE_FILES))
 
 
 class _OnceAMinute(logging.Filter):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from editr1.errors import BackendError, ConfigError, DataError
 from editr1.records import encode, to_plain
@@ -164,13 +164,6 @@ class FailureBudget:
             ) from self._last
 
 
-@runtime_checkable
-class HasStatus(Protocol):
-    """A function that says something beside the progress bar, such as what the run has cost so far."""
-
-    def status(self) -> str: ...
-
-
 class ShardRunner:
     """Fills shards one after the other; models and the lanes' threads stay from shard to shard."""
 
@@ -214,7 +207,7 @@ class ShardRunner:
         failed: list[Row] = []
         if items and self._function is None:
             self._function = self.work.make()
-            self._status = self._function.status if isinstance(self._function, HasStatus) else str
+            self._status = getattr(self._function, "status", str)  # told beside the progress bar, such as what the run has cost so far
         batches = list(self._batches(items))
         if [lane.concurrency for lane in self.work.lanes.values()] == [1]:
             for _, batch in batches:  # in this thread: plain tracebacks, and models that dislike threads

@@ -131,14 +131,11 @@ class Origins:
 
     def _read(self) -> dict[str, Origin]:
         if self._known is None:
-            self._known = {key: Origin(*origin) for path in _shards(self.folder) for key, origin in read_origins(path)}
+            # Of shards that hold rows: origins outlive a damaged one that was taken out.
+            names = {path.name.partition(".")[0] for path in self.folder.glob("part-*") if path.name.endswith((".parquet", LOG))}
+            shards = (self.folder / f"{name}.parquet" for name in sorted(names))
+            self._known = {key: Origin(*origin) for path in shards for key, origin in read_origins(path)}
         return self._known
-
-
-def _shards(folder: Path) -> list[Path]:
-    """Those that hold rows: origins outlive a damaged shard that was taken out."""
-    names = {path.name.partition(".")[0] for path in folder.glob("part-*") if path.name.endswith((".parquet", LOG))}
-    return [folder / f"{name}.parquet" for name in sorted(names)]
 
 
 NOTHING = hashlib.sha256().hexdigest()  # what is noted of no pictures, beside an empty text

@@ -134,8 +134,9 @@ class Desk:
         with self.writing:
             vote = self.votes.undo(annotator, self.plan.study, known if item is None else known & {item})
             if vote is None:
-                repeated = item in known and not self.queue.is_answered(item, annotator)
-                return self._show(self.queue.items[item], annotator) if repeated else None
+                if item is None or item not in known or self.queue.is_answered(item, annotator):
+                    return None
+                return self._show(self.queue.items[item], annotator)
             with self.lock:
                 self.queue.undone(vote)
         return self._show(self.queue.items[vote.item], annotator)

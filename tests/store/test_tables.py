@@ -299,7 +299,7 @@ def test_a_changed_list_or_picture_is_refused_and_an_unchanged_one_is_not_opened
     true_read = source.read_inside
 
     def counted(root: Path, name: str) -> bytes:
-        read.append(name)
+        read.extend([name] if name.endswith(".png") else [])
         return true_read(root, name)
 
     monkeypatch.setattr(source, "read_inside", counted)
@@ -325,6 +325,40 @@ def test_a_changed_list_or_picture_is_refused_and_an_unchanged_one_is_not_opened
     assert "its text has changed" in capsys.readouterr().err
     assert stage(recipe, *more, "--accept") == 0
     assert [task.instruction for task in Run.open(run_dir).read("01_tasks")][2] == "Make it blue"
+
+
+def test_what_makes_no_row_another_may_change_and_what_does_is_named(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+
+    def settings(**changes: object) -> dict[str, object]:
+        options = {"model": "m", "timeout": changes.pop("timeout", 300.0), "max_attempts": changes.pop("max_attempts", 6)}
+        return {"pool": [{"name": "x", "price_out": 0.0, "temperature": 0.7, "vlm": {"id": "openai_api", "options": options}} | changes]}
+
+    write(run, "01_tasks", ROWS["01_tasks"], **settings())
+    write(run, "01_tasks", ROWS["01_tasks"], **settings(price_out=3.0, timeout=20.0, max_attempts=1))
+    with pytest.raises(ChangedInputsError, match=r"begun with pool\.0\.temperature=0\.7, now it is 0\.8"):
+        write(run, "01_tasks", ROWS["01_tasks"], **settings(temperature=0.8))
+
+
+@pytest.mark.parametrize("name", ["settings.json", "layout.json"])
+@pytest.mark.parametrize("text", ["null", "[]", "3", '{"shard_size": "x"}', ""])
+def test_a_damaged_file_beside_a_table_is_one_line(tmp_path: Path, name: str, text: str) -> None:
+    run = Run.open(tmp_path / "run")
+    write(run, "01_tasks", ROWS["01_tasks"])
+    (run.dir / "01_tasks" / name).write_text(text)
+    with pytest.raises(DataError, match=name if name == "layout.json" or not text.startswith("{") else "begun with shard_size"):
+        write(run, "01_tasks", ROWS["01_tasks"])
+
+
+def test_a_damaged_cache_of_digests_is_made_again_and_a_plain_name_is_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "steady").mkdir()  # a folder of this name, and a word
+    (tmp_path / "qwen").mkdir()
+    (tmp_path / "qwen" / "config.json").write_text("{}")
+    (run.dir / ".digests.json").write_text("[")
+    found = run.made_from({"vlm": {"id": "local", "options": {"path": "qwen", "profile": "steady"}}})
+    assert [key for key in found if key.startswith("content ")] == ["content qwen"]
 
 
 def test_a_stage_that_keeps_nothing_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,32 +93,25 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_annotate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory with candidates")
-    parser.add_argument("--gsb", nargs=2, metavar=("BEFORE", "AFTER"), help="compare these two editors only (GSB study)")
-    parser.add_argument("--pairs-per-task", type=int, default=1, metavar="N")
-    parser.add_argument("--limit", type=int, metavar="N", help="ask at most this many pairs")
-    parser.add_argument(
-        "--overlap", type=float, default=0.1, metavar="SHARE", help="share of pairs that several people answer (default: 0.1)"
-    )
-    parser.add_argument("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
-    parser.add_argument("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
-    parser.add_argument("--gold-every", type=int, default=20, metavar="N", help="one pair in N is a control question (default: 20)")
-    parser.add_argument("--principles", action="store_true", help="show the principles below the pictures")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
-    parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
-    parser.add_argument("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
-    parser.add_argument(
-        "--export", action="store_true", help="write all answers to annotations.csv and 07_pairs and stop; with --gsb those of its study"
-    )
-    parser.add_argument("--csv", action="store_true", help="write annotations.csv only and stop")
-    parser.add_argument(
-        "--accept", action="store_true", help="with --export: where 07_pairs was made from other answers, put it aside and make it over"
-    )
-    parser.add_argument(
-        "--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most"
-    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="run directory with candidates")
+    add("--gsb", nargs=2, metavar=("BEFORE", "AFTER"), help="compare these two editors only (GSB study)")
+    add("--pairs-per-task", type=int, default=1, metavar="N")
+    add("--limit", type=int, metavar="N", help="ask at most this many pairs")
+    add("--overlap", type=float, default=0.1, metavar="SHARE", help="share of pairs that several people answer (default: 0.1)")
+    add("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
+    add("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
+    add("--gold-every", type=int, default=20, metavar="N", help="one pair in N is a control question (default: 20)")
+    add("--principles", action="store_true", help="show the principles below the pictures")
+    add("--seed", type=int, default=0)
+    add("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
+    add("--port", type=int, default=8765)
+    add("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
+    add("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
+    add("--export", action="store_true", help="write all answers to annotations.csv and 07_pairs and stop; with --gsb those of its study")
+    add("--csv", action="store_true", help="write annotations.csv only and stop")
+    add("--accept", action="store_true", help="with --export: where 07_pairs was made from other answers, put it aside and make it over")
+    add("--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most")
 
 
 def run_annotate(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from editr1 import cli
 from editr1.commands.runs import migrate
-from editr1.errors import ChangedInputsError, DataError
+from editr1.errors import BackendError, ChangedInputsError, DataError
 from editr1.schema import (
     Candidate,
     EditTask,
@@ -187,7 +187,7 @@ def test_another_shard_size_makes_no_row_twice_and_refuses_nothing(tmp_path: Pat
     def work(stop: int) -> Work:
         def function(batch: Sequence[int]) -> list[EditTask]:
             if stop in batch:
-                raise OSError("stopped")
+                raise OSError(errno.EIO, "stopped")
             made.extend(batch)
             return [EditTask.make(REF, f"edit {i}") for i in batch]
 
@@ -359,6 +359,44 @@ def test_a_damaged_cache_of_digests_is_made_again_and_a_plain_name_is_a_checkpoi
     (run.dir / ".digests.json").write_text("[")
     found = run.made_from({"vlm": {"id": "local", "options": {"path": "qwen", "profile": "steady"}}})
     assert [key for key in found if key.startswith("content ")] == ["content qwen"]
+
+
+@pytest.mark.parametrize("odd", [AttributeError("x"), OSError("image file is truncated"), SyntaxError("broken PNG file"), EOFError()])
+def test_what_a_library_raises_of_one_row_stops_nothing(tmp_path: Path, odd: Exception) -> None:
+    def function(batch: Sequence[int]) -> list[EditTask]:
+        if 3 in batch:
+            raise odd
+        return [EditTask.make(REF, f"edit {i}") for i in batch]
+
+    run = Run.open(tmp_path / "run")
+    counts = run.process("01_tasks", ((f"k{i}", i) for i in range(10)), Work(lambda: function, {"": Lane(4)}), settings={}, engine=QUIET)
+    assert counts.reasons == {"bad_row": 1}
+    odd, other = OSError(errno.ENOSPC, "full"), Run.open(tmp_path / "other")  # of the machine, and no trouble of a row
+    with pytest.raises(OSError, match="full"):
+        other.process("01_tasks", [(f"k{i}", i) for i in range(4)], Work(lambda: function), settings={}, engine=QUIET)
+
+
+def test_a_model_library_may_fail_at_a_few_rows_and_not_at_many(tmp_path: Path) -> None:
+    def function(batch: Sequence[int]) -> list[EditTask]:
+        if any(i % 50 == 0 for i in batch if i < 100) or any(i >= 100 for i in batch):
+            raise RuntimeError("shapes cannot be multiplied")
+        return [EditTask.make(REF, f"edit {i}") for i in batch]
+
+    run = Run.open(tmp_path / "run")
+    work, engine = Work(lambda: function, {"": Lane(4)}), Engine(progress=False)
+    counts = run.process("01_tasks", ((f"k{i}", i) for i in range(100)), work, settings={}, engine=engine)
+    assert counts.reasons == {"backend": 2}
+    with pytest.raises(BackendError, match="RuntimeError: shapes"):
+        run.process("02_principles", ((f"k{i}", i) for i in range(100, 110)), work, settings={}, engine=engine)
+
+
+def test_a_source_of_ones_own_may_raise_what_it_will_about_a_picture(tmp_path: Path) -> None:
+    origins = Run.open(tmp_path / "run").origins("01_tasks")
+
+    def load() -> bytes:
+        return (tmp_path / "absent.png").read_bytes()
+
+    assert origins.load("k0", "words", "", load, "row 0").fault.startswith("bad_image: FileNotFoundError")
 
 
 def test_a_stage_that_keeps_nothing_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ when its file has another size or time than it had, and then only its contents c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,9 +23,11 @@ from editr1.errors import ChangedInputsError, DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
 from editr1.schema import EditTask, ImageRef, Source, source_of
 from editr1.store._files import read_object, write_json
+from editr1.store.engine import ROW_TROUBLE
 from editr1.store.shards import LOG, read_origins
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what every browser and backend shows; other formats are stored as PNG
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)  # trouble of one name, of no disk
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -121,8 +124,10 @@ class Origins:
         value, fault = None, ""
         try:
             value = load()
-        except DataError as error:
-            stamp, fault = "", f"bad_image: {error}"
+        except ROW_TROUBLE as error:  # of a source of one's own as well
+            if getattr(error, "errno", None) not in (None, *NO_FILE):
+                raise
+            stamp, fault = "", f"bad_image: {error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}"
         origin = Origin(words, stamp, content_digest(value))
         if old is not None and (old.words, old.content or NOTHING) != (origin.words, origin.content or NOTHING):
             what = "its text" if old.words != origin.words else "its picture"

@@ -210,7 +210,7 @@ def to_principles(rows: Any) -> tuple[Principle, ...] | None:
     try:
         if isinstance(rows, Mapping):
             rows = [{"question": asked, "category": kind} for asked, kind in zip(rows["question"], rows["category"], strict=True)]
-        return tuple(Principle(str(row["question"]), str(row["category"])) for row in rows) or None
+        return tuple(Principle(row["question"], row["category"]) for row in rows) or None
     except (KeyError, TypeError, IndexError) as error:
         raise DataError("principles must be rows of {question, category}") from error
 

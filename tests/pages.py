@@ -17,9 +17,12 @@ PAGES = sorted(
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*") if path.suffix in (".yaml", ".py"))
+"""Their comments and docstrings name commands, too."""
 SHELL = ("", "bash", "sh")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 _FILE = re.compile(r"# (\w+\.(?:py|yaml))\n")
+_NAMED = re.compile(r"^(?:# *|    )(?:.*: +)?((?:editr1|accelerate launch) [^`]*?-.*)$", re.M)
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=")
 
 
@@ -51,14 +54,20 @@ def save_files(page: Path, folder: Path) -> None:
 
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
-    """The words of every line of the page's shell blocks, without comments and variable assignments."""
-    for block in blocks(page, *SHELL):
+    """The words of every line of the page's shell blocks, or of a recipe's commands, without comments and variable assignments."""
+    for block in blocks(page, *SHELL) if page.suffix == ".md" else named(page):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True) if line.isascii() else []  # drawings are not commands
             while words and _ASSIGNMENT.match(words[0]):
                 words.pop(0)
             if words:
                 yield words
+
+
+def named(recipe: Path) -> list[str]:
+    """The commands in the comments of a recipe, but for those that leave something out (`--config ...`)."""
+    text = recipe.read_text(encoding="utf-8").replace("\\\n#", "")
+    return [command for command in _NAMED.findall(text) if "..." not in command]
 
 
 def commands(page: Path) -> list[list[str]]:

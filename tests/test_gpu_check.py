@@ -48,8 +48,10 @@ def test_a_crash_a_hang_and_an_error_end_their_part_alone(check, monkeypatch, tm
     assert rows[1]["value"] == "cuDNN error"
 
 
-def test_a_real_part_runs_at_the_tiny_size_and_the_last_line_is_json(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--tiny", "--parts", "matrix,qwen_image_edit", "--minutes", "4"]
+def test_the_parts_run_at_the_tiny_size_and_the_last_line_is_json(tmp_path):
+    """One of each kind; `pytest -m gpu` is a part of this suite anyway."""
+    parts = "matrix,qwen_image_edit,gcpo_7b_lora,sft_3b_full,scoring"
+    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--tiny", "--parts", parts, "--minutes", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     result = json.loads(done.stdout.strip().splitlines()[-1])
     assert result["holds"], result["missed"]
@@ -57,6 +59,8 @@ def test_a_real_part_runs_at_the_tiny_size_and_the_last_line_is_json(tmp_path):
     assert whats[0] == "bf16 matrix rate, TFLOP/s"
     assert "qwen_image_edit: first |ratio - 1|" in whats
     assert len([what for what in whats if what.startswith("qwen_image_edit: iteration")]) == 3
+    assert {"gcpo 7b lora: a step, s", "sft 3b full, FSDP2: a step, s", "sft 3b full, FSDP2: saved, s"} <= set(whats)
+    assert "local scoring over generate" in whats
     assert set(result) >= {"device", "commit", "torch", "seconds", "value", "n", "goal"}
 
 
@@ -67,3 +71,14 @@ def test_what_time_does_not_suffice_for_is_said(check, monkeypatch, capsys):
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert not result["holds"]
     assert result["missed"] == ["matrix: not run"]
+
+
+def test_what_no_card_has_shown_yet_comes_first_and_fits_six_minutes_at_its_limits(check):
+    _, parts = check
+    rows = [row for run in json.loads((BENCHMARKS.parent / "docs/results/gpu.json").read_text()) for row in run["rows"]]
+    last = {row["part"]: row["holds"] for row in rows}  # of a part that was cut or left out: False
+    names = [name for name in parts.PARTS if name != "matrix"]  # a second, and all shares refer to it
+    waiting = [name for name in names if last.get(name, False) is False]
+    assert names[: len(waiting)] == waiting
+    start = 20  # seconds until the first part, on that machine
+    assert start + sum(parts.PARTS[name][0] for name in ["matrix", *waiting]) <= 6 * 60

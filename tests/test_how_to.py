@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from editr1 import commands as command_folder
@@ -23,13 +24,16 @@ from editr1.schema import Judgement, Principle
 from editr1.serve.messages import RewardRequest, RewardResponse
 from editr1.store import Run
 from fake_endpoint import completion, serve
-from pages import HOW_TO, PAGES, ROOT, all_blocks, blocks, commands, files, page_id, save_files, shell_lines
+from pages import HOW_TO, PAGES, RECIPES, ROOT, all_blocks, blocks, commands, editr1_arguments, files, page_id, save_files, shell_lines
 
 TRAINING = ("sft", "gcpo", "edit-rl")
 URL = "http://localhost:8000/v1"
 NEEDS_NAMES = {HOW_TO / "judge.md", HOW_TO / "query_a_run.md"}  # tests/judge/test_docs.py and tests/store/test_query_page.py run their code
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
+every_source = pytest.mark.parametrize("page", [*PAGES, *filter(commands, RECIPES)], ids=page_id)
+MODELS = {"qwen25vl_3b": "Qwen2.5-VL-3B", "qwen25vl_7b": "Qwen2.5-VL-7B", "qwen3_vl/": "Qwen3-VL-", "qwen35/": "Qwen3.5-"}
+"""Whose sizes a dry run takes where the checkpoint of the run is not there yet."""
 
 
 def test_the_costs_of_the_recipes_are_those_of_their_dry_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +51,7 @@ def test_the_costs_of_the_recipes_are_those_of_their_dry_runs(tmp_path: Path, ca
 # --- every page -------------------------------------------------------------------------------------
 
 
-@every_page
+@every_source
 def test_every_command_is_one_that_exists(page: Path) -> None:
     for arguments in commands(page):
         assert build_parser().parse_args(arguments).command in command_names()
@@ -72,7 +76,7 @@ def test_every_command_named_in_the_text_exists(page: Path) -> None:
     assert named <= known | own
 
 
-@every_page
+@every_source
 def test_every_recipe_of_a_command_loads_and_fits_it(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_files(page, tmp_path)
     for arguments in commands(page):
@@ -86,9 +90,34 @@ def test_every_recipe_of_a_command_loads_and_fits_it(page: Path, tmp_path: Path,
         stage = args.command.replace("-", "_")
         if stage in available("stages"):
             section(recipe, stage, importlib.import_module(f"editr1.stages.{stage}").Config)
-        if args.command in TRAINING:
-            monkeypatch.chdir(ROOT)
-            assert main([*arguments, "--dry-run"]) == 0
+
+
+@every_source
+def test_every_training_command_runs_dry_and_fits_the_cards_of_its_launch(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 GB each, 24 for the small recipe: behind a launcher in as many processes as its file says, sharded where it says so."""
+    from accelerate.commands.launch import launch_command_parser
+
+    monkeypatch.chdir(ROOT)
+    for words in shell_lines(page):
+        arguments = editr1_arguments(words)
+        if arguments is None or arguments[0] not in TRAINING:
+            continue
+        keys: dict[str, object] = {"num_processes": 1, "distributed_type": "NO"}
+        if words[:2] == ["accelerate", "launch"]:
+            found = launch_command_parser().parse_args(words[2:])
+            assert (found.module, found.training_script, found.training_script_args) == (True, "editr1.cli", arguments)
+            keys = yaml.safe_load(Path(found.config_file).read_text())
+        monkeypatch.setenv("WORLD_SIZE", str(keys["num_processes"]))
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", str(keys["distributed_type"] == "FSDP"))
+        args = build_parser().parse_args(arguments)
+        told = ["--set", f"{arguments[0]}.model={_size_of(str(args.config))}"] if arguments[0] != "edit-rl" else []
+        card = "24GiB" if "small_gpu" in str(args.config) else "80GiB"
+        assert main([*arguments, *told, "--dry-run", "--gpu-memory", card]) == 0, words
+
+
+def _size_of(recipe: str) -> str:
+    (model,) = (model for part, model in MODELS.items() if part in recipe)
+    return model if not model.endswith("-") else model + re.findall(r"\d[bB]", recipe)[-1].upper()
 
 
 @every_page
@@ -114,8 +143,6 @@ def test_every_file_named_in_the_text_exists(page: Path) -> None:
 
 @every_page
 def test_every_python_block_compiles_and_every_yaml_and_json_block_reads(page: Path) -> None:
-    import yaml
-
     for language, text in all_blocks(page):
         if language == "python":
             assert compile(text, str(page), "exec").co_code

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from editr1.bench.base import JudgedEdit
-from editr1.bench.editreward_editscore import DIMENSIONS, GROUPS, TASKS, build
+from editr1.bench.editreward import DIMENSIONS, GROUPS, TASKS, editreward_editscore
 from editr1.errors import DataError
 
 
@@ -61,7 +61,7 @@ def make_rows(tasks: tuple[str, ...] = TASKS) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
 def test_each_image_is_judged_once_at_the_size_of_its_source(tmp_path: Path, kind: str) -> None:
-    bench = build(write_dataset(tmp_path / "d", make_rows(), kind))
+    bench = editreward_editscore.build(write_dataset(tmp_path / "d", make_rows(), kind))
     items = list(bench.edits())
     assert len(items) == 2 * 13  # three dimensions share their images
     assert len({item.key for item in items}) == len(items)
@@ -69,7 +69,7 @@ def test_each_image_is_judged_once_at_the_size_of_its_source(tmp_path: Path, kin
 
 
 def test_oracle_constant_and_silent_judges_over_thirteen_tasks(tmp_path: Path) -> None:
-    bench = build(write_dataset(tmp_path / "d", make_rows()))
+    bench = editreward_editscore.build(write_dataset(tmp_path / "d", make_rows()))
     winners = {row.sides[0] for row in bench.rows}
     keys = [item.key for item in bench.edits()]
     cases = {
@@ -88,7 +88,7 @@ def test_a_dimension_reads_its_own_sub_score_and_the_macro_weighs_tasks_equally(
     rows = make_rows(("extract", "extract", "extract", "compose"))
     for i, row in enumerate(rows):
         row["instruction"] += str(i // 3)
-    bench = build(write_dataset(tmp_path / "d", rows))
+    bench = editreward_editscore.build(write_dataset(tmp_path / "d", rows))
     judged = {}
     for row in bench.rows:
         winner, loser = row.sides
@@ -103,30 +103,30 @@ def test_a_dimension_reads_its_own_sub_score_and_the_macro_weighs_tasks_equally(
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="huggingface-cli download EditScore/EditReward-Bench"):
-        build(None)
+        editreward_editscore.build(None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no \.arrow or \.parquet"):
-        build(tmp_path / "empty")
+        editreward_editscore.build(tmp_path / "empty")
     with pytest.raises(DataError, match="column 'dimension' is missing"):
-        build(write_dataset(tmp_path / "d", make_rows(), "parquet", drop="dimension"))
+        editreward_editscore.build(write_dataset(tmp_path / "d", make_rows(), "parquet", drop="dimension"))
     with pytest.raises(DataError, match="unknown task_type 'juggling'"):
-        build(write_dataset(tmp_path / "e", make_rows(("juggling",))))
+        editreward_editscore.build(write_dataset(tmp_path / "e", make_rows(("juggling",))))
     rows = make_rows(("extract",))
     rows[0]["dimension"] = "beauty"
     with pytest.raises(DataError, match="unknown dimension 'beauty'"):
-        build(write_dataset(tmp_path / "f", rows))
+        editreward_editscore.build(write_dataset(tmp_path / "f", rows))
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "part.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match="cannot read"):
-        build(broken)
+        editreward_editscore.build(broken)
 
 
 def test_a_truncated_image_is_a_clear_error_of_that_row(tmp_path: Path) -> None:
     rows = make_rows(("extract",))
     for row in rows:
         row["output_images"][1]["bytes"] = png(7, size=64)[:-40]
-    items = list(build(write_dataset(tmp_path / "d", rows)).edits())
+    items = list(editreward_editscore.build(write_dataset(tmp_path / "d", rows)).edits())
     items[0].load()
     with pytest.raises(DataError, match="row 0: edited image"):
         items[1].load()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import stored_samples
 from bench_files import png
 from editr1.bench import (
-    editreward_editscore,
+    editreward,
     editreward_tiger,
     gedit,
     genai_bench,
@@ -162,7 +162,7 @@ def tiger(path: Path) -> list[Stated | None]:
 
 
 def editscore_bench(path: Path) -> list[Stated | None]:
-    bench = editreward_editscore.open_table(path.parent, table_of(path, editreward_editscore.COLUMNS))
+    bench = editreward.open_table(path.parent, table_of(path, editreward.COLUMNS))
     bench.metrics({})
     return [row.category.partition("/")[0] for row in bench.rows]
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench_files import png
 from editr1.bench.base import JudgedEdit, Stored
-from editr1.bench.editreward_compass import build
+from editr1.bench.editreward import editreward_compass
 from editr1.cli import main
 from editr1.config import offered
 from editr1.errors import DataError
@@ -179,7 +179,7 @@ def test_compass_asks_each_dimension_for_its_own_score(tmp_path: Path, capsys: p
     write(tmp_path / "pairs.json", json.dumps(COMPASS))
     for name in "swl":
         (tmp_path / f"{name}.png").write_bytes(png(9))
-    bench = build(tmp_path)
+    bench = editreward_compass.build(tmp_path)
     assert len([edit.load() for edit in bench.edits()]) == 6
     assert [item.label for item in bench.comparisons()] == ["a", "same", "a"]
     scores = {
@@ -202,7 +202,7 @@ def test_compass_asks_each_dimension_for_its_own_score(tmp_path: Path, capsys: p
     for change, message in (({"label": "win"}, "label 'win'"), ({"dimension": "XX"}, "dimension 'XX'")):
         write(tmp_path / "pairs.json", json.dumps([COMPASS[0] | change]))
         with pytest.raises(DataError, match=message):
-            build(tmp_path)
+            editreward_compass.build(tmp_path)
 
 
 def test_every_reader_says_what_it_needs_and_no_two_claim_one_file(tmp_path: Path) -> None:

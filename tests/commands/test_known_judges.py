@@ -14,7 +14,7 @@ import pytest
 
 from bench_files import dot, write_parquet, write_study
 from bench_judges import ByName
-from editr1.bench.editreward_editscore import TASKS
+from editr1.bench.editreward import TASKS
 from editr1.cli import main
 from tiny_run import build_tiny_run
 

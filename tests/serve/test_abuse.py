@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -47,6 +48,59 @@ def test_a_million_unknown_keys_are_refused_before_they_are_read() -> None:
         answer = post(service, json.dumps({f"key{i}": i for i in range(1_000_000)}))
         assert answer.status_code == 413
         assert len(answer.content) < 200
+
+
+@pytest.mark.parametrize("kind", ["Application/JSON", "application/json; charset=utf-8", None])
+def test_the_bound_holds_however_the_kind_is_spelt(kind: str | None) -> None:
+    body = b'  {"items":[' + b"[]," * 300_000 + b"[]]}"
+    with client() as service:
+        answer = service.post("/edit-reward", content=body, headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code == 413
+    assert "JSON values" in answer.json()["error"]
+
+
+def test_an_announced_length_beside_chunks_takes_no_small_room() -> None:
+    taken: list[int] = []
+    with client() as service:
+        guard = service.app
+        for room in (guard._small, guard._large):
+            take = room.take
+            room.take = lambda count, take=take: taken.append(count) or take(count)
+        assert (
+            service.post(
+                "/edit-reward", content=iter([b"{}"]), headers=JSON | {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+            ).status_code
+            == 422
+        )
+    assert taken == [Limits().max_body]
+
+
+def test_what_is_no_http_and_what_is_packed_are_told_in_the_one_shape() -> None:
+    with Live() as live:
+        for text in ("GARBAGE", "GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nb@d: 1", "GET / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: -5"):
+            with socket.create_connection(("127.0.0.1", live.port), timeout=20) as peer:
+                peer.sendall(text.encode() + b"\r\n\r\n")
+                head, _, body = b"".join(iter(lambda peer=peer: peer.recv(4096), b"")).partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 400 ")
+                assert list(json.loads(body)) == ["error"]
+    with client() as service:
+        answer = post(service, gzip.compress(json.dumps({"items": [edit()]}).encode()), **{"Content-Encoding": "gzip"})
+        assert answer.status_code == 415
+        assert "packed" in answer.json()["error"]
+
+
+def test_an_edit_without_an_instruction_is_refused_in_every_dialect() -> None:
+    picture = b64(png())
+    turn = {"text": "", "image_b64": picture}
+    with client() as service:
+        for path, body in (
+            ("/edit-reward", {"items": [edit(" \n")]}),
+            ("/score", {"requests": [{"history": [turn, turn]}]}),
+            ("/compute", {"prompt": [""], "image": [picture], "condition_images": [[picture]]}),
+        ):
+            answer = post(service, json.dumps(body), path)
+            assert answer.status_code == 400
+            assert "item 0 has no instruction" in answer.json()["error"]
 
 
 def test_unknown_keys_are_counted_and_never_repeated() -> None:
@@ -101,7 +155,23 @@ def test_a_page_of_another_site_is_refused() -> None:
         assert post(service, body, Origin="http://evil.example").status_code == 403
         assert post(service, body, Origin="null").status_code == 403
         assert post(service, body, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+        assert post(service, body, Origin="http://[").status_code == 403
         assert post(service, body, Origin=LOCAL).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2:8090", "LOCALHOST", "[::1]:8090", "127.0.0.1"])
+def test_this_machine_may_be_called_by_its_other_names(host: str) -> None:
+    with client() as service:
+        assert service.get("/health", headers={"Host": host}).status_code == 200
+        assert service.head("/health", headers={"Host": host}).status_code == 200
+        assert service.get("/health", headers={"Host": f"x.{host}"}).status_code == 400
+
+
+def test_the_word_before_a_token_has_no_case() -> None:
+    with client(Access(token="a-secret")) as service:
+        for given, status in (("Bearer a-secret", 200), ("bearer  a-secret", 200), ("a-secret", 200), ("Basic a-secret", 401), ("", 401)):
+            assert service.get("/health", headers={"Authorization": given}).status_code == status
+    assert "a-secret" not in repr(Access(token="a-secret"))
 
 
 # --- pictures

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from editr1.cli import build_parser
 from editr1.config import load_recipe, section
-from editr1.memory import Layout, check
-from editr1.training import cost
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(
@@ -38,30 +33,6 @@ def test_the_recipe_builds_and_divides(path: Path, world: int, monkeypatch: pyte
     config = section(recipe, name, stage.Config)
     assert config.machine.accumulation(config.batch_size if name == "sft" else config.rows) >= 1
     assert all(line.startswith(f"{name}: ") for line in stage.plan(config, Path("run")))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_the_command_that_a_recipe_names_parses_and_fits_80_gb(path: Path) -> None:
-    """Sharded over the processes of its launch file, or alone on one card."""
-    from accelerate.commands.launch import launch_command_parser
-
-    recipe = load_recipe(path)
-    (name,) = recipe.keys() & {"sft", "gcpo"}
-    line = rf"^#   (accelerate launch|editr1) (.*\b{name} --config recipes/{path.relative_to(RECIPES)} .*)$"
-    ((launcher, rest),) = re.findall(line, path.read_text(), re.MULTILINE)
-    layout, words = Layout(), shlex.split(rest)
-    if launcher == "accelerate launch":
-        found = launch_command_parser().parse_args(words)
-        keys = yaml.safe_load((RECIPES.parent / found.config_file).read_text())
-        layout, words = Layout(keys["num_processes"], keys["distributed_type"] == "FSDP"), found.training_script_args
-        assert (found.module, found.training_script) == (True, "editr1.cli")
-    build_parser().parse_args(words)
-    stage = importlib.import_module(f"editr1.stages.{name}")
-    config = section(recipe, name, stage.Config)
-    size = re.search(r"([3-9])b", path.stem if "rationales" not in path.stem else "7b")
-    family = {"paper": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen35": "Qwen3.5"}.get(path.parent.name, "Qwen2.5-VL")
-    assert size is not None
-    check(stage._memory(config, cost.KNOWN[f"{family}-{size[1]}B"], layout, card=80), 80)
 
 
 LAUNCH_FILES = sorted(RECIPES.glob("accelerate/verifier_*.yaml"))

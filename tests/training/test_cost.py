@@ -10,7 +10,7 @@ from editr1.cli import main
 from editr1.memory import Layout
 from editr1.stages import gcpo, sft
 from editr1.training import cost
-from editr1.training.options import Machine, Trained
+from editr1.training.options import Loss, Machine, Trained
 from tiny_run import build_tiny_verifier
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -37,8 +37,10 @@ def test_a_colocated_engine_takes_its_share_and_sampling_its_cache() -> None:
     plain = gcpo._memory(gcpo.Config(SEVEN, machine=machine), verifier, Layout(8, sharded=True))
     assert plain.copy == pytest.approx(2 * 8.29e9 / 2**30)  # gathered in bfloat16 while traces are sampled
     assert plain.total == pytest.approx(
-        plain.weights + plain.gradients + plain.optimizer + max(plain.activations, plain.kv_cache + plain.copy)
+        plain.weights + plain.gradients + plain.optimizer + max(plain.activations, plain.kv_cache + plain.prefill + plain.copy)
     )
+    with_kl = gcpo._memory(gcpo.Config(SEVEN, machine=machine, loss=Loss(kl=0.003)), verifier, Layout(8, sharded=True))
+    assert with_kl.weights - plain.weights == pytest.approx(4 * 8.29e9 / 8 / 2**30)
 
 
 def test_a_checkpoint_folder_tells_its_own_sizes(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from editr1.errors import DataError
@@ -65,17 +65,20 @@ class Plan:
         return f"gsb {self.editors[0]} -> {self.editors[1]}" if self.editors else "pairs"
 
 
+def edits_by_task(run: Run) -> list[list[Quadruple]]:
+    """The edits of each task, in the order of the run."""
+    return [list(group) for _, group in itertools.groupby(quadruples(run), key=attrgetter("task.id"))]
+
+
 def plan_items(run: Run, plan: Plan) -> list[Item]:
     """The items in the order in which they are asked. Raises DataError when the run holds nothing to compare."""
-    by_task: dict[str, list[Quadruple]] = defaultdict(list)
-    for quadruple in quadruples(run):
-        by_task[quadruple.task.id].append(quadruple)
-    gold = _gold_items({q.id: q for group in by_task.values() for q in group}, plan.gold) if plan.gold else []
+    groups = edits_by_task(run)
+    gold = _gold_items({q.id: q for group in groups for q in group}, plan.gold) if plan.gold else []
     known = {frozenset((item.a.id, item.b.id)) for item in gold}
-    items = [item for group in by_task.values() for item in _task_items(group, plan) if frozenset((item.a.id, item.b.id)) not in known]
+    items = [item for group in groups for item in _task_items(group, plan) if frozenset((item.a.id, item.b.id)) not in known]
     if not items:
         wanted = f"edits by both {plan.editors[0]!r} and {plan.editors[1]!r}" if plan.editors else "two different edits of one task"
-        names = sorted({q.candidate.editor for group in by_task.values() for q in group})
+        names = sorted({q.candidate.editor for group in groups for q in group})
         raise DataError(f"{run.dir} holds no task with {wanted}; its editors are: {', '.join(names) or 'none'}")
     random.Random(derive_seed(plan.seed, "order")).shuffle(items)
     return list(_with_gold(items[: plan.limit], gold, plan.gold_every))

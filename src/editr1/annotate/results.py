@@ -12,14 +12,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from editr1.annotate.items import LABELS, Item, item_id
+from editr1.annotate.items import LABELS, Item, edits_by_task, item_id
 from editr1.annotate.votes import ADJUDICATOR, Answer, Vote, as_cell
 from editr1.errors import DataError
 from editr1.schema import Quadruple
 from editr1.stages import pairs
 from editr1.stats import GSB
 from editr1.stats.agreement import cohen_kappa, krippendorff_alpha
-from editr1.store import Run, StageCounts, quadruples
+from editr1.store import Run, StageCounts
 from editr1.store._files import write_atomic
 
 # --- what they say -------------------------------------------------------------------------------------
@@ -235,10 +235,7 @@ def _majorities(groups: dict[str, list[Vote]], left_out: Counter[str]) -> Iterat
 
 def _known_pairs(run: Run, wanted: set[str]) -> dict[str, tuple[Quadruple, Quadruple]]:
     """The two edits of each wanted item, found among all pairs of edits of a task."""
-    by_task: dict[str, list[Quadruple]] = defaultdict(list)
-    for quadruple in quadruples(run):
-        by_task[quadruple.task.id].append(quadruple)
-    couples = (couple for group in by_task.values() for couple in itertools.permutations(group, 2))
+    couples = (couple for group in edits_by_task(run) for couple in itertools.permutations(group, 2))
     named = ((item_id(x.candidate.id, y.candidate.id), (x, y)) for x, y in couples)
     return {key: couple for key, couple in named if key in wanted}
 

@@ -55,10 +55,11 @@ def cases_from_run(run: Run, count: int, seed: int) -> list[Case]:
         if quadruple.task.id in by_task:
             by_task[quadruple.task.id].append(quadruple)
     rng = random.Random(seed)
-    return pair_up([_item_of(rng.choice(found), run) for found in by_task.values()], str(run.dir))
+    return pair_up([item_of(rng.choice(found), run) for found in by_task.values()], str(run.dir))
 
 
-def _item_of(quadruple: Quadruple, run: Run) -> RewardItem:
+def item_of(quadruple: Quadruple, run: Run) -> RewardItem:
+    """The edit with its pictures, under its candidate's id."""
     task, candidate = quadruple.task, quadruple.candidate
     return RewardItem(run.images.source_of(task), run.images.get(candidate.image), task.instruction, quadruple.principles, candidate.id)
 

@@ -3,6 +3,7 @@
 SHARED = {
     "kris_bench": "marks", "risebench": "marks", "imagenhub": "marks",
     "lmms_eval": "harness_logs", "evalscope": "harness_logs", "mmrb2_judgements": "harness_logs",
+    "editreward_compass": "editreward", "editreward_editscore": "editreward",
     "table": "own", "pairs": "own",
 }  # fmt: skip
 """Those that share a file: the file has a `base.Part` of each one's name."""

@@ -141,18 +141,14 @@ def _add(found: _Imported, row: dict[str, str], principles: tuple[Principle, ...
     task = found.tasks.setdefault(task.id, task)
     if principles and found.principles.setdefault(task.id, principles) != principles:
         raise DataError(f"other principles than in an earlier row of the same task, {row['instruction']!r}")
-    for side in ("a", "b"):
-        if side in pictures:
-            _candidate(found, task, pictures[side], row[f"editor_{side}"])
-    found.num_labelled += bool(row["label"])
-
-
-def _candidate(found: _Imported, task: EditTask, picture: ImageRef, editor: str) -> None:
-    """One edit, counted once; several pictures of one editor are its seeds."""
     known = found.edits.setdefault(task.id, {})
-    name = editor or pairs_stage.file_editor(picture)
-    if (name, picture.digest) not in known:
-        known[name, picture.digest] = Candidate.make(task.id, picture, name, sum(other == name for other, _ in known))
+    for side in ("a", "b"):
+        if side in pictures:  # one edit, counted once; several pictures of one editor are its seeds
+            picture = pictures[side]
+            name = row[f"editor_{side}"] or pairs_stage.file_editor(picture)
+            if (name, picture.digest) not in known:
+                known[name, picture.digest] = Candidate.make(task.id, picture, name, sum(other == name for other, _ in known))
+    found.num_labelled += bool(row["label"])
 
 
 def _text(row: dict[str, Any], key: str) -> str:

@@ -28,13 +28,10 @@ SHARE = 0.2  # ours: of the time that may go into writing the page while a run n
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directory; several are put side by side")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="the page (default: report.html in RUN; of several, comparison.html in the first)"
-    )
-    parser.add_argument(
-        "--watch", type=_seconds, nargs="?", const=10, default=0, metavar="SECONDS", help="follow runs that go on (default: every 10 s)"
-    )
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="run directory; several are put side by side")
+    add("--output", type=Path, metavar="FILE", help="the page (default: report.html in RUN; of several, comparison.html in the first)")
+    add("--watch", type=_seconds, nargs="?", const=10, default=0, metavar="SECONDS", help="follow runs that go on (default: every 10 s)")
 
 
 def run_report(args: argparse.Namespace) -> int:
@@ -112,13 +109,14 @@ def run_repair(args: argparse.Namespace) -> int:
         return 1 if shards or pictures else 0
     stages: dict[str, list[Path]] = defaultdict(list)
     for path in shards:
-        stages[stage_of(path)].append(path)
+        stages[STAGE_OF.get(path.parent.name, path.parent.name)].append(path)
     config = run.config()
     if unknown := [paths[0] for stage, paths in stages.items() if stage not in config]:
         raise DataError(f"{unknown[0]} was made by no stage whose settings are in {run.dir / 'config.json'}; delete {unknown[0].parent}")
     for stage, paths in stages.items():
-        for path in paths:
-            remove_shard(path)
+        for path in paths:  # without it the table is unfinished, and its stage makes the rows of this shard again
+            for part in (path.parent / "counts.json", path, path.with_suffix(CHECKSUM), path.with_suffix(LOG)):
+                part.unlink(missing_ok=True)
         module = importlib.import_module(f"editr1.stages.{stage}")
         say(f"{stage}: {module.run(section(config, stage, module.Config), run.dir)}")
     if pictures:
@@ -138,17 +136,6 @@ def _damaged(folder: Path) -> list[Path]:
     if (folder / "counts.json").exists():
         paths |= {shard_path(folder, index) for index in range(read_summary(folder)["shards"])}
     return [path for path in sorted(paths) if problem(path)]
-
-
-def remove_shard(path: Path) -> None:
-    """Takes a damaged shard out: the table is unfinished, and its stage makes the rows of this shard again."""
-    for part in (path.parent / "counts.json", path, path.with_suffix(CHECKSUM), path.with_suffix(LOG)):
-        part.unlink(missing_ok=True)
-
-
-def stage_of(shard: Path) -> str:
-    """Which stage makes the shard; the table's name where none of the loop does."""
-    return STAGE_OF.get(shard.parent.name, shard.parent.name)
 
 
 def damaged_pictures(run: Run) -> list[Path]:

@@ -170,17 +170,13 @@ def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
         if key not in fields:
             raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), fields)}")
     values = {key: _value(hints[key], _over_default(fields[key], value), f"{where}.{key}") for key, value in raw.items()}
-    missing = [name for name, f in fields.items() if name not in values and _required(f)]
+    missing = [name for name, f in fields.items() if name not in values and f.default is f.default_factory is dataclasses.MISSING]
     if missing:
         raise ConfigError(f"{where}: {missing[0]!r} is required; set it in the recipe or with --set {where}.{missing[0]}=...")
     try:
         return cls(**values)
     except ValueError as error:  # a rule that crosses fields, from __post_init__
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
 def _over_default(f: dataclasses.Field[Any], value: Any) -> Any:

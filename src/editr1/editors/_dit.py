@@ -90,7 +90,9 @@ class DiT(ABC):
         return make_plan(height, width, self.config.in_channels, self.multiple, self.token)
 
     def sigmas(self, plan: Plan, num_steps: int) -> tuple[float, ...]:
-        return scheduler_sigmas(self.pipe.scheduler, num_steps, scheduler_mu(self.pipe.scheduler, plan.num_tokens))
+        limits = self.pipe.scheduler.config
+        mu = flux_mu(plan.num_tokens, limits.base_shift, limits.max_shift, limits.base_image_seq_len, limits.max_image_seq_len)
+        return scheduler_sigmas(self.pipe.scheduler, num_steps, mu)
 
     @torch.no_grad()
     def encode(self, sources: Sequence[Source], instructions: Sequence[str], plan: Plan) -> Conditioning:
@@ -210,12 +212,6 @@ def scheduler_sigmas(scheduler: Any, num_steps: int, mu: float) -> tuple[float, 
     if config.time_shift_type != "exponential":
         raise ConfigError(f"schedulers with time_shift_type {config.time_shift_type!r} are not supported, expected exponential")
     return exponential_schedule(num_steps, mu, config.shift_terminal or None).sigmas
-
-
-def scheduler_mu(scheduler: Any, num_tokens: int) -> float:
-    """Flux's mu with the limits that the checkpoint's scheduler states."""
-    config = scheduler.config
-    return flux_mu(num_tokens, config.base_shift, config.max_shift, config.base_image_seq_len, config.max_image_seq_len)
 
 
 def collate_rows(conds: Sequence[Conditioning], padded: dict[str, str]) -> Conditioning:

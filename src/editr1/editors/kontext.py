@@ -6,20 +6,18 @@ embedded number (2.5), so a velocity is one forward unless `true_cfg` > 1. Legen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures, unpack
-from editr1.editors._published import Published, load
-from editr1.editors.base import Conditioning, Footprint, Plan
+from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
+from editr1.editors.base import Conditioning, Plan
 from editr1.objectives.schedule import flux_schedule
 
-MAX_TEXT_TOKENS = 512
-PUBLISHED = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9)  # encoders: T5-XXL and CLIP
+# its text encoders are T5-XXL and CLIP
+footprint = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9, flux_schedule, text_tokens, ("true_cfg", 1.0)).footprint
 
 
 class KontextEditor(DiT):
@@ -86,9 +84,3 @@ def build(
 
     options = (guidance, true_cfg, negative, condition_area, text_tokens)
     return load(KontextEditor, FluxKontextPipeline, path, dtype, device, encoders, *options)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint)."""
-    text = options.get("text_tokens", MAX_TEXT_TOKENS)
-    return PUBLISHED.footprint(height, width, options, options.get("true_cfg", 1.0), partial(flux_schedule, num_steps), lambda _: text)

@@ -80,7 +80,11 @@ def load_state(state: State, checkpoint: Path) -> None:
         if weights is not None:
             for key, value in load_file(path).items():
                 weights[key].copy_(part_of(value, weights[key]))
-    _load_optimizer(state, load_file(checkpoint / "optimizer.safetensors"))
+    tensors = load_file(checkpoint / "optimizer.safetensors")
+    for name, param in state.policy.params.items():
+        moments = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
+        if moments:  # AdamW keeps its step count on the CPU whatever the parameter's device
+            state.optimizer.state[param] = {k: v if k == "step" else part_of(v, param).to(param.device) for k, v in moments.items()}
     for key, value in counters.items():
         setattr(state, key, value)
 
@@ -102,14 +106,6 @@ def optimizer_tensors(state: State) -> Weights:
         for key, value in state.optimizer.state.get(param, {}).items():
             found[f"{name}/{key}"] = value.detach().clone()
     return found
-
-
-def _load_optimizer(state: State, tensors: Weights) -> None:
-    for name, param in state.policy.params.items():
-        moments = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
-        if moments:
-            # AdamW keeps its step count on the CPU whatever the parameter's device
-            state.optimizer.state[param] = {k: v if k == "step" else part_of(v, param).to(param.device) for k, v in moments.items()}
 
 
 def save_weights(state: State, path: Path, write: bool = True) -> None:

@@ -60,10 +60,6 @@ class Trainer:
         own = share_of_process(range(len(chosen)), self.accelerator.process_index, self.accelerator.num_processes)
         return [chosen[i] for i in own]
 
-    def plan_of(self, context: Context) -> Plan:
-        """Sizes of a context's edits."""
-        return self.editor.plan(*size_of(context, self.config))
-
     def encode(self, contexts: Sequence[Context], plan: Plan) -> Conditioning:
         """One row a context, each encoded once a run where encodings are kept."""
         if self.encodings is not None:
@@ -74,7 +70,8 @@ class Trainer:
         """At most `size` contexts that share their sizes, at a time; every context once."""
         by_sizes: dict[tuple[Plan, tuple[tuple[int, int], ...]], list[Context]] = {}
         for context in contexts:
-            by_sizes.setdefault((self.plan_of(context), context.further_sizes()), []).append(context)
+            plan = self.editor.plan(*size_of(context, self.config))
+            by_sizes.setdefault((plan, context.further_sizes()), []).append(context)
         for (plan, _), same in by_sizes.items():
             for begin in range(0, len(same), size):
                 yield plan, same[begin : begin + size]
@@ -161,10 +158,6 @@ class Trainer:
         """The rows of all processes, in the order of the processes."""
         return self.accelerator.gather(rewards_CG.to(self.accelerator.device)).cpu()
 
-    def own_rows(self, table_CG: torch.Tensor) -> torch.Tensor:
-        """This process' part of a gathered table."""
-        return table_CG.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
-
     def update(
         self, trajectories: Sequence[Trajectory], advantages: torch.Tensor, scored: torch.Tensor, iteration: int, *, check: bool
     ) -> dict[str, float]:
@@ -176,7 +169,8 @@ class Trainer:
             weighs_CG = self.weighing(advantages, scored) & share_C[:, None]
             if not bool(weighs_CG.any()):
                 continue  # nothing to learn anywhere: momentum alone must not move the weights
-            own = [self.own_rows(table) for table in (advantages, scored, weighs_CG)]
+            process, processes = self.accelerator.process_index, self.accelerator.num_processes
+            own = [table.chunk(processes)[process] for table in (advantages, scored, weighs_CG)]
             self._backward(trajectories, own[0], own[1], own[2], int(share_C.sum()), iteration, logs)
             if check and number == 0 and logs.replay.log_ratios:
                 warning = logs.replay.check(config.limits.max_ratio_error, needs.clip)

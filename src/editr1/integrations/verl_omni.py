@@ -23,7 +23,6 @@ from editr1.integrations._client import Edit, RewardClient, Score, category_scor
 from editr1.judge.decompose import Decomposer
 from editr1.judge.item import PersistentJudge, RewardItem
 from editr1.judge.rrm import RewardModel
-from editr1.schema import Reward
 from editr1.vlm.base import Sampling
 
 
@@ -59,7 +58,10 @@ async def compute_score(
     elif reward_router_address and model_name:
         judge = _judge(reward_router_address, model_name, **{key: value for key, value in options.items() if key in _JUDGE_OPTIONS})
         item = RewardItem(edit.source, edit.edited, edit.instruction, edit.principles)
-        score = _scored((await asyncio.to_thread(judge.score, [item]))[0])
+        reward = (await asyncio.to_thread(judge.score, [item]))[0]
+        if reward.value is None:
+            raise UnscoredError(f"the edit is unscored ({reward.reason}); no number stands in for it")
+        score = Score(reward.value, reward.category_means)
     else:
         raise DataError("compute_score needs server_url, or reward_router_address with model_name; see the verl-omni how-to page")
     return {"score": score.value, **category_scores(score), "parsed": 1.0}
@@ -87,12 +89,6 @@ def _judge(
 ) -> PersistentJudge:
     vlm = create("vlm", Component("openai_api", {"model": model, "base_url": f"http://{address}/v1", "api_key": "none"}))
     return PersistentJudge(RewardModel(vlm, prompt_id, num_traces, Sampling(temperature, max_tokens=max_tokens), Decomposer(vlm)))
-
-
-def _scored(reward: Reward) -> Score:
-    if reward.value is None:
-        raise UnscoredError(f"the edit is unscored ({reward.reason}); no number stands in for it")
-    return Score(reward.value, reward.category_means)
 
 
 # --- data

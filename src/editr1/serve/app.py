@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
 from editr1.judge.decompose import Decomposer
-from editr1.judge.item import Again, PersistentJudge, asking
+from editr1.judge.item import Again, Judge, PersistentJudge, asking
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
@@ -36,7 +36,7 @@ from editr1.serve.messages import (
     read_body,
     to_result,
 )
-from editr1.serve.worker import Draft, Encoded, Judge, Load, Worker, check_pixels, from_message
+from editr1.serve.worker import Draft, Encoded, Load, Worker, check_pixels, from_message
 from editr1.vlm.base import Sampling
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Access:
     """Who may reach the service, and what it may read."""
 
     host: str = "127.0.0.1"
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     root: Path | None = None
     """Folder below which requests may name files; None = no paths."""
     allow_pickle: bool = False
@@ -130,7 +130,7 @@ class Service:
             asked = parse_(holder.pop())
             drafts = make(asked)
             check_pixels(drafts, self.config.limits)
-            self._check_principles(drafts)
+            self._check_texts(drafts)
             return asked, drafts
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -139,7 +139,10 @@ class Service:
         """One result an edit, in their order."""
         return await self.worker.score(drafts, seed, self.config.request_seconds)
 
-    def _check_principles(self, drafts: Sequence[Draft]) -> None:
+    def _check_texts(self, drafts: Sequence[Draft]) -> None:
+        for number, draft in enumerate(drafts):
+            if not draft.instruction.strip():
+                raise DataError(f"item {number} has no instruction: nothing says what the edit should do")
         if self._wants_principles:
             missing = [number for number, draft in enumerate(drafts) if not draft.principles]
             if missing:
@@ -169,7 +172,7 @@ def build_app(judge: Judge, config: Config, access: Access) -> Guard:
 
 
 def _add_json_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> dict[str, Any]:
         # `rewards` in this form satisfies the start-up checks of UniRL and Flow-Factory.
         load = {"waiting": service.worker.waiting, "max_waiting": service.config.load.max_waiting}

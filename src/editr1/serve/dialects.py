@@ -89,16 +89,11 @@ def unirl_answer(who: Sequence[dict[str, Any]], rewards: Sequence[Reward]) -> di
     """Their response: results, errors and identities, one entry a sample."""
     return {
         "protocol_version": "1",
-        "results": [{REWARD: sub_metrics(reward)} if reward.scored else {} for reward in rewards],
+        # the score in [0, 10], then the share of satisfied principles of each category
+        "results": [{REWARD: {"overall": reward.value, **reward.category_means}} if reward.scored else {} for reward in rewards],
         "errors": [{} if reward.scored else {REWARD: f"unscored: {reward.reason}"} for reward in rewards],
         "identities": list(who),
     }
-
-
-def sub_metrics(reward: Reward) -> dict[str, float]:
-    """The score in [0, 10], then the share of satisfied principles of each category."""
-    assert reward.value is not None
-    return {"overall": reward.value, **reward.category_means}
 
 
 class ComputeRequest(BaseModel):
@@ -255,7 +250,11 @@ def pickle_drafts(body: Any) -> list[Draft]:
     if not isinstance(body, dict):
         raise DataError(f"the body is a {type(body).__name__}, expected a dict with ref_images, images and prompts")
     images, prompts = _list(body, "images"), _list(body, "prompts")
-    sources = _list(body, "ref_images") if body.get("ref_images") is not None else _metadata_sources(body)
+    if body.get("ref_images") is not None:
+        sources = _list(body, "ref_images")
+    else:
+        about = _list(body, "metadata" if "metadata" in body else "metadatas")
+        sources = [row.get("source_image") if isinstance(row, dict) else None for row in about]
     if not len(images) == len(prompts) == len(sources) <= MAX_ITEMS:
         raise DataError(
             f"{len(sources)} ref_images, {len(images)} images, {len(prompts)} prompts: expected equal numbers up to {MAX_ITEMS}"
@@ -268,11 +267,6 @@ def _list(body: dict[Any, Any], key: str) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise DataError(f"{key} must be a list, found {type(value).__name__}")
     return list(value)
-
-
-def _metadata_sources(body: dict[Any, Any]) -> list[Any]:
-    rows = _list(body, "metadata" if "metadata" in body else "metadatas")
-    return [row.get("source_image") if isinstance(row, dict) else None for row in rows]
 
 
 def _pickle_draft(number: int, source: Any, edited: Any, prompt: Any) -> Draft:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from editr1.errors import ConfigError
 
@@ -24,7 +24,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "editr1_token"
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 SMALL_BODY = (
     4_000_000  # ours: bytes; two pictures of a megapixel. Small bodies have room of their own, so that large ones cannot crowd them out
 )
@@ -133,8 +132,8 @@ class Guard:
         if problem := self._problem(scope, headers):
             await refuse(send, *problem)
             return
-        # A body of unknown length takes the room of the largest; a request without a body takes none.
-        length = int(headers.get("content-length", self.limits.max_body if "transfer-encoding" in headers else 0))
+        # A body of unknown length takes the room of the largest, whatever length is announced beside its chunks.
+        length = self.limits.max_body if "transfer-encoding" in headers else int(headers.get("content-length", 0))
         room = self._small if length <= SMALL_BODY else self._large
         try:
             await asyncio.wait_for(room.take(length), self.limits.room_seconds)
@@ -142,16 +141,17 @@ class Guard:
             await refuse(send, 429, "too many bytes of other requests are held; try again in a second")
             return
         try:
-            await self._with_whole_body(scope, receive, send, room, "json" in headers.get("content-type", ""))
+            await self._with_whole_body(scope, receive, send, room, headers.get("content-type", "").lower())
         finally:
             room.give(length)
 
     def _problem(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
         if self.loopback:
-            host = headers.get("host", "")
-            if (host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host) not in LOOPBACK_NAMES:
+            host = headers.get("host", "").lower()
+            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+            if not is_loopback(name.removeprefix("[").removesuffix("]")):
                 return 400, "this service answers on this machine only; use http://127.0.0.1"
-            if "origin" in headers and urlsplit(headers["origin"]).netloc != headers["host"]:
+            if "origin" in headers and headers["origin"].partition("://")[2].lower() != host:
                 return 403, "a page of another site may not use this service"
             if scope["path"] != "/" and headers.get("sec-fetch-site") == "cross-site":
                 return 403, "a page of another site may not use this service"
@@ -160,10 +160,13 @@ class Guard:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > self.limits.max_body:
             return 413, f"the body has {length[:20]} bytes, the limit is {self.limits.max_body}; send smaller batches"
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            return 415, "the body is packed (Content-Encoding); send it as it is"
         return None
 
     def _knows_token(self, scope: Scope, headers: MutableMapping[str, str]) -> bool:
-        given = [headers.get("authorization", "").removeprefix("Bearer ")]
+        scheme, _, word = headers.get("authorization", "").partition(" ")
+        given = [word.strip() if scheme.lower() == "bearer" else scheme]
         cookie = read_cookie(headers.get("cookie", ""), COOKIE)
         given += [cookie] if cookie else []
         if scope["method"] == "GET" and scope["path"] == "/":  # a link for a person; the page trades it for a cookie
@@ -171,8 +174,8 @@ class Guard:
         assert self.token is not None
         return any(hmac.compare_digest(token.encode(), self.token.encode()) for token in given)
 
-    async def _with_whole_body(self, scope: Scope, receive: Receive, send: Send, room: Room, is_json: bool) -> None:
-        body = await self._read(receive, room, is_json)
+    async def _with_whole_body(self, scope: Scope, receive: Receive, send: Send, room: Room, kind: str) -> None:
+        body = await self._read(receive, room, kind)
         if not isinstance(body, list):
             await refuse(send, *body)
             return
@@ -204,7 +207,7 @@ class Guard:
             if not gone.is_set():  # the server stops
                 raise
 
-    async def _read(self, receive: Receive, room: Room, is_json: bool) -> list[bytes] | tuple[int, str]:
+    async def _read(self, receive: Receive, room: Room, kind: str) -> list[bytes] | tuple[int, str]:
         """The parts of the body; or the status and message of a refusal."""
         chunks: list[bytes] = [b""]
         size = marks = 0
@@ -218,7 +221,9 @@ class Guard:
             size += len(chunk)
             if size > self.limits.max_body:
                 return 413, f"the body is longer than the limit of {self.limits.max_body} bytes; send smaller batches"
-            marks += sum(map(chunk.count, (b'"', b",", b"[", b"{"))) if is_json else 0
+            if not kind and (first := chunk.lstrip()[:1]):  # who does not say what it sends is taken at its first letter
+                kind = "json" if first in b"[{" else "other"
+            marks += sum(map(chunk.count, (b'"', b",", b"[", b"{"))) if "json" in kind else 0
             too_many = marks > self.limits.max_marks
             if not too_many:
                 chunks.append(chunk)

@@ -57,6 +57,11 @@ class PatientProtocol(H11Protocol):
         elif self._deadline is None:  # a byte more of slow headers does not move their deadline
             self._wait_for_headers()
 
+    def send_400_response(self, msg: str) -> None:
+        """In the one shape of every failure."""
+        self._refuse("400 Bad Request", msg)
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
@@ -74,21 +79,20 @@ class PatientProtocol(H11Protocol):
     def _cut_off(self) -> None:
         if self.transport.is_closing():
             return
-        body = json.dumps({"error": f"the headers did not arrive within {self.header_seconds:g} seconds"}).encode()
-        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(head.encode() + body)
+        self._refuse("408 Request Timeout", f"the headers did not arrive within {self.header_seconds:g} seconds")
         self.transport.close()
+
+    def _refuse(self, status: str, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
 
 
 def protocol(header_seconds: float = HEADER_SECONDS, max_connections: int | None = None) -> type[asyncio.Protocol]:
     """The protocol class with its limits, for `uvicorn.Config(http=...)`; as many connections as the process may open files."""
-    limits = {"header_seconds": header_seconds, "max_connections": max_connections or _room_for_connections(), "silent": {}}
+    room = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+    limits = {"header_seconds": header_seconds, "max_connections": max_connections or room, "silent": {}}
     return type("Patient", (PatientProtocol,), limits)
-
-
-def _room_for_connections() -> int:
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, files - SPARE_FILES))
 
 
 class _OnceAMinute(logging.Filter):

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from editr1.errors import DataError, EditR1Error
-from editr1.judge.item import RewardItem
+from editr1.judge.item import Judge, RewardItem
 from editr1.pictures import announced_pixels, decode_image
 from editr1.schema import Principle, Reward, source_of
 from editr1.serve.guard import Limits
@@ -113,12 +112,6 @@ def from_message(picture: Picture, root: Path | None, where: str) -> Encoded:
 
 
 SLICE_PIXELS = 50_000_000  # ours: decoded at once, 150 MB; an edit of two larger pictures is a slice of its own
-
-
-class Judge(Protocol):
-    """What the service needs of a judge."""
-
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
 
 
 @dataclass(frozen=True)

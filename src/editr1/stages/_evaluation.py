@@ -17,7 +17,7 @@ from editr1.config import Component, create
 from editr1.editors.base import EditRequest
 from editr1.errors import DataError
 from editr1.flow.contexts import read_contexts
-from editr1.judge.item import RewardItem
+from editr1.judge.item import Judge, RewardItem
 from editr1.judge.rrm import RewardModel
 from editr1.schema import (
     Candidate,
@@ -147,12 +147,6 @@ class Editors:
         return [self.run.images.get(ref) for ref in self.edits[when][start : start + SIZE]]
 
 
-class JudgesEdits(Protocol):
-    """Any judge of single edits (`bench.judges.base.Judge`)."""
-
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
-
-
 def tasks_of_source(source: Component) -> list[EditorTask]:
     """The rows of a task source."""
     rows = list(create("sources", source))
@@ -182,7 +176,7 @@ def edit_all(run: Run, tasks: Sequence[EditorTask], editors: Sequence[Component]
     return Editors(run, tasks, edits, seed)
 
 
-def judged_by(judge: JudgesEdits, made: Editors) -> dict[When, list[float | None]]:
+def judged_by(judge: Judge, made: Editors) -> dict[When, list[float | None]]:
     """Scores in [0, 10], None where unscored; an edit before and one after are asked about with the same seeds."""
     scores: dict[When, list[float | None]] = {"before": [], "after": []}
     for start in tqdm(range(0, len(made.tasks), SIZE), desc="evaluate: judging the editors", unit="batch"):

@@ -18,7 +18,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.editors.base import EditRequest
-from editr1.judge.item import asking, check_alive
+from editr1.judge.item import Judge, asking, check_alive
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.measure.metrics import Scores, pair_metrics, paired_gain
@@ -26,7 +26,6 @@ from editr1.schema import Metric, PreferencePair, Reward
 from editr1.stages._evaluation import (
     Candidates,
     Editors,
-    JudgesEdits,
     Oracle,
     When,
     as_table,
@@ -139,9 +138,9 @@ def run(config: Config, run_dir: Path) -> EvaluationResult:
     return EvaluationResult(num_pairs, num_candidates, num_tasks, tuple(lines))
 
 
-def _ask_first(config: Config) -> JudgesEdits | None:
+def _ask_first(config: Config) -> Judge | None:
     """The judge of the editors, once it and every endpoint among the judges have answered: weights are loaded and edits made after that."""
-    judge: JudgesEdits | None = create("judges", config.editor_judge) if config.editors and config.editor_judge else None
+    judge: Judge | None = create("judges", config.editor_judge) if config.editors and config.editor_judge else None
     check_alive(judge, *(create("vlm", tested.vlm) for tested in config.judges if tested.vlm.id == "openai_api"))
     return judge
 
@@ -206,7 +205,7 @@ def _with_floor(metric: Metric, floor: float | None) -> Metric:
 # --- editors ----------------------------------------------------------------------------------------
 
 
-def _evaluate_editors(config: Config, run: Run, oracle: Oracle | None, judge: JudgesEdits | None) -> tuple[int, list[str]]:
+def _evaluate_editors(config: Config, run: Run, oracle: Oracle | None, judge: Judge | None) -> tuple[int, list[str]]:
     """How many tasks, and the change between two editors by the oracle and by the judge, for a terminal."""
     source = config.editor_tasks
     tasks = tasks_of_source(source) if source else tasks_of_run(run, config.editor_held_out)

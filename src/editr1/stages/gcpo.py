@@ -15,7 +15,7 @@ from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.generation import template_settings
 from editr1.judge.item import asking
-from editr1.memory import Layout, Memory, this_launch
+from editr1.memory import Layout, Memory, states, this_launch
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
@@ -155,7 +155,9 @@ def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
 
 
 def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
-    return cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
+    found = cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
+    kept = verifier.text.parameters if config.kl and config.trained.lora_rank is None else 0  # TRL loads a reference in float32
+    return replace(found, weights=found.weights + states(kept, 0, layout, frozen_bytes=4).weights)
 
 
 def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:

@@ -1,8 +1,10 @@
 """Statistics that survive a reviewer: pure functions of numbers, seeds as arguments.
 
-`pairwise` accuracy with ties and unscored, `intervals` of clustered data, `paired` tests and counts of preferences; and in their own
-modules `correlation`, `agreement` and `calibration` with three-class accuracy.
+`pairwise` accuracy with ties and unscored, paired tests and counts of preferences, `intervals` of clustered data; and in their own modules
+`agreement` and `calibration` with three-class accuracy.
 """
+
+# ruff: noqa: F401  # names of the modules, by one import
 
 from editr1.stats.clusters import clustered_standard_error
 from editr1.stats.intervals import FEW_CLUSTERS, MIN_CLUSTERS, Estimate, mean_estimate, share_estimate, share_of_sums, wilson
@@ -26,32 +28,3 @@ from editr1.stats.pairwise import (
     strict_credit,
     to_margins,
 )
-
-__all__ = [
-    "FEW_CLUSTERS",
-    "GSB",
-    "MIN_CLUSTERS",
-    "TIE_TOLERANCE",
-    "Credit",
-    "Difference",
-    "Estimate",
-    "McNemar",
-    "PairwiseReport",
-    "accuracy",
-    "as_margins",
-    "binomial_p",
-    "clustered_standard_error",
-    "half_credit",
-    "holm",
-    "is_decided",
-    "is_tied",
-    "mcnemar",
-    "mean_estimate",
-    "paired_difference",
-    "pairwise_report",
-    "share_estimate",
-    "share_of_sums",
-    "strict_credit",
-    "to_margins",
-    "wilson",
-]

@@ -40,6 +40,10 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
     size = int(codes.max()) + 1
     observed = float(np.mean(a == b))
     expected = float(np.bincount(a, minlength=size) @ np.bincount(b, minlength=size)) / len(a) ** 2
+    return _beyond_chance(observed, expected)
+
+
+def _beyond_chance(observed: float, expected: float) -> float | None:
     return None if expected == 1.0 else (observed - expected) / (1 - expected)
 
 
@@ -111,8 +115,7 @@ class VerdictAgreement:
             return None
         judge_yes, human_yes = self.both_yes + self.only_judge_yes, self.both_yes + self.only_human_yes
         expected = (judge_yes * human_yes + (self.n - judge_yes) * (self.n - human_yes)) / self.n**2
-        observed = (self.both_yes + self.both_no) / self.n
-        return None if expected == 1.0 else (observed - expected) / (1 - expected)
+        return _beyond_chance((self.both_yes + self.both_no) / self.n, expected)
 
 
 # --- rank correlations ----------------------------------------------------------------------------------

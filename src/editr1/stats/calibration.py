@@ -90,7 +90,7 @@ def reliability(p_N: Floats, y_N: Floats, num_bins: int = NUM_BINS) -> tuple[Bin
 def fit_slope(margins: ArrayLike) -> float:
     """The slope in [0, MAX_SLOPE] that maximises the likelihood sum log sigmoid(slope * margin), margins = preferred minus other.
 
-    0 for a judge whose gaps point the wrong way more than the right one. Raises ValueError without a margin.
+    0 for a judge whose gaps point the wrong way more than the right one; nan = unscored, left out. Raises ValueError without a margin.
 
     >>> round(fit_slope([1.0, 1.0, 1.0, -1.0]), 3)  # right 3 of 4 times: sigmoid(slope) = .75, slope = log 3
     1.099
@@ -98,6 +98,7 @@ def fit_slope(margins: ArrayLike) -> float:
     0.0
     """
     margin_N = np.asarray(margins, dtype=np.float64)
+    margin_N = margin_N[~np.isnan(margin_N)]
     if not len(margin_N):
         raise ValueError("no margin to fit a slope on")
     low, high = 0.0, MAX_SLOPE
@@ -165,8 +166,6 @@ class ThreeClassReport:
     """The floor of `in_sample`: share of human ties."""
     decisive: float | None
     """Accuracy on items that people did not call a tie, no tie predicted but an exact one (wrong); None without such items."""
-    epsilon: float
-    """The in-sample choice, in score points."""
     num_unscored: int
     """Wrong in every number above."""
 
@@ -229,6 +228,5 @@ def three_class(
         in_sample=float(three_class_credit(gap_N, label_N.tolist(), epsilon).mean()),
         always_tie=float((label_N == 0).mean()),
         decisive=float((np.sign(gap_N) == label_N)[decided].mean()) if decided.any() else None,
-        epsilon=epsilon,
         num_unscored=int(np.isnan(gap_N).sum()),
     )

@@ -253,7 +253,10 @@ def run_all(place: Place, config: Config, tasks: Sequence[Task], jobs: int, comm
                     running.append(_start(place, task, jobs, command(task)))
                 for job in [job for job in running if job.process.poll() is not None]:
                     running.remove(job)
-                    _check(job)
+                    if job.process.returncode != 0:
+                        end = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+                        told = f"{job.task} failed with code {job.process.returncode}: {''.join(end)} (all of it: {job.log})"
+                        raise BackendError(told)
                     planned, taken = planned + config.minutes(job.task.cell), taken + job.minutes
                     bar.update()
                     bar.write(f"{job.task} done in {job.minutes:.1f} min", file=sys.stderr)
@@ -291,9 +294,3 @@ def _start(place: Place, task: Task, jobs: int, command: Sequence[str]) -> Runni
     with log.open("ab") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     return Running(task, process, log)
-
-
-def _check(job: Running) -> None:
-    if job.process.returncode != 0:
-        end = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise BackendError(f"{job.task} failed with code {job.process.returncode}: {''.join(end)} (all of it: {job.log})")

@@ -203,7 +203,7 @@ def _row(name: str, about: str, answers: Answers) -> Row:
 
 def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test, ...]:
     raw = [mcnemar(strict_credit(x.margins) > 0, strict_credit(y.margins) > 0) for _, _, x, y in compared]
-    adjusted = holm([test.p_value for test in raw]) if raw else []
+    adjusted = [p for p in holm([test.p_value for test in raw]) if p is not None]
     return tuple(
         _test(a, b, x, y, (test.only_a, test.only_b, test.p_value, p))
         for (a, b, x, y), test, p in zip(compared, raw, adjusted, strict=True)
@@ -213,14 +213,10 @@ def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test,
 def _test(a: str, b: str, x: Answers, y: Answers, counts: tuple[int, int, float, float]) -> Test:
     gain = paired_difference(half_credit(x.margins), half_credit(y.margins), x.tasks, rng=_rng(a, b, "gain")).estimate
     change = _score_change(x, y, _rng(a, b, "score"))
-    one_trace = _one_trace_gain(x, y, _rng(a, b, "one"))
+    one_trace = None
+    if len(x.one_trace_KD) and len(y.one_trace_KD):
+        one_trace = paired_difference(_credit_of_one_trace(x), _credit_of_one_trace(y), x.tasks, rng=_rng(a, b, "one"))
     return Test(a, b, gain, *counts, one_trace, change.estimate if change else None)
-
-
-def _one_trace_gain(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:
-    if not (len(x.one_trace_KD) and len(y.one_trace_KD)):
-        return None
-    return paired_difference(_credit_of_one_trace(x), _credit_of_one_trace(y), x.tasks, rng=rng)
 
 
 def _score_change(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:

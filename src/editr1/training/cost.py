@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editr1.memory import GIB, Layout, Memory, Transformer, activations, kv_cache, states, this_launch, training_hours
+from editr1.memory import GIB, RATE, Layout, Memory, Transformer, activations, kv_cache, prefill, states, this_launch, training_hours
 from editr1.training.options import Machine, Picture, Trained
 
 PROMPT_TEXT = 700  # ours: tokens of the question with its principles
@@ -32,12 +32,12 @@ class Verifier:
 
 
 KNOWN = {
-    "Qwen2.5-VL-3B": Verifier(Transformer(3.75e9, 36, 2048, kv_width=2 * 128), 0.67e9, 28**2),
-    "Qwen2.5-VL-7B": Verifier(Transformer(8.29e9, 28, 3584, kv_width=4 * 128), 0.68e9, 28**2),
-    "Qwen3-VL-4B": Verifier(Transformer(4.44e9, 36, 2560, kv_width=8 * 128), 0.42e9, 32**2),
-    "Qwen3-VL-8B": Verifier(Transformer(8.77e9, 36, 4096, kv_width=8 * 128), 0.58e9, 32**2),
-    "Qwen3.5-4B": Verifier(Transformer(4.66e9, 32, 2560, kv_width=4 * 256, cached_layers=8), 0.33e9, 32**2),
-    "Qwen3.5-9B": Verifier(Transformer(9.65e9, 32, 4096, kv_width=4 * 256, cached_layers=8), 0.46e9, 32**2),
+    "Qwen2.5-VL-3B": Verifier(Transformer(3.75e9, 36, 2048, kv_width=2 * 128, gated=11008 / 2048), 0.67e9, 28**2),
+    "Qwen2.5-VL-7B": Verifier(Transformer(8.29e9, 28, 3584, kv_width=4 * 128, gated=18944 / 3584), 0.68e9, 28**2),
+    "Qwen3-VL-4B": Verifier(Transformer(4.44e9, 36, 2560, kv_width=8 * 128, gated=9728 / 2560), 0.42e9, 32**2),
+    "Qwen3-VL-8B": Verifier(Transformer(8.77e9, 36, 4096, kv_width=8 * 128, gated=3), 0.58e9, 32**2),
+    "Qwen3.5-4B": Verifier(Transformer(4.66e9, 32, 2560, kv_width=4 * 256, cached_layers=8, gated=9216 / 2560), 0.33e9, 32**2),
+    "Qwen3.5-9B": Verifier(Transformer(9.65e9, 32, 4096, kv_width=4 * 256, cached_layers=8, gated=3), 0.46e9, 32**2),
 }
 
 
@@ -58,7 +58,9 @@ def sizes(model: str | Path) -> Verifier | None:
     tower = sum(p.numel() for name, p in shell.named_parameters() if "visual" in name or "vision" in name)
     side = getattr(vision, "patch_size", 14) * getattr(vision, "spatial_merge_size", 2)
     total = sum(p.numel() for p in shell.parameters())
-    return Verifier(Transformer(total, text.num_hidden_layers, text.hidden_size, text.num_key_value_heads * head, cached), tower, side**2)
+    width = getattr(text, "intermediate_size", 4 * text.hidden_size) / text.hidden_size
+    shape = Transformer(total, text.num_hidden_layers, text.hidden_size, text.num_key_value_heads * head, cached, width)
+    return Verifier(shape, tower, side**2)
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,17 @@ def memory(
     frozen = text.parameters if trained.lora_rank is not None else text.parameters - moving
     narrow = machine.precision == "bfloat16"
     found = states(frozen, moving, layout, frozen_bytes=2 if narrow else 4)
-    length = prompt_tokens(verifier, picture) + (sampled.max_tokens if sampled else 2 * TRACE)
-    kept = activations(text, machine.micro_batch, length, machine.activation_checkpointing, 2 if narrow else 4)
+    prompt, number = prompt_tokens(verifier, picture), 2 if narrow else 4
+    length = prompt + (sampled.max_tokens if sampled else 2 * TRACE)
+    kept = activations(text, machine.micro_batch, length, machine.activation_checkpointing, number)
     found = dataclasses.replace(found, activations=kept)
     if sampled is None or sampled.engine == "vllm_server":
         return found
     if sampled.engine == "vllm_colocate":
         return dataclasses.replace(found, engine=sampled.vllm_memory * card)
     whole = (text.parameters if layout.shards > 1 else moving * narrow) * 2 / GIB
-    return dataclasses.replace(found, kv_cache=kv_cache(text, sampled.sequences, length, 2 if narrow else 4), copy=whole)
+    cache, reading = kv_cache(text, sampled.sequences, length, number), prefill(text, sampled.sequences, prompt, length, number)
+    return dataclasses.replace(found, kv_cache=cache, prefill=reading, copy=whole)
 
 
 def prompt_tokens(verifier: Verifier, picture: Picture) -> int:
@@ -135,6 +139,7 @@ def lines(stage: str, model: str | Path, trained: Trained, per_card: Any, time: 
         needed = time(verifier, each)
         told += [
             f"{stage}: on {each.words}: {per_card(verifier, each)}",
-            f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, at 400 TFLOP/s a card",
+            f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, "
+            f"at {RATE / 1e12:.0f} TFLOP/s a card",
         ]
     return told

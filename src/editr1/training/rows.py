@@ -82,7 +82,11 @@ def read_selected(run: Run, held_out_share: float = 0.0, difficulty: Difficulty 
     difficulty: only tasks of one half. inspected: False takes any trace that parsed, drawn by the quadruple's id, and asks no inspector.
     Raises DataError when the tables do not fit together or no trace is left.
     """
-    found = _inspected(run) if inspected else ((quadruple, _any_parsed(quadruple, traces)) for quadruple, traces in with_traces(run))
+    found: Iterator[tuple[Quadruple, Trace | None]]
+    if inspected:
+        found = ((edit, None if kept.chosen is None else traces[kept.chosen]) for edit, traces, kept in with_inspections(run))
+    else:
+        found = ((edit, _any_parsed(edit, traces)) for edit, traces in with_traces(run))
     rows = [
         Selected(quadruple.task, quadruple.principles, quadruple.candidate, trace)
         for quadruple, trace in found
@@ -92,11 +96,6 @@ def read_selected(run: Run, held_out_share: float = 0.0, difficulty: Difficulty 
         which = f" of {difficulty} tasks" if difficulty else ""
         raise DataError(f"{run.dir} holds no trace{which} to learn: nothing to train on; look at 05_inspections/dropped.jsonl")
     return rows
-
-
-def _inspected(run: Run) -> Iterator[tuple[Quadruple, Trace | None]]:
-    for quadruple, traces, inspection in with_inspections(run):
-        yield quadruple, None if inspection.chosen is None else traces[inspection.chosen]
 
 
 def _any_parsed(quadruple: Quadruple, traces: Sequence[Trace]) -> Trace | None:

@@ -49,7 +49,7 @@ def read_picture(value: Any, where: str = "", layout: Literal["CHW", "HWC"] | No
     Raises DataError, naming `where` (and the path), for everything else.
     """
     if isinstance(value, str | os.PathLike):
-        where = f"{where} {os.fspath(value)}".lstrip()
+        where = f"{where} {os.fspath(value)[:300]}".lstrip()
         return decode_image(_read_file(value, where), where)
     where = where or "the picture"
     if isinstance(value, Image.Image):

@@ -25,7 +25,8 @@ PICTURE = Image.new("RGB", (8, 8))
 HALF = "a smile \ud83d"
 TOKENS = ["<|image_pad|>", "<|im_end|>", "<image>", "</s>", "<start_of_turn>", "[INST]",
           "<\uff5cend\u2581of\u2581sentence\uff5c>",
-          "<|turn>", "<turn|>", "<tool_call>", "[TOOL_CALLS]", "[gMASK]", "<sop>", "</image>", "<end_of_utterance>", "<unused94>"]  # fmt: skip
+          "<|turn>", "<turn|>", "<tool_call>", "[TOOL_CALLS]", "[gMASK]", "<sop>", "</image>",
+          "<end_of_utterance>", "<unused94>"]  # fmt: skip
 PRINCIPLES = (Principle("Does it say <|vision_start|>?", "follow"),)
 
 

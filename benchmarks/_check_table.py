@@ -34,7 +34,7 @@ def attempt(package: str, check: str, work: Callable[[], str]) -> Row:
     try:
         return Row(f"{package} {version(package)}", check, work(), True)
     except Exception as error:  # noqa: BLE001 - whatever another package raises is the result of its check
-        return Row(f"{package} {version(package)}", check, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", False)
+        return Row(f"{package} {version(package)}", check, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", False)
 
 
 def conclude(title: str, written_by: str, what: str, rows: Sequence[Row], out: Path | None) -> int:

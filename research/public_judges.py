@@ -151,7 +151,7 @@ def _printed(text: str) -> dict[tuple[str, str, str], float]:
     return {key: value for key, value in found.items() if key[0] in viescore_pairs.TASKS}
 
 
-def genai_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
+def genai_page(root: Path, checks: list[bool]) -> list[str]:
     files = sorted(path for path in root.rglob("pairwise.json") if path.parent.parent.name in GENAI_FOLDERS)
     if not files:
         return []
@@ -166,7 +166,7 @@ def genai_page(root: Path, seed: int, checks: list[bool]) -> list[str]:
         row(*["---"] * 8),
     ]
     for path in files:
-        found = {m.protocol: m for m in genai_bench.metrics(genai_bench.read_answers(path), seed)}
+        found = {m.protocol: m for m in genai_bench.metrics(genai_bench.read_answers(path))}
         official, *others = (found[f"genai-bench/4-label/{rule}"] for rule in genai_bench.RULES)
         decisive = found["genai-bench/decisive/strict"]
         name = path.parent.name
@@ -194,7 +194,7 @@ def main() -> None:
     body = [
         *viescore_page(args.folder, args.seed, checks),
         *notebook_page(args.folder, checks),
-        *genai_page(args.folder, args.seed, checks),
+        *genai_page(args.folder, checks),
     ]
     if not body:
         raise SystemExit(f"no raw answers below {args.folder}; see --help for the two repositories")

@@ -23,7 +23,10 @@ from fake_endpoint import serve
 
 PICTURE = Image.new("RGB", (8, 8))
 HALF = "a smile \ud83d"
-TOKENS = ["<|image_pad|>", "<|im_end|>", "<image>", "</s>", "<start_of_turn>", "[INST]", "<\uff5cend\u2581of\u2581sentence\uff5c>"]
+TOKENS = ["<|image_pad|>", "<|im_end|>", "<image>", "</s>", "<start_of_turn>", "[INST]",
+          "<\uff5cend\u2581of\u2581sentence\uff5c>",
+          "<|turn>", "<turn|>", "<tool_call>", "[TOOL_CALLS]", "[gMASK]", "<sop>", "</image>",
+          "<end_of_utterance>", "<unused94>"]  # fmt: skip
 PRINCIPLES = (Principle("Does it say <|vision_start|>?", "follow"),)
 
 
@@ -37,6 +40,14 @@ def test_no_control_token_of_an_instruction_a_principle_or_an_answer_reaches_a_m
         assert token not in said
         assert "<|vision_start|>" not in said
     assert f"{token[0]} {token[1:]}" in json.dumps(row["completion"], ensure_ascii=False)
+
+
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "[THINK]", "\u25c1/think\u25b7"])
+def test_a_mark_of_thinking_is_broken_up_in_a_question_and_stays_in_a_models_own_answer(mark: str) -> None:
+    request = render_score("compact", PICTURE, PICTURE, f"Write {mark} on it", PRINCIPLES)
+    row = lesson_row(Lesson(request, f"{mark}\nF1 it says so -> yes\n<score>9</score>"), {})
+    assert mark not in json.dumps(to_messages(request), ensure_ascii=False)
+    assert mark in json.dumps(row["completion"], ensure_ascii=False)
 
 
 def test_endpoints_are_sent_no_control_token() -> None:

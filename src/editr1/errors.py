@@ -36,6 +36,10 @@ class ChangedInputsError(DataError):
         )
         self.change, self.folder, self.curves = change, folder, curves
 
+    def __reduce__(self) -> tuple[type[ChangedInputsError], tuple[Path, str, str]]:
+        """A worker process hands it over."""
+        return type(self), (self.folder, self.change, self.curves)
+
 
 class BackendError(EditR1Error, RuntimeError):
     """A model endpoint or a local model failed after its retries."""

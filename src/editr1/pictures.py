@@ -27,6 +27,7 @@ from editr1.errors import BackendError, DataError
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 50_000_000  # ours: twice the largest common camera; a bomb of 100 megapixels is refused from its header alone
+MAX_WEBP_PIXELS = 25_000_000  # ours: the decoder holds a canvas three times, 20 bytes a pixel: half a gigabyte for one read
 MAX_BYTES = 100_000_000  # ours: no photograph of MAX_PIXELS is larger
 MAX_RATIO = 200  # Qwen's processors refuse longer strips, and nobody judges one
 MAX_SCANNED = 1_500_000_000  # ours: pixels times scans of a JPEG, seconds of decoding; a progressive photograph of MAX_PIXELS needs a third
@@ -48,7 +49,7 @@ def read_picture(value: Any, where: str = "", layout: Literal["CHW", "HWC"] | No
     Raises DataError, naming `where` (and the path), for everything else.
     """
     if isinstance(value, str | os.PathLike):
-        where = f"{where} {os.fspath(value)}".lstrip()
+        where = f"{where} {os.fspath(value)[:300]}".lstrip()
         return decode_image(_read_file(value, where), where)
     where = where or "the picture"
     if isinstance(value, Image.Image):
@@ -98,7 +99,7 @@ def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
     announced = _announced(data, kind, where)
     if announced and 0 not in announced:
-        _check_size(announced, where)
+        _check_size(announced, where, MAX_WEBP_PIXELS if kind == "WEBP" else MAX_PIXELS)
     try:
         if kind == "PNG":
             head, rest = bare_png(data)
@@ -246,12 +247,12 @@ def _read_file(path: str | os.PathLike[str], where: str) -> bytes:
         raise DataError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_size(size: tuple[int, int], where: str) -> None:
+def _check_size(size: tuple[int, int], where: str, limit: int = MAX_PIXELS) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise DataError(f"{where} has {width} x {height} pixels: there is nothing to see")
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {MAX_PIXELS:,}; make it smaller")
+    if width * height > limit:
+        raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {limit:,}; make it smaller")
     if max(size) > MAX_RATIO * min(size):
         raise DataError(f"{where} has {width} x {height} pixels: a strip longer than {MAX_RATIO} times its width; crop it")
 

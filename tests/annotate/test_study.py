@@ -17,7 +17,7 @@ from editr1.annotate.items import Item, Plan, item_id, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
 from editr1.annotate.results import agreement, export, export_pairs, gsb, summarise, write_csv
 from editr1.annotate.server import Desk, build_app
-from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, Vote, VoteStore, import_votes
+from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, BusyStoreError, Vote, VoteStore, import_votes
 from editr1.cli import main
 from editr1.errors import DataError
 from editr1.schema import Candidate, EditTask, ImageRef
@@ -258,14 +258,48 @@ def test_bad_answers_are_refused_and_nothing_is_stored(desk: Desk) -> None:
     client = TestClient(build_app(desk), base_url="http://localhost")
     good = {"item": desk.items[0].id, "annotator": "ada", "answer": "left", "seconds": 1.0}
     bad = [good | {"item": "nope"}, good | {"annotator": " "}, good | {"answer": "a"}, good | {"annotator": "x" * 100}]
+    names = ("a\0b", "a\nb", "a\u202eb", "\u200b", " Adjudication", "\uff41djudication", "\ud800")
+    bad += [good | {"annotator": name} for name in names] + [good | {"seconds": value} for value in (float("nan"), float("inf"), "soon")]
     for body in bad:
-        assert client.post("/api/answer", json=body).status_code in (404, 422)
+        answer = client.post("/api/answer", content=json.dumps(body), headers={"content-type": "application/json"})
+        assert answer.status_code in (404, 422)
+        assert list(answer.json()) == ["error"]
     assert client.post("/api/answer", content=json.dumps(good), headers={"content-type": "text/plain"}).status_code == 422
     assert client.post("/api/answer", content=b"x" * 200_000).status_code == 413
     assert client.post("/api/undo", json={"annotator": "ada"}).status_code == 404
     assert desk.votes.all() == []
     assert client.post("/api/answer", json=good).status_code == 200
     assert len(desk.votes.all()) == 1
+
+
+def test_a_request_that_is_sent_twice_takes_back_one_answer(desk: Desk) -> None:
+    client = TestClient(build_app(desk), base_url="http://localhost")
+    for item in desk.items[:3]:
+        reply = client.post("/api/answer", json={"item": item.id, "annotator": "ada", "answer": "left", "seconds": 1.0}).json()
+    assert reply["last"] == desk.items[2].id
+    for _ in range(3):  # its answer was lost on the way
+        reply = client.post("/api/undo", json={"annotator": "ada", "item": desk.items[2].id}).json()
+        assert (reply["items"][0]["id"], reply["last"]) == (desk.items[2].id, desk.items[1].id)
+    assert {vote.item for vote in desk.votes.all()} == {item.id for item in desk.items[:2]}
+    assert client.post("/api/undo", json={"annotator": "ada", "item": "nope"}).status_code == 404
+    assert client.post("/api/undo", json={"annotator": "bob", "item": desk.items[0].id}).status_code == 200  # shown; it is not bob's
+    assert len(desk.votes.all()) == 2
+    assert client.post("/api/undo", json={"annotator": "ada"}).json()["items"][0]["id"] == desk.items[1].id
+
+
+def test_one_person_has_one_name_however_it_is_composed(desk: Desk) -> None:
+    client = TestClient(build_app(desk), base_url="http://localhost")
+    for name in ("Ren\u00e9", "Rene\u0301"):
+        client.post("/api/answer", json={"item": desk.items[0].id, "annotator": name, "answer": "left", "seconds": 1.0})
+    assert [vote.annotator for vote in desk.votes.all()] == ["Ren\u00e9"]
+
+
+def test_votes_that_cannot_be_read_or_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_bytes(b"no database " * 500)
+    (tmp_path / "folder").mkdir()
+    for name, error in (("garbage", DataError), ("folder", BusyStoreError)):
+        with pytest.raises(error, match=name):
+            VoteStore(tmp_path / name)
 
 
 def test_other_hosts_need_a_token(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import toy
 from editr1.config import Component
 from editr1.errors import ConfigError
 from editr1.flow.config import Config, Sampling, Training
-from editr1.placement import repeated_blocks
+from editr1.placement import Placement, repeated_blocks
 from editr1.stages import edit_rl
 from editr1.store import Run
 
@@ -119,6 +119,16 @@ def test_processes_come_first_then_judges_then_the_editor(tmp_path, monkeypatch)
     )  # fmt: skip
     assert edit_rl.run(config, run.dir).iterations == 1
     assert order == ["processes", "judges", "editors"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_blocks_are_compiled_where_a_recipe_asks_for_it(wanted, monkeypatch, tmp_path):
+    compiled = []
+    monkeypatch.setattr(edit_rl, "compile_blocks", compiled.append)
+    editor = toy.ToyEditor()
+    config = Config(Component("toy:build"), Component("toy:RednessJudge"), placement=Placement(compile=wanted), trackers=())
+    edit_rl.make_trainer(config, editor, [toy.score_redness], tmp_path).close()
+    assert compiled == ([editor.transformer] if wanted else [])
 
 
 @pytest.mark.parametrize(("shard", "where"), [(True, "cpu"), (False, None)])

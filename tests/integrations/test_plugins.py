@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import io
+import pickle
 import sys
 import threading
 import time
@@ -26,10 +28,11 @@ import yaml
 from PIL import Image
 
 from editr1.config import Component
-from editr1.errors import BackendError, ConfigError, DataError, UnscoredError
+from editr1.errors import BackendError, ChangedInputsError, ConfigError, DataError, UnscoredError
 from editr1.integrations import _client, flow_factory, flow_grpo, verl_omni
 from editr1.integrations._client import Edit, RewardClient, to_picture
 from editr1.judge.rrm import RewardModel
+from editr1.schema import pictures_of
 from editr1.serve.app import Access, Config, build_app
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling, request_images
 from fake_endpoint import completion, serve
@@ -130,6 +133,64 @@ def test_pictures_of_every_trainer_mean_the_same() -> None:
         to_picture(np.zeros((4, 4)))
     with pytest.raises(DataError, match="the picture"):
         to_picture(b"no picture")
+
+
+def test_what_a_table_or_a_batch_holds_is_a_picture() -> None:
+    url = "data:image/png;base64," + base64.encodebytes(png(RED)).decode()
+    for value in ({"bytes": png(RED), "path": None}, url):
+        assert to_picture(value).tobytes() == RED.tobytes()
+    chw = np.asarray(RED).transpose(2, 0, 1)
+    held = np.empty(2, dtype=object)
+    held[:] = [png(RED), png(BLUE)]
+    for batch in (torch.from_numpy(np.stack([chw, chw])), np.stack([chw, chw]), held, [png(RED), RED]):
+        assert len(pictures_of(_client.to_source(batch))) == 2
+    for nothing in ([], np.zeros((0, 3, 4, 4), np.uint8), "data:image/png;base64,?", {"bytes": None}):
+        with pytest.raises(DataError):
+            _client.to_source(nothing)
+    with pytest.raises(DataError) as caught:
+        to_picture(base64.b64encode(bytes(100_000)).decode())
+    assert len(str(caught.value)) < 500
+
+
+def test_principles_come_as_rows_or_columns() -> None:
+    rows = [{"question": "Is it red?", "category": "follow"}, {"question": "Is the rest kept?", "category": "keep"}]
+    columns = {name: [row[name] for row in rows] for name in ("question", "category")}
+    assert _client.to_principles(columns) == _client.to_principles(rows) == _client.to_principles(np.array(rows, dtype=object))
+    assert _client.to_principles({"question": [], "category": []}) is None
+    for wrong in ([{"question": "x"}], ["Is it red?"], [None], {"question": ["x"]}):
+        with pytest.raises(DataError, match="rows of"):
+            _client.to_principles(wrong)
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", None, 7, b"make it red", "cut \ud83d"])
+def test_an_instruction_that_is_none_fails_alone_and_before_it_is_sent(prompt: Any) -> None:
+    with pytest.raises(DataError, match="instruction"):
+        Edit(RED, BLUE, prompt)
+
+
+def test_retry_after_of_the_service_is_honoured_and_a_slow_body_is_sent_again() -> None:
+    answers: list[Any] = [(429, {"error": "full"}), (408, {"error": "slow"})]
+    good = {"results": [{"value": 7.0, "categories": {}, "reason": None}]}
+    pauses: list[float] = []
+    with serve(lambda body: answers.pop(0) if answers else good) as endpoint:
+        endpoint.retry_after = "0.25"
+        assert RewardClient(endpoint.url, sleep=pauses.append).score([Edit(RED, BLUE, "x")])[0].value == 7.0
+    assert pauses == [0.25, 2.0]
+
+
+def test_scorers_and_errors_travel_between_processes(url: str) -> None:
+    scorer = pickle.loads(pickle.dumps(flow_grpo.edit_rrm_score("cuda", server_url=url)))
+    scores, details = scorer(images=[BLUE], ref_images=[RED], prompts=np.array(["fine"]), metadata=None)
+    assert (scores.tolist(), scores.dtype, details) == ([7.5], np.float32, {})
+    for error in (ChangedInputsError(Path("folder"), "x was changed"), UnscoredError("u"), BackendError("b"), DataError("d")):
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_flow_grpos_own_branches_are_told_from_ours(url: str) -> None:
+    scorer = flow_grpo.edit_rrm_score(server_url=url)
+    for arguments in (([BLUE], [RED]), ([BLUE], ["make it blue"], [{"task": "edit"}])):
+        with pytest.raises(ConfigError, match="add the branch"):
+            scorer(*arguments)
 
 
 # --- verl-omni

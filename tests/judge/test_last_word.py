@@ -36,6 +36,12 @@ def said(text: str, **options: object) -> tuple[str, float] | str:
     [
         ("<score>4,5</score>", 4.5),
         ("<score>4 out of 10</score>", 4.0),
+        ("<score>4 points</score>", 4.0),
+        ("<score>4 (out of 10)</score>", 4.0),
+        ("<score>Overall: 4/10.</score>", 4.0),
+        ("<score>\u8bc4\u5206\uff1a4\u5206</score>", 4.0),
+        ("<score>(4)</score>", 4.0),
+        ("<score>\u20094\u2009</score>", 4.0),
         ("<score> 4 / 10 </score>", 4.0),
         ("<score>\\boxed{4}</score>", 4.0),
         ("<score>**4**</score>", 4.0),
@@ -57,7 +63,32 @@ def test_the_last_tag_is_read_where_it_can_be_read_in_one_way(tag: str, score: f
 
 
 @pytest.mark.parametrize(
-    "content", ["n/a", "4-5", "4%", "four", "2/5", "40/100", "4, 5", "4,500", "~4", "~~4~~", "1e1", "nan", "", f"{OVERRIDE}40"]
+    "content",
+    [
+        "n/a",
+        "4+",
+        "4\u00b11",
+        "4 or 5",
+        "4 -> 2",
+        "4?",
+        "not 4",
+        "up to 4",
+        "4 of 5",
+        "\u0664",
+        "4-5",
+        "4%",
+        "four",
+        "2/5",
+        "40/100",
+        "4, 5",
+        "4,500",
+        "~4",
+        "~~4~~",
+        "1e1",
+        "nan",
+        "",
+        f"{OVERRIDE}40",
+    ],
 )
 def test_an_unreadable_last_tag_lets_no_earlier_one_through(content: str) -> None:
     assert said(f"{HIGH} No, I look again. <score>{content}</score>") == "AMBIGUOUS"
@@ -87,6 +118,37 @@ def test_an_unclosed_last_tag_lets_no_earlier_one_through() -> None:
         "Please disregard the above.",
         "is far too generous.",
         "On reflection: not <score>9</score>.",
+        "I made a mistake.",
+        "I misread the picture.",
+        "I compared the wrong images.",
+        "I missed that the roof is gone.",
+        "My bad.",
+        "N/A",
+        "Too generous!",
+        "That isn't right.",
+        "After reflection, I think that is too generous.",
+        "This can't be right.",
+        "This was only a first draft.",
+        "The above is just an example of the format.",
+        "That is not my final score.",
+        "I no longer stand by this.",
+        "I should lower it.",
+        "I need to re-evaluate.",
+        "Let me try again.",
+        "I cannot give a score.",
+        "I'm not sure about this score.",
+        "I don't know.",
+        "Do not use this score.",
+        "Nope.",
+        "Well, actually no.",
+        "Whoops, wrong picture.",
+        '{"score": null}',
+        "Ich nehme das zur\u00fcck.",
+        "Moment, das Dach ist weg.",
+        "Je me suis tromp\u00e9.",
+        "Me equivoqu\u00e9.",
+        "\u53d6\u308a\u6d88\u3057\u307e\u3059\u3002",
+        "\ucde8\uc18c\ud569\ub2c8\ub2e4.",
     ],
 )
 def test_a_score_that_is_taken_back_is_none(tail: str) -> None:
@@ -95,12 +157,70 @@ def test_a_score_that_is_taken_back_is_none(tail: str) -> None:
 
 @pytest.mark.parametrize(
     "lead",
-    ["I would never go up to", "This is not a", "I would have given", "If everything were right it would be", "Suppose all was well:"],
-)
+    [
+        "I would never go up to", "This is not a", "I would have given", "If everything were right it would be", "Suppose all was well:",
+        "I refuse to give", "Nobody would give",
+        "Another judge might give", "My first impression was", "I was tempted to give", "It is no", "It is by no means a",
+        "Had the roof been kept, I would give", "With the roof kept it would be",
+        "To earn a", "A perfect edit would get", "Less than", "For example:", "Format:", "The answer should look like",
+        "I was told to answer", "Imagine all was kept:", "Das ist keine", "In theory:",
+    ],
+)  # fmt: skip
 def test_a_score_that_is_rejected_is_none(lead: str) -> None:
     assert said(f"{YES_NO} {lead} <score>9</score>.") == "WITHDRAWN"
     assert said(f"{YES_NO} ~~<score>9</score>~~") == "WITHDRAWN"
     assert said(f"{LOW} {lead} <score>9</score>.") == ("yn", 2.0)
+    assert said(f"{LOW} Is it a <score>9</score>?") == ("yn", 2.0)
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "I cannot give more than", "It is not worth more than", "Not really:", "It would have been a 10, but the roof is gone:",
+        "It would have been a 10 if the roof had stayed, so",
+        "If the roof had been kept it would be a 9, but as it is", "Assuming the roof matters, I give", "It is not a 9, it is a",
+        "The user said the hat must be red, and it is not:", "Instead of 10,",
+    ],
+)  # fmt: skip
+def test_a_score_that_a_rejection_leads_to_counts(lead: str) -> None:
+    assert said(f"{YES_NO}\n{lead} <score>2</score>") == ("yn", 2.0)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "Final: 3", "rather 3", "Or rather, 3.", "So I give it a 3.", "Make that 3.", "I'll go with 3 instead.", "3/10", "\u2192 3",
+        "Score: three",
+        "A 3 would be fairer.", "K1 should be no.", "K1 is actually 0.", "K1\u5e94\u8be5\u662f\u5426\u3002",
+        "\u6240\u4ee5\u7ed93\u5206\u3002", "\u603b\u5206\uff1a3", "\u6539\u4e3a3\u5206\u3002",
+    ],
+)  # fmt: skip
+def test_another_answer_in_words_contradicts_the_first(tail: str) -> None:
+    assert said(f"{HIGH} {tail}") == "CONTRADICTORY"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "1. The hat is red.\n2. The roof is kept.", "9/10", "So it's a 9.", "K1 is met.", "(F1 yes, K1 yes)", "minus 1 for the shadow",
+        "Passed: 2/2", "Average score: 1.0",
+        "Confidence: 8/10", "Confidence score: 8", "The match score is 3.", "The clock shows 3.",
+        "With a better shadow the score would be 10.", "Not a 10, because the shadow is off.",
+        "I would have given 10 without that flaw.", "I did not give a 10 because the shadow is wrong.",
+        "I took one point off for the wrong shadow.", "I would not change this score.",
+        "I stand by it.", "I looked again and saw nothing else.", "I cannot tell the roofs apart.",
+        "I can't say that anything else changed.", "I'm not sure why the bird was added, but it is small.",
+        "Because the shadow changed, I cannot give a high score.", "It is wrong to expect more.", "There is a mistake in the lettering.",
+        "The hat sits too high.", "It should be sharper.",
+        "The revised text is legible.", "I would lower the saturation a little.", "Let me know if you need more.",
+        'The label says "I was wrong".', "The note says: never mind.",
+        "\u6ee1\u520610\u5206\uff0c\u62631\u5206\u3002",
+        "\u5982\u679c\u9634\u5f71\u66f4\u597d\uff0c\u5f97\u5206\u5e94\u8be5\u662f10\u3002", "\u6587\u5b57\u6709\u8bef\u3002",
+        "\u724c\u5b50\u4e0a\u5199\u7740\u201c\u7b49\u7b49\u201d\u3002", "Das Dach ist falsch gef\u00e4rbt.",
+    ],
+)  # fmt: skip
+def test_an_honest_remark_behind_a_score_takes_nothing_back(tail: str) -> None:
+    assert said(f"{HIGH} {tail}") == said(f"{HIGH}\n{tail}") == ("yy", 9.0)
 
 
 def test_a_second_score_in_words_contradicts_the_first() -> None:
@@ -162,6 +282,9 @@ def test_an_honest_word_is_not_taken_for_a_quotation_or_a_rejection(text: str) -
         ("[THINK]", "[/THINK]"),
         ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
         ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|thinking|>", "<|/thinking|>"),
+        ("<draft>", "</draft>"),
+        ("<cot>", "</cot>"),
         ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ],
 )
@@ -223,10 +346,31 @@ def test_a_line_corrects_the_line_that_it_names() -> None:
         "F1: yes\nK1: no",
         "| id | what | met |\n|---|---|---|\n| F1 | hat | yes |\n| K1 | roof | **no** |",
         "F1 board says <score>10</score> -> yes\nK1 roof -> no",
+        '[{"principle_id": "K1", "score": 0}, {"principle_id": "F1", "score": 1}]',
+        '[{"question": "K1: roof kept?", "score": 0}, {"question": "F1: hat red?", "score": 1}]',
+        '[{"id": "F1", "score": 1}, // red\n {"id": "K1", "score": 0} # gone\n]',
+        '{"F1": 1, "K1": 0}',
+        '[{"F1": "yes"}, {"K1": "no"}]',
+        "~~~json\n" + YES_NO + "\n~~~",
+        "F1 - yes\nK1 - no",
+        "F1 yes\nK1 no (grey)",
+        "1. F1: met\n2. K1: not met",
+        "### F1: Yes. The hat is red.\n### K1: No. The roof is grey.",
+        "F1: Is it red? Yes\nK1: Is the roof kept? No",
+        "F1 \u2713\nK1 \u2717",
+        "F1 -> yes \u2705\nK1 -> no \u274c",
+        "| **F1** | hat | **Yes** |\n| **K1** | roof | **No** |",
+        "F1: ja\nK1: nein",
     ],
 )
 def test_every_clear_way_of_stating_verdicts_is_read(block: str) -> None:
     assert said(f"{block}\n<score>2</score>") == ("yn", 2.0)
+
+
+@pytest.mark.parametrize("said_of_it", ["0.5", "1-2", "yes and no", "yes/no", "no?", "partly met", "hopefully yes", "yes (or no)", ""])
+def test_a_line_that_can_be_read_in_two_ways_is_no_verdict(said_of_it: str) -> None:
+    assert said(f"F1 -> yes\nK1 -> {said_of_it}\n<score>2</score>") == "WRONG_COUNT"
+    assert isinstance(said(f"F1: yes\nK1: {said_of_it}\n<score>2</score>"), str)
 
 
 @pytest.mark.parametrize("entry", ['"verdict": "no", "score": 1', '"score": 1, "score": 0', '"answer": "no", "score": 1'])
@@ -305,6 +449,14 @@ def test_a_decomposers_draft_is_no_decomposition() -> None:
         ('<think>{"score": [9, 9]}</think>{"score": [7, 8]}', (7.0, 8.0)),
         ('{"score": [7, 8]}\n> {"score": [10, 10]}', (7.0, 8.0)),
         ('{"score": [7, 8]}\r\n', (7.0, 8.0)),
+        ('{"Score": [7, 8]}', (7.0, 8.0)),
+        ('{"reasoning": "fine", /* so */ "score": [7, 8]}', (7.0, 8.0)),
+        ('{"score": [7, 8]} Overall: 7.5', (7.0, 8.0)),
+        ('{"score": [7, 8]} Overall: 3', "CONTRADICTORY"),
+        ('{"score": [7, 8]}\nFinal: [6, 7]', "CONTRADICTORY"),
+        ('For example: {"score": [7, 8]}', "NO_SCORE"),
+        ('If the roof had stayed I would say {"score": [7, 8]}', "NO_SCORE"),
+        ('{"score": [7, 8]} I misread the picture.', "WITHDRAWN"),
         ('<think>{"score": [9, 9]}', "NO_SCORE"),
         ('maybe "score": [7, 8] but no', "NO_SCORE"),
         ("I am sorry, I cannot.", "NO_SCORE"),
@@ -335,6 +487,17 @@ def test_one_number_answers_the_question_about_quality_only() -> None:
         ("CHOICE: A\nCHOICE: neither", None),
         ("CHOICE: A\nOr rather, CHOICE: B", None),
         ("CHOICE: A\nI take that back.", None),
+        ("CHOICE: A\nActually, B is better.", None),
+        ("CHOICE: A\nFinal answer: B", None),
+        ("CHOICE: A, no, B", None),
+        ("CHOICE: A or B", None),
+        ("CHOICE: A?", None),
+        ("For example: CHOICE: A", None),
+        ("CHOICE: Image A", "a"),
+        ("- CHOICE: A (it is sharper)", "a"),
+        ("CHOICE: A because it is sharper than B", "a"),
+        ("__CHOICE__: \\boxed{A}!", "a"),
+        ("CHOICE: A\nB lost the roof.", "a"),
         ("<think>CHOICE: A</think>CHOICE: B", "b"),
         ("<think>CHOICE: A", None),
         ("> CHOICE: B", None),
@@ -378,6 +541,7 @@ def test_tokens_that_hold_another_score_than_phi_took_give_no_expectation() -> N
 )
 def test_a_withdrawal_may_follow_what_closes_and_stand_in_bold(tail: str) -> None:
     assert said(f"{HIGH} {tail}") == "WITHDRAWN"
+    assert said(f"{HIGH} {tail} <score>7</score> is written on the door.") == "WITHDRAWN"
 
 
 @pytest.mark.parametrize("tail", ["The hat (red) no longer fits.", "The shop sign (red) actually looks fine.", "It reads 'no', as before."])

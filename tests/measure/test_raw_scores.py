@@ -49,7 +49,7 @@ def test_forms_that_are_no_score(raw: object) -> None:
 
 
 def test_a_list_of_one_can_be_refused_since_the_original_script_draws_those_at_random() -> None:
-    assert lowest([7], num_expected=2) is None
+    assert sub_scores([7], num_expected=2) is None
 
 
 def test_overall_is_missing_when_a_side_is() -> None:

@@ -19,9 +19,11 @@ from editr1.stats import (
     mean_estimate,
     paired_difference,
     pairwise_report,
+    share_estimate,
     strict_credit,
     to_margins,
 )
+from editr1.stats.calibration import fit_slope
 
 margins = st.lists(st.none() | st.sampled_from([-2.0, -0.5, 0.0, 0.5, 2.0]), min_size=1, max_size=40)
 
@@ -144,3 +146,21 @@ def test_gsb_is_the_mean_of_signed_votes() -> None:
     with pytest.raises(ValueError, match="at least one vote"):
         GSB(0, 0, 0)
     assert math.isclose(GSB(0, 0, 5).interval()[0], -1.0)
+
+
+def test_what_is_missing_is_left_out_and_is_no_answer() -> None:
+    nan = math.nan
+    assert mcnemar([nan, 1.0, True, 0.0], [0.0, nan, False, 1.0]) == mcnemar([True, False], [False, True])
+    assert holm([0.04, nan, 0.01, None]) == [0.04, None, 0.02, None]
+    assert fit_slope([1.0, nan, 1.0, 1.0, -1.0]) == fit_slope([1.0, 1.0, 1.0, -1.0])
+
+
+def test_an_interval_that_ends_at_0_does_not_leave_it_out_by_rounding() -> None:
+    found = paired_difference([0.0, 0, 0, 0, 0, 1], [1.0, 1, 1, 1, 1, 1], rng=np.random.default_rng(0))
+    assert found.p_value == pytest.approx(0.0625)
+    assert not found.estimate.excludes(0.0)
+
+
+def test_a_credit_lies_in_0_to_1() -> None:
+    with pytest.raises(ValueError, match=r"values from 0 to 7, expected \[0, 1\]"):
+        share_estimate([0.0, 7.0])

@@ -18,7 +18,7 @@ import pytest
 
 from editr1 import cli
 from editr1.commands.runs import migrate
-from editr1.errors import ChangedInputsError, DataError
+from editr1.errors import BackendError, ChangedInputsError, DataError
 from editr1.schema import (
     Candidate,
     EditTask,
@@ -187,7 +187,7 @@ def test_another_shard_size_makes_no_row_twice_and_refuses_nothing(tmp_path: Pat
     def work(stop: int) -> Work:
         def function(batch: Sequence[int]) -> list[EditTask]:
             if stop in batch:
-                raise OSError("stopped")
+                raise OSError(errno.EIO, "stopped")
             made.extend(batch)
             return [EditTask.make(REF, f"edit {i}") for i in batch]
 
@@ -299,7 +299,7 @@ def test_a_changed_list_or_picture_is_refused_and_an_unchanged_one_is_not_opened
     true_read = source.read_inside
 
     def counted(root: Path, name: str) -> bytes:
-        read.append(name)
+        read.extend([name] if name.endswith(".png") else [])
         return true_read(root, name)
 
     monkeypatch.setattr(source, "read_inside", counted)
@@ -325,6 +325,78 @@ def test_a_changed_list_or_picture_is_refused_and_an_unchanged_one_is_not_opened
     assert "its text has changed" in capsys.readouterr().err
     assert stage(recipe, *more, "--accept") == 0
     assert [task.instruction for task in Run.open(run_dir).read("01_tasks")][2] == "Make it blue"
+
+
+def test_what_makes_no_row_another_may_change_and_what_does_is_named(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+
+    def settings(**changes: object) -> dict[str, object]:
+        options = {"model": "m", "timeout": changes.pop("timeout", 300.0), "max_attempts": changes.pop("max_attempts", 6)}
+        return {"pool": [{"name": "x", "price_out": 0.0, "temperature": 0.7, "vlm": {"id": "openai_api", "options": options}} | changes]}
+
+    write(run, "01_tasks", ROWS["01_tasks"], **settings())
+    write(run, "01_tasks", ROWS["01_tasks"], **settings(price_out=3.0, timeout=20.0, max_attempts=1))
+    with pytest.raises(ChangedInputsError, match=r"begun with pool\.0\.temperature=0\.7, now it is 0\.8"):
+        write(run, "01_tasks", ROWS["01_tasks"], **settings(temperature=0.8))
+
+
+@pytest.mark.parametrize("name", ["settings.json", "layout.json"])
+@pytest.mark.parametrize("text", ["null", "[]", "3", '{"shard_size": "x"}', ""])
+def test_a_damaged_file_beside_a_table_is_one_line(tmp_path: Path, name: str, text: str) -> None:
+    run = Run.open(tmp_path / "run")
+    write(run, "01_tasks", ROWS["01_tasks"])
+    (run.dir / "01_tasks" / name).write_text(text)
+    with pytest.raises(DataError, match=name if name == "layout.json" or not text.startswith("{") else "begun with shard_size"):
+        write(run, "01_tasks", ROWS["01_tasks"])
+
+
+def test_a_damaged_cache_of_digests_is_made_again_and_a_plain_name_is_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "steady").mkdir()  # a folder of this name, and a word
+    (tmp_path / "qwen").mkdir()
+    (tmp_path / "qwen" / "config.json").write_text("{}")
+    (run.dir / ".digests.json").write_text("[")
+    found = run.made_from({"vlm": {"id": "local", "options": {"path": "qwen", "profile": "steady"}}})
+    assert [key for key in found if key.startswith("content ")] == ["content qwen"]
+
+
+@pytest.mark.parametrize("odd", [AttributeError("x"), OSError("image file is truncated"), SyntaxError("broken PNG file"), EOFError()])
+def test_what_a_library_raises_of_one_row_stops_nothing(tmp_path: Path, odd: Exception) -> None:
+    def function(batch: Sequence[int]) -> list[EditTask]:
+        if 3 in batch:
+            raise odd
+        return [EditTask.make(REF, f"edit {i}") for i in batch]
+
+    run = Run.open(tmp_path / "run")
+    counts = run.process("01_tasks", ((f"k{i}", i) for i in range(10)), Work(lambda: function, {"": Lane(4)}), settings={}, engine=QUIET)
+    assert counts.reasons == {"bad_row": 1}
+    odd, other = OSError(errno.ENOSPC, "full"), Run.open(tmp_path / "other")  # of the machine, and no trouble of a row
+    with pytest.raises(OSError, match="full"):
+        other.process("01_tasks", [(f"k{i}", i) for i in range(4)], Work(lambda: function), settings={}, engine=QUIET)
+
+
+def test_a_model_library_may_fail_at_a_few_rows_and_not_at_many(tmp_path: Path) -> None:
+    def function(batch: Sequence[int]) -> list[EditTask]:
+        if any(i % 50 == 0 for i in batch if i < 100) or any(i >= 100 for i in batch):
+            raise RuntimeError("shapes cannot be multiplied")
+        return [EditTask.make(REF, f"edit {i}") for i in batch]
+
+    run = Run.open(tmp_path / "run")
+    work, engine = Work(lambda: function, {"": Lane(4)}), Engine(progress=False)
+    counts = run.process("01_tasks", ((f"k{i}", i) for i in range(100)), work, settings={}, engine=engine)
+    assert counts.reasons == {"backend": 2}
+    with pytest.raises(BackendError, match="RuntimeError: shapes"):
+        run.process("02_principles", ((f"k{i}", i) for i in range(100, 110)), work, settings={}, engine=engine)
+
+
+def test_a_source_of_ones_own_may_raise_what_it_will_about_a_picture(tmp_path: Path) -> None:
+    origins = Run.open(tmp_path / "run").origins("01_tasks")
+
+    def load() -> bytes:
+        return (tmp_path / "absent.png").read_bytes()
+
+    assert origins.load("k0", "words", "", load, "row 0").fault.startswith("bad_image: FileNotFoundError")
 
 
 def test_a_stage_that_keeps_nothing_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

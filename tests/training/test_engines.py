@@ -107,9 +107,11 @@ def test_the_paper_has_no_importance_weight_and_control_tokens_are_forbidden(eng
     assert settings["generation_kwargs"]["logit_bias"] == {7: -100.0, 8: -100.0}
 
 
-def test_a_server_without_an_address_is_refused() -> None:
+@pytest.mark.parametrize("address", ["", " ", "localhost:8000", "/v1"])
+def test_a_server_without_an_address_is_refused(address: str) -> None:
+    """TRL polls whatever it is given, for minutes."""
     with pytest.raises(ValueError, match="needs vllm_url"):
-        gcpo.Generation(engine="vllm_server")
+        gcpo.Generation(engine="vllm_server", vllm_url=address)
 
 
 def test_the_extra_asks_for_the_versions_that_trl_supports() -> None:

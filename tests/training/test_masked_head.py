@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from trl.trainer import utils as trl_utils
 
 from editr1.errors import ConfigError
-from editr1.generation import NEVER, forbidden_tokens, plain_generation, token_mask
-from editr1.training.model import load_model, load_processor, mask_scores
+from editr1.generation import NEVER, forbidden_tokens, token_mask
+from editr1.training.model import load_model, load_processor, lora_config, mask_scores, save_checkpoint
 from editr1.training.options import Trained
 from tiny_run import build_tiny_verifier
 
@@ -66,11 +69,22 @@ def test_the_sets_hold_pictures_and_control_tokens_but_no_end(verifier: Path) ->
     assert processor.tokenizer.eos_token_id not in forbidden
 
 
-def test_no_taste_of_a_base_model_is_saved(verifier: Path, tmp_path: Path) -> None:
-    model = load_model(verifier, Trained())
-    model.generation_config.update(top_k=1, repetition_penalty=1.05)
-    plain = plain_generation(model)
-    assert (plain.top_k, plain.repetition_penalty, plain.eos_token_id) == (0, 1.0, model.generation_config.eos_token_id)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_no_taste_of_a_base_model_is_saved(verifier: Path, tmp_path: Path, rank: int | None) -> None:
+    """vLLM would apply the file to every request: with top_k 1, K traces are one trace."""
+    taste = {"top_k": 1, "top_p": 0.8, "temperature": 0.1, "repetition_penalty": 1.05, "do_sample": True}
+    base, saved = tmp_path / "base", tmp_path / "saved"
+    shutil.copytree(verifier, base)
+    before = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(before | taste))
+    trained = Trained(lora_rank=rank)
+    model = load_model(base, trained)
+    save_checkpoint(get_peft_model(model, lora_config(trained)) if rank else model, load_processor(base), saved)
+    told = json.loads((saved / "generation_config.json").read_text())
+    assert told["eos_token_id"] == before["eos_token_id"]
+    assert {name: told.get(name, 1.0) for name in taste} == {
+        "top_k": 0, "top_p": 1.0, "temperature": 1.0, "repetition_penalty": 1.0, "do_sample": True
+    }  # fmt: skip
 
 
 def test_an_output_layer_with_a_bias_is_refused(verifier: Path) -> None:

@@ -110,12 +110,19 @@ class Queue:
         recent = seconds[-PACE_OF:]
         return len(seconds), sum(recent) / len(recent) if recent else None
 
+    def last(self, annotator: str) -> str | None:
+        """The item that this person answered last, which an undo takes back."""
+        return next(reversed(self._seconds.get(annotator, {})), None)
+
+    def is_answered(self, key: str, annotator: str) -> bool:
+        return annotator in self._done[key] or annotator in self._skipped[key]
+
     def _is_complete(self, key: str) -> bool:
         wanted = self._wanted[key]
         return wanted is not None and len(self._done[key]) >= wanted
 
     def _is_open(self, key: str, annotator: str) -> bool:
-        if annotator in self._done[key] or annotator in self._skipped[key]:
+        if self.is_answered(key, annotator):
             return False
         wanted = self._wanted[key]
         if wanted is None:

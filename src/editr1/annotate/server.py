@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import html
 import io
+import unicodedata
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from editr1.annotate.items import Item, Plan, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
@@ -36,9 +37,12 @@ NUM_SHOWN = 256  # pictures kept encoded in memory
 
 
 def _person(name: str) -> str:
-    if name.casefold() == ADJUDICATOR:
+    """One person under one name, however a keyboard composes it."""
+    if unicodedata.normalize("NFKC", name).casefold() == ADJUDICATOR:
         raise ValueError("this name stands for the owner's decisions; take another")
-    return name
+    if not name.replace("\u200c", "").replace("\u200d", "").isprintable():  # the two join and part letters of some scripts
+        raise ValueError("a name is written in visible characters")
+    return unicodedata.normalize("NFC", name)
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_person)]
@@ -53,7 +57,13 @@ class AnswerBody(PersonBody):
 
     item: str
     answer: Literal["left", "right", "same", "skip"]
-    seconds: float
+    seconds: Annotated[float, Field(allow_inf_nan=False)]
+
+
+class UndoBody(PersonBody):
+    """`item` says which answer is meant, so that a request that is sent twice takes back one; None = the latest."""
+
+    item: str | None = None
 
 
 class DecisionBody(BaseModel):
@@ -74,6 +84,8 @@ class Desk:
     plan: Plan
     show_principles: bool = False
     lock: Lock = field(default_factory=Lock)
+    writing: Lock = field(default_factory=Lock)
+    """Held over a change of file and queue, so that an answer and an undo at once leave both in step."""
 
     def __post_init__(self) -> None:
         self._sides = self.votes.secret("sides")
@@ -96,7 +108,8 @@ class Desk:
             items = self.queue.next(annotator, AHEAD)
             remaining = self.queue.remaining(annotator)
             done, seconds = self.queue.pace(annotator)
-        pace = {"done": done, "seconds_each": None if seconds is None else round(seconds, 1)}
+            last = self.queue.last(annotator)
+        pace = {"done": done, "last": last, "seconds_each": None if seconds is None else round(seconds, 1)}
         return {"items": [self._show(item, annotator) for item in items], "remaining": remaining, **pace}
 
     def answer(self, body: AnswerBody) -> None:
@@ -107,17 +120,25 @@ class Desk:
         seconds = min(max(body.seconds, 0.001), MAX_SECONDS)
         control = item.gold is not None
         vote = Vote(item.id, body.annotator, sides[body.answer], swapped, seconds, study=self.plan.study, control=control)
-        self.votes.put(vote)
-        with self.lock:
-            self.queue.answered(vote)
+        with self.writing:
+            self.votes.put(vote)
+            with self.lock:
+                self.queue.answered(vote)
 
-    def undo(self, annotator: str) -> dict[str, Any] | None:
-        """Takes the last answer of this study back and shows its pair again; None when there was none. Raises BusyStoreError."""
-        vote = self.votes.undo(annotator, self.plan.study, self.queue.items.keys())
-        if vote is None:
-            return None
-        with self.lock:
-            self.queue.undone(vote)
+    def undo(self, annotator: str, item: str | None = None) -> dict[str, Any] | None:
+        """Takes an answer of this study back and shows its pair again, also where that was done before; None when there was none.
+
+        item: whose answer; None = the last. Raises BusyStoreError.
+        """
+        known = self.queue.items.keys()
+        with self.writing:
+            vote = self.votes.undo(annotator, self.plan.study, known if item is None else known & {item})
+            if vote is None:
+                if item is None or item not in known or self.queue.is_answered(item, annotator):
+                    return None
+                return self._show(self.queue.items[item], annotator)
+            with self.lock:
+                self.queue.undone(vote)
         return self._show(self.queue.items[vote.item], annotator)
 
     def decide(self, body: DecisionBody) -> None:
@@ -186,8 +207,8 @@ def _add_label_routes(app: FastAPI, desk: Desk) -> None:
         return desk.next(body.annotator)
 
     @app.post("/api/undo")
-    def undo(body: PersonBody) -> dict[str, Any]:
-        shown = desk.undo(body.annotator)
+    def undo(body: UndoBody) -> dict[str, Any]:
+        shown = desk.undo(body.annotator, body.item)
         if shown is None:
             raise HTTPException(404, "there is no answer to take back")
         following = desk.next(body.annotator)
@@ -200,9 +221,12 @@ def _add_label_routes(app: FastAPI, desk: Desk) -> None:
             raise HTTPException(404, "no such image in this study")
         return Response(encoded(digest), media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
-    @app.get("/{name}.{kind}")
-    def asset(name: Literal["label", "results", "page"], kind: Literal["js", "css"]) -> Response:
-        return Response(_read(f"{name}.{kind}"), media_type={"js": "text/javascript", "css": "text/css"}[kind])
+    @app.get("/label.js")
+    @app.get("/results.js")
+    @app.get("/page.css")
+    def asset(request: Request) -> Response:
+        name = request.url.path.lstrip("/")
+        return Response(_read(name), media_type="text/css" if name.endswith(".css") else "text/javascript")
 
 
 def is_owner(request: Request, desk: Desk) -> bool:

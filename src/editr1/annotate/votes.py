@@ -49,7 +49,7 @@ _FIELDS = "item, annotator, answer, swapped, seconds, at, study, imported, contr
 
 
 class BusyStoreError(EditR1Error):
-    """Another process writes to the votes; the same request works a moment later."""
+    """The votes cannot be written now, as while another process writes; the same request works when that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class VoteStore:
         """patience: seconds to wait for another process that writes, before BusyStoreError."""
         self.path = path
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
         with self._alone():
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # WAL alone may lose the last answers when the power fails
             self._db.executescript(_TABLES)
@@ -106,9 +106,13 @@ class VoteStore:
             try:
                 yield
             except sqlite3.OperationalError as error:
-                if "locked" in str(error) or "busy" in str(error):
-                    raise BusyStoreError(f"{self.path} is locked by another process; try again in a moment") from error
-                raise
+                locked = "locked" in str(error) or "busy" in str(error)
+                what = "is locked by another process; try again in a moment" if locked else f"cannot be written ({error}); see to its disk"
+                raise BusyStoreError(f"{self.path} {what}") from error
+            except sqlite3.DatabaseError as error:
+                raise DataError(
+                    f"{self.path} holds no votes that can be read ({error}); restore it, or move it away to begin anew"
+                ) from error
 
     def put(self, vote: Vote) -> None:
         """Stores the vote; the same person's earlier answer about the same item is replaced. Raises BusyStoreError."""

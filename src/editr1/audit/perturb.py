@@ -241,8 +241,7 @@ def _difference(
 
 
 def _metric(name: str, figure: Difference | Estimate, num_unscored: int) -> Metric:
-    estimate = figure.estimate if isinstance(figure, Difference) else figure
+    e = figure.estimate if isinstance(figure, Difference) else figure
     p_value = figure.p_value if isinstance(figure, Difference) else None
     protocol = "propagation/paired" if isinstance(figure, Difference) else "propagation/mean"
-    e = estimate
     return Metric(name, e.value, e.low, e.high, e.n, num_unscored, protocol=protocol, p_value=p_value, num_clusters=e.num_clusters)

@@ -165,18 +165,16 @@ def _row(table: Any, i: int, folder: Path) -> tuple[Pair, Row]:
 
 def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
     """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
-    twos = [row for row in rows if row.k == 2]
-    found = [*(_two(twos, scores, seed) if twos else []), *_decisive(rows, scores)]
+    twos, found = [row for row in rows if row.k == 2], list[Metric]()
+    if twos:
+        signs, groups = [row.sign for row in twos], [row.group for row in twos]
+        found = three_class_metrics("tiger_k2", _gaps(twos, scores), signs, groups, "tiger-erb/k2/three-class", seed)
+    found += _decisive(rows, scores)
     for k in SIZES[1:]:
-        groups, num_broken = complete_groups([row for row in rows if row.k == k])
-        if groups:
-            found += _kway(groups, k, num_broken, scores, seed)
+        complete, num_broken = complete_groups([row for row in rows if row.k == k])
+        if complete:
+            found += _kway(complete, k, num_broken, scores, seed)
     return found
-
-
-def _two(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int) -> list[Metric]:
-    gaps = _gaps(rows, scores)
-    return three_class_metrics("tiger_k2", gaps, [row.sign for row in rows], [row.group for row in rows], "tiger-erb/k2/three-class", seed)
 
 
 def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[Metric]:
@@ -194,18 +192,10 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
     taus = [tau for value, group in zip(values, groups, strict=True) if (tau := group_tau(value, group.places)) is not None]
     num_unscored = sum(any(score is None for score in value) for value in values)
     protocol = f"tiger-erb/k{k}/argsort"
-    rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = share_estimate(right)
-    mean_tau = mean_estimate(taus, rng=rng) if taus else None
+    mean_tau = mean_estimate(taus, rng=np.random.default_rng(derive_seed(seed, protocol))) if taus else None
+    left_out: dict[str, float] = {"groups left out": num_broken} if num_broken else {}
     return [
-        to_metric(
-            f"tiger_k{k}",
-            estimate,
-            protocol,
-            n=len(groups),
-            num_unscored=num_unscored,
-            by_category={"groups left out": num_broken} if num_broken else {},
-        ),
+        to_metric(f"tiger_k{k}", share_estimate(right), protocol, n=len(groups), num_unscored=num_unscored, by_category=left_out),
         Metric(f"tiger_k{k}_chance", chance(k, "argsort"), n=len(groups), protocol=f"{protocol}/chance"),
         to_metric(f"tiger_k{k}_tau_b", mean_tau, f"tiger-erb/k{k}/tau-b", n=len(taus), num_unscored=len(groups) - len(taus)),
     ]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -124,12 +124,10 @@ def read_label(response: str, rule: Literal["first", "last", "unambiguous"] = "f
     return found[-1] if rule == "last" else found[0]
 
 
-def metrics(answers: Sequence[Answer], rules: Sequence[Rule] = RULES) -> list[Metric]:
+def metrics(answers: Sequence[Answer]) -> list[Metric]:
     """All protocols of a pairwise judge's answers, clustered by source."""
-    found = [four_label(answers, rule) for rule in rules]
-    found += decisive(answers, lambda answer: _sign(read_label(answer.response)))
-    found.append(three_class_labels(answers))
-    return [*found, *position_metrics(answers)]
+    labels = [four_label(answers, rule) for rule in RULES]
+    return [*labels, *decisive(answers), three_class_labels(answers), *position_metrics(answers)]
 
 
 def recognise(path: Path) -> bool:
@@ -178,10 +176,10 @@ def three_class_labels(answers: Sequence[Answer]) -> Metric:
     return to_metric("genai_three_class", estimate, "genai-bench/three-class/labels", n=len(answers), num_unscored=num_unscored)
 
 
-def decisive(answers: Sequence[Answer], gap: Callable[[Answer], float]) -> list[Metric]:
-    """Accuracy on pairs where people chose a side. gap: > 0 for the left, < 0 for the right, nan = unscored."""
+def decisive(answers: Sequence[Answer]) -> list[Metric]:
+    """Accuracy on pairs where people chose a side."""
     chosen = [answer for answer in answers if SIGNS[answer.vote] != 0]
-    margins = np.array([gap(answer) * SIGNS[answer.vote] for answer in chosen])
+    margins = np.array([_sign(read_label(answer.response)) * SIGNS[answer.vote] for answer in chosen])
     return accuracy_metrics("genai_decisive", margins, [answer.source for answer in chosen], "genai-bench/decisive")
 
 

@@ -32,12 +32,11 @@ MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
 
 def add_judge_arguments(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Which judge; `default` None = the RRM as the command's own options describe it."""
+    add = parser.add_argument
     judges = ", ".join(available("judges"))
     shown = f"default: {default}" if default else "default: the RRM with the options below"
-    parser.add_argument("--judge", default=default, metavar="ID", help=f"{judges}, or package.module:Name ({shown})")
-    parser.add_argument(
-        "--judge-set", action="append", default=[], metavar="KEY=VALUE", help="option of the judge, such as num_traces=4; repeatable"
-    )
+    add("--judge", default=default, metavar="ID", help=f"{judges}, or package.module:Name ({shown})")
+    add("--judge-set", action="append", default=[], metavar="KEY=VALUE", help="option of the judge, such as num_traces=4; repeatable")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,20 +104,17 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def add_rrm_arguments(parser: argparse.ArgumentParser) -> None:
     """How the RRM is asked, and who writes principles that are missing."""
-    parser.add_argument(
-        "--prompt", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: the checkpoint's own, else tv)"
-    )
-    parser.add_argument("--traces", type=int, default=1, metavar="K", help="traces to average over (default: 1)")
-    parser.add_argument("--temperature", type=float, help="default: 0 for one trace, 0.7 for several")
-    parser.add_argument("--max-tokens", type=int, help=f"limit of a reply (default: the checkpoint's own, else {MAX_TOKENS})")
-    parser.add_argument(
-        "--expected", action="store_true", help="the score's expectation under the token probabilities in place of the sampled score"
-    )
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds without an answer until a request is repeated (default: 300)")
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences at once of a local checkpoint (default: 16)")
-    parser.add_argument("--decomposer", metavar="MODEL", help="model that writes missing principles (default: the judge)")
-    parser.add_argument("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--prompt", choices=score_prompt_ids(), metavar="ID", help="score prompt: %(choices)s (default: the checkpoint's own, else tv)")
+    add("--traces", type=int, default=1, metavar="K", help="traces to average over (default: 1)")
+    add("--temperature", type=float, help="default: 0 for one trace, 0.7 for several")
+    add("--max-tokens", type=int, help=f"limit of a reply (default: the checkpoint's own, else {MAX_TOKENS})")
+    add("--expected", action="store_true", help="the score's expectation under the token probabilities in place of the sampled score")
+    add("--timeout", type=float, default=300.0, help="seconds without an answer until a request is repeated (default: 300)")
+    add("--batch-size", type=int, default=16, help="sequences at once of a local checkpoint (default: 16)")
+    add("--decomposer", metavar="MODEL", help="model that writes missing principles (default: the judge)")
+    add("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
+    add("--seed", type=int, default=0)
 
 
 def rrm_vlm(args: argparse.Namespace) -> VLM:

@@ -37,22 +37,21 @@ SHOWN_BROKEN = 3
 
 
 def add_audit(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--run", type=Path, metavar="DIR", help="run directory with principles and candidates; the figures are added to it")
     where.add_argument("--table", type=Path, metavar="FILE", help="CSV or JSONL: source, edited, instruction[, principles]")
     add_judge_arguments(parser, None)
     add_model_arguments(parser)
     add_rrm_arguments(parser)
-    parser.add_argument("--label", help="names the judge in the run's figures (default: its checkpoint's folder, its model or its id)")
-    parser.add_argument("--edits", type=int, default=100, help="edits to probe, one a task (default: 100)")
-    parser.add_argument("--probes", default="", metavar="A,B", help=f"only these of {', '.join(probe.name for probe in PROBES)}")
-    parser.add_argument(
-        "--threshold", type=float, default=THRESHOLD, help=f"share of edits on which a law must hold (default: {THRESHOLD})"
-    )
-    parser.add_argument("--perturb", action="store_true", help="damage the principles and report what moves, in place of the probes")
-    parser.add_argument("--amount", type=int, default=1, help="principles to damage in each set (default: 1)")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="probe, perturb, and write a Markdown page of the run's audits")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--label", help="names the judge in the run's figures (default: its checkpoint's folder, its model or its id)")
+    add("--edits", type=int, default=100, help="edits to probe, one a task (default: 100)")
+    add("--probes", default="", metavar="A,B", help=f"only these of {', '.join(probe.name for probe in PROBES)}")
+    add("--threshold", type=float, default=THRESHOLD, help=f"share of edits on which a law must hold (default: {THRESHOLD})")
+    add("--perturb", action="store_true", help="damage the principles and report what moves, in place of the probes")
+    add("--amount", type=int, default=1, help="principles to damage in each set (default: 1)")
+    add("--page", type=Path, metavar="FILE", help="probe, perturb, and write a Markdown page of the run's audits")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run_audit(args: argparse.Namespace) -> int:

@@ -25,14 +25,13 @@ from editr1.store._files import write_atomic
 
 
 def add_aggregate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="stored outputs: files, or folders where a format is one")
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="the benchmark's own file, where it does not lie beside (basic_edit.json, edit.json)"
-    )
-    parser.add_argument("--benchmark", default="", metavar="NAME", help="what the files are of, where their content does not say")
-    parser.add_argument("--short", action="store_true", help="one row a judge, also for a single one")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write <benchmark>_<judge>.outcomes.jsonl there, for `editr1 compare`")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add = parser.add_argument
+    add("files", type=Path, nargs="+", metavar="FILE", help="stored outputs: files, or folders where a format is one")
+    add("--data", type=Path, metavar="FILE", help="the benchmark's own file, where it does not lie beside (basic_edit.json, edit.json)")
+    add("--benchmark", default="", metavar="NAME", help="what the files are of, where their content does not say")
+    add("--short", action="store_true", help="one row a judge, also for a single one")
+    add("--out", type=Path, metavar="DIR", help="write <benchmark>_<judge>.outcomes.jsonl there, for `editr1 compare`")
+    add("--seed", type=int, default=0, help="of the resampling (default 0)")
     add_output_arguments(parser)
 
 
@@ -87,16 +86,17 @@ def _rows(found: Sequence[Stored]) -> list[str]:
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, metavar="A", help="an *.outcomes.jsonl, or stored outputs that `aggregate` reads")
-    parser.add_argument("b", type=Path, metavar="B", help="another of the same benchmark")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="the benchmark's own file, for stored outputs that need one")
-    parser.add_argument("--category", default="", metavar="PREFIX", help="only samples whose category starts so, such as overall/")
-    parser.add_argument("--show", type=int, default=10, metavar="N", help="disagreements to print (default 10)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("a", type=Path, metavar="A", help="an *.outcomes.jsonl, or stored outputs that `aggregate` reads")
+    add("b", type=Path, metavar="B", help="another of the same benchmark")
+    add("--data", type=Path, metavar="FILE", help="the benchmark's own file, for stored outputs that need one")
+    add("--category", default="", metavar="PREFIX", help="only samples whose category starts so, such as overall/")
+    add("--show", type=int, default=10, metavar="N", help="disagreements to print (default 10)")
+    add(
         "--noise-floor", type=float, default=NOISE_FLOOR, metavar="X", help=f"mark changes of mean scores below X (default {NOISE_FLOOR:g})"
     )
-    parser.add_argument("--samples", type=Path, metavar="FILE", help="write every sample as CSV: a, b, difference, mark")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add("--samples", type=Path, metavar="FILE", help="write every sample as CSV: a, b, difference, mark")
+    add("--seed", type=int, default=0, help="of the resampling (default 0)")
     add_output_arguments(parser)
 
 
@@ -141,17 +141,16 @@ PAIRS_TABLE = "bench_pairs_"
 
 
 def add_best_of_n(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--judged", metavar="TABLE", help=f"table of the run that `bench pairs` wrote, such as {PAIRS_TABLE}rrm")
     where.add_argument(
         "--edits", action="append", nargs=3, metavar=("EDITOR", "JUDGE", "REFEREE"), help="outcomes of one editor's edits; repeatable"
     )
-    parser.add_argument(
-        "--split", default="held_out", help="pairs of the run: held_out (default), train or all; as `bench pairs` was given"
-    )
-    parser.add_argument("--category", default="", metavar="PREFIX", help="only outcomes whose category starts so")
-    parser.add_argument("--picks", type=Path, metavar="FILE", help="write the picks here, one JSON object a task")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add("--split", default="held_out", help="pairs of the run: held_out (default), train or all; as `bench pairs` was given")
+    add("--category", default="", metavar="PREFIX", help="only outcomes whose category starts so")
+    add("--picks", type=Path, metavar="FILE", help="write the picks here, one JSON object a task")
+    add("--seed", type=int, default=0, help="of the resampling (default 0)")
     add_output_arguments(parser)
 
 
@@ -219,15 +218,12 @@ def _left_out(groups: Groups) -> str:
 
 
 def add_signal(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", type=Path, nargs="*", metavar="FILE", help="outcomes of single edits, stored outputs, or a table; one a judge"
-    )
-    parser.add_argument(
-        "--judged", action="append", default=[], metavar="TABLE", help="table of the run that `bench pairs` wrote; repeatable"
-    )
-    parser.add_argument("--split", default="all", help="pairs of the run: held_out, train or all (default)")
-    parser.add_argument("--truth", type=Path, metavar="FILE", help="outcomes of the same edits that say how good they are")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add = parser.add_argument
+    add("files", type=Path, nargs="*", metavar="FILE", help="outcomes of single edits, stored outputs, or a table; one a judge")
+    add("--judged", action="append", default=[], metavar="TABLE", help="table of the run that `bench pairs` wrote; repeatable")
+    add("--split", default="all", help="pairs of the run: held_out, train or all (default)")
+    add("--truth", type=Path, metavar="FILE", help="outcomes of the same edits that say how good they are")
+    add("--seed", type=int, default=0, help="of the resampling (default 0)")
     add_output_arguments(parser)
 
 

@@ -75,11 +75,10 @@ def run_bench(args: argparse.Namespace) -> int:
 
 
 def add_score_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="local copy of the benchmark whose edits these are (instructions, sources)"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the layout, such as language=cn")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR")
+    add("--root", type=Path, metavar="DIR", help="local copy of the benchmark whose edits these are (instructions, sources)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the layout, such as language=cn")
     add_judging_arguments(parser)
     add_output_arguments(parser)
 
@@ -117,21 +116,22 @@ def recognise(folder: Path, root: Path | None) -> tuple[str, dict[str, Any]]:
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
     """Who judges, how, and what it may cost."""
+    add = parser.add_argument
     add_judge_arguments(parser, "rrm")
     add_model_arguments(parser)
-    parser.add_argument("--concurrency", type=int, default=8, help="edits judged at once at an endpoint (default 8)")
-    parser.add_argument("--batch-size", type=int, default=1, help="edits a call, for a local checkpoint (default 1)")
-    parser.add_argument(
+    add("--concurrency", type=int, default=8, help="edits judged at once at an endpoint (default 8)")
+    add("--batch-size", type=int, default=1, help="edits a call, for a local checkpoint (default 1)")
+    add(
         "--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("PROMPT", "GENERATED"), help="money a million tokens, to show the cost"
     )
-    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="judge R times with other seeds and print the spread")
-    parser.add_argument("--max-unscored", type=float, default=MAX_UNSCORED, help=f"stop above this share (default {MAX_UNSCORED})")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where replies are kept (default: cache/ of the run)")
-    parser.add_argument("--decomposer", metavar="MODEL", help="model that writes principles which an edit lacks (default: the judge's own)")
-    parser.add_argument("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
-    parser.add_argument("--label", help="name of the judged table (default: the judge's id)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    add("--repeats", type=int, default=1, metavar="R", help="judge R times with other seeds and print the spread")
+    add("--max-unscored", type=float, default=MAX_UNSCORED, help=f"stop above this share (default {MAX_UNSCORED})")
+    add("--cache", type=Path, metavar="DIR", help="where replies are kept (default: cache/ of the run)")
+    add("--decomposer", metavar="MODEL", help="model that writes principles which an edit lacks (default: the judge's own)")
+    add("--decomposer-url", metavar="URL", help="its endpoint (default: --base-url)")
+    add("--label", help="name of the judged table (default: the judge's id)")
+    add("--seed", type=int, default=0)
+    add("--dry-run", action="store_true", help="print what would be done and stop")
 
 
 def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.Namespace) -> int:

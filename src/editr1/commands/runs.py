@@ -28,13 +28,10 @@ SHARE = 0.2  # ours: of the time that may go into writing the page while a run n
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directory; several are put side by side")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="the page (default: report.html in RUN; of several, comparison.html in the first)"
-    )
-    parser.add_argument(
-        "--watch", type=_seconds, nargs="?", const=10, default=0, metavar="SECONDS", help="follow runs that go on (default: every 10 s)"
-    )
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="run directory; several are put side by side")
+    add("--output", type=Path, metavar="FILE", help="the page (default: report.html in RUN; of several, comparison.html in the first)")
+    add("--watch", type=_seconds, nargs="?", const=10, default=0, metavar="SECONDS", help="follow runs that go on (default: every 10 s)")
 
 
 def run_report(args: argparse.Namespace) -> int:

@@ -6,10 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from editr1.annotate.items import Plan, plan_items
+from editr1.annotate.queue import Overlap
+from editr1.annotate.results import export, export_pairs, write_csv
+from editr1.annotate.votes import DATABASE, VoteStore, import_votes
 from editr1.commands._judge import accepting, add_judge_arguments, judge_component, say
 from editr1.config import load_recipe, section, with_overrides
 from editr1.errors import ConfigError
 from editr1.judge.rrm import RewardModel
+from editr1.store import Run
 
 # --- serve ---------------------------------------------------------------------------------------------
 
@@ -88,40 +93,29 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_annotate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory with candidates")
-    parser.add_argument("--gsb", nargs=2, metavar=("BEFORE", "AFTER"), help="compare these two editors only (GSB study)")
-    parser.add_argument("--pairs-per-task", type=int, default=1, metavar="N")
-    parser.add_argument("--limit", type=int, metavar="N", help="ask at most this many pairs")
-    parser.add_argument(
-        "--overlap", type=float, default=0.1, metavar="SHARE", help="share of pairs that several people answer (default: 0.1)"
-    )
-    parser.add_argument("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
-    parser.add_argument("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
-    parser.add_argument("--gold-every", type=int, default=20, metavar="N", help="one pair in N is a control question (default: 20)")
-    parser.add_argument("--principles", action="store_true", help="show the principles below the pictures")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
-    parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
-    parser.add_argument("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
-    parser.add_argument(
-        "--export", action="store_true", help="write all answers to annotations.csv and 07_pairs and stop; with --gsb those of its study"
-    )
-    parser.add_argument("--csv", action="store_true", help="write annotations.csv only and stop")
-    parser.add_argument(
-        "--accept", action="store_true", help="with --export: where 07_pairs was made from other answers, put it aside and make it over"
-    )
-    parser.add_argument(
-        "--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most"
-    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="run directory with candidates")
+    add("--gsb", nargs=2, metavar=("BEFORE", "AFTER"), help="compare these two editors only (GSB study)")
+    add("--pairs-per-task", type=int, default=1, metavar="N")
+    add("--limit", type=int, metavar="N", help="ask at most this many pairs")
+    add("--overlap", type=float, default=0.1, metavar="SHARE", help="share of pairs that several people answer (default: 0.1)")
+    add("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
+    add("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
+    add("--gold-every", type=int, default=20, metavar="N", help="one pair in N is a control question (default: 20)")
+    add("--principles", action="store_true", help="show the principles below the pictures")
+    add("--seed", type=int, default=0)
+    add("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
+    add("--port", type=int, default=8765)
+    add("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
+    add("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
+    add("--export", action="store_true", help="write all answers to annotations.csv and 07_pairs and stop; with --gsb those of its study")
+    add("--csv", action="store_true", help="write annotations.csv only and stop")
+    add("--accept", action="store_true", help="with --export: where 07_pairs was made from other answers, put it aside and make it over")
+    add("--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most")
 
 
 def run_annotate(args: argparse.Namespace) -> int:
     """Label pairs in a browser: blind, by keyboard or on a phone; every answer is on disk before the next pair shows."""
-    from editr1.annotate.items import Plan
-    from editr1.annotate.queue import Overlap
-    from editr1.store import Run
-
     run = Run.open(args.run, create=False)
     try:
         gsb = tuple(args.gsb) if args.gsb else None
@@ -134,11 +128,7 @@ def run_annotate(args: argparse.Namespace) -> int:
     return _serve(args, run, plan, overlap)
 
 
-def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
-    from editr1.annotate.items import plan_items
-    from editr1.annotate.results import export, export_pairs, write_csv
-    from editr1.annotate.votes import DATABASE, VoteStore, import_votes
-
+def _exchange(args: argparse.Namespace, run: Run, plan: Plan) -> int:
     items = plan_items(run, plan) if args.votes or args.gold else []
     store = VoteStore(run.dir / DATABASE)
     if args.votes:
@@ -159,7 +149,7 @@ def _exchange(args: argparse.Namespace, run: Any, plan: Any) -> int:
     return 0
 
 
-def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
+def _serve(args: argparse.Namespace, run: Run, plan: Plan, overlap: Overlap) -> int:
     try:
         from editr1.annotate.server import Desk, build_app
         from editr1.serve.listen import listen
@@ -172,9 +162,8 @@ def _serve(args: argparse.Namespace, run: Any, plan: Any, overlap: Any) -> int:
     app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
     address = f"http://{args.host}:{args.port}/"
     token = "token=...&" if args.token else ""
-    say(
-        f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)"
-    )
+    labelled = f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far"
+    say(f"{labelled}. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)")
     say(f"Results, review and export are for the owner, who labels at {address}?{token}owner={desk.owner_key}")
     listen(app, args.host, args.port)
     return 0

@@ -43,17 +43,16 @@ MEANING = {
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help="picture before the edit (PNG, JPEG, WebP, AVIF or GIF)")
-    parser.add_argument("edited", type=Path, nargs="?", metavar="EDITED", help="picture after the edit")
-    parser.add_argument("instruction", nargs="?", metavar="INSTRUCTION", help="what the edit was meant to do")
-    parser.add_argument("--example", action="store_true", help="the shipped edit, by the shipped judge unless another one is named")
+    add = parser.add_argument
+    add("source", type=Path, nargs="?", metavar="SOURCE", help="picture before the edit (PNG, JPEG, WebP, AVIF or GIF)")
+    add("edited", type=Path, nargs="?", metavar="EDITED", help="picture after the edit")
+    add("instruction", nargs="?", metavar="INSTRUCTION", help="what the edit was meant to do")
+    add("--example", action="store_true", help="the shipped edit, by the shipped judge unless another one is named")
     add_model_arguments(parser)
     add_rrm_arguments(parser)
-    parser.add_argument(
-        "--principles", type=Path, metavar="FILE", help="JSON array of {question, category}; default: the decomposer writes them"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with both pictures, the verdicts and the score")
+    add("--principles", type=Path, metavar="FILE", help="JSON array of {question, category}; default: the decomposer writes them")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--html", type=Path, metavar="FILE", help="write one page with both pictures, the verdicts and the score")
 
 
 def run_verify(args: argparse.Namespace) -> int:

@@ -54,6 +54,7 @@ class DiT(ABC):
         self.pipe = prepare_pipeline(pipe, str(pipe.device))
         self.transformer: torch.nn.Module = pipe.transformer
         self.config = pipe.transformer.config
+        self.dtype: torch.dtype = pipe.transformer.dtype  # kept: diffusers looks through all modules at each reading
         self.cfg, self.negative, self.condition_area = cfg, negative, condition_area
         self.token = self.multiple = pipe.vae_scale_factor * 2  # 8 x VAE compression, 2 x 2 packing
 
@@ -89,7 +90,9 @@ class DiT(ABC):
         return make_plan(height, width, self.config.in_channels, self.multiple, self.token)
 
     def sigmas(self, plan: Plan, num_steps: int) -> tuple[float, ...]:
-        return scheduler_sigmas(self.pipe.scheduler, num_steps, scheduler_mu(self.pipe.scheduler, plan.num_tokens))
+        limits = self.pipe.scheduler.config
+        mu = flux_mu(plan.num_tokens, limits.base_shift, limits.max_shift, limits.base_image_seq_len, limits.max_image_seq_len)
+        return scheduler_sigmas(self.pipe.scheduler, num_steps, mu)
 
     @torch.no_grad()
     def encode(self, sources: Sequence[Source], instructions: Sequence[str], plan: Plan) -> Conditioning:
@@ -145,7 +148,7 @@ class DiT(ABC):
         return guided * (v.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True)) if self.rescaled else guided
 
     def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, prefix: str) -> torch.Tensor:
-        dtype, num_tokens = self.transformer.dtype, x_BLD.shape[1]
+        dtype, num_tokens = self.dtype, x_BLD.shape[1]
         target, source = x_BLD.to(dtype), cond["source"].to(dtype)
         out = self.transformer(
             hidden_states=torch.cat([target, source] if self.target_first else [source, target], dim=1),
@@ -209,12 +212,6 @@ def scheduler_sigmas(scheduler: Any, num_steps: int, mu: float) -> tuple[float, 
     if config.time_shift_type != "exponential":
         raise ConfigError(f"schedulers with time_shift_type {config.time_shift_type!r} are not supported, expected exponential")
     return exponential_schedule(num_steps, mu, config.shift_terminal or None).sigmas
-
-
-def scheduler_mu(scheduler: Any, num_tokens: int) -> float:
-    """Flux's mu with the limits that the checkpoint's scheduler states."""
-    config = scheduler.config
-    return flux_mu(num_tokens, config.base_shift, config.max_shift, config.base_image_seq_len, config.max_image_seq_len)
 
 
 def collate_rows(conds: Sequence[Conditioning], padded: dict[str, str]) -> Conditioning:

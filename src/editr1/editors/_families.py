@@ -10,18 +10,16 @@ one frame, so the VAE speaks [B, C, 1, H, W]. Legend: see `_dit`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 
 from editr1.editors._dit import ATTENTION, DiT, Pictures, scheduler_sigmas, unpack
-from editr1.editors._published import Published
-from editr1.editors.base import Conditioning, Footprint, Plan
+from editr1.editors._published import VISION_PIXELS, Published
+from editr1.editors.base import Conditioning, Plan
 from editr1.objectives.schedule import flux2_mu, qwen_schedule
 
-MAX_TEXT_TOKENS = 512
 SOURCE_TIME = 10  # time coordinate of the first source picture, and from one to the next; the target's is 0
 
 
@@ -86,9 +84,7 @@ def _ids(time: int, rows: int, columns: int, length: int) -> torch.Tensor:
 
 # --- Qwen-Image-Edit and its Plus versions ------------------------------------------------------------
 
-PUBLISHED = Published(64, 20.4e9, 60, 3072, 8.3e9, 0.13e9)  # encoder: Qwen2.5-VL-7B
 INSTRUCTION_TOKENS = 256  # ours: an upper bound for what people write, beside the picture's own tokens
-VISION_PIXELS = 28  # side of the square that Qwen2.5-VL turns into one token
 
 
 class QwenEdit(DiT):
@@ -108,7 +104,7 @@ class QwenEdit(DiT):
         pixels = self.pipe.image_processor.preprocess([picture]).unsqueeze(2)
         unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
         return self.pipe.prepare_latents(
-            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.transformer.dtype, self.device, None, unused
+            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.dtype, self.device, None, unused
         )[1]
 
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
@@ -129,13 +125,13 @@ def denormalised(latents: torch.Tensor, config: Any) -> torch.Tensor:
     return latents * std + mean
 
 
-def qwen_footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any], vision_area: int | None) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint). The text includes the picture's tokens of the VL encoder.
+def qwen_published(vision_area: int | None = None) -> Published:
+    """Sizes of the published checkpoints; the text includes the picture's tokens of the VL encoder, Qwen2.5-VL-7B.
 
     `vision_area`: square pixels that the VL encoder reads; None = the source at its encoding size.
     """
 
-    def text(area: int) -> int:
+    def text(options: Mapping[str, Any], area: int) -> int:
         return (vision_area or area) // VISION_PIXELS**2 + INSTRUCTION_TOKENS
 
-    return PUBLISHED.footprint(height, width, options, options.get("true_cfg", 1.0), partial(qwen_schedule, num_steps), text)
+    return Published(64, 20.4e9, 60, 3072, 8.3e9, 0.13e9, qwen_schedule, text, ("true_cfg", 1.0))

@@ -16,6 +16,8 @@ from editr1.objectives.schedule import Schedule
 from editr1.placement import local_device
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
+MAX_TEXT_TOKENS = 512  # of FLUX.1 and FLUX.2
+VISION_PIXELS = 28  # side of the square that Qwen2.5-VL turns into one token
 
 T = TypeVar("T")
 
@@ -31,7 +33,9 @@ def load(cls: Callable[..., T], pipeline: Any, path: str, dtype: str, device: st
         negative: text of the second pass of classifier-free guidance.
         condition_area: square pixels of an encoded source; None = the target's size (Qwen's and LongCat's pipelines take 1024 x 1024).
     """
-    editor = cls(load_pipeline(pipeline, path, dtype, device, **({} if encoders else absent_parts(pipeline))), *options)
+    # What is None, diffusers does not load.
+    absent = {} if encoders else {name: None for name in TEXT_PARTS if name in inspect.signature(pipeline.__init__).parameters}
+    editor = cls(load_pipeline(pipeline, path, dtype, device, **absent), *options)
     cast(Any, editor).encoders = encoders
     return editor
 
@@ -49,11 +53,6 @@ def load_pipeline(pipeline: Any, path: str, dtype: str, device: str | None, **pa
     except OSError as error:
         raise ConfigError(f"cannot load {pipeline.__name__} from {path!r}: {error}; give a local folder or a hub name") from error
     return prepare_pipeline(pipe, device)
-
-
-def absent_parts(cls: Any) -> dict[str, None]:
-    """Keyword arguments under which diffusers does not load the text encoders."""
-    return {name: None for name in TEXT_PARTS if name in inspect.signature(cls.__init__).parameters}
 
 
 def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
@@ -75,22 +74,31 @@ class Published:
     hidden: int
     num_encoder_parameters: float
     num_vae_parameters: float
+    schedule: Callable[[int, int], Schedule]
+    """Of a number of steps and of target tokens."""
+    text: Callable[[Mapping[str, Any], int], int]
+    """The most text tokens, from the editor's options and the square pixels of the encoded source."""
+    cfg: tuple[str, float] = ("", 1.0)
+    """The option that is classifier-free guidance, where there is one, and its default."""
     token: int = 16
     """Side of the square of pixels that a token stands for."""
     multiple: int = 16
     """What height and width snap to."""
 
-    def footprint(
-        self, height: int, width: int, options: Mapping[str, Any], cfg: float, schedule: Callable[[int], Schedule],
-        text: Callable[[int], int],
-    ) -> Footprint:  # fmt: skip
-        """`schedule` of a number of target tokens; `text`: the most text tokens, from the square pixels of the encoded source."""
+    def footprint(self, height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
+        """Sizes and cost without weights."""
         plan = make_plan(height, width, self.channels, self.multiple, self.token)
         area = math.prod(condition_size(plan, options.get("condition_area"), self.multiple))
         return Footprint(
-            plan, area // self.token**2, text(area), 2 if cfg > 1.0 else 1, self.num_parameters, schedule(plan.num_tokens).sigmas,
-            self.num_layers, self.hidden, self.num_encoder_parameters, self.num_vae_parameters,
+            plan, area // self.token**2, self.text(options, area), 2 if options.get(*self.cfg) > 1.0 else 1, self.num_parameters,
+            self.schedule(num_steps, plan.num_tokens).sigmas, self.num_layers, self.hidden, self.num_encoder_parameters,
+            self.num_vae_parameters,
         )  # fmt: skip
+
+
+def text_tokens(options: Mapping[str, Any], area: int) -> int:
+    """Of editors that pad words to their option `text_tokens`."""
+    return int(options.get("text_tokens", MAX_TEXT_TOKENS))
 
 
 def make_plan(height: int, width: int, channels: int, multiple: int, token: int) -> Plan:

@@ -5,16 +5,13 @@ Guidance is an embedded number, so a velocity is one forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from editr1.editors._families import MAX_TEXT_TOKENS, Flux2
-from editr1.editors._published import Published, load
-from editr1.editors.base import Footprint
+from editr1.editors._families import Flux2
+from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
 from editr1.objectives.schedule import flux2_schedule
 
-PUBLISHED = Published(128, 32.2e9, 56, 6144, 24.0e9, 0.08e9)  # encoder: Mistral Small 3
+footprint = Published(128, 32.2e9, 56, 6144, 24.0e9, 0.08e9, flux2_schedule, text_tokens).footprint  # encoder: Mistral Small 3
 
 
 class Flux2Editor(Flux2):
@@ -43,9 +40,3 @@ def build(
     from diffusers import Flux2Pipeline
 
     return load(Flux2Editor, Flux2Pipeline, path, dtype, device, encoders, guidance, condition_area, text_tokens)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint)."""
-    text = options.get("text_tokens", MAX_TEXT_TOKENS)
-    return PUBLISHED.footprint(height, width, options, 1.0, partial(flux2_schedule, num_steps), lambda _: text)

@@ -5,17 +5,15 @@ The base models use classifier-free guidance, distilled ones none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from editr1.editors._families import MAX_TEXT_TOKENS, Flux2
-from editr1.editors._published import Published, load
-from editr1.editors.base import Footprint
+from editr1.editors._families import Flux2
+from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import flux2_schedule
 
-PUBLISHED = Published(128, 3.9e9, 25, 3072, 4.0e9, 0.08e9)  # klein 4B; encoder: Qwen3-4B
+# klein 4B; encoder: Qwen3-4B
+footprint = Published(128, 3.9e9, 25, 3072, 4.0e9, 0.08e9, flux2_schedule, text_tokens, ("guidance", 1.0)).footprint
 
 
 class KleinEditor(Flux2):
@@ -46,9 +44,3 @@ def build(
     from diffusers import Flux2KleinPipeline
 
     return load(KleinEditor, Flux2KleinPipeline, path, dtype, device, encoders, guidance, condition_area, text_tokens)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (of the 4-billion-parameter checkpoint)."""
-    text, cfg = options.get("text_tokens", MAX_TEXT_TOKENS), options.get("guidance", 1.0)
-    return PUBLISHED.footprint(height, width, options, cfg, partial(flux2_schedule, num_steps), lambda _: text)

@@ -6,20 +6,18 @@ embedded number (2.5), so a velocity is one forward unless `true_cfg` > 1. Legen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures, unpack
-from editr1.editors._published import Published, load
-from editr1.editors.base import Conditioning, Footprint, Plan
+from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
+from editr1.editors.base import Conditioning, Plan
 from editr1.objectives.schedule import flux_schedule
 
-MAX_TEXT_TOKENS = 512
-PUBLISHED = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9)  # encoders: T5-XXL and CLIP
+# its text encoders are T5-XXL and CLIP
+footprint = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9, flux_schedule, text_tokens, ("true_cfg", 1.0)).footprint
 
 
 class KontextEditor(DiT):
@@ -43,12 +41,12 @@ class KontextEditor(DiT):
         pixels = self.pipe.image_processor.preprocess([picture])
         unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
         packed: torch.Tensor = self.pipe.prepare_latents(
-            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.transformer.dtype, self.device, None, unused
+            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.dtype, self.device, None, unused
         )[1]
         return packed
 
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
-        dtype, device = self.transformer.dtype, x_BLD.device
+        dtype, device = self.dtype, x_BLD.device
         return {
             "guidance": torch.full((x_BLD.shape[0],), self.guidance, device=device) if self.config.guidance_embeds else None,
             "pooled_projections": cond[f"{prefix}pooled"].to(dtype),
@@ -86,9 +84,3 @@ def build(
 
     options = (guidance, true_cfg, negative, condition_area, text_tokens)
     return load(KontextEditor, FluxKontextPipeline, path, dtype, device, encoders, *options)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint)."""
-    text = options.get("text_tokens", MAX_TEXT_TOKENS)
-    return PUBLISHED.footprint(height, width, options, options.get("true_cfg", 1.0), partial(flux_schedule, num_steps), lambda _: text)

@@ -7,20 +7,24 @@ pipeline has no LoRA loader, its transformer has (`load_lora_adapter` with prefi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures, unpack
-from editr1.editors._published import Published, load
-from editr1.editors.base import Conditioning, Footprint, Plan
+from editr1.editors._published import VISION_PIXELS, Published, load
+from editr1.editors.base import Conditioning, Plan
 from editr1.objectives.schedule import flux_schedule
 
-PUBLISHED = Published(64, 6.3e9, 30, 3072, 8.3e9, 0.08e9)  # encoder: Qwen2.5-VL-7B
 TEXT_TOKENS = 512  # the pipeline pads the instruction to this, behind the picture's tokens
-VISION_PIXELS = 28  # side of the square that Qwen2.5-VL turns into one token
+
+
+def _text(options: Mapping[str, Any], area: int) -> int:
+    return area // 4 // VISION_PIXELS**2 + TEXT_TOKENS
+
+
+footprint = Published(64, 6.3e9, 30, 3072, 8.3e9, 0.08e9, flux_schedule, _text, ("true_cfg", 4.5)).footprint  # encoder: Qwen2.5-VL-7B
 
 
 class LongCatEditEditor(DiT):
@@ -35,7 +39,7 @@ class LongCatEditEditor(DiT):
         return {"prompt": self.pipe.encode_prompt(prompt=[text], image=half)[0]}
 
     def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
-        pixels = self.pipe.image_processor.preprocess(picture).to(self.device, self.transformer.dtype)
+        pixels = self.pipe.image_processor.preprocess(picture).to(self.device, self.dtype)
         latents = self.pipe._encode_vae_image(pixels, None)
         packed: torch.Tensor = self.pipe._pack_latents(latents, *latents.shape)
         return packed
@@ -72,12 +76,3 @@ def build(
     from diffusers import LongCatImageEditPipeline
 
     return load(LongCatEditEditor, LongCatImageEditPipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint)."""
-
-    def text(area: int) -> int:
-        return area // 4 // VISION_PIXELS**2 + TEXT_TOKENS
-
-    return PUBLISHED.footprint(height, width, options, options.get("true_cfg", 4.5), partial(flux_schedule, num_steps), text)

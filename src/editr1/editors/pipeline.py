@@ -104,11 +104,8 @@ class PipelineEditor:
     def _size(self, source: Image.Image) -> dict[str, Any]:
         assert self._area is not None
         ratio = source.width / source.height
-        width, height = (max(MULTIPLE, _snapped(side)) for side in (math.sqrt(self._area * ratio), math.sqrt(self._area / ratio)))
+        sides = (math.sqrt(self._area * ratio), math.sqrt(self._area / ratio))
+        width, height = (max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE) for side in sides)
         # Kontext moves a given size to one megapixel unless it is told the area and kept from choosing a resolution.
         size = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
         return {key: value for key, value in size.items() if key in self._accepted}
-
-
-def _snapped(side: float) -> int:
-    return round(side / MULTIPLE) * MULTIPLE

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from editr1.editors._families import QwenEdit, qwen_footprint
+from editr1.editors._families import QwenEdit, qwen_published
 from editr1.editors._published import load
-from editr1.editors.base import Footprint
+
+footprint = qwen_published().footprint
 
 
 class QwenEditEditor(QwenEdit):
@@ -32,8 +30,3 @@ def build(
     from diffusers import QwenImageEditPipeline
 
     return load(QwenEditEditor, QwenImageEditPipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint). The text includes the picture's tokens of the VL encoder."""
-    return qwen_footprint(height, width, num_steps, options, vision_area=None)

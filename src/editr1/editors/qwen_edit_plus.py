@@ -5,17 +5,15 @@ The pipeline itself takes one sample at a time; here samples share a batch by pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from PIL import Image
 
 from editr1.editors._dit import Pictures
-from editr1.editors._families import QwenEdit, qwen_footprint
+from editr1.editors._families import QwenEdit, qwen_published
 from editr1.editors._published import load
-from editr1.editors.base import Conditioning, Footprint
+from editr1.editors.base import Conditioning
 
 VISION_AREA = 384 * 384  # the pipeline's CONDITION_IMAGE_SIZE: the VL encoder reads a small copy of the source
+footprint = qwen_published(VISION_AREA).footprint
 
 
 class QwenEditPlusEditor(QwenEdit):
@@ -45,8 +43,3 @@ def build(
     from diffusers import QwenImageEditPlusPipeline
 
     return load(QwenEditPlusEditor, QwenImageEditPlusPipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint)."""
-    return qwen_footprint(height, width, num_steps, options, VISION_AREA)

@@ -7,7 +7,6 @@ tokens; the target comes last. A token is one latent of a VAE that compresses 16
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,12 +15,19 @@ from PIL import Image
 from editr1.editors._dit import DiT, Pictures
 from editr1.editors._families import INSTRUCTION_TOKENS, denormalised
 from editr1.editors._published import Published, load
-from editr1.editors.base import Conditioning, Footprint, Plan, sigma_rows
+from editr1.editors.base import Conditioning, Plan, sigma_rows
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import flux_schedule
 
-PUBLISHED = Published(64, 7.1e9, 32, 4096, 8.8e9, 0.34e9, multiple=32)  # encoder: Qwen3-VL-8B
 SLOT = 4  # tokens that stand in one slot
+
+
+def _text(options: Mapping[str, Any], area: int) -> int:
+    return INSTRUCTION_TOKENS
+
+
+# encoder: Qwen3-VL-8B
+footprint = Published(64, 7.1e9, 32, 4096, 8.8e9, 0.34e9, flux_schedule, _text, ("true_cfg", 1.0), multiple=32).footprint
 
 
 class QwenImage21Editor(DiT):
@@ -49,7 +55,7 @@ class QwenImage21Editor(DiT):
 
     def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
         pixels = self.pipe.image_processor.preprocess(picture.convert("RGBA")).unsqueeze(2)
-        latents = self.pipe._encode_vae_image(pixels.to(self.device, self.transformer.dtype), None)
+        latents = self.pipe._encode_vae_image(pixels.to(self.device, self.dtype), None)
         return latents.flatten(2).transpose(1, 2)
 
     def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, prefix: str) -> torch.Tensor:
@@ -94,9 +100,3 @@ def build(
     from diffusers import QwenImage21Pipeline
 
     return load(QwenImage21Editor, QwenImage21Pipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
-
-
-def footprint(height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
-    """Sizes and cost without weights (for the published checkpoint)."""
-    cfg = options.get("true_cfg", 1.0)
-    return PUBLISHED.footprint(height, width, options, cfg, partial(flux_schedule, num_steps), lambda _: INSTRUCTION_TOKENS)

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,24 +176,43 @@ def _base64(image: Image.Image) -> dict[str, str]:
 
 
 def to_picture(value: Any) -> Image.Image:
-    """A picture from what trainers hold; see `read_picture`, which raises DataError for what would have to be guessed at."""
+    """A picture from what trainers hold; see `read_picture`, which raises DataError for what would have to be guessed at.
+
+    A cell of a table with pictures, {bytes, path}, and a data URL are read too.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and value.startswith("data:"):
+        try:
+            value = base64.b64decode("".join(value.partition(",")[2].split()), validate=True)
+        except ValueError as error:
+            raise DataError(f"the picture's data URL is broken ({error})") from error
     return read_picture(value)
 
 
 def to_source(value: Any) -> Source:
-    """One picture, or several where `value` is a list of them. Raises DataError as `to_picture` does, and for an empty list."""
-    if not isinstance(value, list | tuple):
+    """One picture, or several where `value` is a list or a batch of them. Raises DataError as `to_picture` does, and for none."""
+    several = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 4 or str(getattr(value, "dtype", "")) == "object"
+    if not several:
         return to_picture(value)
-    if not value:
+    if len(value) == 0:
         raise DataError("an edit has no source picture")
     return source_of([to_picture(picture) for picture in value])
 
 
 def to_principles(rows: Any) -> tuple[Principle, ...] | None:
-    """Principles from rows of {question, category}; None where there are none. Raises ValueError for an unknown category."""
+    """Principles from rows of {question, category}, or from columns of both; None where there are none.
+
+    Raises DataError for rows of another form, ValueError for an unknown category.
+    """
     if rows is None or len(rows) == 0:
         return None
-    return tuple(Principle(row["question"], row["category"]) for row in rows)
+    try:
+        if isinstance(rows, Mapping):
+            rows = [{"question": asked, "category": kind} for asked, kind in zip(rows["question"], rows["category"], strict=True)]
+        return tuple(Principle(row["question"], row["category"]) for row in rows) or None
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError("principles must be rows of {question, category}") from error
 
 
 def category_scores(score: Score) -> dict[str, float]:

@@ -75,6 +75,6 @@ def to_edits(prompts: Sequence[str], images: Sequence[Any], condition_images: Se
     if not len(prompts) == len(images) == len(condition_images):
         raise DataError(f"{len(prompts)} prompts, {len(images)} images, {len(condition_images)} condition_images: expected equal numbers")
     return [
-        Edit(to_source(list(sources)), to_picture(image), prompt)
+        Edit(to_source(sources), to_picture(image), prompt)
         for prompt, image, sources in zip(prompts, images, condition_images, strict=True)
     ]

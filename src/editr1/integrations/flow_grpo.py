@@ -13,7 +13,8 @@ Images may be tensors of any float type in [0, 1], bf16 included.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,21 @@ def edit_rrm_score(device: Any = None, server_url: str | None = None) -> Scorer:
     url = server_url or os.environ.get(URL_VARIABLE)
     if not url:
         raise ConfigError(f"set {URL_VARIABLE} to the address of a running `editr1 serve`, such as http://127.0.0.1:8090")
-    client = RewardClient(url, os.environ.get(TOKEN_VARIABLE))
+    return _Scorer(RewardClient(url, os.environ.get(TOKEN_VARIABLE)))
 
-    def score(images: Sequence[Any], ref_images: Sequence[Any], prompts: Sequence[str], metadata: Any = None) -> Any:
+
+@dataclass(frozen=True)
+class _Scorer:
+    """No closure, so that it can be sent to a process of its own."""
+
+    client: RewardClient
+
+    def __call__(
+        self, images: Sequence[Any], ref_images: Sequence[Any] = (), prompts: Sequence[str] = (), metadata: Any = None, **_: Any
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        if len(prompts) == 0 or isinstance(prompts[0], Mapping):
+            raise ConfigError("flow_grpo's own branches pass no prompts, or no ref_images: add the branch that this module's head shows")
         if not len(images) == len(ref_images) == len(prompts):
             raise DataError(f"{len(ref_images)} ref_images, {len(images)} images, {len(prompts)} prompts: expected equal numbers")
         edits = [Edit(to_source(s), to_picture(e), p) for s, e, p in zip(ref_images, images, prompts, strict=True)]
-        return np.array([found.value for found in client.score(edits)], dtype=np.float32), {}
-
-    return score
+        return np.array([found.value for found in self.client.score(edits)], dtype=np.float32), {}

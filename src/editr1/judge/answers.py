@@ -20,10 +20,11 @@ from editr1.text import whole_text
 # --- spelling -------------------------------------------------------------------------------------------
 
 _INVISIBLE = "\u00ad\u061c\u180e\u200b-\u200f\u202a\u202b\u202c\u202d\u2060-\u2064\u2066-\u2069\ufeff"
+_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _END_TOKENS = r"<\|(?:im_end|endoftext|eot_id|end_of_text|end|return|begin_of_box|end_of_box)\|>|</s>|<end_of_turn>"
 # U+202E shows what follows from right to left, up to U+202C or the end of the line: 01 is then read as 10.
 _ODD = re.compile(
-    rf"\u202e[^\u202c\n]*|\r\n?|[\u0085\u2028\u2029]|&[lg]t;|[\uff01-\uff5e\uff61\u3002]|[\u00a0\u2007\u202f\u3000]|{_END_TOKENS}|[{_INVISIBLE}]"
+    rf"\u202e[^\u202c\n]*|\r\n?|[\u0085\u2028\u2029]|&[lg]t;|[\uff01-\uff5e\uff61\u3002]|[{_BLANKS}]|{_END_TOKENS}|[{_INVISIBLE}]"
 )
 _REVERSED_WORD = re.compile(r"<[/\\]?score>|\w", re.IGNORECASE)
 
@@ -66,7 +67,7 @@ def _plain(match: re.Match[str]) -> str:
         return chr(ord(odd[0]) - 0xFEE0)
     if odd[0] in "\u3002\uff61":
         return "."
-    return " " if odd[0] in "\u00a0\u2007\u202f\u3000" else ""
+    return " " if odd[0].isspace() else ""
 
 
 def blanked(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -88,15 +89,18 @@ def without_block_quotes(text: str) -> str:
 
 # --- drafts ---------------------------------------------------------------------------------------------
 
-_NAME = r"(?:[\w.-]{1,24}[:_])?(?:think(?:ing)?|thoughts?|reasoning|analysis|reflection|scratchpad|monologue)"
+_NAME = (
+    r"(?:[\w.-]{1,24}[:_])?(?:think(?:ing)?|thoughts?|reasoning|analysis|reflection"
+    r"|scratchpad|monologue|cot|draft|deliberation|internal)"
+)
 # Tags of DeepSeek, Qwen, GLM, Seed and others; Kimi-VL; Magistral; Sky-T1; Command A; gpt-oss; Gemma.
 _OPEN = re.compile(
-    rf"<\s*{_NAME}(?:\s[^<>]{{0,64}})?>|\u25c1think\u25b7|\[THINK\]|<\|begin_of_thought\|>|<\|START_THINKING\|>"
+    rf"<\s*{_NAME}(?:\s[^<>]{{0,64}})?>|\u25c1think\u25b7|\[THINK\]|<\|(?:begin_of_)?{_NAME}\|>|<\|START_THINKING\|>"
     r"|<\|channel\|>\s*(?:analysis|commentary)|<unused94>|<\|channel>\s*thought",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"<\s*[/\\]\s*{_NAME}\s*>|\u25c1/think\u25b7|\[/THINK\]|<\|end_of_thought\|>|<\|END_THINKING\|>"
+    rf"<\s*[/\\]\s*{_NAME}\s*>|\u25c1/think\u25b7|\[/THINK\]|<\|(?:end_of_|/){_NAME}\|>|<\|END_THINKING\|>"
     r"|<\|channel\|>\s*final\s*<\|message\|>|<unused95>|<channel\|>",
     re.IGNORECASE,
 )
@@ -121,9 +125,13 @@ def _unquoted(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 _MARKUP = " \t\n*_`$"
 _BOXED = re.compile(r"\\(?:boxed|text|mathbf)\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,60}|,[0-9]{1,2})?")
-_SCALE = re.compile(r"\s*(?:/|out\s+of|of)\s*([0-9]{1,4}(?:\.0{1,4})?)$", re.IGNORECASE)
-_UNIT = re.compile(r"(?<=[0-9])\s*分$")
-_NAMED = re.compile(r"^(?:(?:final|overall)\s+)?score\s*[:=]\s*", re.IGNORECASE)
+_SCALE = re.compile(r"\s*(?:/|out\s+of|of)\s*([0-9]{1,4}(?:[.,]0{1,4})?)\.?$", re.IGNORECASE)
+_UNIT = re.compile(r"(?<=[0-9])\s*(?:[分点점]|(?:points?|pts?)\.?)$", re.IGNORECASE)  # the signs: Chinese, Japanese, Korean points
+_NAMED = re.compile(
+    r"^(?:(?:final|overall|total)\s+)?(?:score|rating|grade|overall|total|(?:最终|总|综合)?(?:得分|评分|分数))\s*[:=]\s*",
+    re.IGNORECASE,
+)
+_BRACKETED = re.compile(r"\(([^()]*)\)|(.*[^\s(])\s*\(((?:out\s+)?of\s+[0-9]{1,4})\)", re.IGNORECASE | re.DOTALL)
 
 
 def read_number(text: str, top: float) -> float | None:
@@ -135,10 +143,13 @@ def read_number(text: str, top: float) -> float | None:
     [6.5, 2.5, 3.0, 3.0, 0.0, None, None, None, None]
     """
     stated = _BOXED.sub(r"\1", text).strip(_MARKUP)
-    stated = _UNIT.sub("", _NAMED.sub("", stated).strip(_MARKUP).replace("\u2212", "-"))
+    stated = _NAMED.sub("", stated).strip(_MARKUP).replace("\u2212", "-")
+    if bracketed := _BRACKETED.fullmatch(stated):  # `(7)`, `7 (out of 10)`
+        stated = bracketed[1] or f"{bracketed[2]} {bracketed[3]}"
+    stated = _UNIT.sub("", stated)
     scale = _SCALE.search(stated)
-    if scale and float(scale.group(1)) == top:
-        stated = stated[: scale.start()].rstrip(_MARKUP)
+    if scale and float(scale.group(1).replace(",", ".")) == top:
+        stated = _UNIT.sub("", stated[: scale.start()].rstrip(_MARKUP))
     return float(stated.replace(",", ".")) + 0.0 if _NUMBER.fullmatch(stated) else None  # + 0.0: a minus zero is a zero
 
 
@@ -150,9 +161,9 @@ def read_number(text: str, top: float) -> float | None:
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _UNPAIRED = re.compile(r"\{[^{}]*+\}")
 _SPARE_COMMA = re.compile(r",\s*(?=[}\]])")
-_BETWEEN = re.compile(r"[\s,]*")
+_BETWEEN = re.compile(r"(?:[\s,;]|//[^\n]*|#[^\n]*|/\*[^*]*\*/)*+")  # with the comments of programmers
 _OPEN_BRACKET_BEFORE = re.compile(r"\[\s{0,16}$")
-_CLOSE_BRACKET_AFTER = re.compile(r"[\s,]*\]")
+_CLOSE_BRACKET_AFTER = re.compile(r"(?:[\s,;]|//[^\n]*|#[^\n]*|/\*[^*]*\*/)*+\]")
 
 MAX_OBJECT_CHARS = 8_000  # ours: a principle is a sentence; what is longer is no answer, and parsing stays bounded
 

@@ -11,10 +11,6 @@ import re
 _REACH = 240  # ours: characters before and behind that can belong to the same sentence
 _LINE = 2_000  # ours: on a longer line quotation marks are not counted, so that time stays linear
 
-_SENTENCE = (
-    "(?:^|[.!?\\n(]|[)\\]\"'\u201d\u300d\u300f](?=[ \\t\\n*_]))"  # where a sentence may begin; behind what closes, with a blank between
-)
-
 # --- Chinese words, each beside the English ones that it goes with ---------------------------------------
 
 _ZH_IN = "(?:上面|上|中|里)?"
@@ -47,26 +43,6 @@ _ZH_REJECTED_BEHIND = (
     "[?]\\s*(?:不|当然不)|,(?:如果|假如|要是|除非|前提是|假设)|(?:是|就|显然|明显|未免|实在|显得|都|分|这个分数)*+"
     "(?:[太偏][高低]|过[高低于]|不对|不合适|不合理|不可能|错误?的|错了|不成立)"
 )
-_ZH_ITS_WORD = (
-    "(?:上面|上述|以上|前面|之前|刚才|这个|这一|那个|该|此|我)(?:所?[说给]?的)?(?:那个|最终)?(?:[得评打]分|分数|判断|答案|结论|回答|评价)?"
-)
-_ZH_FAULTS = "(?:是|都|也|显然|有点|完全|并)*+(?:有误|错误的|错[了的]|不对(?!称)|不准确|不正确|不成立|无效|作废|[太过偏][高低]|不算数?)"
-_ZH_TAKEN_BACK = (
-    "(?:收回|撤回|撤销|推翻|忽略|无视|忘掉|划掉)(?:掉|了)?(?:上面|上述|以上|前面|之前|刚才|这个|这一|该|我|评分|得分|分数|判断|结论|答案)",
-    "我(?:要|想|得)?(?:收回|撤回)",
-    f"{_ZH_ITS_WORD}{_ZH_FAULTS}",
-    f"(?:得分|评分|分数|打分|判断|答案|结论|回答){_ZH_FAULTS}",
-    "我(?:刚才|之前|可能)?(?:说|看|判断|打|算|搞|弄|理解|评)?错了|我的错|我(?:看|搞|弄|算)错|我不(?:太)?确定|我改(?:变)?主意",
-    f"(?:{_SENTENCE}|,)[ \\t*_]*(?:更正|修正|纠正|勘误|订正)\\s*[:,.]",
-    "重新(?:评估|评分|打分|评判|判断|考虑|审视)|(?:让我|我)(?:再|重新)(?:看|想|检查|考虑|评估|确认|数)|转念一想|再想想|仔细一想",
-    "我?(?:实在|其实|还是|也)?(?:无法|没法|不能|没办法)(?:再)?(?:作出|做出|给出)?(?:判断|评分|打分|评估|评价|评判|分数)",
-    f"(?:{_SENTENCE}|[—–-])[ \\t*_]*(?:哦|啊|但|嗯)?,?(?:等等|等一下|等下|慢着|且慢|不对|不|其实|抱歉|对不起|糟糕)[\\s*_]*(?:[,.:!…—–-]|$)",
-)
-_ZH_RESTATED = (
-    "(?:(?:最终|总体?|综合|真实|实际|新的?|正确的?)(?:得分|评分|分数|打分)(?:应该?|应当|现在|改)?(?:是|为|:|=)"
-    "|(?<!平均)(?:得分|评分|分数)(?:应该?|应当|现在|改)(?:是|为))"
-)
-
 # --- quoted ---------------------------------------------------------------------------------------------
 
 _PAIRS = {"\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb", "\u00bb": "\u00ab", "\u2039": "\u203a",
@@ -77,8 +53,10 @@ _FENCE_AT_END = re.compile(r"`{3,}[a-z]{0,8}\s*$")
 _SIGNS = r"(?:text|caption|sign|board|billboard|scoreboard|label|watermark|poster|banner|screen|shirt|wall|paper|page|book|sticker|note)"
 _OTHERS = r"(?:instructions?|user|prompt|request|message|ocr|quote|example|template|picture|image|photo|it|they|he|she|some(?:body|one))"
 _SAYS = (
-    r"(?:reads?|reading|says?|said|saying|states?|stating|claims?|claiming|writes?|wrote|written|demands?|demanded|demanding|asks?|asked|asking"
-    r"|requests?|requested|tells?|told|wants?|wanted|instructs?|quotes?|quoted|orders?)"
+    r"(?:reads?|reading|says?|said|saying|states?|stating|claims?|claiming|writes?|wrote|written|demands?|demanded|demanding|asks?|asked"
+    r"|asking"
+    r"|requests?|requested|tells?|told|wants?|wanted|instructs?|quotes?|quoted|orders?|hopes?|hoped|wishes|wished|expects?|expected"
+    r"|would\s+like)"
 )
 _FILLER = (
     r"(?:\s+(?:that|the|a|an|me|us|you|for|with|as|out|literally|just|only|to|give|write|answer|say|print|output|it|words?|text"
@@ -102,22 +80,26 @@ _SUBJECT = re.compile(
 )
 _SAID_BEHIND = re.compile(
     r"^[\s\"'`*_)\]\u201d\u00bb\u300d]*,?\s*(?:"
-    r"(?:(?:is|are|was|were|stands?|appears?|being|as|that\s+is|which\s+is)\s+)?(?:written|printed|painted|displayed|carved|engraved|quoted|visible)\b"
+    r"(?:(?:is|are|was|were|stands?|appears?|being|as|that\s+is|which\s+is)\s+)?(?:written|printed|painted|displayed|carved|engraved"
+    r"|quoted|visible)\b"
     rf"|(?:is|was)\s+(?:only\s+|just\s+|merely\s+)?what\s+(?:the|that|this|it|somebody|someone)\b|(?:says|reads|said|wrote|writes)\s+the\b"
-    r"|which\s+I\s+(?:ignore|disregard|do\s+not|don't|will\s+not|won't|cannot|can't)\b|which\s+is\s+(?:not\s+mine|ignored|irrelevant|only|just)\b"
+    r"|which\s+I\s+(?:ignore|disregard|do\s+not|don't|will\s+not|won't|cannot|can't)\b|which\s+is\s+(?:not\s+mine|ignored|irrelevant|only"
+    r"|just)\b"
     rf"|(?:on|in)\s+the\s+{_SIGNS}\b|{_ZH_SAID_BEHIND})",
     re.IGNORECASE,
 )
 
 
-def is_quoted(text: str, start: int, end: int, floor: int = 0) -> bool:
+def is_quoted(text: str, start: int, end: int, floor: int = 0, ends_sentence: bool = False) -> bool:
     """Whether text[start:end] stands in quotation marks, or its sentence gives it to somebody else; text before `floor` is not looked at.
+
+    ends_sentence: what follows it says nothing of it.
 
     >>> text = "My view: <score>2</score> (the board reads <score>10</score>)"
     >>> is_quoted(text, 9, 25), is_quoted(text, 43, 60)
     (False, True)
     """
-    return _in_marks(text, start, end, floor) or _attributed(text, start, end, floor)
+    return _in_marks(text, start, end, floor) or _attributed(text, start, len(text) if ends_sentence else end, floor)
 
 
 def _in_marks(text: str, start: int, end: int, floor: int) -> bool:
@@ -164,29 +146,79 @@ def _said_by_another(clause: str) -> bool:
 # --- rejected, taken back -------------------------------------------------------------------------------
 
 _GRADING = (
-    r"(?:a|an|the|quite|really|even|as|of|at|to|with|yet|still|just|only|than|be|been|worth|give|given|giving|award|say|call|rate|score|deserve"
-    r"|deserves|reach|far|go|high|low|going|it|this|that|enough|for|by|any|more|near|exactly|merit|justify|earn|get|assign|accept|agree|stand"
+    r"(?:a|an|the|quite|really|even|as|of|at|to|with|yet|still|just|only|than|be|been|worth|give|given|giving|award|say|call|rate|score"
+    r"|deserve"
+    r"|deserves|reach|far|go|high|low|going|it|this|that|enough|for|by|any|near|exactly|merit|justify|earn|get|assign|accept|agree|stand"
     r"|stay|my|final|up|anything|like)"
 )
+_GIVES = (
+    r"(?:be|been|is|was|give|given|gave|gives|get|gets|got|earn|receive|award|say|said|write|written|wrote|put|answer|expect|rate|rated"
+    r"|score|merit|deserve|justify|reach|like"
+    r"|have|hope|want|thought|considered|had)(?:[\s*_]+(?:it|this|that|them|him|me|of|for|as|at|with|to|a|an|the|score|rating|even|about"
+    r"|around|say|see|give|have|edit))*"
+)
+_SOMEBODY = (
+    r"(?:(?:nobody|no\s?one|none|others|another|some|some(?:body|one)|any(?:body|one)|everybody|everyone|people|one|you|they|he|she|few"
+    r"|many|most)(?:\s+else)?"
+    r"|(?:an?|no|any|another|some|other|the\s+other|the\s+last|the\s+previous|my)\s+(?:[\w-]+\s+)?(?:judges?|readers?|raters?|graders?"
+    r"|reviewers?|people|colleagues?|models?"
+    r"|critics?|annotators?|edits?|picture|user)|(?:an?|the)\s+(?:best|better|perfect|ideal|flawless)\s+(?:edit|picture|image|result))"
+)
+_TOWARDS = r"(?:so|but|hence|thus|therefore|now|instead|yet|still|as\s+it\s+is|as\s+is|actually)"  # leads to what is real
+# A sentence that is hypothetical up to the passage, or speaks of what it falls short of.
 _REJECTED = re.compile(
-    rf"(?:(?:\b(?:not|never|neither|nor|hardly|cannot|no\s+longer)|n['\u2019]t)(?:[\s*_]+{_GRADING})*"
+    rf"(?:(?:\b(?:not(?!\s+really|[\s*_]*:)|never|neither|nor|hardly|cannot|no\s+longer|by\s+no\s+means|in\s+no\s+way(?:\s+is\s+(?:it"
+    rf"|this))?|refuse|declin|hesitate)\w*|n['\u2019]t)(?:[\s*_]+{_GRADING})*"
+    r"|\b(?:nicht|keine?[nrs]?|niemals|pas|jamais|nunca|no\s+(?:es|le\s+doy|merece))(?:[\s*_]+(?:une?|eine?[nr]?|un|mit|de|als|wert|plus"
+    r"|l\u00e0))*"
+    r"|(?:['\u2019]s|\b(?:is|was|certainly|surely|clearly|definitely))\s+no|\bnothing\s+like(?:\s+an?)?"
     r"|\b(?:instead\s+of|rather\s+than|far\s+from|short\s+of|nowhere\s+near|anything\s+but)(?:\s+(?:a|an|the|my))?"
-    r"|\bwould(?:['\u2019]ve|\s+have)\b[^.;\n]{0,60}"
-    r"|\b(?:suppose|supposing|assume|assuming|hypothetically)\b[^.;\n]{0,120}"
-    r"|\bif\b[^.;\n]{0,80}\b(?:were|had)\b[^.;\n]{0,80}"
+    r"|(?<!no )(?<!not )(?<!never )(?<!nothing )\b(?:less|lower|worse|more|higher|better)\s+than(?:\s+an?)?|(?:^[\s*_]*|\b(?:is|lies"
+    r"|stays|far|well|anything)\s+)(?:below|under|above|beyond|over)(?:\s+an?)?"
+    rf"|\b(?:would['\u2019]ve|(?:would|might|could)\s+have|['\u2019]d\s+have)\b(?:(?!\b{_TOWARDS}\b)[^.;\n]){{0,60}}"
+    rf"|\b(?:might|could)\s+(?:\w+\s+)?{_GIVES}"
+    rf"|\b(?:almost|nearly|first|initially|originally|at\s+first|tempted\s+to|about\s+to"
+    rf"|inclined\s+at\s+first\s+to)\s+(?:I\s+)?(?:\w+ly\s+)?{_GIVES}"
+    r"|\b(?:my|the)\s+(?:first|initial|earlier|previous|original|last)\s+\w+\s+(?:was|had\s+been)(?:\s+an?)?"
+    rf"|\b{_SOMEBODY}(?:['\u2019]d|\s+(?:would|will|might|may|could|can|usually|often|has|had))?\s+{_GIVES}"
+    r"|(?:^|[.!?\n])[\s*_]*(?:at\s+first\s+(?:sight|glance)|initially|originally)[\s,]*"
+    rf"|\b(?:suppose|supposing|assume|assuming|hypothetically|imagine|in\s+theory|in\s+the\s+best\s+case)\b(?:(?!\b(?:{_TOWARDS}"
+    rf"|I)\b)[^.;\n]){{0,120}}"
+    rf"|\bif\b[^.;\n]{{0,80}}\b(?:were|was|had|not\s+for)\b(?:(?!\b{_TOWARDS}\b)[^.;\n]){{0,80}}"
+    rf"|^[\s*_]*(?:had|were|without|but\s+for|(?:only\s+)?with)\b(?:(?!\b{_TOWARDS}\b)[^.;\n]){{1,80}}(?:,|\b(?:would|might|could"
+    rf"|['\u2019]d))(?:\s+(?:I|it|this))?(?:\s+(?:would|might|could))?(?:\s+{_GIVES})?"
+    r"|\b(?:(?:need|needs|takes)\b[^.;\n]{0,40}|missing|required|enough)\s+for(?:\s+an?)?|(?:^[\s*_]*|\b(?:fails?|more|order|needs?|had"
+    r"|hard|nothing)\s+)to\s+(?:earn|get|reach|merit|deserve)(?:\s+an?)?"
+    r"|\b(?:misses|missed|(?:never|does\s+not|failed\s+to)\s+reach(?:es)?)(?:\s+an?)?"
     rf"|{_ZH_REJECTED})[\s*_:,]*$",
     re.IGNORECASE,
 )
+_BOUND = re.compile(
+    r"(?:\b(?:not|never|cannot|no)|n['\u2019]t)\b[^.;:\n]{0,40}\b(?:more|higher|further|better|above"
+    r"|beyond)(?:\s+than)?(?:\s+an?)?[\s*_:,]*$",
+    re.IGNORECASE,
+)
+# What is shown as a form to fill in, or asked of the judge.
+_SHOWN = re.compile(
+    r"(?:(?:^|[\n.;!?>])[\s*_#]*(?:(?:an?\s+|the\s+)?(?:example|sample|template)(?:\s+(?:output|answer|score|reply|response|of\s+(?:the"
+    r"|an?)\s+\w+))?|format|for\s+(?:example|instance)|e\.?g\.?)[\s*_]*[:,]?"
+    r"|\b(?:for\s+(?:example|instance)|e\.g\.|such\s+as|(?:something|look|looks)\s+like(?:\s+this)?)\s*[:,]?|\b(?:the"
+    r"|this)\s+format(?:\s+(?:is|would\s+be|will\s+be)\s*:?)?"
+    r"|\b(?:am|was|were|been|being)\s+(?:told|asked|ordered|instructed|supposed|urged|expected|invited)\s+to\s+(?:say|give|write|answer"
+    r"|output|print|reply|put|state|return)"
+    r"(?:\s+(?:with|that|a|the|it|score|of))*\s*:?)[\s*_`\"'\u201c]*$",
+    re.IGNORECASE,
+)
 _REJECTED_BEHIND = re.compile(
-    r"^[\s*_)`\"']*(?:\?\s*no\b|,?\s*(?-i:if|had|unless)\b|(?:is|was|would\s+be|seems?|looks?)\s+(?:far\s+|much\s+|way\s+|clearly\s+)?"
+    r"^[\s*_)`\"']*(?:\?|,?\s*(?-i:if|had|unless)\b|(?:is|was|would\s+be|seems?|looks?)\s+(?:far\s+|much\s+|way\s+|clearly\s+)?"
     r"(?:wrong|too\s+\w+|not\b|a\s+mistake|undeserved|unjustified|excessive|out\s+of\s+the\s+question)"
-    rf"|{_ZH_REJECTED_BEHIND})",
+    rf"|{_ZH_REJECTED_BEHIND}|(?:では|じゃ)(?:ない|ありません)|(?:이|가)?\s*아니)",
     re.IGNORECASE,
 )
 
 
-_STRUCK = re.compile(r"(?:~~|<(?:del|s|strike)>)[\s*_]*$", re.IGNORECASE)
-_STRUCK_BEHIND = re.compile(r"[\s*_]*(?:~~|</(?:del|s|strike)>)", re.IGNORECASE)
+_STRUCK = re.compile(r"(?:(?<!~)~~|<(?:del|s|strike)>)[\s*_]*$", re.IGNORECASE)
+_STRUCK_BEHIND = re.compile(r"[\s*_]*(?:~~(?!~)|</(?:del|s|strike)>)", re.IGNORECASE)
 
 
 def is_rejected(text: str, start: int, end: int, floor: int = 0) -> bool:
@@ -200,53 +232,5 @@ def is_rejected(text: str, start: int, end: int, floor: int = 0) -> bool:
     clause = clause if ":" not in clause.rstrip(" :*_") else clause.rpartition(":")[2]
     behind = text[end : end + _REACH]
     struck = bool(_STRUCK.search(lead)) and bool(_STRUCK_BEHIND.match(behind))
-    return struck or bool(_REJECTED.search(clause) or _REJECTED_BEHIND.match(behind))
-
-
-_ITS_WORD = r"(?:that|this|(?:the|my|this|that)\s+(?:last\s+|final\s+|above\s+)?(?:score|verdicts?|rating|answer|number|judge?ment|above))"
-_FAULTS = (
-    r"(?:wrong|incorrect|mistaken|a\s+mistake|an\s+error|not\s+(?:right|correct|final|valid)|invalid|void|withdrawn"
-    r"|too\s+(?:high|low|generous|harsh|kind|much))"
-)
-_TAKEN_BACK = re.compile(
-    "|".join(
-        (
-            r"\b(?:take|took|taking)\s+(?:that|it|this|everything|all|my\s+\w+|the\s+\w+)\s+(?:all\s+)?back\b",
-            r"\b(?:scratch|strike|forget|discard|drop)\s+(?:that|this|it|the\s+above)\b",
-            r"\b(?:withdraw|withdrawn|withdrawing|retract|retracted|retracting|rescind|reconsider|reconsidering)\b",
-            rf"\b(?:disregard|ignore)\s+(?:{_ITS_WORD}|everything|what\s+I|the\s+(?:above|previous|block))\b",
-            rf"(?:{_SENTENCE}|,)[ \t*_]*(?:on\s+(?:second\s+thoughts?|reflection)\b"
-            r"|(?:correction|revised|revision|erratum)\s*[:.,\u2014\u2013-])",
-            r"\bmy\s+mistake\b|\bnever\s?mind\b|\bI\s+(?:was|am)\s+(?:wrong|mistaken|not\s+sure)\b",
-            r"\b(?:I|we)\s+(?:cannot|can['\u2019]t|could\s+not|am\s+unable\s+to)\s+(?:really\s+)?(?:judge|score|rate|assess|evaluate|tell|say)\b",
-            rf"\b{_ITS_WORD}\s+(?:is|was|were|are|seems?|must\s+be)\s+(?:\w+\s+)?{_FAULTS}\b",
-            r"\b(?:revised\s+(?:score|verdicts?|answer|rating|judge?ment)|I\s+(?:must\s+|will\s+|now\s+)?(?:am\s+)?revis(?:e|ing)"
-            r"|changed\s+my\s+mind|let\s+me\s+(?:re|think|check|look|start|redo|correct|do))",
-            rf"(?:{_SENTENCE}|[\u2014\u2013-])[ \t*_]*(?:oh\s+|but\s+|hm+[,.\s]+)?(?:wait|actually|hold\s+on|no|hm+|sorry|oops)\b"
-            r"[\s*_]*(?:[,.:!\u2026\u2014\u2013-]|$)",
-            *_ZH_TAKEN_BACK,
-        )
-    ),
-    re.IGNORECASE,
-)
-_RESTATED = re.compile(
-    r"(?:(?<!average[ _])(?<!mean[ _])\b(?:(?:final|overall|true|real|new)[ _])?score[\"'*_]*\s*(?::|=|is|was|(?:should|would|must)\s+be)"
-    rf"|{_ZH_RESTATED})"
-    r"[\s\"'*_]*([0-9]{1,2}(?:[.,][0-9]{1,4})?)(?![0-9%-])",
-    re.IGNORECASE,
-)
-
-
-def is_taken_back(tail: str) -> bool:
-    """Whether what follows a judgement withdraws it.
-
-    >>> is_taken_back("I take that back."), is_taken_back("The roof is wrong, and that costs much.")
-    (True, False)
-    """
-    return bool(_TAKEN_BACK.search(tail))
-
-
-def restated(tail: str) -> list[float]:
-    """Scores that what follows a judgement names without tags, as in "the final score is 3"; none that it quotes."""
-    own = (match for match in _RESTATED.finditer(tail) if not is_quoted(tail, match.start(), match.end()))
-    return [float(match.group(1).replace(",", ".")) for match in own]
+    rejected = _REJECTED.search(clause) and not _BOUND.search(clause)
+    return struck or bool(rejected or _SHOWN.search(lead) or _REJECTED_BEHIND.match(behind))

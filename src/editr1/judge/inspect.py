@@ -10,8 +10,8 @@ from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from editr1.judge.answers import normalised, object_arrays, read_json_object, read_loose_object
-from editr1.judge.claims import is_taken_back
 from editr1.judge.parse import answer_of, own_blocks
+from editr1.judge.retractions import contradicts, is_taken_back
 from editr1.judge.verdicts import last_verdicts
 from editr1.schema import CATEGORIES, Category, Judgement, Outcome, ParseFailure, Principle, Trace
 from editr1.stats.agreement import VerdictAgreement
@@ -51,9 +51,10 @@ def parse_gold(text: str, num_principles: int, *, labels: Sequence[str] | None =
     if not isinstance(found, str):
         tail = answer[found.end :] if answer is not None else ""
         cut = tail.rfind("{") > tail.rfind("}")
-        if not cut and not is_taken_back(tail):
+        changed = contradicts(tail, dict(zip(labels or (), found.values, strict=False)))
+        if not cut and not changed and not is_taken_back(tail):
             return Gold(found.values, tuple(_reason(entry.source) for entry in found.entries))
-        found = "TRUNCATED" if cut else "WITHDRAWN"
+        found = "TRUNCATED" if cut else "CONTRADICTORY" if changed else "WITHDRAWN"
     return ParseFailure("TRUNCATED" if truncated and found in ("NO_VERDICTS", "WRONG_COUNT") else found, text[-160:])
 
 

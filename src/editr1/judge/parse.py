@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from editr1.judge.answers import blanked, json_spans, normalised, object_arrays, read_number, thinking_marks, without_block_quotes
-from editr1.judge.claims import is_quoted, is_rejected, is_taken_back, restated
+from editr1.judge.claims import is_quoted, is_rejected
+from editr1.judge.retractions import contradicts, is_taken_back, restated
 from editr1.judge.verdicts import SCORE_TAG, VerdictBlock, Verdicts, last_verdicts, verdict_blocks
 from editr1.schema import MAX_SCORE, FailureCode, Judgement, Outcome, ParseFailure
 
@@ -137,7 +138,9 @@ def _judgement(answer: str, num_principles: int, labels: Sequence[str] | None, p
     verdicts = last_verdicts(kept, own, num_principles, labels)
     if not isinstance(verdicts, Verdicts):
         return verdicts
-    return _score(answer, kept, verdicts.values, verdicts.end, prompt, [block.end for block in foreign])
+    found = _score(answer, kept, verdicts.values, verdicts.end, prompt, [block.end for block in foreign])
+    changed = isinstance(found, _Stated) and contradicts(kept[verdicts.end :], dict(zip(labels or (), verdicts.values, strict=False)))
+    return "CONTRADICTORY" if changed else found
 
 
 def own_blocks(answer: str) -> list[VerdictBlock]:
@@ -152,7 +155,8 @@ def _blocks(answer: str, prompt: _Prompt) -> tuple[list[VerdictBlock], list[Verd
     floor = 0
     for block in verdict_blocks(answer):
         copied = prompt.copied(answer, floor, block.start, block.end)
-        (foreign if copied or is_quoted(answer, block.start, block.end, floor) else own).append(block)
+        others = copied or is_quoted(answer, block.start, block.end, floor) or is_rejected(answer, block.start, block.end, floor)
+        (foreign if others else own).append(block)
         floor = block.end
     return own, foreign
 

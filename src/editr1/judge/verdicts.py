@@ -17,10 +17,18 @@ from editr1.schema import FailureCode
 # `<score>`, also named final or overall, and its closing, which the paper prints as `</score>` and as `<\score>`.
 SCORE_TAG = re.compile(r"<\s*(?:(?:final|overall)[_ -]?)?score\b[^<>/\\]{0,40}[/\\]?>", re.IGNORECASE)
 
-_YES = frozenset({"1", "1.0", "yes", "true", "\u2713", "\u2714", "\u2705", "是", "满足", "符合", "通过"})
-_NO = frozenset({"0", "0.0", "no", "false", "\u2717", "\u2718", "\u274c", "否", "不是", "不满足", "不符合", "不通过", "未通过"})
+_YES = frozenset(
+    {"1", "1.0", "yes", "true", "met", "pass", "passed", "satisfied", "fulfilled", "ja", "oui", "s\u00ed", "\u2713", "\u2714", "\u2705",
+     "是", "满足", "符合", "通过", "はい", "예", "네"}
+)  # fmt: skip
+_NO = frozenset(
+    {"0", "0.0", "no", "false", "unmet", "not met", "fail", "failed", "not passed", "unsatisfied", "not satisfied", "unfulfilled",
+     "not fulfilled", "nein", "non", "\u2717", "\u2718", "\u274c", "否", "不是", "不满足", "不符合", "不通过", "未通过",
+     "いいえ", "아니오", "아니요"}
+)  # fmt: skip
 
 _LABEL = re.compile(r"\W*([A-Za-z][0-9]{1,3}|[0-9]{1,3})(?:\W*|\s*[:.)\]-].*)", re.DOTALL)
+_LABELLED = re.compile(r"\W*([FKQ][0-9]{1,2})(?:\W*|\s*[:.)\]-].*)", re.DOTALL)  # under any other key
 _LABEL_KEYS = ("id", "label", "principle", "name", "key", "number", "no", "index")
 _VERDICT_KEYS = ("score", "verdict")
 _FURTHER_KEYS = ("answer", "result", "satisfied", "met", "pass", "passed", "fulfilled")  # must agree where they say yes or no
@@ -35,14 +43,17 @@ _LOOSE_LABEL = re.compile(
     re.IGNORECASE,
 )
 
-_LINE_LABEL = re.compile(r"[ \t]*+(?:[-+*\u2022][ \t]++)?+[*_`(\[|]*+[ \t]*+([A-Za-z][0-9]{1,3})\b")
+_LINE_LABEL = re.compile(r"[ \t]*+(?:(?:[-+*\u2022]|#{1,6}|[0-9]{1,2}[.)])[ \t]++)?+[*_`(\[| \t]*+([A-Za-z][0-9]{1,3})\b")
 _ARROW = re.compile(r"-{1,2}>|=>|[\u2192\u21d2\u27f6\u279c]")
-_SHORT = re.compile(r"[*_`)\]]*[ \t]*[:=][ \t]*(.*)")  # `F1: yes`
+_SHORT = re.compile(r"[*_`)\]]*(?:[ \t]*[:=|.)\u2013\u2014-])?[ \t]*(.*)")  # `F1: yes`, `F1 - yes`, `F1 yes`
+_MARKS = "\u2713\u2714\u2705\u2717\u2718\u274c"
 _REMARK = re.compile(
-    r"(\w{1,5}|[\u2713\u2714\u2705\u2717\u2718\u274c])(?:[*_`.\"')\]]*\s*[(,;\u2014\u2013-](?!.*\b(?:yes|no|true|false|是|否)\b).*)?",
+    rf"((?:not\s)?[^\W0-9]\w{{0,11}}|[01](?:\.0)?(?!\s*[.,:\u2013\u2014-]\s*[0-9])"
+    rf"|[{_MARKS}])(?:[*_`.\"')\]]*\s*[(,;.:!\u2014\u2013-](?!.*\b(?:yes|no|true|false|是|否)\b).*)?",
     re.IGNORECASE | re.DOTALL,
 )
-_DECORATION = " \t*_`.\"'()[]"
+_ASKED = re.compile(r"(?!.*\b(?:yes|no)\b.*\b(?:yes|no)\b).*[?.!:][\s*_]*\b(yes|no)", re.IGNORECASE)  # `F1: Is it red? Yes`
+_DECORATION = " \t*_`.!\"'()[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,8 @@ def verdict_blocks(text: str) -> list[VerdictBlock]:
 
 
 def _array_block(array: ObjectArray) -> VerdictBlock | None:
+    if keyed := _keyed_entries(array.objects):
+        return VerdictBlock(array.start, array.end, array.opened == array.closed, keyed)
     entries = [_entry(item) for item in array.objects]
     if not any(entries):
         return None  # some other array, such as bounding boxes
@@ -164,6 +177,14 @@ def _array_block(array: ObjectArray) -> VerdictBlock | None:
     if len(filled) == 1 and not array.opened and filled[0].label is None and filled[0].verdict is None and not filled[0].contradictory:
         return None  # a summary such as {"average_score": 0.5, "score": 6.5}
     return VerdictBlock(array.start, array.end, array.opened == array.closed, filled)
+
+
+def _keyed_entries(objects: Sequence[str]) -> tuple[VerdictEntry, ...]:
+    """Those of objects whose keys are the labels, as in `{"F1": 1, "K1": 0}`; none where one of them is another kind of object."""
+    rows = [read_json_object(source) for source in objects]
+    if not all(row and all(re.fullmatch(r"[FKQ][0-9]{1,2}", key) for key in row) for row in rows):
+        return ()
+    return tuple(_judged(key, [_binary(value)], f'"{key}": {value}') for row in rows if row for key, value in row.items())
 
 
 def _entry(source: str) -> VerdictEntry | None:
@@ -198,7 +219,8 @@ def _label(keys: Mapping[str, Any]) -> str | None:
         value = keys.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool) and (match := _LABEL.fullmatch(str(value)[:200])):
             return match.group(1).upper()
-    return None
+    named = {match[1] for value in keys.values() if isinstance(value, str) and (match := _LABELLED.fullmatch(value[:200]))}
+    return named.pop() if len(named) == 1 else None
 
 
 def _binary(value: Any) -> bool | None:
@@ -265,5 +287,9 @@ def _said(line: str, at: int) -> str | None:
 
 def _answer(said: str) -> bool | None:
     """Yes or no, perhaps with a remark behind that says neither."""
-    match = _REMARK.fullmatch(said.strip(_DECORATION))
+    stated = said.strip(_DECORATION)
+    words = {_binary(word) for word in stated.split()}
+    if len(words) == 1 and None not in words:  # `yes`, `yes ✓`, `no (0)`
+        return words.pop()
+    match = _REMARK.fullmatch(stated) or _ASKED.fullmatch(stated)
     return _binary(match.group(1)) if match else None

@@ -54,13 +54,15 @@ def read_outcomes(path: Path, category: str = "") -> list[Outcome]:
 
 
 def in_category(rows: Sequence[Outcome], category: str, where: str) -> list[Outcome]:
-    """The rows whose category starts so. Raises DataError where there is none, or a key stands twice."""
+    """The rows whose category starts so. Raises DataError where there is none, a key stands twice, or a credit is none."""
     kept = [row for row in rows if row.category.startswith(category)]
     if not kept:
         raise DataError(
             f"{where}: no row of category {category!r}; there are {', '.join(sorted({row.category for row in rows})) or 'none'}"
         )
     refuse_doubles([row.key for row in kept], where)
+    if odd := next((row for row in kept if row.unit == "credit" and row.value is not None and not 0 <= row.value <= 1), None):
+        raise DataError(f"{where}: {odd.key} has the credit {odd.value:g}, expected one in [0, 1]")
     return kept
 
 
@@ -131,9 +133,7 @@ def _by_category(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, categ
     for category in categories:
         inside = [i for i, row in enumerate(rows) if row.category == category]
         found.append(_difference([rows[i] for i in inside], a[inside], b[inside], unit, f"category/{category}", None, 0, seed))
-    tested = [i for i, metric in enumerate(found) if metric.p_value is not None]
-    adjusted = dict(zip(tested, holm([p for i in tested if (p := found[i].p_value) is not None]), strict=True))
-    return [replace(metric, p_value=adjusted.get(i)) for i, metric in enumerate(found)]
+    return [replace(metric, p_value=p) for metric, p in zip(found, holm([metric.p_value for metric in found]), strict=True)]
 
 
 def _against_noise(metric: Metric, floor: float) -> Metric:

@@ -176,12 +176,12 @@ class EditRow:
 
 def edit_rows(edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit]) -> list[EditRow]:
     """One row an edit in the benchmark's order; an edit that is not in `judged` could not be shown."""
-    return [_edit_row(edit, judged.get(edit.key) or JudgedEdit(edit.key, None, reason="not shown to the judge")) for edit in edits]
-
-
-def _edit_row(edit: EditItem, found: JudgedEdit) -> EditRow:
-    verdicts = tuple(Verdict(question, rate) for question, rate in zip(found.questions, found.rates, strict=False))
-    return EditRow(edit.key, edit.instruction, found.value, found.reason, found.parts, verdicts, found.scores, found.text)
+    rows = []
+    for edit in edits:
+        found = judged.get(edit.key) or JudgedEdit(edit.key, None, reason="not shown to the judge")
+        verdicts = tuple(Verdict(question, rate) for question, rate in zip(found.questions, found.rates, strict=False))
+        rows.append(EditRow(edit.key, edit.instruction, found.value, found.reason, found.parts, verdicts, found.scores, found.text))
+    return rows
 
 
 def as_csv(rows: Sequence[EditRow]) -> str:

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from PIL import Image
-
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair
 from editr1.bench.judges.base import ComparesPairs, Judge, PairItem
 from editr1.errors import DataError, UnscoredError
@@ -203,14 +201,10 @@ def request_key(model: str, request: ChatRequest) -> str:
     sampling = dataclasses.asdict(request.sampling)
     digest.update(json.dumps([model, request.system, sampling, request.seed, request.want_logprobs], sort_keys=True).encode())
     for part in request.parts:
-        kind, data = ("text", part.encode()) if isinstance(part, str) else (_shape(part), to_rgb(part).tobytes())
+        kind, data = ("text", part.encode()) if isinstance(part, str) else (f"image {part.width}x{part.height}", to_rgb(part).tobytes())
         digest.update(f"\x1f{kind} {len(data)}\x1f".encode())
         digest.update(data)
     return digest.hexdigest()
-
-
-def _shape(image: Image.Image) -> str:
-    return f"image {image.width}x{image.height}"
 
 
 def _read_line(line: str, path: Path) -> tuple[str, ChatReply]:

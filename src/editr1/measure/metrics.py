@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -148,17 +149,9 @@ def mean_metrics(
             continue
         rng = np.random.default_rng(derive_seed(seed, protocol, kind))
         estimate = mean_estimate(values, clusters, rng=rng, strata=strata, top=top) if scored else None
-        num_unscored = len(rows) - len(scored) + num_missing
-        found.append(
-            to_metric(
-                with_suffix(name, "" if strata is None else "_macro"),
-                estimate,
-                f"{protocol}/{kind}",
-                n=len(scored),
-                num_unscored=num_unscored,
-                by_category=by_kind(values, kinds),
-            )
-        )
+        num_unscored, by_category = len(rows) - len(scored) + num_missing, by_kind(values, kinds)
+        of, where = with_suffix(name, "" if strata is None else "_macro"), f"{protocol}/{kind}"
+        found.append(to_metric(of, estimate, where, n=len(scored), num_unscored=num_unscored, by_category=by_category))
     return found
 
 
@@ -232,16 +225,5 @@ def paired_gain(
     rng = np.random.default_rng(derive_seed(seed, name, protocol))
     credit_D, new_credit_D = (half_credit(margin_RD).mean(axis=0) for margin_RD in margins)
     result = paired_difference(credit_D, new_credit_D, tasks, rng=rng)
-    estimate: Estimate = result.estimate
-    return Metric(
-        name,
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        n=len(tasks),
-        num_unscored=num_unscored,
-        protocol=f"{protocol}/half/paired",
-        p_value=result.p_value,
-        goal=goal,
-        num_clusters=estimate.num_clusters,
-    )
+    metric = to_metric(name, result.estimate, f"{protocol}/half/paired", n=len(tasks), num_unscored=num_unscored, p_value=result.p_value)
+    return replace(metric, goal=goal)

@@ -207,17 +207,11 @@ def kway_pair_metrics(groups: Sequence[AnsweredGroup], name: str, protocol: str,
     """Share of right groups of one size, beside the chance of a coin and of a die that may also say "same"; nothing for no group."""
     if not groups:
         return []
-    k = groups[0].k
+    k, num_unscored = groups[0].k, sum(group.is_unscored for group in groups)
     estimate = share_estimate([group.credit for group in groups])
+    left_out: dict[str, float] = {"groups left out": num_left_out} if num_left_out else {}
     return [
-        to_metric(
-            name,
-            estimate,
-            protocol,
-            n=len(groups),
-            num_unscored=sum(group.is_unscored for group in groups),
-            by_category={"groups left out": num_left_out} if num_left_out else {},
-        ),
+        to_metric(name, estimate, protocol, n=len(groups), num_unscored=num_unscored, by_category=left_out),
         Metric(f"{name}_chance", chance(k, "pairs"), n=len(groups), protocol=f"{protocol}/chance"),
         Metric(f"{name}_chance_with_ties", chance(k, "pairs-with-ties"), n=len(groups), protocol=f"{protocol}/chance-with-ties"),
     ]

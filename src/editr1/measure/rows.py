@@ -259,9 +259,9 @@ def in_range(raw: Any, top: float = TOP) -> float | None:
     return float(raw) if 0 <= raw <= top else None  # false for nan, and no overflow for a whole number of a thousand digits
 
 
-def lowest(raw: Any, top: float = TOP, num_expected: int | None = None) -> float | None:
+def lowest(raw: Any) -> float | None:
     """VIEScore's rule: an aspect is as good as its worst sub-score."""
-    numbers = sub_scores(raw, top, num_expected)
+    numbers = sub_scores(raw)
     return min(numbers) if numbers else None
 
 

@@ -128,12 +128,10 @@ def find_tars(folder: Path) -> list[Pieces]:
         name, split, number = path.name.partition(".split.")
         if path.is_file() and (path.suffix == ".tar" or (split and number.isdigit())):
             groups[path.with_name(name)].append(path)
-    return [Pieces(str(tar), tuple(sorted(parts, key=_piece_number))) for tar, parts in groups.items()]
-
-
-def _piece_number(path: Path) -> int:
-    number = path.name.partition(".split.")[2]
-    return int(number) if number else -1
+    return [
+        Pieces(str(tar), tuple(sorted(parts, key=lambda path: int(path.name.partition(".split.")[2] or -1))))
+        for tar, parts in groups.items()
+    ]
 
 
 def members(pieces: Pieces) -> Iterator[tuple[str, int, int]]:

@@ -90,7 +90,7 @@ def reliability(p_N: Floats, y_N: Floats, num_bins: int = NUM_BINS) -> tuple[Bin
 def fit_slope(margins: ArrayLike) -> float:
     """The slope in [0, MAX_SLOPE] that maximises the likelihood sum log sigmoid(slope * margin), margins = preferred minus other.
 
-    0 for a judge whose gaps point the wrong way more than the right one. Raises ValueError without a margin.
+    0 for a judge whose gaps point the wrong way more than the right one; nan = unscored, left out. Raises ValueError without a margin.
 
     >>> round(fit_slope([1.0, 1.0, 1.0, -1.0]), 3)  # right 3 of 4 times: sigmoid(slope) = .75, slope = log 3
     1.099
@@ -98,6 +98,7 @@ def fit_slope(margins: ArrayLike) -> float:
     0.0
     """
     margin_N = np.asarray(margins, dtype=np.float64)
+    margin_N = margin_N[~np.isnan(margin_N)]
     if not len(margin_N):
         raise ValueError("no margin to fit a slope on")
     low, high = 0.0, MAX_SLOPE

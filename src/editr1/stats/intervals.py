@@ -96,11 +96,15 @@ def mean_estimate(
     data = clustered(values, clusters, strata=strata, counts=counts)
     if top is None:
         return estimate_and_p(data, rng)[0]
+    _check_range(values, counts, top)
+    return _bounded(data, top, data.degrees_of_freedom)
+
+
+def _check_range(values: ArrayLike, counts: ArrayLike | None, top: float) -> None:
     value_N = np.asarray(values, dtype=np.float64)
     counted_N = value_N if counts is None else value_N[np.asarray(counts, dtype=bool)]
     if counted_N.min() < 0 or counted_N.max() > top:
         raise ValueError(f"values from {counted_N.min():g} to {counted_N.max():g}, expected [0, {top:g}]")
-    return _bounded(data, top, data.degrees_of_freedom)
 
 
 def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate, float | None]:
@@ -113,7 +117,8 @@ def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate,
     if num_clusters < MIN_CLUSTERS:
         return Estimate(value, value - half, value + half, n, num_clusters, error), None
     above_S, below_S, flipped_S = _reach(data, rng)
-    low, high = value - max(half, _kept(above_S)), value + max(half, _kept(below_S))
+    ends = value - max(half, _kept(above_S)), value + max(half, _kept(below_S))
+    low, high = (0.0 if abs(end) < 1e-12 * (1 + abs(value)) else end for end in ends)  # rounding must not leave 0 out
     beyond_S = above_S if value > 0 else below_S
     flipped = max(float(np.mean(reach_S >= abs(value) * (1 - 1e-9))) for reach_S in (beyond_S, np.abs(flipped_S)))
     return Estimate(value, low, high, n, num_clusters, error), max(flipped, _t_p_value(value / error, data.degrees_of_freedom))
@@ -167,7 +172,7 @@ def share_estimate(
     strata: Sequence[Hashable] | None = None,
     counts: ArrayLike | None = None,
 ) -> Estimate:
-    """Mean of credits in [0, 1] with its 95 % interval by cluster. Arguments as in `clustered`.
+    """Mean of credits in [0, 1] with its 95 % interval by cluster. Arguments as in `clustered`; raises ValueError for other values.
 
     Where all credits are 0 or all are 1 nothing is known about the clusters' likeness, and each cluster counts as one answer.
 
@@ -175,7 +180,9 @@ def share_estimate(
     >>> estimate.value, round(estimate.low, 2), estimate.high  # 3 of 3
     (1.0, 0.28, 1.0)
     """
-    return _share(clustered(values, clusters, strata=strata, counts=counts))
+    data = clustered(values, clusters, strata=strata, counts=counts)
+    _check_range(values, counts, 1.0)
+    return _share(data)
 
 
 def share_of_sums(tops: ArrayLike, bottoms: ArrayLike) -> Estimate:

@@ -176,10 +176,15 @@ class McNemar:
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
-    """Exact two-sided McNemar test of two lists of right (True) and wrong. Raises ValueError for lengths that differ."""
-    a_N, b_N = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    """Exact two-sided McNemar test of two lists of right (True) and wrong; an item with None or nan is missing.
+
+    Raises ValueError for lengths that differ.
+    """
+    a_N, b_N = np.asarray(right_a, dtype=np.float64), np.asarray(right_b, dtype=np.float64)
     if a_N.shape != b_N.shape:
         raise ValueError(f"{len(a_N)} items of a but {len(b_N)} of b: a paired test needs the same items")
+    known = ~(np.isnan(a_N) | np.isnan(b_N))
+    a_N, b_N = a_N[known] != 0, b_N[known] != 0
     only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
     return McNemar(only_a, only_b, binomial_p(only_a, only_b))
 
@@ -195,17 +200,17 @@ def binomial_p(first: int, second: int) -> float:
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: reject where they are below the level.
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p values, in the order given: reject where they are below the level. None or nan = not tested, and stays None.
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.04, None, 0.03])
+    [0.03, 0.06, None, 0.06]
     """
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [0.0] * len(p_values)
+    known = {i: p for i, p in enumerate(p_values) if p is not None and not math.isnan(p)}
+    adjusted: list[float | None] = [None] * len(p_values)
     running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+    for rank, i in enumerate(sorted(known, key=lambda i: known[i])):
+        running = max(running, min(1.0, (len(known) - rank) * known[i]))
         adjusted[i] = running
     return adjusted
 

@@ -112,10 +112,10 @@ def put_aside(folder: Path, curves: str = "") -> Path:
     place.parent.mkdir(exist_ok=True)
     folder.rename(place)
     log = folder.parent / "metrics.jsonl"
-    lines = read_whole_lines(log) if curves else []
-    if moved := [line for line in lines if json.loads(line)["stage"] == curves]:
-        (place / log.name).write_text("".join(f"{line}\n" for line in moved), encoding="utf-8")
-        write_atomic(log, "".join(f"{line}\n" for line in lines if line not in set(moved)).encode())
+    points = list(read_jsonl(log)) if curves else []
+    if moved := [point for point in points if point["stage"] == curves]:
+        for path, kept in ((place / log.name, moved), (log, [point for point in points if point["stage"] != curves])):
+            write_atomic(path, "".join(json.dumps(point) + "\n" for point in kept).encode())
     return place
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from editr1.errors import BackendError, ConfigError, DataError
+from editr1.errors import BackendError, ConfigError, DataError, EditR1Error
 from editr1.records import encode, to_plain
 from editr1.store.shards import Row, ShardLog, dropped_row
 
@@ -126,8 +126,10 @@ class Work:
     """What an item was made from, kept beside the table, see `images.py`; None = nothing that could change."""
 
 
-ROW_TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error)
-"""What one odd row can raise in us or in a library; a full disk, a lost machine or a lack of memory is none of these."""
+ROW_TROUBLE = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError, SyntaxError, OSError, struct.error,
+)  # fmt: skip
+"""What one odd row can raise in us or in a library. An OSError with a number is a full disk or the like and stops; Pillow's have none."""
 
 
 class FailureBudget:
@@ -241,14 +243,16 @@ class ShardRunner:
         """A record, Drop or BackendError for each item. A batch that failed is tried again item by item."""
         try:
             return self._results(batch)
-        except BackendError as error:
-            if len(batch) == 1:
-                return [error]
         except ROW_TROUBLE as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError) or getattr(error, "errno", None) is not None:
                 raise
             if len(batch) == 1:
                 return [Drop(f"bad_row: {error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}")]
+        except RuntimeError as error:  # a BackendError, or what a model library raises of a row, or of a lost device: a few are borne
+            if isinstance(error, EditR1Error) and not isinstance(error, BackendError):
+                raise
+            if len(batch) == 1:
+                return [error if isinstance(error, BackendError) else BackendError(f"{type(error).__name__}: {error}")]
         return [result for item in batch for result in self._call([item])]
 
     def _results(self, batch: Sequence[Item]) -> list[Any]:

@@ -6,6 +6,7 @@ when its file has another size or time than it had, and then only its contents c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,10 +22,12 @@ from PIL import Image
 from editr1.errors import ChangedInputsError, DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
 from editr1.schema import EditTask, ImageRef, Source, source_of
-from editr1.store._files import read_json, write_json
+from editr1.store._files import read_object, write_json
+from editr1.store.engine import ROW_TROUBLE
 from editr1.store.shards import LOG, read_origins
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what every browser and backend shows; other formats are stored as PNG
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)  # trouble of one name, of no disk
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -121,8 +124,10 @@ class Origins:
         value, fault = None, ""
         try:
             value = load()
-        except DataError as error:
-            stamp, fault = "", f"bad_image: {error}"
+        except ROW_TROUBLE as error:  # of a source of one's own as well
+            if getattr(error, "errno", None) not in (None, *NO_FILE):
+                raise
+            stamp, fault = "", f"bad_image: {error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}"
         origin = Origin(words, stamp, content_digest(value))
         if old is not None and (old.words, old.content or NOTHING) != (origin.words, origin.content or NOTHING):
             what = "its text" if old.words != origin.words else "its picture"
@@ -156,6 +161,8 @@ def content_digest(value: Any) -> str:
 
 MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".txt", ".model", ".jinja", ".yaml", ".py"}
 """What a model directory is loaded from; logs, resume points and pictures beside it say nothing of its replies."""
+MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json")
+"""What a folder holds that is meant by a plain word among the options, which may also be a word."""
 NO_MODEL = ("checkpoint-", "runs", "logs", "gallery", ".")
 
 
@@ -164,7 +171,10 @@ def digests_behind(settings: Any, cache: Path) -> dict[str, str]:
 
     A file is read once: its digest is kept in `cache` under its size and time.
     """
-    known = read_json(cache) if cache.exists() else {}
+    try:
+        known = read_object(cache)
+    except DataError:  # not there yet, or damaged: it can be made again
+        known = {}
     before = len(known)
     found = {f"content {path}": _digest(path, known) for path in sorted(set(_paths(settings)))}
     if len(known) > before:
@@ -183,7 +193,8 @@ def _paths(value: Any, inside: bool = False) -> Iterator[Path]:
     elif inside and isinstance(value, str) and value and len(value) < 4096 and "\n" not in value and "\x00" not in value:
         path = Path(value)
         try:
-            there = path.exists() and (path.is_absolute() or len(path.parts) > 1 or path.is_file())
+            named = path.is_absolute() or len(path.parts) > 1 or path.is_file()
+            there = path.exists() and (named or any((path / name).is_file() for name in MODEL_FILES))
         except OSError:  # a text that is no path
             there = False
         if there:

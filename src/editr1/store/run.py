@@ -29,7 +29,7 @@ from editr1.schema import (
     stable_id,
     to_json,
 )
-from editr1.store._files import exclusive, open_log, read_json, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
+from editr1.store._files import exclusive, open_log, read_jsonl, read_object, read_whole_lines, write_atomic, write_json
 from editr1.store.engine import Engine, Item, StageCounts, Work
 from editr1.store.images import ImageStore, Origins, digests_behind
 from editr1.store.shards import SECONDS, shard_paths
@@ -79,13 +79,13 @@ class Run:
         if config:
             with exclusive(path / ".lock", str(path), wait=True):
                 saved = path / "config.json"
-                write_json(saved, without_secrets({**(read_json(saved) if saved.exists() else {}), **config}))
+                write_json(saved, without_secrets({**(read_object(saved) if saved.exists() else {}), **config}))
         return Run(path, ImageStore(path / "images"))
 
     def config(self) -> dict[str, Any]:
         """The settings of the stages that ran, by stage, as `config.json` keeps them."""
         path = self.dir / "config.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return read_object(path) if path.exists() else {}
 
     # --- tables
 
@@ -288,7 +288,7 @@ def preference_pairs(run: Run, split: Split | None = None) -> Iterator[Preferenc
 
 def held_out_share(run: Run) -> float:
     """Share of the tasks that train nothing, in [0, 1], as the pairs stage set it; 0 for a run without pairs."""
-    return float(read_json(run.dir / "07_pairs" / "settings.json")["held_out_share"]) if run.has("07_pairs") else 0.0
+    return float(read_object(run.dir / "07_pairs" / "settings.json", "held_out_share")["held_out_share"]) if run.has("07_pairs") else 0.0
 
 
 def is_held_out(task_id: str, share: float) -> bool:

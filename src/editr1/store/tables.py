@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from editr1 import errors
 from editr1.errors import ChangedInputsError, ConfigError, DataError, EditR1Error
-from editr1.store._files import exclusive, read_json, write_atomic, write_json
+from editr1.store._files import exclusive, read_json, read_object, write_atomic, write_json
 from editr1.store.engine import Engine, FailureBudget, Item, ShardRunner, StageCounts, Work, cut_shards
 from editr1.store.shards import (
     LOG,
@@ -129,21 +129,39 @@ def check_settings(folder: Path, settings: Mapping[str, Any], begun: bool, curve
     if not begun:
         write_json(path, settings)
         return
-    old = without_secrets(read_json(path))
+    old = without_secrets(read_object(path))
     unknown = {key: value for key, value in settings.items() if key not in old and key.startswith(("content ", "input ", "prompts"))}
     if unknown:  # an older editr1 did not write down what its settings stood for
         old |= unknown
         write_json(path, old)
-    changed = sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
-    if changed:
-        key = changed[0]
-        was, now = _short(old.get(key)), _short(settings.get(key))
-        raise ChangedInputsError(folder, f"{folder} was begun with {key}={was}, now it is {now}", curves)
+    if (change := _first_change("", _telling(old), _telling(settings))) is not None:
+        key, was, now = change
+        raise ChangedInputsError(folder, f"{folder} was begun with {key}={was!r:.200}, now it is {now!r:.200}", curves)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+IDLE = frozenset({"price_in", "price_out"})
+IDLE_OPTIONS = frozenset({"batch_size", "max_concurrency", "timeout", "max_attempts", "device", "check_traces"})
+"""Of a component's options those that say how patiently, how fast and where rows are made, and change none."""
+
+
+def _telling(value: Any, idle: frozenset[str] = IDLE) -> Any:
+    """The settings without those that change no row."""
+    if isinstance(value, list):
+        return [_telling(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _telling(item, IDLE_OPTIONS if key == "options" else IDLE) for key, item in value.items() if key not in idle}
+
+
+def _first_change(where: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """The place of the first difference, such as `pool.1.temperature`, and what stood and stands there."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new}, key=str)
+        found = (_first_change(f"{where}.{key}" if where else str(key), old.get(key), new.get(key)) for key in keys)
+        return next((change for change in found if change is not None), None)
+    return None if old == new else (where, old, new)
 
 
 def _begun(folder: Path) -> bool:
@@ -154,7 +172,10 @@ def _shard_size(folder: Path, wanted: int) -> int:
     """A table keeps the shards that it was begun with: the engine's size is for new ones, and changes no row of an old one."""
     path = folder / "layout.json"
     if _begun(folder) and path.exists():
-        return int(read_json(path)["shard_size"])
+        size = read_object(path, "shard_size")["shard_size"]
+        if not isinstance(size, int) or size < 1:
+            raise DataError(f"{path} is damaged: shard_size is {size!r}, expected a whole number above 0; restore it")
+        return size
     write_json(path, {"shard_size": wanted})
     return wanted
 

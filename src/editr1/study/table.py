@@ -203,7 +203,7 @@ def _row(name: str, about: str, answers: Answers) -> Row:
 
 def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test, ...]:
     raw = [mcnemar(strict_credit(x.margins) > 0, strict_credit(y.margins) > 0) for _, _, x, y in compared]
-    adjusted = holm([test.p_value for test in raw]) if raw else []
+    adjusted = [p for p in holm([test.p_value for test in raw]) if p is not None]
     return tuple(
         _test(a, b, x, y, (test.only_a, test.only_b, test.p_value, p))
         for (a, b, x, y), test, p in zip(compared, raw, adjusted, strict=True)

@@ -43,7 +43,7 @@ async function exclusively(work) {
 }
 
 const load = () => exclusively(async () => await take(await askUntilDone("/api/next", { annotator: state.name })));
-const undo = () => exclusively(async () => await take(await askUntilDone("/api/undo", { annotator: state.name })));
+const undo = () => exclusively(async () => await take(await askUntilDone("/api/undo", { annotator: state.name, item: state.last })));
 const answer = (choice) => exclusively(async () => {
   if (!state.items.length) return;
   flicker(false);
@@ -85,6 +85,7 @@ async function take(reply) {
   for (const item of reply.items) urls(item).forEach(preload);
   if (reply.items.length) await arrive(reply.items[0]);
   state.items = reply.items;
+  state.last = reply.last;
   const total = reply.done + reply.remaining;
   $("bar").value = total ? reply.done / total : 1;
   $("pace").textContent = `${count(reply.done)} done, ${count(reply.remaining)} left` + (reply.seconds_each ? `, ${reply.seconds_each} s a pair` : "");

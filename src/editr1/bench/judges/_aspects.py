@@ -14,8 +14,9 @@ from typing import Any
 from editr1.bench.base import OVERALL
 from editr1.bench.judges.base import Scale
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_json_object, read_number
-from editr1.judge.claims import is_quoted, is_taken_back
+from editr1.judge.claims import is_quoted, is_rejected
 from editr1.judge.parse import answer_of
+from editr1.judge.retractions import is_taken_back, restated
 from editr1.schema import FailureCode
 
 NUM_SUB_SCORES = 2
@@ -28,12 +29,12 @@ def read_aspects(
 
     stated: reads the numbers of one reply, given the upper end of the scale and whether one number may answer for both.
     """
-    semantic, quality = stated(texts[0], scale.high, False), stated(texts[1], scale.high, True)
-    for found in (semantic, quality):
-        if isinstance(found, str):
-            return found
-    assert not isinstance(semantic, str)
-    assert not isinstance(quality, str)
+    semantic = stated(texts[0], scale.high, False)
+    if isinstance(semantic, str):
+        return semantic
+    quality = stated(texts[1], scale.high, True)
+    if isinstance(quality, str):
+        return quality
     numbers = scale.convert((*semantic, min(quality)))
     return numbers if isinstance(numbers, str) else aspect_parts(*numbers)
 
@@ -66,10 +67,13 @@ def read_scores(text: str, top: float, may_be_one: bool = False) -> tuple[float,
 
 # `"score": [7, 8]` as a key of an object whose other strings may be broken; the list may be followed by nothing, as in a cut object.
 _KEY = re.compile(
-    r"""(?:[{,\n]|["'\u201c\u201d]\s)\s{0,40}["'\u201c\u201d]score["'\u201c\u201d]\s*:\s*(\[[^\[\]{}]{0,200}\]|[0-9.]{1,20})\s*(?=[,}\n]|$)""",
+    r"""(?:[{,\n]|["'\u201c\u201d]\s|\*/)\s{0,40}["'\u201c\u201d]score["'\u201c\u201d]\s*:\s*(\[[^\[\]{}]{0,200}\]|[0-9.]{1,20})\s*(?=[,}\n]|$)""",
     re.IGNORECASE,
 )
 _BARE = re.compile(r"\s*(?:```[a-z]*\s*)?(\[[^\[\]{}]{0,200}\])\s*(?:```)?\s*")
+_LIST_AGAIN = re.compile(
+    r"\b(?:scores?|final|overall|rather|better|revised|corrected|now|instead)[\s:=*_]*(\[[^\[\]{}]{1,100}\])", re.IGNORECASE
+)
 _NEXT_OBJECT = re.compile(r"\}[^{}]*\{")
 
 
@@ -94,7 +98,16 @@ def stated_scores(text: str, top: float, may_be_one: bool = False) -> tuple[floa
     tail = answer[end:]
     if is_taken_back(tail):
         return "WITHDRAWN"
-    return "TRUNCATED" if tail.rfind("{") > tail.rfind("}") else as_numbers(raw, top, may_be_one)
+    if tail.rfind("{") > tail.rfind("}"):
+        return "TRUNCATED"
+    numbers = as_numbers(raw, top, may_be_one)
+    return "CONTRADICTORY" if not isinstance(numbers, str) and _contradicts(tail, numbers, top, may_be_one) else numbers
+
+
+def _contradicts(tail: str, numbers: tuple[float, ...], top: float, may_be_one: bool) -> bool:
+    """Whether what follows names other numbers: another list, or one that lies outside them and so sums them up in no way."""
+    lists = (as_numbers(match[1], top, may_be_one) for match in _LIST_AGAIN.finditer(tail) if not is_quoted(tail, *match.span()))
+    return any(again != numbers for again in lists) or any(not min(numbers) <= value <= max(numbers) for value in restated(tail))
 
 
 def _last_stated(answer: str) -> tuple[Any, int] | None:
@@ -106,20 +119,24 @@ def _last_stated(answer: str) -> tuple[Any, int] | None:
             at = answer.index(source, at)
             row = read_json_object(source)
             if row is not None:
-                whole.append((at, at + len(source), row.get("score", _ABSENT)))
+                whole.append((at, at + len(source), {key.lower(): value for key, value in row.items()}.get("score", _ABSENT)))
             at += len(source)
-    stated = [span for span in whole if span[2] is not _ABSENT and not is_quoted(answer, span[0], span[1])]
+    stated = [span for span in whole if span[2] is not _ABSENT and not _is_anothers(answer, span[0], span[1])]
     begin = stated[-1][1] if stated else 0
     covered = [span[:2] for span in whole if span[1] > begin]
     loose = [match for match in _KEY.finditer(answer, begin) if "{" in answer[begin : match.start(1)]]
     loose = [match for match in loose if not any(start <= match.start(1) < end for start, end in covered)]
-    loose = [match for match in loose if not is_quoted(answer, answer.find("{", begin), match.end())]
+    loose = [match for match in loose if not _is_anothers(answer, answer.find("{", begin), match.end())]
     if not loose:
         return (stated[-1][2], begin) if stated else None
     last = loose[-1]
     same_object = [match for match in loose if not _NEXT_OBJECT.search(answer, match.end(), last.start(1))]
     agree = len({"".join(match.group(1).split()) for match in same_object}) == 1
     return (last.group(1) if agree else None, last.end())
+
+
+def _is_anothers(answer: str, start: int, end: int) -> bool:
+    return is_quoted(answer, start, end) or is_rejected(answer, start, end)
 
 
 _ABSENT = object()

@@ -237,14 +237,13 @@ def _load(checkpoint: Path, base: str, device: str, pixels: int) -> tuple[Any, l
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
     heads = [new_head(model.get_input_embeddings().embedding_dim) for _ in HEADS]
     for number, head in enumerate(heads):
-        _fill(head, _below(tensors, f"rm_heads.head_{number}."), f"{path}: rm_heads.head_{number}")
+        name = f"rm_heads.head_{number}"
+        _fill(
+            head, {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}, f"{path}: {name}"
+        )
     backbone = {_modern(key): value for key, value in tensors.items() if not key.startswith(("rm_heads.", "lm_head."))}
     _fill(model, backbone, f"{path}: backbone")
     return model.to(device).eval(), [head.float().to(device).eval() for head in heads], processor
-
-
-def _below(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _modern(key: str) -> str:

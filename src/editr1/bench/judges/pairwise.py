@@ -12,15 +12,26 @@ from editr1.bench.base import JudgedPair
 from editr1.bench.judges.base import PairItem, render
 from editr1.config import made
 from editr1.judge.answers import normalised
-from editr1.judge.claims import is_quoted, is_taken_back
+from editr1.judge.claims import is_quoted, is_rejected
 from editr1.judge.parse import answer_of
 from editr1.judge.prompts import labelled_sources
+from editr1.judge.retractions import is_taken_back
 from editr1.schema import Label, Source, derive_seed, pictures_of
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
-_CHOICE = re.compile(r"\bchoice[*_` ]*:", re.IGNORECASE)
-_NAMED = re.compile(r"(?:edit )?(A|B|SAME)", re.IGNORECASE)
-_MARKUP = " \t*_`#.\"'()[]"
+_CHOICE = re.compile(r"(?<![^\W_])choice[*_` ]*:", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(?:\\boxed\{|(?:edit(?:ed\s+image)?|image|picture|photo|option|candidate|version)\s+)?(A|B|SAME)\b\}?"
+    r"(?:[*_`.\"')\]\s]*(?:[(,;:.\u2014\u2013-](?!.*(?-i:\b[AB]\b|SAME)).*|\s(?:because|since|as|is\s+better)\b.*)|\W*)(?<!\?)",
+    re.IGNORECASE,
+)
+_AGAIN = re.compile(
+    r"(?:^|[.!?\n])[\s*_]*(?:(?:so|or|rather|no|actually|my|the|final|overall|answer|choice|verdict|better|best|winner|is|it['\u2019]?s|i"
+    r"|choose|prefer|pick|edit|image)"
+    r"[\s:,*_]+)+(?-i:(A|B|SAME))(?=[\s.!*_]*(?:\n|$)|\s(?:is|wins)\b)",
+    re.IGNORECASE,
+)
+_MARKUP = " \t*_`#.\"'()[]-\u2022"
 _MEANING: dict[str, Label] = {"A": "a", "B": "b", "SAME": "same"}
 _SWAPPED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
 
@@ -66,7 +77,11 @@ def read_choice(text: str) -> Label | None:
             continue
         named = _NAMED.fullmatch(answer[match.end() : end].strip(_MARKUP))
         alone = not answer[start : match.start()].strip(_MARKUP)
-        return _MEANING[named.group(1).upper()] if named and alone and not is_taken_back(answer[end:]) else None
+        if not named or not alone or is_rejected(answer, start, end):
+            return None
+        tail = answer[answer.index(named[1], match.end()) + len(named[1]) :]
+        other = any(again[1] != named[1].upper() for again in _AGAIN.finditer(tail) if not is_quoted(tail, *again.span()))
+        return None if other or is_taken_back(tail) else _MEANING[named[1].upper()]
     return None
 
 

@@ -24,9 +24,9 @@ from editr1.bench.judges.base import AskingJudge, Project, Question, Read, Scale
 from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import Contradiction, normalised, read_json_object, read_number
-from editr1.judge.claims import is_taken_back
 from editr1.judge.item import RewardItem
 from editr1.judge.parse import answer_of
+from editr1.judge.retractions import is_taken_back
 from editr1.schema import MAX_SCORE, FailureCode
 from editr1.vlm.base import VLM, Sampling
 
@@ -113,6 +113,20 @@ trm_edit = Preset(
 
 # --- UnifiedReward-Edit -----------------------------------------------------------------------------
 
+
+def _numbers(texts: Sequence[str], scale: Scale, one_each: bool) -> tuple[float, ...] | FailureCode:
+    """The numbers of all replies on 0 to 10: two of each, or one whole number."""
+    numbers: list[float] = []
+    for text in texts:
+        found = stated_scores(text, scale.high, one_each)
+        if isinstance(found, str):
+            return found
+        if one_each and len(found) != 1:
+            return "AMBIGUOUS"
+        numbers += map(math.trunc, found) if one_each else found  # as FIRM-Edit's server: 4.5 is a 4
+    return scale.convert(numbers)
+
+
 UNIFIED_SCALE = Scale(0, 25)
 
 
@@ -134,16 +148,10 @@ def read_unified(texts: Sequence[str]) -> dict[str, float] | FailureCode:
     >>> read_unified(['{"reasoning": "", "score": [20, 10]}', '{"reasoning": "", "score": [25, 20]}'])["overall"]
     7.5
     """
-    numbers: list[float] = []
-    for text in texts:
-        found = stated_scores(text, UNIFIED_SCALE.high)
-        if isinstance(found, str):
-            return found
-        numbers += found
-    converted = UNIFIED_SCALE.convert(numbers)
-    if isinstance(converted, str):
-        return converted
-    success, restraint, naturalness, cleanness = converted
+    numbers = _numbers(texts, UNIFIED_SCALE, False)
+    if isinstance(numbers, str):
+        return numbers
+    success, restraint, naturalness, cleanness = numbers
     quality = (naturalness + cleanness) / 2
     return {
         "prompt_following": success,
@@ -194,18 +202,10 @@ def read_firm(texts: Sequence[str]) -> dict[str, float] | FailureCode:
     >>> read_firm(['{"reasoning": "", "score": [5]}', '{"reasoning": "", "score": [3]}'])
     {'prompt_following': 10.0, 'consistency': 5.0, 'overall': 8.0}
     """
-    numbers: list[float] = []
-    for text in texts:
-        found = stated_scores(text, FIRM_SCALE.high, may_be_one=True)
-        if isinstance(found, str):
-            return found
-        if len(found) != 1:
-            return "AMBIGUOUS"
-        numbers.append(math.trunc(found[0]))  # as its server: 4.5 is a 4
-    converted = FIRM_SCALE.convert(numbers)
-    if isinstance(converted, str):
-        return converted
-    execution, consistency = converted
+    numbers = _numbers(texts, FIRM_SCALE, True)
+    if isinstance(numbers, str):
+        return numbers
+    execution, consistency = numbers
     alone, together = WEIGHTS
     return {
         "prompt_following": execution,

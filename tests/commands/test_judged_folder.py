@@ -75,7 +75,8 @@ def test_every_edit_by_name_with_its_verdicts(tmp_path: Path, capsys: pytest.Cap
     assert [(verdict["question"], verdict["yes"]) for verdict in typed.verdicts[0]] == said
     page = (run / "bench_folder_shade.edits.html").read_text()
     assert page.index("Worst") < page.index("dark.png") < page.index("Best") < page.index("bright.png")
-    assert page.count("data:image/jpeg;base64,") == 4
+    assert page.count("data:image/jpeg;base64,") == page.count('alt="before"') + page.count('alt="after"') == 4
+    assert 'content="width=device-width' in page  # or a phone shows it as small as on a desk
     assert "Make it dark, &lt;now&gt;" in page
     assert "<b>bright" not in page  # what a model says is text and no markup
     outcomes = (run / "bench_folder_shade.outcomes.jsonl").read_text().splitlines()

@@ -143,10 +143,13 @@ def _save(image: Image.Image, path: Path) -> None:
 
 SIDE = 320  # ours: pixels of a picture's longer side on the page
 STYLE = (
-    "body{font:16px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "section{border-top:1px solid #ddd;padding:1rem 0}img{max-width:48%;vertical-align:top;margin-right:1%}"
-    "h3{margin:.2rem 0}li.no{color:#a33}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem;font-size:13px}"
+    ":root{color-scheme:light dark}body{font:16px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
+    "section{border-top:1px solid #8886;padding:1rem 0;overflow-wrap:anywhere}"
+    "img{width:48%;max-width:24rem;max-height:80vh;object-fit:contain;vertical-align:top;margin-right:1%}"
+    "h3{margin:.2rem 0}h3,li,pre{unicode-bidi:plaintext}li.no{color:light-dark(#a33,#ff9b92)}.small{image-rendering:pixelated}"
+    "pre{white-space:pre-wrap;background:#8882;padding:.6rem;font-size:13px}"
 )
+PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -219,7 +222,7 @@ def edit_page(title: str, edits: Iterable[EditItem], judged: Mapping[str, Judged
     parts = [f"<h1>{html.escape(title)}</h1><p>{len(ordered)} scored edits.</p>"]
     for name, chosen in (("Worst", ordered[:half]), ("Best", ordered[::-1][: min(num, len(ordered) - half)])):
         parts += [f"<h2>{name}</h2>", *(_section(edit, judged[edit.key]) for edit in chosen)]
-    return f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>" + "".join(parts)
+    return f"{PAGE}<title>{html.escape(title)}</title><style>{STYLE}</style>" + "".join(parts)
 
 
 def _section(edit: EditItem, found: JudgedEdit) -> str:
@@ -230,14 +233,15 @@ def _section(edit: EditItem, found: JudgedEdit) -> str:
     words = f"<details><summary>What the judge said</summary><pre>{html.escape(found.text)}</pre></details>" if found.text else ""
     try:
         source, edited = edit.load()
-        pictures = "".join(_picture(image) for image in (*pictures_of(source), edited))
+        pictures = "".join(_picture(image, "before") for image in pictures_of(source)) + _picture(edited, "after")
     except DataError as error:
         pictures = f"<p>{html.escape(str(error))}</p>"
     head = f"<h3>{found.value:g}: {html.escape(edit.instruction)}</h3><p>{html.escape(edit.key)}</p>"
     return f"<section>{head}{pictures}<ul>{verdicts}</ul>{words}</section>"
 
 
-def _picture(image: Image.Image) -> str:
+def _picture(image: Image.Image, alt: str) -> str:
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(encode_picture(small, "jpeg", 85)).decode()}">'
+    kind = ' class="small"' if image.width <= 128 else ""
+    return f'<img alt="{alt}"{kind} src="data:image/jpeg;base64,{base64.b64encode(encode_picture(small, "jpeg", 85)).decode()}">'

@@ -334,6 +334,19 @@ def test_nothing_is_guessed_at(value: Any, message: str) -> None:
         read_picture(value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(3, 8, 8, device="meta"),
+        torch.zeros(3, 8, 8).to_sparse(),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_a_tensor_without_plain_values_is_refused(value: Any) -> None:
+    with pytest.raises(DataError, match="expected plain values"):
+        read_picture(value)
+
+
 def test_a_layout_that_both_ends_fit_is_for_the_caller_to_say() -> None:
     array = np.zeros((3, 8, 3), np.uint8)
     assert (read_picture(array, layout="CHW").size, read_picture(array, layout="HWC").size) == ((3, 8), (8, 3))

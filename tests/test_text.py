@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from editr1.cli import main
 from editr1.errors import DataError
 from editr1.judge.decompose import parse_principles
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import render_decompose, render_score
+from editr1.measure.edit_files import EditRow, as_csv
 from editr1.schema import Principle
 from editr1.sources.base import SourceRow
 from editr1.stages.tasks import check_row
-from editr1.text import lines_of, without_control_tokens
+from editr1.text import as_cell, from_cell, lines_of, without_control_tokens
 from editr1.training.rows import Lesson, lesson_row
 from editr1.vlm.base import ChatReply, to_messages
 from editr1.vlm.openai_api import build
@@ -23,7 +25,10 @@ from fake_endpoint import serve
 
 PICTURE = Image.new("RGB", (8, 8))
 HALF = "a smile \ud83d"
-TOKENS = ["<|image_pad|>", "<|im_end|>", "<image>", "</s>", "<start_of_turn>", "[INST]", "<\uff5cend\u2581of\u2581sentence\uff5c>"]
+TOKENS = ["<|image_pad|>", "<|im_end|>", "<image>", "</s>", "<start_of_turn>", "[INST]",
+          "<\uff5cend\u2581of\u2581sentence\uff5c>",
+          "<|turn>", "<turn|>", "<tool_call>", "[TOOL_CALLS]", "[gMASK]", "<sop>", "</image>",
+          "<end_of_utterance>", "<unused94>"]  # fmt: skip
 PRINCIPLES = (Principle("Does it say <|vision_start|>?", "follow"),)
 
 
@@ -37,6 +42,14 @@ def test_no_control_token_of_an_instruction_a_principle_or_an_answer_reaches_a_m
         assert token not in said
         assert "<|vision_start|>" not in said
     assert f"{token[0]} {token[1:]}" in json.dumps(row["completion"], ensure_ascii=False)
+
+
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "[THINK]", "\u25c1/think\u25b7"])
+def test_a_mark_of_thinking_is_broken_up_in_a_question_and_stays_in_a_models_own_answer(mark: str) -> None:
+    request = render_score("compact", PICTURE, PICTURE, f"Write {mark} on it", PRINCIPLES)
+    row = lesson_row(Lesson(request, f"{mark}\nF1 it says so -> yes\n<score>9</score>"), {})
+    assert mark not in json.dumps(to_messages(request), ensure_ascii=False)
+    assert mark in json.dumps(row["completion"], ensure_ascii=False)
 
 
 def test_endpoints_are_sent_no_control_token() -> None:
@@ -67,3 +80,18 @@ def test_only_line_breaks_end_a_line_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(f"\ufeff{row}\r\n{row}\n".encode())
     assert lines_of((tmp_path / "rows.jsonl").read_text("utf-8")) == [row, row]
     assert lines_of("") == []
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1"])
+def test_no_spreadsheet_runs_what_the_world_sent(cell: str) -> None:
+    written = as_csv([EditRow("a.png", cell, 2.0, None, {}, (), (), cell)])
+    assert f",'{cell}" in written.replace('"', "")
+    assert from_cell(as_cell(cell)) == cell
+
+
+def test_a_message_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "\x1b[2Jgone\u202e"]) == 2
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+    assert "\\x1b[2Jgone" in err

@@ -27,6 +27,7 @@ from editr1.errors import BackendError, DataError
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 50_000_000  # ours: twice the largest common camera; a bomb of 100 megapixels is refused from its header alone
+MAX_WEBP_PIXELS = 25_000_000  # ours: the decoder holds a canvas three times, 20 bytes a pixel: half a gigabyte for one read
 MAX_BYTES = 100_000_000  # ours: no photograph of MAX_PIXELS is larger
 MAX_RATIO = 200  # Qwen's processors refuse longer strips, and nobody judges one
 MAX_SCANNED = 1_500_000_000  # ours: pixels times scans of a JPEG, seconds of decoding; a progressive photograph of MAX_PIXELS needs a third
@@ -98,7 +99,7 @@ def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
     announced = _announced(data, kind, where)
     if announced and 0 not in announced:
-        _check_size(announced, where)
+        _check_size(announced, where, MAX_WEBP_PIXELS if kind == "WEBP" else MAX_PIXELS)
     try:
         if kind == "PNG":
             head, rest = bare_png(data)
@@ -188,7 +189,10 @@ def _from_16_bits(image: Image.Image, where: str) -> Image.Image:
 
 def _from_array(value: Any, where: str, layout: Literal["CHW", "HWC"] | None) -> Image.Image:
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
+        value = value.detach()
+        if value.is_meta or value.is_sparse or value.is_quantized:
+            raise DataError(f"{where} is a tensor of {value.layout} on {value.device} ({value.dtype}), expected plain values")
+        value = value.cpu()
         value = value.float() if value.is_floating_point() else value  # numpy knows no bfloat16
     array = np.asarray(value)
     axes: dict[Literal["CHW", "HWC"], int] = {"CHW": 0, "HWC": 2} if array.ndim == 3 else {}
@@ -246,12 +250,12 @@ def _read_file(path: str | os.PathLike[str], where: str) -> bytes:
         raise DataError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_size(size: tuple[int, int], where: str) -> None:
+def _check_size(size: tuple[int, int], where: str, limit: int = MAX_PIXELS) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise DataError(f"{where} has {width} x {height} pixels: there is nothing to see")
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {MAX_PIXELS:,}; make it smaller")
+    if width * height > limit:
+        raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {limit:,}; make it smaller")
     if max(size) > MAX_RATIO * min(size):
         raise DataError(f"{where} has {width} x {height} pixels: a strip longer than {MAX_RATIO} times its width; crop it")
 

@@ -8,15 +8,18 @@ from typing import Any
 
 # Control tokens of the chat templates in use (Qwen, Llama, GLM, InternVL, Gemma, Mistral, DeepSeek and others); a tokenizer may know more.
 _CONTROL = re.compile(
-    r"<\|[^<>|\n]{1,48}\|>|<\uff5c[^<>\n]{1,48}\uff5c>|</?s>|</?(?:img|box|ref|quad)>|\[/?(?:INST|IMG|IMG_BREAK|IMG_END|SYSTEM_PROMPT)\]|<</?SYS>>"
-    r"|<(?:bos|eos|pad|unk|image|video|audio|image_soft_token|start_of_image|end_of_image|start_of_turn|end_of_turn|boi|eoi|IMG_CONTEXT)>"
+    r"<\|[^<>|\n]{1,48}\|?>|<[a-z_]{1,24}\|>|<\uff5c[^<>\n]{1,48}\uff5c>|</?s>|</?(?:img|box|ref|quad|image|slice|image_id|tool_call|tool_response)>|<</?SYS>>"
+    r"|\[/?(?:INST|IMG|IMG_BREAK|IMG_END|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CONTENT|[gs]MASK)\]"
+    r"|<(?:bos|eos|pad|unk|mask|sop|eop|video|audio|image_soft_token|audio_soft_token|start_of_image|end_of_image|start_of_turn|end_of_turn|boi|eoi|IMG_CONTEXT)>"
+    r"|<(?:unused[0-9]{1,4}|end_of_utterance|fake_token_around_image|global-img|row_[0-9]{1,2}_col_[0-9]{1,2})>"
 )
+_THINKING = re.compile(r"</?think>|\[/?THINK\]|\u25c1/?think\u25b7")
 
 
-def without_control_tokens(text: str, special: Iterable[str] = ()) -> str:
+def without_control_tokens(text: str, special: Iterable[str] = (), own: bool = False) -> str:
     """The text with control tokens broken up by a blank: an instruction must not end a turn or show a picture.
 
-    special: further tokens, as a tokenizer names them.
+    special: further tokens, as a tokenizer names them. own: it is the model's own answer, whose marks of thinking stay.
 
     >>> without_control_tokens("Write <|image_pad|> and <3")
     'Write < |image_pad|> and <3'
@@ -24,7 +27,9 @@ def without_control_tokens(text: str, special: Iterable[str] = ()) -> str:
     for token in special:
         if len(token) > 1 and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
-    return _CONTROL.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+    for pattern in (_CONTROL,) if own else (_CONTROL, _THINKING):
+        text = pattern.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+    return text
 
 
 def is_whole(text: str) -> bool:
@@ -133,3 +138,28 @@ def _lasting(address: str) -> str:
     base, _, query = address.partition("?")
     kept = [part for part in query.split("&") if part and not _QUERY.fullmatch(part.partition("=")[0])]
     return re.sub(r"://[^/#]*@", "://", base) + ("?" + "&".join(kept) if kept else "")
+
+
+# --- for people ----------------------------------------------------------------------------------------
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def as_cell(field: str) -> str:
+    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe, and so does an apostrophe before one."""
+    return "'" + field if field.lstrip("'").startswith(_FORMULA) else field
+
+
+def from_cell(field: str) -> str:
+    """What `as_cell` was given."""
+    return field[1:] if field.startswith("'") and field.lstrip("'").startswith(_FORMULA) else field
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for what would steer a terminal: colours, titles, the cursor, the direction of reading.
+
+    >>> printable("\x1b[2Jgone\r\n")
+    '\\x1b[2Jgone\\r\n'
+    """
+    return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode(), text)

@@ -303,6 +303,23 @@ def test_panes_have_the_aspect_of_the_pictures(browser: Any, server: Server) -> 
     assert abs(pane["width"] / pane["height"] - 2) < 0.05
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844), (844, 390)])
+def test_instructions_of_any_length_and_script_leave_room_for_the_pictures(browser: Any, server: Server, width: int, height: int) -> None:
+    page = sit_down(browser, server, "ada", viewport={"width": width, "height": height})
+    for text in (
+        "keep the shadow on the wall as it falls now, " * 40,
+        "one_word_" * 40,
+        "把天空变成紫色," * 60,
+        "اجعل السماء أرجوانية. " * 40,
+    ):
+        page.evaluate("(text) => draw({ ...state.items[0], instruction: text, principles: [{ text }] })", text)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        answers = page.locator("#answers").bounding_box()
+        panes = [pane.bounding_box() for pane in page.locator(".pane").all()]
+        assert all(pane["y"] + min(pane["height"], 120) <= answers["y"] for pane in panes)  # none lies below the answers
+        assert page.eval_on_selector("#instruction", "(node) => node.clientHeight") <= 0.3 * height + 1
+
+
 def test_the_owner_settles_a_dispute_and_takes_the_majority_home(browser: Any, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", num_tasks=6, training=False)
     items = plan_items(run, Plan(editors=("steady", "sloppy")))

@@ -68,6 +68,12 @@ def test_the_table_becomes_tasks_principles_candidates_and_pairs(table: Path, tm
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("part-*")} == before
 
 
+def test_the_same_table_again_says_that_nothing_was_written(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for times in (0, 1):
+        assert main(["import-data", str(table), "--run", str(tmp_path / "run")]) == 0
+        assert capsys.readouterr().out.count("nothing was written now") == times
+
+
 def test_missing_principles_are_made_by_a_model_in_between(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = table.parent / "plain.csv"
     _write(plain, [{key: value for key, value in row.items() if key != "principles"} for row in _rows(table)])

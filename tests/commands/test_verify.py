@@ -113,6 +113,18 @@ def test_a_random_decomposer_on_a_real_server_is_unscored_with_the_reason(server
     assert said["reason"].startswith("decomposition failed: ")
 
 
+def test_a_judge_that_writes_no_questions_says_who_could(server, photos, capsys):
+    url, model = server
+    assert _verify(*photos, "Make it glass.", "--base-url", url, "--model", model, "--max-tokens", "16") == 1
+    assert "--principles FILE, or --decomposer MODEL" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_no_folder_is_refused_at_once(photos, capsys):
+    """transformers would ask the Hub for it, for minutes where there is no network."""
+    assert _verify(*photos, "x", "--checkpoint", "checkpoints/mistyped") == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
 def test_a_local_random_checkpoint_is_unscored_too(tmp_path, photos, principles, capsys):
     checkpoint = str(build_tiny_qwen(tmp_path / "model"))
     assert _verify(*photos, "Make it glass.", "--checkpoint", checkpoint, "--principles", principles, "--max-tokens", "8") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,35 @@ def test_an_edit_opens_with_marked_disagreements_and_traces_on_demand(page: Any)
     assert "<img src=x onerror=alert(1)>" in page.inner_text("dialog .trace pre")  # text, not markup
     assert page.locator("dialog .trace img").count() == 0
     page.keyboard.press("Escape")
+
+
+def test_the_back_button_closes_an_edit_and_stays_on_the_page(page: Any) -> None:
+    address, sheet = page.url, page.locator("#detail")
+    page.locator(".shot").first.click()
+    page.go_back()
+    sheet.wait_for(state="hidden")
+    assert page.url == address
+    page.locator(".shot").first.click()
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => !history.state?.sheet")  # closed otherwise it leaves nothing behind that a step back would find
+    assert page.url == address
+
+
+def test_soft_words_can_be_read(page: Any) -> None:
+    """WCAG AA, 4.5 to 1, of the palest text on the page's background, in light and dark."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours = page.evaluate(
+            """() => ["--faint", "--bg"].map((name) => { const node = document.body.appendChild(document.createElement("i"));
+               node.style.color = `var(${name})`; const found = getComputedStyle(node).color; node.remove(); return found; })"""
+        )
+        light = sorted(_luminance([int(part) / 255 for part in re.findall(r"\d+", colour)]) for colour in colours)
+        assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5
+
+
+def _luminance(rgb: list[float]) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_a_curve_is_read_by_pointer_and_by_keys(page: Any) -> None:

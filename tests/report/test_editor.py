@@ -12,6 +12,7 @@ from PIL import Image
 from editr1.report.build import names_of, render_comparison, same_tasks
 from editr1.report.editor import read_comparisons, read_radar
 from editr1.report.reading import Album, Reader
+from editr1.schema import Metric
 from editr1.store import Run
 from small_run import make_run
 
@@ -47,6 +48,16 @@ def test_evaluations_of_editor_rl_are_compared_first_with_last(tmp_path: Path) -
     assert (found.before, found.after) == ("iteration 10", "iteration 30")
     assert [pair[0].task for pair in found.pairs] == ["b", "a", "c"]  # changes of -3 and +.5, then the one without a score
     assert found.summary == "3 tasks: 1 better, 1 worse, 0 as before, 1 without two scores; mean change −1.25 of 10"
+
+
+def test_the_first_tasks_of_an_evaluation_say_what_all_of_them_did(tmp_path: Path) -> None:
+    """A gallery of a few tasks may fall where the mean over all rises: both stand there."""
+    run = make_run(tmp_path / "run", num_tasks=3)
+    shown = len((run.dir / "09_editor" / "gallery.jsonl").read_text().splitlines())
+    run.add_metric(Metric("oracle_score_gain", 0.3, 0.1, 0.5, n=1000))
+    summary = read_comparisons(Reader(run.dir))[0].summary
+    assert summary.startswith(f"The first {shown} of 1,000 tasks: ")
+    assert summary.endswith(", over all 1,000 +0.30")
 
 
 def test_tasks_of_training_that_came_twice_are_compared(tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ def vlm_component(args: argparse.Namespace, **defaults: Any) -> Component | None
     if args.model:
         return Component("openai_api", {"model": args.model, "base_url": args.base_url, **defaults, **extra})
     if args.checkpoint:
+        if not Path(args.checkpoint).is_dir():  # transformers would look for it on the Hub, offline for minutes
+            hub = "a model of the Hugging Face Hub is --vlm local --vlm-set path=ORG/NAME"
+            raise ConfigError(f"cannot load a vision-language checkpoint from {args.checkpoint!r}: there is no such folder; {hub}")
         return Component("local", {"path": args.checkpoint, **extra})
     return Component(args.vlm, extra) if args.vlm else None
 

@@ -79,6 +79,7 @@ def run_import_data(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     run = Run.open(args.run)
+    before = _finished(run)
     found = _read(args.table, run)
     if not found.tasks or len(found.faults) > found.num_rows / 2:
         first = next(iter(found.faults.values()), Drop("the table has no rows"))
@@ -101,7 +102,14 @@ def _import(args: argparse.Namespace) -> int:
         say(f"07_pairs: {counts}")
         if not counts.num_out:
             raise DataError(f"{args.table}: no pair can be used; {args.run}/07_pairs/dropped.jsonl says why each")
+    if before == _finished(run):
+        say("import-data: this table was imported before; nothing was written now")
     return 0
+
+
+def _finished(run: Run) -> list[bytes]:
+    """The summaries of the run's finished tables, each with a digest of its rows."""
+    return [path.read_bytes() for path in sorted(run.dir.glob("*/counts.json"))]
 
 
 def _write(run: Run, table: str, rows: Sequence[tuple[str, Any]], settings: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ from editr1.store._files import write_atomic
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help=f"benchmark ({', '.join(offered('bench', 'build'))}))")
+    parser.add_argument("name", metavar="NAME", help=f"benchmark ({', '.join(offered('bench', 'build'))})")
     parser.add_argument("--root", type=Path, metavar="DIR", help="local copy of the benchmark's data")
     parser.add_argument("--edits", type=Path, metavar="DIR", help="folder of one editor's images, where the benchmark judges edits")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="option of the benchmark; repeatable")

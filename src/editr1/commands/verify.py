@@ -19,6 +19,7 @@ from editr1.errors import DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import labels
+from editr1.judge.rrm import UNDECOMPOSED
 from editr1.pictures import read_picture, to_rgb
 from editr1.schema import CATEGORIES, Judgement, ParseFailure, Principle, Reward
 from editr1.store._files import write_atomic
@@ -122,7 +123,9 @@ def as_text(reward: Reward) -> str:
 
 
 def explain(reason: str | None) -> str:
-    """The reason with its meaning, where it is a code of Phi."""
+    """The reason with its meaning, where it is a code of Phi, or with what to do where no questions were written."""
+    if reason and reason.startswith(UNDECOMPOSED):
+        return f"{reason}\na judge that was trained only to judge writes no questions: give --principles FILE, or --decomposer MODEL"
     return f"{reason} ({MEANING[reason]})" if reason in MEANING else str(reason)
 
 

@@ -54,6 +54,7 @@ class DiT(ABC):
         self.pipe = prepare_pipeline(pipe, str(pipe.device))
         self.transformer: torch.nn.Module = pipe.transformer
         self.config = pipe.transformer.config
+        self.dtype: torch.dtype = pipe.transformer.dtype  # kept: diffusers looks through all modules at each reading
         self.cfg, self.negative, self.condition_area = cfg, negative, condition_area
         self.token = self.multiple = pipe.vae_scale_factor * 2  # 8 x VAE compression, 2 x 2 packing
 
@@ -147,7 +148,7 @@ class DiT(ABC):
         return guided * (v.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True)) if self.rescaled else guided
 
     def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, prefix: str) -> torch.Tensor:
-        dtype, num_tokens = self.transformer.dtype, x_BLD.shape[1]
+        dtype, num_tokens = self.dtype, x_BLD.shape[1]
         target, source = x_BLD.to(dtype), cond["source"].to(dtype)
         out = self.transformer(
             hidden_states=torch.cat([target, source] if self.target_first else [source, target], dim=1),

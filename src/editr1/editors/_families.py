@@ -104,7 +104,7 @@ class QwenEdit(DiT):
         pixels = self.pipe.image_processor.preprocess([picture]).unsqueeze(2)
         unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
         return self.pipe.prepare_latents(
-            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.transformer.dtype, self.device, None, unused
+            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.dtype, self.device, None, unused
         )[1]
 
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:

@@ -41,12 +41,12 @@ class KontextEditor(DiT):
         pixels = self.pipe.image_processor.preprocess([picture])
         unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
         packed: torch.Tensor = self.pipe.prepare_latents(
-            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.transformer.dtype, self.device, None, unused
+            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.dtype, self.device, None, unused
         )[1]
         return packed
 
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
-        dtype, device = self.transformer.dtype, x_BLD.device
+        dtype, device = self.dtype, x_BLD.device
         return {
             "guidance": torch.full((x_BLD.shape[0],), self.guidance, device=device) if self.config.guidance_embeds else None,
             "pooled_projections": cond[f"{prefix}pooled"].to(dtype),

@@ -39,7 +39,7 @@ class LongCatEditEditor(DiT):
         return {"prompt": self.pipe.encode_prompt(prompt=[text], image=half)[0]}
 
     def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
-        pixels = self.pipe.image_processor.preprocess(picture).to(self.device, self.transformer.dtype)
+        pixels = self.pipe.image_processor.preprocess(picture).to(self.device, self.dtype)
         latents = self.pipe._encode_vae_image(pixels, None)
         packed: torch.Tensor = self.pipe._pack_latents(latents, *latents.shape)
         return packed

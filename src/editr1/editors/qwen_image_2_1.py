@@ -55,7 +55,7 @@ class QwenImage21Editor(DiT):
 
     def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
         pixels = self.pipe.image_processor.preprocess(picture.convert("RGBA")).unsqueeze(2)
-        latents = self.pipe._encode_vae_image(pixels.to(self.device, self.transformer.dtype), None)
+        latents = self.pipe._encode_vae_image(pixels.to(self.device, self.dtype), None)
         return latents.flatten(2).transpose(1, 2)
 
     def _forward(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning, prefix: str) -> torch.Tensor:

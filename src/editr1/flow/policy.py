@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -39,7 +39,7 @@ class Policy:
         self.transformer: Any = editor.transformer
         self.transformer.requires_grad_(False)
         if self.is_lora:
-            self.lora_config = _add_lora(self.transformer, editor.lora_targets(), training, seed)
+            self.lora_config, self._lora_layers = _add_lora(self.transformer, editor.lora_targets(), training, seed)
         else:
             self.transformer.requires_grad_(True)
         if training.gradient_checkpointing:
@@ -110,16 +110,21 @@ class Policy:
         """Runs a block under the reference policy without gradient: LoRA off, or the weights of the start."""
         with torch.no_grad():
             if self.is_lora:
-                self.transformer.disable_adapters()
+                self._switch_lora(False)
                 try:
                     yield
                 finally:
-                    self.transformer.enable_adapters()
+                    self._switch_lora(True)
             else:
                 if self._initial is None:
                     raise ConfigError("full fine-tuning kept no reference weights: a KL term or an algorithm must ask for them")
                 with self.using(self._initial):
                     yield
+
+    def _switch_lora(self, on: bool) -> None:
+        """What diffusers' `disable_adapters` and `enable_adapters` do, without looking through all modules each time."""
+        for layer in self._lora_layers:
+            layer.enable_adapters(on)
 
     def drift(self) -> dict[str, float]:
         """How far training has moved: norm of LoRA's B (0 at the start), or of the change of all weights when a copy was kept.
@@ -232,8 +237,10 @@ def _master_of(param: torch.nn.Parameter) -> torch.nn.Parameter:
     return master
 
 
-def _add_lora(transformer: Any, targets: list[str], training: Training, seed: int) -> Any:
+def _add_lora(transformer: Any, targets: list[str], training: Training, seed: int) -> tuple[Any, list[Any]]:
+    """(its configuration, its layers)."""
     from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     config = LoraConfig(r=training.rank, lora_alpha=training.alpha, target_modules=targets, init_lora_weights=True)
     # peft draws A from torch's global generator; it is drawn again below from (seed, name), so its state is put back
@@ -247,4 +254,4 @@ def _add_lora(transformer: Any, targets: list[str], training: Training, seed: in
             generator = torch.Generator().manual_seed(derive_seed(seed, "lora", name))
             param.data.copy_(torch.randn(param.shape, generator=generator) / training.rank)
         param.requires_grad_(True)
-    return cast(Any, config)
+    return config, [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]

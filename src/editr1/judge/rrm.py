@@ -26,7 +26,9 @@ from editr1.judge.reading import to_trace
 from editr1.schema import Judgement, ParseFailure, Principle, Reward, Trace, derive_seed
 from editr1.vlm.base import VLM, ChatRequest, Sampling
 
-__all__ = ["RewardItem", "RewardModel", "build", "mean_reward"]
+__all__ = ["UNDECOMPOSED", "RewardItem", "RewardModel", "build", "mean_reward"]
+
+UNDECOMPOSED = "decomposition failed"  # how the reason begins of an edit whose principles could not be written
 
 
 class RewardModel:
@@ -139,7 +141,7 @@ class RewardModel:
 
 
 def _undecomposed(made: Decomposition) -> Reward:
-    reason = f"decomposition failed: {made.problem}"
+    reason = f"{UNDECOMPOSED}: {made.problem}"
     return Reward(None, 0, 0, reason=reason, num_tokens=made.num_tokens, seconds=made.seconds, answer=made.answer)
 
 

@@ -40,6 +40,8 @@ LINES = {
     "eval_mean_token_accuracy": "held out",
     "held_out/pair_accuracy": "held out",
     "held_out/parse_rate": "held out",
+    "win_ratio": "of the preferred edit",
+    "loss_ratio": "of the other",
 }
 REWARDS = ["reward/mean", "evaluation/reward"]
 UNREAD = "parse_rate"

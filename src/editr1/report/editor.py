@@ -12,17 +12,18 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from editr1.report.curves import Points
 from editr1.report.reading import UNKNOWN, Album, Reader
-from editr1.schema import SCHEMA_VERSION, ImageRef, from_json
+from editr1.schema import SCHEMA_VERSION, ImageRef, Metric, from_json
 from editr1.stats.agreement import SPAN
 
 GALLERY = "09_editor/gallery.jsonl"
 FOLDER = "09_editor/gallery"
+SCORE_GAINS = ("oracle_score_gain", "editor_score_gain")  # what the evaluation that writes GALLERY found over all of its tasks
 CATEGORIES = ("follow", "keep", "quality")
 MAX_EDITS = 48  # ours: of each comparison; the largest changes come first, whatever their sign
 
@@ -50,17 +51,26 @@ class Comparison:
     after: str
     pairs: tuple[tuple[Edit, Edit], ...]
     """By the size of the change, pairs without two scores last."""
+    whole: Metric | None = None
+    """The mean change over all tasks that were evaluated, where the pairs are the first of them."""
 
     @property
     def summary(self) -> str:
-        """How many edits rose, fell and stayed, and the mean change in points."""
+        """How many edits rose, fell and stayed, and the mean change in points: of these, and of all where these are a part."""
         changes = [change for pair in self.pairs if (change := _change(pair)) is not None]
         if not changes:
             return f"{len(self.pairs)} tasks, none with two scores"
         counts = (sum(c > 0 for c in changes), sum(c < 0 for c in changes), sum(c == 0 for c in changes))
         unscored = f", {len(self.pairs) - len(changes)} without two scores" if len(changes) < len(self.pairs) else ""
-        mean = f"{sum(changes) / len(changes):+.2f}".replace("-", "−")
-        return f"{len(self.pairs)} tasks: {counts[0]} better, {counts[1]} worse, {counts[2]} as before{unscored}; mean change {mean} of 10"
+        mean = _signed(sum(changes) / len(changes))
+        told = f"{counts[0]} better, {counts[1]} worse, {counts[2]} as before{unscored}; mean change {mean} of 10"
+        if self.whole is None or self.whole.value is None or self.whole.n <= len(self.pairs):
+            return f"{len(self.pairs)} tasks: {told}"
+        return f"The first {len(self.pairs)} of {self.whole.n:,} tasks: {told}, over all {self.whole.n:,} {_signed(self.whole.value)}"
+
+
+def _signed(change: float) -> str:
+    return f"{change:+.2f}".replace("-", "−")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,9 @@ def corner(index: int, value: float) -> tuple[float, float]:
 def read_comparisons(reader: Reader) -> list[Comparison]:
     """Every comparison that the run holds, held-out ones first."""
     pairs = reader.lines(GALLERY, _pair)
-    found = [_compare("Held-out tasks, same noise", "before RL", "after RL", pairs)]
+    gains = [metric for metric in reader.records("10_metrics.jsonl", Metric) if metric.name in SCORE_GAINS]
+    held_out = _compare("Held-out tasks, same noise", "before RL", "after RL", pairs)
+    found = [replace(held_out, whole=gains[-1] if gains else None)]
     for kind, title in (("evaluation", "Held-out evaluations while training"), ("training", "Tasks of training that came twice")):
         by_time = _galleries(reader, kind)
         first: dict[str, tuple[int, Edit]] = {}

@@ -37,7 +37,7 @@ WORDS = {
     "editor_score_gain": "edits score higher after RL, by the judge",
     "editor_score_win_rate": "edits after RL win against those before, by the judge",
     "oracle_success": "edits that succeed {}",
-    "oracle_success_gain": "edits succeed after RL as before",
+    "oracle_success_gain": "edits succeed after RL as often as before",
 }
 
 

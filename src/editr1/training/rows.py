@@ -218,7 +218,7 @@ def lesson_row(lesson: Lesson, template: Mapping[str, bool]) -> dict[str, Any]:
     return {
         **({"chat_template_kwargs": dict(template)} if template else {}),
         "prompt": to_messages(lesson.request),
-        "completion": [{"role": "assistant", "content": without_control_tokens(lesson.completion)}],
+        "completion": [{"role": "assistant", "content": without_control_tokens(lesson.completion, own=True)}],
         "images": request_images(lesson.request),
     }
 

@@ -2,7 +2,7 @@
 // Two rules above all: the next pair shows only after the server said that the answer is on disk, and only with all its
 // pictures, for a browser shows the old picture until the new one has arrived.
 const $ = (id) => document.getElementById(id);
-const RETRY_MS = 1000, PICTURE_TRIES = 3;
+const RETRY_MS = 1000, PICTURE_TRIES = 3, LONG = 160; // characters of an instruction that is set small
 const state = { flickers: false, name: localStorage.getItem("editr1-name") || "", items: [], shownAt: 0, busy: false, view: { zoom: 1, x: 0, y: 0 } };
 
 // --- talking to the server
@@ -99,6 +99,8 @@ async function take(reply) {
 function draw(item) {
   $("desk").dataset.item = item.id;
   $("instruction").textContent = item.instruction;
+  $("instruction").classList.toggle("long", item.instruction.length > LONG);
+  $("instruction").scrollTop = 0;
   for (const side of ["source", "left", "right"]) $(side).src = item[side];
   $("further").hidden = !item.further.length;
   $("further").replaceChildren(...item.further.map((src, index) => Object.assign(document.createElement("img"), { src, alt: `source picture ${index + 2}` })));

@@ -57,6 +57,7 @@ function open(card, edit) {
     el("div", { class: "scroll" }, el("table", { class: "verdicts" }, el("thead", {}, el("tr", {}, el("th", {}, "principle"), el("th", {}, "inspector"), ...heads)), el("tbody", {}, ...rows, scores))),
     edit.chosen != null ? el("p", { class: "muted" }, "★ the trace that the selector kept for SFT") : null, trace));
   dialog.showModal();
+  history.pushState({ sheet: true }, ""); // the back button of a phone closes the sheet and stays on the page
 }
 
 // --- audit: an edit that broke a law opens where the gallery shows it
@@ -67,6 +68,8 @@ for (const button of document.querySelectorAll(".broken button")) {
   else button.disabled = true;
 }
 
+window.addEventListener("popstate", () => document.getElementById("detail").close());
+document.getElementById("detail").addEventListener("close", () => { if (history.state?.sheet) history.back(); });
 document.getElementById("detail").addEventListener("click", (event) => { if (event.target.id === "detail") event.target.close(); });
 
 const filters = document.getElementById("filters");

@@ -546,3 +546,18 @@ def test_a_webp_whose_decoder_would_take_a_gigabyte_is_refused(kind: str, monkey
     monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", None)
     with pytest.raises(DataError, match="6000 x 6000 pixels, the limit is 25,000,000"):
         decode_image(data[: size.start] + packed[kind] + data[size.stop :])
+
+
+@pytest.mark.parametrize("spelled", ["mail", "address", "bare", "url"])
+def test_base64_is_read_however_it_is_spelled(spelled: str) -> None:
+    data = FILES["jpeg"] + b"\xfb\xff"
+    plain = base64.b64encode(data).decode()
+    forms = {
+        "mail": base64.encodebytes(data).decode().replace("\n", "\r\n"),
+        "address": base64.urlsafe_b64encode(data).decode(),
+        "bare": plain.rstrip("="),
+        "url": f"DATA:image/jpeg;base64,{plain} ",
+    }
+    assert from_base64(forms[spelled], "x").data == data
+    with pytest.raises(DataError, match="x is not base64"):
+        from_base64(plain[:8] + "\u00e9" + plain[8:], "x")

@@ -213,11 +213,14 @@ def figures(results: Sequence[dict[str, Any]], start: Sequence[dict[str, Any]], 
     }  # fmt: skip
 
 
-def against(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], pairs: Sequence[PreferencePair]) -> dict[str, Any]:
-    """Accuracy (avg@4, half credit) of the second way over the first's, paired by seed; the interval resamples seeds and tasks."""
-    from editr1.stats.pairwise import half_credit
+def against(
+    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], pairs: Sequence[PreferencePair], *, single: bool = False
+) -> dict[str, Any]:
+    """Accuracy (half credit) of the second way over the first's, paired by seed; the interval resamples seeds and tasks.
 
-    gain_SN = np.stack([half_credit(margins(b, pairs)) - half_credit(margins(a, pairs)) for a, b in zip(first, second, strict=True)])
+    single: of one trace (mean over the traces) in place of the mean score of all.
+    """
+    gain_SN = np.stack([credit_of(b, pairs, single) - credit_of(a, pairs, single) for a, b in zip(first, second, strict=True)])
     _, task_N = np.unique([pair.task.id for pair in pairs], return_inverse=True)
     count_T = np.bincount(task_N)
     sum_ST = np.stack([np.bincount(task_N, weights=gain_N) for gain_N in gain_SN])
@@ -227,6 +230,16 @@ def against(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], p
         means.append(sum_ST[seeds][:, tasks].sum() / (len(seeds) * count_T[tasks].sum()))
     low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
     return {"value": float(gain_SN.mean()), "low": low, "high": high, "by_seed": gain_SN.mean(axis=1).tolist()}
+
+
+def credit_of(result: dict[str, Any], pairs: Sequence[PreferencePair], single: bool) -> np.ndarray:
+    """`[N]` half credit of each pair, by the mean of its traces, or the mean over single traces."""
+    from editr1.stats.pairwise import half_credit
+
+    if not single:
+        return half_credit(margins(result, pairs))
+    num = max(map(len, result["scores"].values()))
+    return np.mean([half_credit(margins(result, pairs, slice(i, i + 1))) for i in range(num)], axis=0)
 
 
 def estimate(found: Any) -> dict[str, float]:
@@ -255,7 +268,7 @@ def table(head: str, rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (names, ["---"] * len(names), *rows)] + [""]
 
 
-def page(found: dict[str, dict[str, Any]], versus: dict[str, dict[str, Any]], header: dict[str, Any]) -> str:
+def page(found: dict[str, dict[str, Any]], versus: dict[str, list[dict[str, Any]]], header: dict[str, Any]) -> str:
     """The Markdown page without its reading."""
     accuracy, scores, histogram = [], [], []
     for way, row in found.items():
@@ -270,9 +283,10 @@ def page(found: dict[str, dict[str, Any]], versus: dict[str, dict[str, Any]], he
         scores.append([NAMES[way], *shares, *told, *spent])
         histogram.append([NAMES[way], *(f"{of_bin:.0%}" for of_bin in row["histogram"])])
     pairwise = [
-        [*(NAMES[way] for way in name.split("/")), points(row), span(row, points), ", ".join(f"{100 * v:+.1f}" for v in row["by_seed"])]
-        for name, row in versus.items()
-    ]
+        [*(NAMES[way] for way in name.split("/")), *(cell for row in rows for cell in (points(row), span(row, points))),
+         ", ".join(f"{100 * v:+.1f}" for v in rows[0]["by_seed"])]
+        for name, rows in versus.items()
+    ]  # fmt: skip
     seeds = f"{header['num_seeds']} seeds" if header["num_seeds"] > 1 else "One seed"
     lines = [
         "# Ways to learn from pairs, on the same pairs",
@@ -291,9 +305,9 @@ def page(found: dict[str, dict[str, Any]], versus: dict[str, dict[str, Any]], he
             "right where the start was not; still right elsewhere",
             accuracy,
         ),
-        "Way against way, avg@4 with half credit, in points; the interval resamples seeds and tasks together.",
+        "Way against way, half credit, in points: by the mean of four traces, and by one. Intervals resample seeds and tasks together.",
         "",
-        *table("over; way; points; 95 %; by seed", pairwise),
+        *table("over; way; avg@4; 95 %; avg@1; 95 %; avg@4 by seed", pairwise),
         "## Scores",
         "",
         *table(
@@ -326,10 +340,10 @@ def write_pages(results: dict[tuple[str, int], dict[str, Any]], args: argparse.N
         seeds = [seed for seed in args.seeds if (way, seed) in results and (START, seed) in results]
         if seeds:
             found[way] = figures([results[way, seed] for seed in seeds], [results[START, seed] for seed in seeds], pairs)
-    versus = {
-        f"{first}/{second}": against([results[first, s] for s in args.seeds], [results[second, s] for s in args.seeds], pairs)
-        for first, second in itertools.combinations(found, 2)
-    }
+    versus = {}
+    for first, second in itertools.combinations(found, 2):
+        cells = [results[first, seed] for seed in args.seeds], [results[second, seed] for seed in args.seeds]
+        versus[f"{first}/{second}"] = [against(*cells, pairs), against(*cells, pairs, single=True)]
     num_train, num_visits = len(read_pairs(run)), args.steps * args.pairs_per_step
     header = {
         "num_seeds": len(args.seeds), "visits": min(num_visits, num_train), "num_train": num_train,
@@ -344,9 +358,13 @@ def write_pages(results: dict[tuple[str, int], dict[str, Any]], args: argparse.N
     markdown.write_text(page(found, versus, header) + (f"\n## Reading{old}" if old else ""), encoding="utf-8")
     figures_page = {"header": header, "ways": found, "versus": versus}
     args.out.with_suffix(".json").write_text(json.dumps(figures_page, indent=1) + "\n", encoding="utf-8")
-    what, num = "gain over the start, pair accuracy (half credit), seeds and tasks resampled", len(pairs) * len(args.seeds)
-    gains = {way: {name: versus[f"{START}/{way}"][name] for name in ("value", "low", "high")} for way in found if way != START}
-    holds = {way: gain["low"] > 0 for way, gain in gains.items()}
+    ends, num = ("value", "low", "high"), len(pairs) * len(args.seeds)
+    gains = {
+        way: {f"avg@{k}": {end: row[end] for end in ends} for k, row in zip((HELD_OUT_TRACES, 1), versus[f"{START}/{way}"], strict=True)}
+        for way in found if way != START
+    }  # fmt: skip
+    holds = {way: {name: gain["low"] > 0 for name, gain in of.items()} for way, of in gains.items()}
+    what = "gain over the start, pair accuracy (half credit), seeds and tasks resampled"
     return {"what": what, "value": gains, "n": num, "goal": "intervals above 0", "holds": holds}
 
 

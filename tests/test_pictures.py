@@ -334,6 +334,19 @@ def test_nothing_is_guessed_at(value: Any, message: str) -> None:
         read_picture(value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(3, 8, 8, device="meta"),
+        torch.zeros(3, 8, 8).to_sparse(),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_a_tensor_without_plain_values_is_refused(value: Any) -> None:
+    with pytest.raises(DataError, match="expected plain values"):
+        read_picture(value)
+
+
 def test_a_layout_that_both_ends_fit_is_for_the_caller_to_say() -> None:
     array = np.zeros((3, 8, 3), np.uint8)
     assert (read_picture(array, layout="CHW").size, read_picture(array, layout="HWC").size) == ((3, 8), (8, 3))
@@ -533,3 +546,18 @@ def test_a_webp_whose_decoder_would_take_a_gigabyte_is_refused(kind: str, monkey
     monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", None)
     with pytest.raises(DataError, match="6000 x 6000 pixels, the limit is 25,000,000"):
         decode_image(data[: size.start] + packed[kind] + data[size.stop :])
+
+
+@pytest.mark.parametrize("spelled", ["mail", "address", "bare", "url"])
+def test_base64_is_read_however_it_is_spelled(spelled: str) -> None:
+    data = FILES["jpeg"] + b"\xfb\xff"
+    plain = base64.b64encode(data).decode()
+    forms = {
+        "mail": base64.encodebytes(data).decode().replace("\n", "\r\n"),
+        "address": base64.urlsafe_b64encode(data).decode(),
+        "bare": plain.rstrip("="),
+        "url": f"DATA:image/jpeg;base64,{plain} ",
+    }
+    assert from_base64(forms[spelled], "x").data == data
+    with pytest.raises(DataError, match="x is not base64"):
+        from_base64(plain[:8] + "\u00e9" + plain[8:], "x")

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from editr1.cli import main
 from editr1.errors import DataError
 from editr1.judge.decompose import parse_principles
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import render_decompose, render_score
+from editr1.measure.edit_files import EditRow, as_csv
 from editr1.schema import Principle
 from editr1.sources.base import SourceRow
 from editr1.stages.tasks import check_row
-from editr1.text import lines_of, without_control_tokens
+from editr1.text import as_cell, from_cell, lines_of, without_control_tokens
 from editr1.training.rows import Lesson, lesson_row
 from editr1.vlm.base import ChatReply, to_messages
 from editr1.vlm.openai_api import build
@@ -78,3 +80,18 @@ def test_only_line_breaks_end_a_line_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(f"\ufeff{row}\r\n{row}\n".encode())
     assert lines_of((tmp_path / "rows.jsonl").read_text("utf-8")) == [row, row]
     assert lines_of("") == []
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1"])
+def test_no_spreadsheet_runs_what_the_world_sent(cell: str) -> None:
+    written = as_csv([EditRow("a.png", cell, 2.0, None, {}, (), (), cell)])
+    assert f",'{cell}" in written.replace('"', "")
+    assert from_cell(as_cell(cell)) == cell
+
+
+def test_a_message_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "\x1b[2Jgone\u202e"]) == 2
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+    assert "\\x1b[2Jgone" in err

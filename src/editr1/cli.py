@@ -18,6 +18,7 @@ from typing import Any
 from editr1 import __version__, commands
 from editr1.errors import EditR1Error, disk_trouble
 from editr1.placement import share_cores
+from editr1.text import printable
 
 EXIT_USER_ERROR = 2  # the same as argparse uses for a wrong command line
 _STAGES = Path(__file__).parent / "stages"
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.main(args))
     except EditR1Error as error:
-        print(f"editr1 {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"editr1 {args.command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except sqlite3.DatabaseError as error:
         print(f"editr1 {args.command}: the database of votes cannot be used ({error}); restore it from a copy", file=sys.stderr)

@@ -189,7 +189,10 @@ def _from_16_bits(image: Image.Image, where: str) -> Image.Image:
 
 def _from_array(value: Any, where: str, layout: Literal["CHW", "HWC"] | None) -> Image.Image:
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
+        value = value.detach()
+        if value.is_meta or value.is_sparse or value.is_quantized:
+            raise DataError(f"{where} is a tensor of {value.layout} on {value.device} ({value.dtype}), expected plain values")
+        value = value.cpu()
         value = value.float() if value.is_floating_point() else value  # numpy knows no bfloat16
     array = np.asarray(value)
     axes: dict[Literal["CHW", "HWC"], int] = {"CHW": 0, "HWC": 2} if array.ndim == 3 else {}

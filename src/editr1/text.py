@@ -138,3 +138,28 @@ def _lasting(address: str) -> str:
     base, _, query = address.partition("?")
     kept = [part for part in query.split("&") if part and not _QUERY.fullmatch(part.partition("=")[0])]
     return re.sub(r"://[^/#]*@", "://", base) + ("?" + "&".join(kept) if kept else "")
+
+
+# --- for people ----------------------------------------------------------------------------------------
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def as_cell(field: str) -> str:
+    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe, and so does an apostrophe before one."""
+    return "'" + field if field.lstrip("'").startswith(_FORMULA) else field
+
+
+def from_cell(field: str) -> str:
+    """What `as_cell` was given."""
+    return field[1:] if field.startswith("'") and field.lstrip("'").startswith(_FORMULA) else field
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for what would steer a terminal: colours, titles, the cursor, the direction of reading.
+
+    >>> printable("\x1b[2Jgone\r\n")
+    '\\x1b[2Jgone\\r\n'
+    """
+    return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode(), text)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editr1.bench.genai_bench import RULES, Rule, metrics, read_answers, read_votes
+from bench_files import png, write_parquet
+from editr1.bench.genai_bench import RULES, Rule, build, metrics, read_answers, read_votes
 from editr1.errors import DataError
 
 labels = st.sampled_from(["[[A>B]]", "[[B>A]]", "[[A>>B]]", "[[A=B]]", "[[A=B=Good]]", "[[A=B=Bad]]", "[[", "]]", "A>B", "\n", " or "])
@@ -105,3 +106,13 @@ def test_bad_files_give_one_clear_line(tmp_path: Path, content: str, message: st
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         read_answers(path)
+
+
+@pytest.mark.parametrize("name", ["source_prompt", "instruct_prompt", "vote_type"])
+def test_a_cell_that_is_no_text_is_one_line(tmp_path: Path, name: str) -> None:
+    row: dict[str, object] = {"source_prompt": "s", "instruct_prompt": "i", "vote_type": "leftvote"}
+    row |= {column: png(9) for column in ("source_image", "left_output_image", "right_output_image")}
+    for odd in (None, 3, ["a"], {"a": 1}):
+        write_parquet(tmp_path, [row | {name: odd}], ("source_image", "left_output_image", "right_output_image"))
+        with pytest.raises(DataError, match=f"row 0: {name} is .*, expected a text"):
+            build(tmp_path)

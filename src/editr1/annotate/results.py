@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from editr1.annotate.items import LABELS, Item, edits_by_task, item_id
-from editr1.annotate.votes import ADJUDICATOR, Answer, Vote, as_cell
+from editr1.annotate.votes import ADJUDICATOR, Answer, Vote
 from editr1.errors import DataError
 from editr1.schema import Quadruple
 from editr1.stages import pairs
@@ -21,6 +21,7 @@ from editr1.stats import GSB
 from editr1.stats.agreement import cohen_kappa, krippendorff_alpha
 from editr1.store import Run, StageCounts
 from editr1.store._files import write_atomic
+from editr1.text import as_cell
 
 # --- what they say -------------------------------------------------------------------------------------
 

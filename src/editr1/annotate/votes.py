@@ -19,7 +19,7 @@ from editr1.errors import DataError, EditR1Error
 from editr1.schema import Label
 from editr1.stages.pairs import label_in
 from editr1.store import name_in, read_table
-from editr1.text import is_missing
+from editr1.text import from_cell, is_missing
 
 DATABASE = "annotations.sqlite"
 """Name of the file in the run directory."""
@@ -171,18 +171,6 @@ def _vote(row: tuple[str, str, Answer, int, float, str, str, int, int]) -> Vote:
 
 
 # --- as cells of a table, and from one -----------------------------------------------------------------
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def as_cell(field: str) -> str:
-    """A spreadsheet must not run a cell: a leading = + - or @ gets an apostrophe, and so does an apostrophe before one."""
-    return "'" + field if field.lstrip("'").startswith(_FORMULA) else field
-
-
-def from_cell(field: str) -> str:
-    """What `as_cell` was given."""
-    return field[1:] if field.startswith("'") and field.lstrip("'").startswith(_FORMULA) else field
 
 
 def import_votes(store: VoteStore, items: Sequence[Item], path: Path, study: str = "pairs") -> Counter[str]:

@@ -170,7 +170,7 @@ def build(root: Path | str | None = None, edits: Path | str | None = None, langu
     if edits is None or not Path(edits).is_dir():
         layout = f"fullset/<task>/{language}/<key>.png and <key>_SRCIMG.png"
         raise DataError(f"gedit: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with {layout}")
-    table = read_rows(folder, DATA_COLUMNS, "gedit").select_columns(list(DATA_COLUMNS))
+    table = read_rows(folder, DATA_COLUMNS, "gedit", texts=DATA_COLUMNS[:4]).select_columns(list(DATA_COLUMNS))
     rows = tuple(
         (row_id, table[i]["instruction"], bool(table[i]["Intersection_exist"])) for i, row_id in numbered(table, language, partial_set)
     )
@@ -181,7 +181,7 @@ def edit_set(root: Path | str | None = None, language: str = "en", partial_set: 
     """The instructions of one language as edits to make. Raises DataError as `build` does."""
     check_language(language, "gedit")
     folder = require_folder(root, "gedit", DOWNLOAD)
-    table = read_rows(folder, (*DATA_COLUMNS, "input_image"), "gedit")
+    table = read_rows(folder, (*DATA_COLUMNS, "input_image"), "gedit", texts=DATA_COLUMNS[:4])
     instructions = table["instruction"]
     orders = []
     for i, row_id in numbered(table, language, partial_set):

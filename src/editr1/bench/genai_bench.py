@@ -225,7 +225,7 @@ class GenAIBench(PairBench):
 def build(root: Path | str | None = None) -> GenAIBench:
     """The benchmark from a local copy of the configuration image_edition. Raises DataError that says what to download."""
     folder = require_folder(root, "genai_bench", DOWNLOAD)
-    table = read_rows(folder, COLUMNS, "genai_bench", CONFIG, SPLIT)
+    table = read_rows(folder, COLUMNS, "genai_bench", CONFIG, SPLIT, texts=(*COLUMNS[:2], COLUMNS[-1]))
     unknown = sorted(set(table["vote_type"]) - set(VOTES))
     if unknown:
         raise DataError(f"genai_bench: unknown vote_type {unknown[0]!r}, expected one of {', '.join(VOTES)}")

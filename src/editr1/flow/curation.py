@@ -25,6 +25,7 @@ from editr1.flow.watch import Clock
 from editr1.objectives.schedule import Schedule
 from editr1.schema import Reward, derive_seed
 from editr1.store import Run
+from editr1.text import lines_of
 
 # --- held-out edits without noise, with the averaged weights -------------------------------------------
 
@@ -225,7 +226,7 @@ def first_pass(trainer: Trainer, tasks: Sequence[Context], score: Score, folder:
     if not own.exists():
         _judge_first(trainer, tasks[accelerator.process_index :: accelerator.num_processes], score, own)
     accelerator.wait_for_everyone()
-    lines = [line for path in sorted(folder.glob("first_pass_*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for path in sorted(folder.glob("first_pass_*.jsonl")) for line in lines_of(path.read_text(encoding="utf-8"))]
     rewards = {row["task_id"]: [value for value in row["rewards"] if value is not None] for row in map(json.loads, lines)}
     good = {name for name, values in rewards.items() if values and min(values) >= curation.all_good}
     bad = {name for name, values in rewards.items() if values and max(values) <= curation.all_bad}

@@ -31,6 +31,7 @@ from editr1.records import arrow_type, hints
 from editr1.schema import derive_seed, pictures_of
 from editr1.store._files import exclusive, read_json, write_atomic, write_json
 from editr1.store.engine import FailureBudget
+from editr1.text import as_cell
 
 SETTINGS = "editor.json"
 MISSING = "missing.jsonl"
@@ -199,7 +200,7 @@ def as_csv(rows: Sequence[EditRow]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False) if value else ""
+    return as_cell(value or "") if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False) if value else ""
 
 
 def as_parquet(rows: Sequence[EditRow]) -> bytes:

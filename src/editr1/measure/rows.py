@@ -38,12 +38,13 @@ Pictures = tuple[Image.Image, Image.Image]
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
 
-def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = "", split: str = "") -> Any:
+def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = "", split: str = "", texts: Sequence[str] = ()) -> Any:
     """The `datasets.Dataset` of the `*.arrow` or `*.parquet` files below the folder, pictures left as encoded bytes.
 
     config: the sub-folder to look in, where a copy of the whole dataset has it. split: the one to read where files of several lie
     there; one split is taken under any name, for published ones are called `test`, `train` or nothing for the same rows.
-    Raises DataError when there is no such file, one cannot be read, or a column is missing.
+    texts: columns that hold a text in every row. Raises DataError when there is no such file, one cannot be read, a column is missing,
+    or a text is none.
     """
     import datasets
 
@@ -61,6 +62,9 @@ def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = ""
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"{where}: cannot read the files below {folder}: {error}; download them again") from error
     require_columns(rows.column_names, columns, f"{where} ({folder})")
+    for name in texts:
+        if odd := next(([i, cell] for i, cell in enumerate(rows[name]) if not isinstance(cell, str)), None):
+            raise DataError(f"{where} ({folder}): row {odd[0]}: {name} is {str(odd[1])[:60]!r}, expected a text; download the files again")
     return _encoded(rows)
 
 

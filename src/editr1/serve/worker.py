@@ -90,7 +90,12 @@ def check_pixels(drafts: Sequence[Draft], limits: Limits) -> None:
 
 def from_base64(text: str, where: str) -> Encoded:
     """The picture of a base64 text, with or without `data:image/...;base64,` before it. Raises DataError, naming `where`."""
-    payload = text.partition(",")[2] if text.startswith("data:") else text
+    payload = (text.partition(",")[2] if text[:5].lower() == "data:" else text).strip()
+    if "\n" in payload[:100]:  # in lines, as mail has it
+        payload = "".join(payload.split())
+    if "-" in payload or "_" in payload:  # as addresses have it
+        payload = payload.replace("-", "+").replace("_", "/")
+    payload += "=" * (-len(payload) % 4)
     try:
         parts = (payload[start : start + _STEP] for start in range(0, len(payload), _STEP))
         return Encoded(b"".join([base64.b64decode(part, validate=True) for part in parts]), where)

@@ -388,7 +388,7 @@ def test_further_judges_count_by_their_weight_whatever_their_scale(run):
 def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_iterations_are_not(run):
     settings = config(dataclasses.replace(LORA, lr=1e-3))
     edit_rl.run(settings, run.dir)
-    with pytest.raises(ChangedInputsError, match=r"training=.*--accept"):
+    with pytest.raises(ChangedInputsError, match=r"training\.lr=0\.001, now it is 0\.002.*--accept"):
         edit_rl.run(config(dataclasses.replace(LORA, lr=2e-3)), run.dir)
     assert edit_rl.run(dataclasses.replace(settings, iterations=3, save_every=2), run.dir).iterations == 3
     falling = config(dataclasses.replace(LORA, final_lr_share=0.1))

@@ -30,6 +30,8 @@ class Endpoint:
         self.lock = threading.Lock()
         self.retry_after = "0.05"
         self.models: dict[str, Any] | None = None
+        self.list_answer: tuple[int, str] | None = None  # in place of `models`
+        self.num_lists = 0
         self.headers: list[dict[str, str]] = []
         self.num_connections = 0
 
@@ -78,7 +80,9 @@ def serve(answer: Any = echo, fault: Any = lambda body, attempt: None) -> Iterat
                 endpoint.num_connections += 1
 
         def do_GET(self) -> None:
-            self.send(404 if endpoint.models is None else 200, json.dumps(endpoint.models or {}))
+            with endpoint.lock:
+                endpoint.num_lists += 1
+            self.send(*(endpoint.list_answer or (404 if endpoint.models is None else 200, json.dumps(endpoint.models or {}))))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

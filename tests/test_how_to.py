@@ -77,7 +77,7 @@ def test_every_command_named_in_the_text_exists(page: Path) -> None:
 
 
 @every_source
-def test_every_recipe_of_a_command_loads_and_fits_it(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_of_a_command_loads_and_fits_it(page: Path, tmp_path: Path) -> None:
     save_files(page, tmp_path)
     for arguments in commands(page):
         args = build_parser().parse_args(arguments)
@@ -89,7 +89,8 @@ def test_every_recipe_of_a_command_loads_and_fits_it(page: Path, tmp_path: Path,
         check_recipe(recipe)
         stage = args.command.replace("-", "_")
         if stage in available("stages"):
-            section(recipe, stage, importlib.import_module(f"editr1.stages.{stage}").Config)
+            config = importlib.import_module(f"editr1.stages.{stage}").Config
+            assert isinstance(section(recipe, stage, config), config)
 
 
 @every_source

@@ -100,7 +100,7 @@ class Complaint:
     @property
     def wrong_address(self) -> bool:
         """No such path, or a page for people."""
-        return self.status in (404, 405) or (self.status < 400 and any(words in self.stated for words in _ADDRESS))
+        return self.status in (404, 405, 501) or (self.status < 400 and any(words in self.stated for words in _ADDRESS))
 
     @property
     def passing(self) -> bool:

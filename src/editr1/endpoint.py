@@ -86,10 +86,14 @@ class Endpoint:
             time.sleep(min(attempt, _LONGEST_PAUSE))
             try:
                 reply = fetch(self.client, "GET", self._url(path), timeout, headers=self.headers)
-                if not complaint_of(reply.status, "").passing or reply.status < 400:
-                    return json.loads(reply.content) if reply.status == 200 else None
-            except (httpx.RequestError, ValueError, RecursionError):
+            except httpx.RequestError:
                 continue
+            if reply.status >= 400 and complaint_of(reply.status, "").passing:
+                continue
+            try:
+                return json.loads(reply.content) if reply.status == 200 else None
+            except (ValueError, RecursionError):  # a page for people
+                return None
         return None
 
     def _once(self, path: str, read: Callable[[dict[str, Any]], T], content: dict[str, Any]) -> T:

@@ -212,6 +212,17 @@ def test_a_server_that_takes_them_is_told_that_nothing_else_cuts_the_distributio
     assert fields == [(-1, 1.0) if sent else (None, None)] * 2 + [(None, None)]
 
 
+@pytest.mark.parametrize(("answer", "asked"), [((501, ""), 1), ((405, "{}"), 1), ((200, "<!doctype html>"), 1), ((503, ""), 3)])
+def test_only_a_busy_server_is_asked_again_what_it_is(answer, asked):
+    with serve() as endpoint:
+        endpoint.list_answer = answer
+        vlm = openai_api.build("m", base_url=endpoint.url)
+        vlm.chat([ChatRequest((IMAGE, "greedy"), sampling=Sampling(0.0))])
+        assert endpoint.num_lists == 0  # nothing cuts a greedy answer
+        vlm.chat([ask("q", 0), ask("q", 1)])
+    assert endpoint.num_lists == asked
+
+
 def test_the_user_decides_what_is_sent():
     with serve() as endpoint:
         endpoint.models = {"data": [{"id": "m", "owned_by": "vllm"}]}

@@ -160,7 +160,7 @@ class OpenAIVLM:
         if request.want_logprobs:
             kept |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
         messages = [*system, {"role": "user", "content": content}]
-        neutral = _NEUTRAL if self._takes_neutral() and request.sampling.temperature > 0 else {}
+        neutral = _NEUTRAL if request.sampling.temperature > 0 and self._takes_neutral() else {}
         return {"model": self.endpoint.model, "messages": messages, **kept, **neutral, **self.extra_body}
 
     def _takes_neutral(self) -> bool:

@@ -293,8 +293,8 @@ def _dataset(folder: Path, columns: Sequence[str], language: str, partial_set: b
 
 
 def _sample(row_id: RowId, judged: JudgedEdit | None, common: bool, source: str) -> Sample:
-    parts = [judged.parts.get(name) if judged else None for name in ("semantic_consistency", "perceptual_quality")]
-    value, reason = (judged.value, judged.reason or "") if judged else (None, "")
-    if None in parts:  # a judge of one number has O and no factors
-        return Sample(row_id, None, None, common, value, reason, source)
-    return Sample(row_id, *parts, common, None, reason, source)
+    semantic, quality = (judged.parts.get(name) if judged else None for name in ("semantic_consistency", "perceptual_quality"))
+    if semantic is None or quality is None:  # a judge of one number has O and no factors
+        semantic = quality = None
+    single = judged.value if judged and quality is None else None
+    return Sample(row_id, semantic, quality, common, single, (judged.reason or "") if judged else "", source)

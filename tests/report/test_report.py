@@ -12,14 +12,25 @@ from markupsafe import escape
 from PIL import Image
 
 from editr1.cli import main
-from editr1.report import write_report
-from editr1.report.build import embed_json
+from editr1.report import embed_json, write_report
 from editr1.report.curves import read_points
-from editr1.report.figures import show
-from editr1.report.gallery import MAX_TEXT, TEXT_BUDGET, _shorten, choose_tasks, disagreements, longest_that_fits, read_judges
-from editr1.report.judges import NO_SIGNAL, confusion_row, margin_bars, percent, read_annotators, read_audits, reliabilities
-from editr1.report.loop import Arrow, draw_loop
-from editr1.report.reading import BUDGET, Album, Reader, encode_small
+from editr1.report.figures import read_audits, show
+from editr1.report.judges import (
+    MAX_TEXT,
+    NO_SIGNAL,
+    TEXT_BUDGET,
+    _shorten,
+    choose_tasks,
+    confusion_row,
+    disagreements,
+    longest_that_fits,
+    margin_bars,
+    percent,
+    read_annotators,
+    read_judges,
+    reliabilities,
+)
+from editr1.report.reading import BUDGET, Album, Arrow, Reader, draw_loop, encode_small
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Reward, Trace
 from editr1.stages._evaluation import write_traces
 from editr1.store import Run
@@ -86,7 +97,7 @@ def test_each_annotator_stands_with_its_accuracy_its_confusion_and_its_cost(run:
         assert f'<td class="num">{percent(row.accuracy)}</td>' in page
         for category in row.categories:
             assert "".join(f'<td class="num">{cell}</td>' for cell in confusion_row(category)[1:]) in page
-    assert {used.name for used in found.usage} == {
+    assert {used["name"] for used in found.usage} == {
         member["name"] for member in json.loads((run.dir / "config.json").read_text())["score"]["pool"]
     }
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
-from editr1.bench.folder import LISTS
 from editr1.bench.judges.base import ComparesPairs, Judge
+from editr1.bench.own import LISTS
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,

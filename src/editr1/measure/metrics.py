@@ -133,26 +133,38 @@ def with_suffix(name: str, suffix: str) -> str:
     return f"{head}{suffix}{slash}{tail}"
 
 
-def mean_metrics(
-    name: str, rows: Sequence[Outcome], protocol: str, *, seed: int = 0, top: float | None = None, num_missing: int = 0
-) -> list[Metric]:
-    """Mean score of samples, micro and macro over categories, with intervals by cluster: `<protocol>/micro`, `<protocol>/macroN`.
+def mean_metrics(name: str, rows: Sequence[Outcome], protocol: str, *, seed: int = 0, top: float | None = None) -> list[Metric]:
+    """`mean_metric`, micro and, where there are several categories, macro: `<protocol>/micro`, `<protocol>/macroN`."""
+    found = [mean_metric(name, rows, f"{protocol}/micro", seed=seed, top=top)]
+    if len({row.category for row in rows if row.value is not None}) > 1:
+        found.append(mean_metric(with_suffix(name, "_macro"), rows, f"{protocol}/macro", macro=True, seed=seed, top=top))
+    return found
+
+
+def mean_metric(
+    name: str,
+    rows: Sequence[Outcome],
+    protocol: str,
+    *,
+    macro: bool = False,
+    seed: int = 0,
+    top: float | None = None,
+    num_missing: int = 0,
+) -> Metric:
+    """Mean score of samples with its interval by cluster, or with `macro` the mean of the means of categories, whose number ends the
+    protocol.
 
     top: where scores lie in [0, top]. num_missing: samples that should be there; they count as unscored, as those without a value do.
     """
     scored = [(row, row.value) for row in rows if row.value is not None]
     values = np.array([value for _, value in scored])
     kinds, clusters = [row.category for row, _ in scored], [row.cluster for row, _ in scored]
-    found = []
-    for kind, strata in [("micro", None), (f"macro{len(set(kinds))}", kinds)]:
-        if strata is not None and len(set(kinds)) < 2:
-            continue
-        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = mean_estimate(values, clusters, rng=rng, strata=strata, top=top) if scored else None
-        num_unscored, by_category = len(rows) - len(scored) + num_missing, by_kind(values, kinds)
-        of, where = with_suffix(name, "" if strata is None else "_macro"), f"{protocol}/{kind}"
-        found.append(to_metric(of, estimate, where, n=len(scored), num_unscored=num_unscored, by_category=by_category))
-    return found
+    protocol += str(len(set(kinds))) if macro else ""
+    head, _, tail = protocol.rpartition("/")
+    rng = np.random.default_rng(derive_seed(seed, head, tail))
+    estimate = mean_estimate(values, clusters, rng=rng, strata=kinds if macro else None, top=top) if scored else None
+    num_unscored, kinds_mean = len(rows) - len(scored) + num_missing, by_kind(values, kinds)
+    return to_metric(name, estimate, protocol, n=len(scored), num_unscored=num_unscored, by_category=kinds_mean)
 
 
 FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves

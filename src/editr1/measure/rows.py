@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from PIL import Image
 from editr1 import store
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_columns
 from editr1.errors import DataError
+from editr1.measure.metrics import accuracy_metrics
 from editr1.pictures import decode_image
-from editr1.schema import Label, Principle, Source, stable_id
+from editr1.schema import Label, Metric, Principle, Source, stable_id
 from editr1.stats import to_margins
 from editr1.stats.clusters import Floats
 from editr1.store.foreign import without_doubles
@@ -166,6 +168,30 @@ class Pair:
         return ComparisonItem(self.key, self.instruction, self.load_both, self.label, self.cluster, self.category)
 
 
+@dataclass(frozen=True, slots=True)
+class Edit(EditItem):
+    """An edit, and what its figures are counted by."""
+
+    cluster: str = ""
+    """What edits share: source image or task."""
+    category: str = ""
+
+
+class EditBench:
+    """What a benchmark asks, and what it compares, where all follows from its edits."""
+
+    rows: Sequence[Edit]
+
+    def edits(self) -> Iterator[EditItem]:
+        """Every edit once."""
+        return iter(self.rows)
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        """Every edit; one without an answer is unscored."""
+        values = {key: found.value for key, found in judged.items()}
+        return [Outcome(row.key, row.cluster, row.category, values.get(row.key)) for row in self.rows]
+
+
 class PairBench:
     """What a benchmark asks, and what it compares, where all follows from its pairs."""
 
@@ -196,6 +222,20 @@ class PairBench:
         margins = to_margins([a for a, _ in scores], [b for _, b in scores])
         return np.where([pair.label == "b" for pair in pairs], -margins, margins)
 
+    def accuracy(
+        self,
+        name: str,
+        protocol: str,
+        judged: Mapping[str, JudgedEdit],
+        pairs: Sequence[Pair] | None = None,
+        kind: Callable[[Pair], str] = attrgetter("category"),
+        macro: bool = False,
+    ) -> list[Metric]:
+        """`accuracy_metrics` of those pairs (None = of all) in which people chose a side, by `kind`."""
+        chosen = [pair for pair in (self.rows if pairs is None else pairs) if pair.sign]
+        margins, clusters, kinds = self.margins(chosen, judged), [pair.cluster for pair in chosen], list(map(kind, chosen))
+        return accuracy_metrics(name, margins, clusters, protocol, kinds=kinds, macro=macro)
+
     def score(self, pair: Pair, judged: JudgedEdit | None) -> float | None:
         """What of an answer counts for this pair."""
         return judged.value if judged else None
@@ -217,6 +257,11 @@ def pair_keys(cells: Sequence[Any], instruction: str, folder: Path, where: str) 
     """The source's hash, and keys of both edits that are the same in every row with these pictures and this instruction."""
     source, a, b = (hashlib.sha256(to_bytes(cell, folder, where)).hexdigest() for cell in cells)
     return source, (stable_id(source, a, instruction), stable_id(source, b, instruction))
+
+
+def load_edit(source: tuple[Path, str], edited: tuple[Path, str], where: str, resize: bool = True) -> Pictures:
+    """Source and edit, each a name inside a folder; see `load_pair`."""
+    return load_pair(read_inside(*source, where), read_inside(*edited, where), where, resize)
 
 
 def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:

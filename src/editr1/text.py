@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Control tokens of the chat templates in use (Qwen, Llama, GLM, InternVL, Gemma, Mistral, DeepSeek and others); a tokenizer may know more.
@@ -163,3 +163,9 @@ def printable(text: str) -> str:
     '\\x1b[2Jgone\\r\n'
     """
     return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; line breaks in cells become blanks."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in lines)

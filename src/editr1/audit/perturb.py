@@ -15,8 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from editr1.judge.item import Judge, RewardItem
+from editr1.measure.metrics import to_metric
 from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed
-from editr1.stats import Difference, Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
+from editr1.stats import Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
 
 Damage = Literal["drop", "duplicate", "negate", "swap_category", "replace"]
 CHUNK = 128  # ours: edits a call
@@ -96,33 +97,24 @@ class PairOfCases:
 
 @dataclass(frozen=True, slots=True)
 class Propagation:
-    """What one kind of damage did, each figure with its interval; None where the data cannot say."""
+    """What one kind of damage did."""
 
     kind: Damage
     num_edits: int
     num_unscored: int
     """Edits that lack a score before or after the damage, left out of all figures."""
-    score_change: Difference | None
-    """Points: after minus before."""
-    score_movement: Estimate | None
-    """Points: mean absolute change."""
-    pair_change: Difference | None
-    """Pair accuracy after minus before, ties half."""
-    verdict_change: Difference | None
-    """Agreement with gold on the principles left alone, after minus before."""
-    verdict_flips: Estimate | None
-    """Share of the verdicts on principles left alone that turned around."""
+    metrics: tuple[Metric, ...]
+    """Those of FIGURES that the data can tell, named `propagation/<kind>/<figure>`."""
 
-    def metrics(self) -> list[Metric]:
-        """The figures as metrics named `propagation/<kind>/<figure>`."""
-        figures: dict[str, Difference | Estimate | None] = {
-            "score_change": self.score_change,
-            "score_movement": self.score_movement,
-            "pair_accuracy_change": self.pair_change,
-            "verdict_accuracy_change": self.verdict_change,
-            "verdict_flips": self.verdict_flips,
-        }
-        return [_metric(f"propagation/{self.kind}/{name}", figure, self.num_unscored) for name, figure in figures.items() if figure]
+
+FIGURES = {
+    "score_change": "score, points",
+    "score_movement": "score, absolute movement",
+    "pair_accuracy_change": "pair accuracy",
+    "verdict_accuracy_change": "accuracy of untouched verdicts",
+    "verdict_flips": "untouched verdicts that turned",
+}
+"""Changes are after minus before, a pair's tie half; verdicts are those on principles left alone, their accuracy is against gold."""
 
 
 def run_perturbation(
@@ -180,40 +172,30 @@ def _compare(
     new = [after[index].value for index in scored]
     moved = [abs(b - a) for a, b in zip(old, new, strict=True) if a is not None and b is not None]
     verdicts = [row for index in scored for row in _verdict_rows(cases[index], damaged[index], before[index], after[index])]
-    with_gold = [row for row in verdicts if row.gold is not None]
-    right = [row.before == row.gold for row in with_gold], [row.after == row.gold for row in with_gold]
-    turned = [row.before != row.after for row in verdicts]
-    return Propagation(
-        kind,
-        num_edits=len(scored),
-        num_unscored=len(cases) - len(scored),
-        score_change=_difference(old, new, tasks, rng),
-        score_movement=mean_estimate(moved, tasks, rng=rng) if moved else None,
-        pair_change=_pair_change(cases, pairs, before, after, rng),
-        verdict_change=_difference(*right, [row.task_id for row in with_gold], rng),
-        verdict_flips=share_estimate(np.array(turned, float), [row.task_id for row in verdicts]) if turned else None,
-    )
+    known = [(task, old == gold, new == gold) for task, old, new, gold in verdicts if gold is not None]
+    num_unscored = len(cases) - len(scored)
+    turned, verdict_tasks = [old != new for _, old, new, _ in verdicts], [task for task, *_ in verdicts]
+    figures = {
+        "score_change": _difference(old, new, tasks, rng),
+        "score_movement": mean_estimate(moved, tasks, rng=rng) if moved else None,
+        "pair_accuracy_change": _pair_change(cases, pairs, before, after, rng),
+        "verdict_accuracy_change": _difference([old for _, old, _ in known], [new for *_, new in known], [task for task, *_ in known], rng),
+        "verdict_flips": share_estimate(np.array(turned, float), verdict_tasks) if turned else None,
+    }
+    metrics = []
+    for name, figure in figures.items():
+        protocol = f"propagation/{'paired' if name.endswith('_change') else 'mean'}"
+        if figure:
+            metrics.append(to_metric(f"propagation/{kind}/{name}", figure, protocol, num_unscored=num_unscored))
+    return Propagation(kind, len(scored), num_unscored, tuple(metrics))
 
 
-@dataclass(frozen=True, slots=True)
-class _VerdictRow:
-    task_id: str
-    before: bool
-    after: bool
-    gold: bool | None
-
-
-def _verdict_rows(case: PerturbCase, damaged: Damaged, before: Reward, after: Reward) -> list[_VerdictRow]:
-    """One row a principle that was left alone; none for a judge that states no verdicts."""
+def _verdict_rows(case: PerturbCase, damaged: Damaged, before: Reward, after: Reward) -> list[tuple[str, bool, bool, bool | None]]:
+    """(task, verdict before, after, gold) of each principle that was left alone; none for a judge that states no verdicts."""
     if not before.rates or not after.rates:
         return []
-    return [
-        _VerdictRow(
-            case.task_id,
-            before=before.rates[origin] > 0.5,  # half the traces in doubt is doubt, and doubt is no
-            after=rate > 0.5,
-            gold=case.gold[origin] if case.gold else None,
-        )
+    return [  # half the traces in doubt is doubt, and doubt is no
+        (case.task_id, before.rates[origin] > 0.5, rate > 0.5, case.gold[origin] if case.gold else None)
         for origin, rate in zip(damaged.origins, after.rates, strict=True)
         if origin is not None
     ]
@@ -221,7 +203,7 @@ def _verdict_rows(case: PerturbCase, damaged: Damaged, before: Reward, after: Re
 
 def _pair_change(
     cases: Sequence[PerturbCase], pairs: Sequence[PairOfCases], before: Sequence[Reward], after: Sequence[Reward], rng: np.random.Generator
-) -> Difference | None:
+) -> Estimate | None:
     decisive = [pair for pair in pairs if pair.label != "same"]
     sides = [(pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a) for pair in decisive]
     margins = []
@@ -235,12 +217,5 @@ def _pair_change(
 
 def _difference(
     old: Sequence[float | bool | None], new: Sequence[float | bool | None], tasks: Sequence[str], rng: np.random.Generator
-) -> Difference | None:
+) -> Estimate | None:
     return paired_difference(np.array(old, float), np.array(new, float), tasks, rng=rng) if old else None
-
-
-def _metric(name: str, figure: Difference | Estimate, num_unscored: int) -> Metric:
-    e = figure.estimate if isinstance(figure, Difference) else figure
-    p_value = figure.p_value if isinstance(figure, Difference) else None
-    protocol = "propagation/paired" if isinstance(figure, Difference) else "propagation/mean"
-    return Metric(name, e.value, e.low, e.high, e.n, num_unscored, protocol=protocol, p_value=p_value, num_clusters=e.num_clusters)

@@ -1,4 +1,4 @@
-"""Puts a judge to the probes and counts which laws it keeps, kept in the run directory as `audit/<label>.json`, and written as one page."""
+"""What an audit found: a record of each judge in the run directory, `audit/<label>.json`, and all of them as one page."""
 
 from __future__ import annotations
 
@@ -7,126 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tqdm import tqdm
-
-from editr1.audit.probes import PROBES, Case, Probe
-from editr1.errors import ConfigError, DataError, nearest
-from editr1.judge.item import Judge, RewardItem
+from editr1.audit.perturb import FIGURES
+from editr1.audit.probes import ProbeRecord
+from editr1.errors import DataError
 from editr1.schema import Metric, from_json, to_json
-from editr1.stats import wilson
 from editr1.store import Run
 from editr1.store._files import write_atomic
-
-CHUNK = 32  # ours: cases scored in one call, so that a bar moves and memory stays bounded
-THRESHOLD = 0.9  # ours: a judge that breaks a law on more than one edit in ten is not fit to be a reward
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A case on which a law was broken."""
-
-    case_id: str
-    scores: tuple[float, ...]
-    """Of the probe's variants, in its order."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """How often one law was kept."""
-
-    probe: Probe
-    num_kept: int
-    broken: tuple[Broken, ...]
-    num_unscored: int
-    """Cases without an answer, since a needed score is missing: neither kept nor broken."""
-    num_not_applicable: int
-
-    @property
-    def n(self) -> int:
-        """Cases that were decided."""
-        return self.num_kept + len(self.broken)
-
-    def metric(self, threshold: float = THRESHOLD) -> Metric:
-        """The pass rate with its Wilson interval; cases are of different tasks, hence independent.
-
-        `holds` is None only when the law applies to no case; a judge that scores nothing keeps no law.
-        """
-        name, protocol, goal = f"audit/{self.probe.name}", "audit/wilson", f"at least {threshold:g}"
-        empty = Metric(name, None, num_unscored=self.num_unscored, protocol=protocol, goal=goal, holds=False if self.num_unscored else None)
-        if self.n == 0:
-            return empty
-        found = wilson(self.num_kept, self.n)
-        return replace(empty, value=found.value, low=found.low, high=found.high, n=self.n, holds=found.value >= threshold)
-
-
-def find_probes(names: Sequence[str]) -> list[Probe]:
-    """The probes of these names, all when none is given. Raises ConfigError for an unknown one."""
-    known = {probe.name: probe for probe in PROBES}
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"unknown probe {name!r}: {nearest(name, known)}")
-    return [known[name] for name in names] if names else list(PROBES)
-
-
-def run_probes(judge: Judge, cases: Sequence[Case], *, seed: int = 0, probes: Sequence[Probe] = PROBES) -> list[ProbeResult]:
-    """One result a probe. Raises BackendError when the judge's machine fails.
-
-    All variants of a case are judged with the same seeds, so that a score which moves was moved by the picture or the words.
-    """
-    kept = {probe.name: 0 for probe in probes}
-    unscored, idle = dict(kept), dict(kept)
-    broken: dict[str, list[Broken]] = {probe.name: [] for probe in probes}
-    with tqdm(total=len(cases), desc="audit", unit="edit") as bar:
-        for start in range(0, len(cases), CHUNK):
-            chunk = cases[start : start + CHUNK]
-            for case, scores_of in zip(chunk, _scores(judge, chunk, probes, seed), strict=True):
-                for probe, scores in zip(probes, scores_of, strict=True):
-                    verdict = None if scores is None else probe.law(scores)
-                    if scores is None:
-                        unscored[probe.name] += 1
-                    elif verdict is None:
-                        idle[probe.name] += 1
-                    elif verdict:
-                        kept[probe.name] += 1
-                    else:
-                        broken[probe.name].append(Broken(case.id, scores))
-            bar.update(len(chunk))
-    return [ProbeResult(p, kept[p.name], tuple(broken[p.name]), unscored[p.name], idle[p.name]) for p in probes]
-
-
-def _scores(judge: Judge, cases: Sequence[Case], probes: Sequence[Probe], seed: int) -> list[list[tuple[float, ...] | None]]:
-    """The scores of each case's variants, probe by probe; None where one of them is missing. Equal variants are scored once."""
-    variants = [[probe.variants(case) for probe in probes] for case in cases]
-    distinct: dict[tuple[object, ...], RewardItem] = {}
-    for of_case in variants:
-        for of_probe in of_case:
-            distinct.update({_key(item): item for item in of_probe})
-    values = dict(zip(distinct, (reward.value for reward in judge.score(list(distinct.values()), seed)), strict=True))
-
-    def complete(items: Sequence[RewardItem]) -> tuple[float, ...] | None:
-        known = tuple(value for item in items if (value := values[_key(item)]) is not None)
-        return known if len(known) == len(items) else None
-
-    return [[complete(of_probe) for of_probe in of_case] for of_case in variants]
-
-
-def _key(item: RewardItem) -> tuple[object, ...]:
-    # Pictures by identity: those that a probe makes are kept alive by `variants` for the whole of `_scores`.
-    return item.id, item.instruction, item.principles, id(item.source), id(item.edited)
-
+from editr1.text import markdown_table
 
 FOLDER = "audit"
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeRecord:
-    """One law, how often it was kept, and where it was broken."""
-
-    name: str
-    law: str
-    metric: Metric
-    num_not_applicable: int
-    broken: tuple[Broken, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +40,6 @@ class AuditRecord:
         """All figures, named after the judge too, so that the run keeps those of several judges."""
         found = [*(probe.metric for probe in self.probes), *self.propagation]
         return [replace(metric, name=f"{metric.name}/{self.label}") for metric in found]
-
-
-def probe_record(result: ProbeResult, threshold: float) -> ProbeRecord:
-    """The result of a probe as it is kept."""
-    return ProbeRecord(result.probe.name, result.probe.law_in_words, result.metric(threshold), result.num_not_applicable, result.broken)
 
 
 def label_of(name: str) -> str:
@@ -188,13 +72,6 @@ def kept(run: Run) -> list[AuditRecord]:
     return records
 
 
-FIGURES = {
-    "score_change": "score, points",
-    "score_movement": "score, absolute movement",
-    "pair_accuracy_change": "pair accuracy",
-    "verdict_accuracy_change": "accuracy of untouched verdicts",
-    "verdict_flips": "untouched verdicts that turned",
-}
 HEAD = """# Audit of the judges of `{run}`
 
 Probes do something to an edit whose effect on a sound score is known; error propagation damages the principles and judges again with the
@@ -261,7 +138,4 @@ def _change(metric: Metric | None) -> str:
 
 
 def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return []
-    rule = ["---"] * len(columns)
-    return [f"## {heading}", "", *("| " + " | ".join(cells).replace("\n", " ") + " |" for cells in (columns, rule, *rows)), ""]
+    return [f"## {heading}", "", markdown_table(columns, rows), ""] if rows else []

@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
-from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, item_of, with_principles
-from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_probes
+from editr1.audit.probes import (
+    PROBES,
+    THRESHOLD,
+    Case,
+    ProbeRecord,
+    cases_from_run,
+    cases_from_table,
+    find_probes,
+    item_of,
+    run_probes,
+    with_principles,
+)
+from editr1.audit.run import AuditRecord, keep, kept, label_of, page
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
@@ -70,10 +81,9 @@ def run_audit(args: argparse.Namespace) -> int:
     if not 0.0 < args.threshold <= 1.0:
         raise ConfigError(f"--threshold is {args.threshold:g}; expected a share above 0, at most 1")
     record = _begin(args)
-    results: list[ProbeResult] = []
     if not args.perturb:
-        results, edits = _probe(args)
-        record = replace(record, edits=edits, probes=tuple(probe_record(result, args.threshold) for result in results))
+        probes, edits = _probe(args)
+        record = replace(record, edits=edits, probes=tuple(probes))
     if args.perturb or args.page:
         propagation, perturbed = _perturb(args)
         record = replace(record, perturbed=perturbed, propagation=tuple(propagation))
@@ -82,7 +92,7 @@ def run_audit(args: argparse.Namespace) -> int:
     if args.page:
         args.page.parent.mkdir(parents=True, exist_ok=True)
         args.page.write_text(page(kept(_run(args)), args.run.resolve().name), encoding="utf-8")
-    _show(args, record, results)
+    _show(args, record)
     return EXIT_BROKEN if any(probe.metric.holds is False for probe in record.probes) else 0
 
 
@@ -97,7 +107,7 @@ def _begin(args: argparse.Namespace) -> AuditRecord:
     return AuditRecord(label_of(args.label or str(model)), how, args.command_line, commit())
 
 
-def _probe(args: argparse.Namespace) -> tuple[list[ProbeResult], str]:
+def _probe(args: argparse.Namespace) -> tuple[list[ProbeRecord], str]:
     """The results of the probes, and which edits they were put to."""
     probes = find_probes([name for name in args.probes.split(",") if name])
     if args.run:
@@ -106,7 +116,8 @@ def _probe(args: argparse.Namespace) -> tuple[list[ProbeResult], str]:
         cases, where = cases_from_table(args.table, args.edits, args.seed), ""
     judge, cases = _judge(args, cases)
     _check_first(judge, [case.item for case in cases], args.seed)
-    return run_probes(judge, cases, seed=args.seed, probes=probes), f"Probes on {len(cases)} edits {where}".strip()
+    records = run_probes(judge, cases, seed=args.seed, probes=probes, threshold=args.threshold)
+    return records, f"Probes on {len(cases)} edits {where}".strip()
 
 
 def _perturb(args: argparse.Namespace) -> tuple[list[Metric], str]:
@@ -119,7 +130,7 @@ def _perturb(args: argparse.Namespace) -> tuple[list[Metric], str]:
     measured = f"{args.amount} damaged principle{'s' * (args.amount > 1)} a set, {len(cases)} edits, {len(pairs)} pairs"
     if num_unscored := max(result.num_unscored for result in results):
         measured += f", up to {num_unscored} edits unscored"
-    return [metric for result in results for metric in result.metrics()], measured
+    return [metric for result in results for metric in result.metrics], measured
 
 
 def _check_first(judge: Judge, items: Sequence[RewardItem], seed: int) -> None:
@@ -173,20 +184,20 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
     return [PerturbCase(item_of(quadruple, run), quadruple.task.id, gold.get(key)) for key, quadruple in wanted.items()], pairs
 
 
-def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResult]) -> None:
+def _show(args: argparse.Namespace, record: AuditRecord) -> None:
     if args.json:
         probes = [
-            {"law": result.probe.law_in_words, **_as_json(result.metric(args.threshold)), "not_applicable": result.num_not_applicable}
-            | {"broken": [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]}
-            for result in results
+            {"law": probe.law, **_as_json(probe.metric), "not_applicable": probe.num_not_applicable}
+            | {"broken": [{"edit": case.case_id, "scores": list(case.scores)} for case in probe.broken]}
+            for probe in record.probes
         ]
         figures = [_as_json(metric) for metric in record.propagation]
         found = {"threshold": args.threshold, "probes": probes} if probes else {}
         found |= {"amount": args.amount, "figures": figures} if figures else {}
         say(json.dumps(found, indent=2))
         return
-    for result in results:
-        say(*_lines(result, result.metric(args.threshold)))
+    for probe in record.probes:
+        say(*_lines(probe))
     if record.perturbed:
         say(record.perturbed, *(_figure(metric) for metric in record.propagation))
 
@@ -196,16 +207,16 @@ def _as_json(metric: Metric) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in names}
 
 
-def _lines(result: ProbeResult, metric: Metric) -> list[str]:
+def _lines(probe: ProbeRecord) -> list[str]:
+    metric = probe.metric
     mark = "UNSCORED" if metric.holds is False and metric.value is None else {True: "holds", False: "BROKEN", None: "-"}[metric.holds]
     share = "no case" if metric.value is None else f"{metric.value:6.1%} [{metric.low:.1%}, {metric.high:.1%}]"
-    extra = f", {result.num_unscored} unscored" * bool(result.num_unscored) + f", {result.num_not_applicable} not applicable" * bool(
-        result.num_not_applicable
-    )
-    lines = [f"{mark:8} {result.probe.name:17} {share:24} of {result.n}{extra}: {result.probe.law_in_words}"]
+    left_out = {"unscored": metric.num_unscored, "not applicable": probe.num_not_applicable}
+    extra = "".join(f", {count} {why}" for why, count in left_out.items() if count)
+    lines = [f"{mark:8} {probe.name:17} {share:24} of {metric.n}{extra}: {probe.law}"]
     if metric.holds is False:
-        shown = (f"{case.case_id} ({', '.join(f'{score:.1f}' for score in case.scores)})" for case in result.broken[:SHOWN_BROKEN])
-        lines += [f"         broken by {'; '.join(shown)}"] * bool(result.broken)
+        shown = (f"{case.case_id} ({', '.join(f'{score:.1f}' for score in case.scores)})" for case in probe.broken[:SHOWN_BROKEN])
+        lines += [f"         broken by {'; '.join(shown)}"] * bool(probe.broken)
     return lines
 
 

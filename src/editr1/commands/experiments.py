@@ -22,6 +22,7 @@ from editr1.store.run import environment
 from editr1.study.cells import Place, Task, estimate, is_finished, read_scored, run_all, run_cell, tasks_left
 from editr1.study.config import DATA, Config
 from editr1.study.table import Row, Table, Test, Verdict, build
+from editr1.text import markdown_table
 
 # --- edit-benchmark ------------------------------------------------------------------------------------
 
@@ -195,12 +196,12 @@ def as_markdown(name: str, config: Config, table: Table, environment: Mapping[st
         f"# {name.capitalize()}: what each part of the verifier is worth",
         _intro(name, config, environment, seeds),
         "## Claims",
-        _table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts]),
+        markdown_table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts]),
         "## Cells",
-        _table(_CELL_HEAD, [_cell_line(row) for row in table.rows]),
+        markdown_table(_CELL_HEAD, [_cell_line(row) for row in table.rows]),
         _ABOUT_CELLS,
         "## Paired comparisons",
-        _table(_TEST_HEAD, [_test_line(test) for test in table.tests]),
+        markdown_table(_TEST_HEAD, [_test_line(test) for test in table.tests]),
         _ABOUT_TESTS,
     ]
     return "\n\n".join(parts) + "\n"
@@ -243,7 +244,7 @@ def _cell_line(row: Row) -> tuple[str, ...]:
 
 
 def _test_line(test: Test) -> tuple[str, ...]:
-    one = (*_points(test.one_trace.estimate), _p(test.one_trace.p_value)) if test.one_trace else ("-",) * 3
+    one = (*_points(test.one_trace), _p(test.one_trace.p_value)) if test.one_trace else ("-",) * 3
     score = (f"{test.stricter.value:+.2f}", _span(test.stricter, "+.2f")) if test.stricter else ("-", "-")
     head = (f"{test.b} over {test.a}", *_points(test.gain), _p(test.p), _p(test.p_holm))
     return (*head, f"{test.only_a} / {test.only_b}", *one, *score)
@@ -267,8 +268,3 @@ def _claim_line(verdict: Verdict) -> tuple[str, ...]:
 
 def _span(estimate: Estimate, spec: str) -> str:
     return "-" if estimate.low is None or estimate.high is None else f"{estimate.low:{spec}} to {estimate.high:{spec}}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+
 from editr1.bench.base import Outcome
 from editr1.config import Component, available, create, parse_yaml
 from editr1.errors import ChangedInputsError, ConfigError
@@ -207,6 +209,13 @@ def say(*lines: str) -> None:
     """Lines on standard output."""
     for line in lines:
         print(line, file=sys.stdout, flush=True)  # noqa: T201
+
+
+def template(name: str) -> Template:
+    """A page of `commands/pages`; what it shows is text and no markup."""
+    pages = PackageLoader("editr1.commands", "pages")
+    how: dict[str, Any] = {"autoescape": select_autoescape(), "undefined": StrictUndefined, "keep_trailing_newline": True}
+    return Environment(loader=pages, trim_blocks=name.endswith(".html"), **how).get_template(name)
 
 
 def table(metrics: Sequence[Metric], details: bool = False) -> list[str]:

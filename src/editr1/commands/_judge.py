@@ -29,9 +29,6 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
 
 
-# --- which judge, behind which model ------------------------------------------------------------------
-
-
 def add_judge_arguments(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Which judge; `default` None = the RRM as the command's own options describe it."""
     add = parser.add_argument
@@ -99,9 +96,6 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"option {pair!r} must have the form KEY=VALUE")
         found[key] = parse_yaml(text, f"option {key!r}")
     return found
-
-
-# --- the RRM at a person's command line ---------------------------------------------------------------
 
 
 def add_rrm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -241,15 +235,16 @@ def _cells(metric: Metric) -> tuple[str, ...]:
     interval = "-" if metric.low is None or metric.high is None else f"[{metric.low:.4f}, {metric.high:.4f}]"
     return (
         metric.protocol or metric.name,
-        _number(metric.value),
+        number(metric.value),
         interval,
         str(metric.n),
         str(metric.num_clusters or "-"),
         str(metric.num_unscored),
-        _number(metric.tie_rate, 3),
-        _number(metric.p_value, 4),
+        number(metric.tie_rate, 3),
+        number(metric.p_value, 4),
     )
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def number(value: float | None, digits: int = 4) -> str:
+    """A dash for one that does not exist."""
     return "-" if value is None else f"{value:.{digits}f}"

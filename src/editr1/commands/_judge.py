@@ -23,6 +23,7 @@ from editr1.schema import Metric, to_json
 from editr1.stats import FEW_CLUSTERS, MIN_CLUSTERS
 from editr1.store import Run, put_aside
 from editr1.store._files import write_atomic
+from editr1.text import aligned
 from editr1.vlm.base import VLM, Sampling
 
 T = TypeVar("T")
@@ -220,15 +221,6 @@ def table(metrics: Sequence[Metric], details: bool = False) -> list[str]:
         if details and index:
             lines += [f"    {name}: {value:.4f}" for name, value in metrics[index - 1].by_category.items()]
     return lines
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equally many cells as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
 
 
 def _cells(metric: Metric) -> tuple[str, ...]:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from editr1.bench.base import JudgedEdit, Stored
 from editr1.bench.own import open_pairs, read_rated
-from editr1.commands._judge import add_output_arguments, aligned, few_sources, number, say, show, write_outcomes
+from editr1.commands._judge import add_output_arguments, few_sources, number, say, show, write_outcomes
 from editr1.errors import ConfigError, DataError
 from editr1.measure.compare import NOISE_FLOOR, benchmark_of, compare, outcomes_of, read_stored, sample_table
 from editr1.measure.groups import Groups, ScoredEdit, best_of_n, from_outcomes, from_pairs, picked, signal_metrics, signal_of_pairs
 from editr1.schema import Metric, PreferencePair
 from editr1.store import Run
 from editr1.store._files import write_atomic
+from editr1.text import aligned
 
 
 def add_aggregate(parser: argparse.ArgumentParser) -> None:

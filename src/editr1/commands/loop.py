@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import editr1
-from editr1.commands._judge import accepting, aligned, say
+from editr1.commands._judge import accepting, say
 from editr1.config import available, fill_in, load_recipe, section, to_plain
 from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import AnnotatorAccuracies
@@ -23,6 +23,7 @@ from editr1.schema import CATEGORIES, Metric, to_json
 from editr1.store import Run, StageCounts
 from editr1.store._files import read_record, write_atomic
 from editr1.store.run import environment
+from editr1.text import aligned
 
 
 def add_stage(parser: argparse.ArgumentParser, file: Path) -> None:

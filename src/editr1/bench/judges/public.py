@@ -24,9 +24,9 @@ from editr1.bench.judges.base import AskingJudge, Project, Question, Read, Scale
 from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import Contradiction, normalised, read_json_object, read_number
+from editr1.judge.claims import is_taken_back
 from editr1.judge.item import RewardItem
 from editr1.judge.parse import answer_of
-from editr1.judge.retractions import is_taken_back
 from editr1.schema import MAX_SCORE, FailureCode
 from editr1.vlm.base import VLM, Sampling
 

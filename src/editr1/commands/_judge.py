@@ -125,28 +125,19 @@ def rrm_vlm(args: argparse.Namespace) -> VLM:
 
 
 def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
-    """The RRM with its prompt, number of traces, sampling, and who writes missing principles."""
-    how = asked(args)
-    return RewardModel(vlm, how.prompt_id, args.traces, _sampling(args, how), _decomposer(args, vlm, how), args.expected)
+    """The RRM with its prompt, number of traces and sampling; the model that the options name, else the judge, writes principles."""
+    how, writer = asked(args), vlm
+    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
+    sampling = Sampling(temperature, max_tokens=how.max_tokens)
+    if args.decomposer:
+        named = {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url}
+        writer = create("vlm", Component("openai_api", {**named, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}))
+    return RewardModel(vlm, how.prompt_id, args.traces, sampling, Decomposer(writer, Rules(sampling=sampling)), args.expected)
 
 
 def asked(args: argparse.Namespace) -> Asking:
     """How the options, or else its checkpoint, say that the RRM is asked."""
     return asking(vlm_component(args), args.prompt, args.max_tokens)
-
-
-def _decomposer(args: argparse.Namespace, judge: VLM, how: Asking) -> Decomposer:
-    """Who writes missing principles: the model that the options name, else the judge itself."""
-    vlm = judge
-    if args.decomposer:
-        named = {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url}
-        vlm = create("vlm", Component("openai_api", {**named, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}))
-    return Decomposer(vlm, Rules(sampling=_sampling(args, how)))
-
-
-def _sampling(args: argparse.Namespace, how: Asking) -> Sampling:
-    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
-    return Sampling(temperature, max_tokens=how.max_tokens)
 
 
 _HEADINGS = ("protocol", "value", "95 % interval", "n", "sources", "unscored", "ties", "p")

@@ -207,9 +207,7 @@ def _picture(image: Image.Image) -> dict[str, Any]:
 def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="RECIPE", help="YAML file; its section `serve` is read")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as serve.num_traces=4")
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint of the judge, up to and including /v1")
-    parser.add_argument("--model", help="model id at the endpoint")
-    parser.add_argument("--checkpoint", metavar="DIR", help="local checkpoint folder, in place of an endpoint")
+    add_model_arguments(parser)
     add_judge_arguments(parser, None)
     parser.add_argument("--prompt", metavar="ID", help="score prompt (default: the checkpoint's own, else tv)")
     parser.add_argument("--traces", type=int, metavar="K", help="traces to average over (default: 1)")
@@ -249,12 +247,8 @@ def run_serve(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The section `serve`: the recipe's, the command line's judge over it, and `--set` over both."""
     settings = dict(load_recipe(args.config).get("serve") or {}) if args.config else {}
-    if args.checkpoint and args.model:
-        raise ConfigError("name one judge: --model ID (with --base-url for a server of your own), or --checkpoint DIR")
-    if args.checkpoint:
-        settings["vlm"] = {"id": "local", "options": {"path": args.checkpoint}}
-    if args.model:
-        settings["vlm"] = {"id": "openai_api", "options": {"model": args.model, "base_url": args.base_url}}
+    if (model := vlm_component(args)) is not None:
+        settings["vlm"] = {"id": model.id, "options": model.options}
     if args.judge:
         if args.prompt or args.traces or args.decompose:
             raise ConfigError("--prompt, --traces and --decompose describe the RRM; options of --judge are given as --judge-set KEY=VALUE")

@@ -170,12 +170,8 @@ def load_rows(rows: Iterable[IndexedRow], origins: Origins) -> Iterator[IndexedR
             if found.fault:
                 source = BadRow(found.fault, source.origin)
             elif found.value is not None:
-                source = replace(source, load=partial(_same, found.value))
+                source = replace(source, load=partial(getattr, found, "value"))
         yield replace(row, row=source, origin=found.origin)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:

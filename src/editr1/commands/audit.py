@@ -13,7 +13,6 @@ from typing import Any
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
 from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, item_of, with_principles
 from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_probes
-from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
@@ -27,7 +26,7 @@ from editr1.commands._judge import (
     vlm_component,
 )
 from editr1.errors import ConfigError, DataError
-from editr1.judge.item import NUM_FIRST, RewardItem, check_answers
+from editr1.judge.item import NUM_FIRST, Judge, RewardItem, check_answers
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples

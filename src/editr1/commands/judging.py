@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
-from editr1.bench.judges.base import ComparesPairs, Judge
+from editr1.bench.judges.base import ComparesPairs
 from editr1.bench.own import LISTS
 from editr1.commands._judge import (
     add_judge_arguments,
@@ -26,7 +26,7 @@ from editr1.commands._judge import (
 )
 from editr1.config import Component, create, load, offered, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.judge.item import Asking, asking, check_alive, check_answers
+from editr1.judge.item import Asking, Judge, asking, check_alive, check_answers
 from editr1.measure.compare import between_run
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence

@@ -1,4 +1,4 @@
-"""Error propagation: bad principles go in, and how far the score moves comes out.
+"""Error propagation: bad principles go in, and how far the score moves comes out; and the record of an audit.
 
 The paper leaves open how errors of the decomposition reach the score. Here the principles of each edit are damaged in a known way,
 the edit is judged again with the same seeds, and three things are compared with the undamaged judgement: the score, the
@@ -7,6 +7,7 @@ accuracy on human pairs, and the verdicts on the principles that were left alone
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,10 +15,14 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from editr1.audit.probes import ProbeRecord
+from editr1.errors import DataError
 from editr1.judge.item import Judge, RewardItem
 from editr1.measure.metrics import to_metric
-from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed
+from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed, from_json, to_json
 from editr1.stats import Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
+from editr1.store import Run
+from editr1.store._files import write_atomic
 
 Damage = Literal["drop", "duplicate", "negate", "swap_category", "replace"]
 CHUNK = 128  # ours: edits a call
@@ -219,3 +224,62 @@ def _difference(
     old: Sequence[float | bool | None], new: Sequence[float | bool | None], tasks: Sequence[str], rng: np.random.Generator
 ) -> Estimate | None:
     return paired_difference(np.array(old, float), np.array(new, float), tasks, rng=rng) if old else None
+
+
+# --- what an audit found: `audit/<label>.json` of the run ------------------------------------------------
+
+FOLDER = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """Probes and error propagation of one judge; a part that was not run is empty."""
+
+    label: str
+    """Names the judge in the run; `[A-Za-z0-9._-]+`."""
+    judge: str
+    """In words: model, prompt, traces."""
+    command: str
+    commit: str
+    """Of the code that audited; empty for an installed package."""
+    edits: str = ""
+    """In words: which edits were probed."""
+    probes: tuple[ProbeRecord, ...] = ()
+    perturbed: str = ""
+    """In words: what was damaged, and what it was compared on."""
+    propagation: tuple[Metric, ...] = ()
+
+    def metrics(self) -> list[Metric]:
+        """All figures, named after the judge too, so that the run keeps those of several judges."""
+        found = [*(probe.metric for probe in self.probes), *self.propagation]
+        return [replace(metric, name=f"{metric.name}/{self.label}") for metric in found]
+
+
+def label_of(name: str) -> str:
+    """A model's or judge's name as a label.
+
+    >>> label_of("runs/demo/08_rrm_gcpo/"), label_of("my_judge:Build"), label_of("Qwen/Qwen2.5-VL-7B")
+    ('08_rrm_gcpo', 'Build', 'Qwen2.5-VL-7B')
+    """
+    last = re.split(r"[/:]", name.rstrip("/:"))[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).strip("._") or "judge"
+
+
+def keep(record: AuditRecord, run: Run) -> None:
+    """Adds the record and its figures to the run; an earlier audit of the same label is replaced."""
+    folder = run.dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / f"{record.label}.json", (to_json(record) + "\n").encode())
+    for metric in record.metrics():
+        run.add_metric(metric)
+
+
+def kept(run: Run) -> list[AuditRecord]:
+    """Every audit that the run holds, by label. Raises DataError for a file that is none."""
+    records = []
+    for path in sorted((run.dir / FOLDER).glob("*.json")):
+        try:
+            records.append(from_json(AuditRecord, path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise DataError(f"{path} is no audit ({error}); delete it and audit again") from error
+    return records

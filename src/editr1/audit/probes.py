@@ -238,8 +238,8 @@ class ProbeRecord:
     name: str
     law: str
     metric: Metric
-    """The share of decided cases that kept the law, with Wilson's interval, for cases are of different tasks. `holds` is None only where the
-    law applies to no case; a judge that scores nothing keeps no law."""
+    """The share of decided cases that kept the law, with Wilson's interval, for cases are of different tasks. `holds` is None only where
+    the law applies to no case; a judge that scores nothing keeps no law."""
     num_not_applicable: int
     broken: tuple[Broken, ...]
 

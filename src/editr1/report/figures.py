@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from editr1.audit.perturb import FOLDER, AuditRecord
 from editr1.audit.probes import ProbeRecord
-from editr1.audit.run import FOLDER, AuditRecord
 from editr1.report.reading import Reader
 from editr1.schema import Metric
 from editr1.store._files import read_record

@@ -35,8 +35,6 @@ from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
 
-# --- bench ---------------------------------------------------------------------------------------------
-
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=f"benchmark ({', '.join(offered('bench', 'build'))})")
@@ -69,9 +67,6 @@ def run_bench(args: argparse.Namespace) -> int:
     if "run" in takes and args.run is not None:
         chosen.setdefault("run", args.run)  # left out of `source`: a run directory may be moved
     return judge_and_show(create("bench", Component(args.name, chosen)), source, args)
-
-
-# --- score-folder --------------------------------------------------------------------------------------
 
 
 def add_score_folder(parser: argparse.ArgumentParser) -> None:
@@ -109,9 +104,6 @@ def recognise(folder: Path, root: Path | None) -> tuple[str, dict[str, Any]]:
         f"{folder} has no known layout: expected {' or '.join(LISTS)}, GEdit's fullset/<task>/<language>/, "
         "or ImgEdit's <key>.png with --root naming the folder of basic_edit.json"
     )
-
-
-# --- what both share -----------------------------------------------------------------------------------
 
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:

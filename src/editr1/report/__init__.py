@@ -44,7 +44,6 @@ from editr1.report.judges import (
     confusion_row,
     count_pairs,
     margin_bars,
-    percent,
     read_annotators,
     read_judges,
     reliabilities,

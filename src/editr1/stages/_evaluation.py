@@ -106,12 +106,11 @@ def verdict_metrics(name: str, run: Run, candidates: Candidates, rewards: Mappin
             answers["verdict_accuracy"].append((float(said == true), pair.task.id))
             if not true:
                 answers["violated_recall"].append((float(not said), pair.task.id))
-    metrics = []
-    for metric, found in answers.items():
-        unknown = Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol="verdicts/greedy/oracle")
-        e = share_estimate([value for value, _ in found], [task for _, task in found]) if found else None
-        metrics.append(replace(unknown, value=e.value, low=e.low, high=e.high, n=e.n, num_clusters=e.num_clusters) if e else unknown)
-    return metrics
+    shares = {metric: share_estimate(*zip(*found, strict=True)) if found else None for metric, found in answers.items()}
+    return [
+        to_metric(f"{metric}/{name}", share, "verdicts/greedy/oracle", n=len(answers[metric]), num_unscored=num_unscored)
+        for metric, share in shares.items()
+    ]
 
 
 # --- two editors ---------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from editr1.judge.item import NUM_FIRST, Judge, RewardItem, check_answers
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples
+from editr1.store._files import write_atomic
 from editr1.store.run import commit
 
 EXIT_BROKEN = 1
@@ -92,8 +93,7 @@ def run_audit(args: argparse.Namespace) -> int:
     if run:
         keep(record, run)
     if run and args.page:
-        args.page.parent.mkdir(parents=True, exist_ok=True)
-        args.page.write_text(page(kept(run), args.run.resolve().name), encoding="utf-8")
+        write_atomic(args.page, page(kept(run), args.run.resolve().name).encode())
     _show(args, record, results)
     return EXIT_BROKEN if any(probe.metric.holds is False for probe in record.probes) else 0
 

@@ -117,8 +117,8 @@ def check_engine(verifier: Verifier, picture: Picture, sampled: Sampled | None, 
     needed = 2 * text.parameters / GIB + kv_cache(text, 1, length)
     if needed > sampled.vllm_memory * card:
         raise ConfigError(
-            f"vllm_memory is {sampled.vllm_memory}, of a card of {card:g} GiB {sampled.vllm_memory * card:.1f}, and the colocated vLLM needs "
-            f"{needed:.1f} for its own weights and one trace: raise it, or set engine to vllm_server or transformers"
+            f"vllm_memory is {sampled.vllm_memory}, of a card of {card:g} GiB {sampled.vllm_memory * card:.1f}, and the colocated "
+            f"vLLM needs {needed:.1f} for its own weights and one trace: raise it, or set engine to vllm_server or transformers"
         )
 
 

@@ -110,7 +110,7 @@ def memory(
 
 
 def check_engine(verifier: Verifier, picture: Picture, sampled: Sampled | None, card: float) -> None:
-    """Raises ConfigError when the share of a card of `card` GiB does not hold a colocated engine: its weights and the cache of one trace."""
+    """Raises ConfigError when the share of a card of `card` GiB does not hold a colocated engine: weights and one trace."""
     if sampled is None or sampled.engine != "vllm_colocate":
         return
     text, length = verifier.text, prompt_tokens(verifier, picture) + sampled.max_tokens

@@ -150,7 +150,10 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
     """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
     verifier = cost.sizes(config.start(run_dir))
-    return None if verifier is None else _memory(config, verifier, this_launch(), card)
+    if verifier is None:
+        return None
+    cost.check_engine(verifier, config.picture, _sampled(config, this_launch()), card)
+    return _memory(config, verifier, this_launch(), card)
 
 
 def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:

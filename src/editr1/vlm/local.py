@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +24,7 @@ from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_gener
 from editr1.judge.item import asking
 from editr1.pictures import to_rgb
 from editr1.placement import local_device, prepare_unless_chosen
-from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
+from editr1.vlm._decoding import RowSampler, Shown, decode_copied, decode_generic, decode_side_by_side, token_alternatives
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, request_images, to_messages
 
 BATCH_SIZE = 16  # ours: a 7B model with 1,500 tokens of context a sequence fits 24 GB; tiny models take hundreds
@@ -88,6 +89,8 @@ class LocalVLM:
         self.name = name
         self._batch_size = batch_size
         self._template = template_settings(thinking)
+        # a reply with alternatives names 20 tokens a position: each token of the vocabulary is put into text once
+        self._text_of = cache(lambda token: processor.tokenizer.decode([token]))
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         """One reply a request, in their order. Raises BackendError when the memory does not suffice."""
@@ -128,15 +131,17 @@ class LocalVLM:
             pad=tokenizer.pad_token_id,
             device=device,
         )
-        shown = prompt_of if shared == "none" else list(batch)
-        inputs = encoder.batch(shown, device)
-        if shared == "none":
+        if isinstance(encoder, ProcessorEncoder):
+            asked, inputs = prompt_of, encoder.batch(prompt_of, device)
             decode_generic(self.model, inputs, sampler)
         else:
+            # a layer with a state of its own would take the padding between a beginning and its rest for text
+            asked, shown = list(batch), encoder.show(list(batch), device, apart=shared == "side_by_side")
+            inputs = shown.whole
             decode = decode_side_by_side if shared == "side_by_side" and device.type == "cpu" else decode_copied
-            decode(self.model, inputs, [len(asking) for asking in batch.values()], sampler)
+            decode(self.model, shown, [len(asking) for asking in batch.values()], sampler)
         seconds = (time.perf_counter() - begin) / len(rows)
-        read = dict(zip(shown, inputs["attention_mask"].sum(1).tolist(), strict=True))
+        read = dict(zip(asked, inputs["attention_mask"].sum(1).tolist(), strict=True))
         texts = tokenizer.batch_decode([tokens[: len(tokens) - ended] for tokens, ended in zip(sampler.tokens, sampler.ended, strict=True)])
         return {
             index: ChatReply(
@@ -146,7 +151,7 @@ class LocalVLM:
                 num_tokens=len(tokens),
                 seconds=seconds,
                 truncated=not ended,
-                logprobs=token_alternatives(tokenizer, top),
+                logprobs=token_alternatives(self._text_of, top),
                 token_ids=tuple(tokens),
                 prompt_token_ids=encoder.ids[prompt],
             )
@@ -229,38 +234,69 @@ class _ImagePool:
         return self._by_object[id(image)]
 
 
+Part = tuple[tuple[int, ...], tuple[int, ...]]
+"""Tokens, and the pictures among them."""
+
+_SHARED_BY = 3  # ours: prompts a beginning from which two forwards pay
+
+
 class PatchEncoder:
     """Inputs of Qwen-VL-like models (one placeholder a picture, patches of all in one tensor): a picture seen again costs an index."""
 
     def __init__(self, processor: Any, prompts: Prompts) -> None:
         self._pad, self._image_token_id = processor.tokenizer.pad_token_id, processor.image_token_id
         self._prompts = prompts.prompts
-        tokens_I: list[int] = []
+        self._tokens_I: list[int] = []
         if prompts.images:
             encoded = processor.image_processor(images=list(prompts.images), return_tensors="pt")
             self._grids_I3 = encoded["image_grid_thw"]
             patches_I = self._grids_I3.prod(-1)
             self._pixels: tuple[torch.Tensor, ...] = torch.split(encoded["pixel_values"], patches_I.tolist())
-            tokens_I = (patches_I // processor.image_processor.merge_size**2).tolist()
+            self._tokens_I = (patches_I // processor.image_processor.merge_size**2).tolist()
         texts = []
         for prompt in self._prompts:
             # One split per prompt: the placeholders stand in the order of the pictures.
             pieces = prompt.text.split(processor.image_token)
             if len(pieces) != len(prompt.images) + 1:
                 raise ConfigError(f"the chat template shows {len(pieces) - 1} pictures of {len(prompt.images)}")
-            shown = (processor.image_token * tokens_I[index] for index in prompt.images)
+            shown = (processor.image_token * self._tokens_I[index] for index in prompt.images)
             texts.append(pieces[0] + "".join(picture + piece for picture, piece in zip(shown, pieces[1:], strict=True)))
         self.ids = [tuple(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
         """The tokens of each prompt, pictures included."""
         self.lengths = [len(ids) for ids in self.ids]
 
-    def batch(self, chosen: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
-        """Model inputs [D, L] of the chosen prompts."""
-        rows = [torch.tensor(self.ids[index]) for index in chosen]
+    def show(self, chosen: Sequence[int], device: torch.device, apart: bool) -> Shown:
+        """The chosen prompts. apart: those that are the same up to their last picture are read once until there, where that pays."""
+        parts = [self._parts(index) for index in chosen]
+        beginnings = {beginning: number for number, beginning in enumerate(dict.fromkeys(beginning for beginning, _ in parts))}
+        if not apart or ((), ()) in beginnings or len(parts) < _SHARED_BY * len(beginnings):
+            whole = self._inputs([(self.ids[index], self._prompts[index].images) for index in chosen], device)
+            return Shown(whole, whole)
+        owner_D = torch.tensor([beginnings[beginning] for beginning, _ in parts], device=device)
+        first, rests = self._inputs(list(beginnings), device), self._inputs([rest for _, rest in parts], device)
+        whole = {
+            name: torch.cat([first[name][owner_D], rests[name]], dim=1)
+            for name in ("input_ids", "attention_mask", "mm_token_type_ids")
+        }  # fmt: skip
+        whole["image_grid_thw"] = self._grids_I3[[image for index in chosen for image in self._prompts[index].images]].to(device)
+        return Shown(whole, rests, first, owner_D)
+
+    def _parts(self, index: int) -> tuple[Part, Part]:
+        """The prompt before and from its last picture on; all of it is rest where it shows none before."""
+        ids, images = self.ids[index], self._prompts[index].images
+        if len(images) < 2:
+            return ((), ()), (ids, images)
+        end = len(ids) - ids[::-1].index(self._image_token_id)
+        cut = end - self._tokens_I[images[-1]]
+        return (ids[:cut], images[:-1]), (ids[cut:], images[-1:])
+
+    def _inputs(self, parts: Sequence[Part], device: torch.device) -> dict[str, torch.Tensor]:
+        """Model inputs [D, L], padded on the left."""
+        rows = [torch.tensor(ids) for ids, _ in parts]
         ids_DL = pad_sequence(rows, batch_first=True, padding_value=self._pad, padding_side="left")
         mask_DL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
         inputs = {"input_ids": ids_DL, "attention_mask": mask_DL}
-        images = [image for index in chosen for image in self._prompts[index].images]
+        images = [image for _, shown in parts for image in shown]
         if images:
             inputs["mm_token_type_ids"] = (ids_DL == self._image_token_id).int()
             inputs["pixel_values"] = torch.cat([self._pixels[image] for image in images])

@@ -24,11 +24,11 @@ from editr1.optimizers import LOOKUPS, muon_adamw
 from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
 from editr1.world.scene import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor
-from editr1.world.tiny_vlm import NUM_IMAGE_TOKENS, new_model, new_processor, new_tokenizer
+from editr1.world.tiny_vlm import new_model, new_processor, new_tokenizer
 from research.fit import fit_steps
 from research.lessons import verify
 
-_PICTURE = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>"
+_PICTURE = "<|vision_start|>" + "<|image_pad|>" * GRID**2 + "<|vision_end|>"
 _MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)  # the processor's own constants
 _STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 

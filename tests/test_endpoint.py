@@ -424,16 +424,20 @@ def raw(answer: Callable[[socket.socket], None]) -> tuple[socket.socket, str]:
     return listener, f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
-def test_an_answer_that_dribbles_is_late() -> None:
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"])
+def test_an_answer_that_dribbles_is_late_in_whatever_part(head: bytes) -> None:
     def dribble(peer: socket.socket) -> None:
-        peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
-        for _ in range(100):
-            peer.sendall(b" ")
-            time.sleep(0.02)
+        peer.sendall(head or b"HTTP/1.1 200 OK\r\n")
+        for number in range(300):
+            peer.sendall(b" " if head else b"x%d: y\r\n" % number)
+            time.sleep(0.01)
 
     listener, url = raw(dribble)
-    with listener, pytest.raises(BackendError, match="no answer in time"):
-        ask(openai_api.build("m", base_url=url, timeout=0.3, max_attempts=1, sampler="plain"))
+    with listener:
+        with pytest.raises(BackendError, match="no answer in time"):
+            ask(openai_api.build("m", base_url=url, timeout=0.3, max_attempts=1, sampler="plain"))
+        with pytest.raises(BackendError, match=r"cannot reach it \(no whole answer within 0.3 seconds\)"):
+            RewardClient(url, timeout=0.3, max_attempts=1).score([Edit(IMAGE, IMAGE, "x")])
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class _ComplaintError(Exception):
 class Endpoint:
     """A model at an address; made by `connect`. Safe to share between threads."""
 
-    client: httpx.Client
+    client: httpx.AsyncClient
     model: str
     address: str = field(repr=False)
     max_attempts: int

@@ -5,14 +5,16 @@ Nothing here knows what is asked. The proxy is the user's by the variables that 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import email.utils
+import functools
 import ipaddress
 import logging
 import os
 import re
 import socket
-import time
+import threading
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,13 +53,13 @@ def bearer(key: str | None, name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def http_client(address: str, timeout: float) -> httpx.Client:
+def http_client(address: str, timeout: float) -> httpx.AsyncClient:
     """A client that keeps its connections, by the user's proxy variables, and by none to this machine. Raises ConfigError for bad ones."""
     direct = not _proxied(address)
     try:
         # With trust_env off, httpx would forget SSL_CERT_FILE too, which is no proxy's business.
         verify = httpx.create_ssl_context() if direct and address.lower().startswith("https") else True
-        return httpx.Client(timeout=timeout, limits=_LIMITS, follow_redirects=True, trust_env=not direct, verify=verify)
+        return httpx.AsyncClient(timeout=timeout, limits=_LIMITS, follow_redirects=True, trust_env=not direct, verify=verify)
     except ImportError:
         raise ConfigError(
             f"{_proxy_names(address)} asks for a SOCKS proxy: pip install 'httpx[socks]' for it, or unset the variable"
@@ -160,28 +162,35 @@ class Fetched:
     """Where a redirection led that lost the body of the request on the way; empty = nowhere."""
 
 
-def fetch(client: httpx.Client, method: str, url: str, timeout: float | None, **content: Any) -> Fetched:
-    """The answer, within `timeout` seconds (None = the client's own) from first to last byte: one that dribbles would never be late.
+def fetch(client: httpx.AsyncClient, method: str, url: str, timeout: float | None, **content: Any) -> Fetched:
+    """The answer, within `timeout` seconds (None = the client's own) from connecting to its last byte, redirections included.
 
-    Raises httpx.RequestError.
+    Safe in any thread. Raises httpx.RequestError.
     """
+    return asyncio.run_coroutine_threadsafe(_exchange(client, method, url, timeout, content), _loop(os.getpid())).result()
+
+
+async def _exchange(client: httpx.AsyncClient, method: str, url: str, timeout: float | None, content: dict[str, Any]) -> Fetched:
     seconds = client.timeout.read if timeout is None else timeout
     assert seconds is not None
-    end = time.monotonic() + seconds
-    reply = client.send(client.build_request(method, url, timeout=seconds, **content), stream=True)
-    parts = []
     try:
-        for part in reply.iter_bytes():
-            parts.append(part)
-            if time.monotonic() > end:
-                raise httpx.ReadTimeout("the answer dribbles", request=reply.request)
-    finally:
-        reply.close()
-    whole = b"".join(parts)
+        # httpx bounds the wait for each next byte, so that headers or a body that dribble would never be late: the whole is bounded here.
+        async with asyncio.timeout(seconds):
+            reply = await client.request(method, url, timeout=seconds, **content)
+    except TimeoutError:
+        raise httpx.ReadTimeout(f"no whole answer within {seconds:g} seconds") from None
     milliseconds = retry_after(reply.headers.get("retry-after-ms"))
     pause = retry_after(reply.headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
     moved = str(reply.url) if reply.history and reply.request.method != method else ""
-    return Fetched(reply.status_code, whole, whole.decode(reply.encoding or "utf-8", "replace"), pause, moved)
+    return Fetched(reply.status_code, reply.content, reply.content.decode(reply.encoding or "utf-8", "replace"), pause, moved)
+
+
+@functools.cache
+def _loop(process: int) -> asyncio.AbstractEventLoop:
+    """Where the exchanges of a process run: only an event loop can end one from outside, in whatever it is waiting."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="wire", daemon=True).start()
+    return loop
 
 
 def retry_after(header: str | None) -> float | None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench_files import png
-from editr1.bench.folder import build
+from editr1.bench.own import folder as own_folder
 from editr1.cli import main
 from editr1.commands.judging import judge_name
 from editr1.errors import DataError
@@ -102,14 +102,14 @@ def test_names_of_judges_and_of_edits(tmp_path: Path) -> None:
         {"source": "s.png", "edited": "dark.png", "instruction": "two"},
         {"source": "s.png", "edited": "bright.png", "instruction": "one", "id": "mine"},
     )))  # fmt: skip
-    assert [edit.key for edit in build(folder).edits()] == ["dark.png one", "dark.png two", "mine"]
+    assert [edit.key for edit in own_folder.build(folder).edits()] == ["dark.png one", "dark.png two", "mine"]
     (folder / "edits.csv").write_text("source,edited,instruction\n")
     with pytest.raises(DataError, match="keep one"):
-        build(folder)
+        own_folder.build(folder)
     (folder / "edits.jsonl").unlink()
     (folder / "edits.csv").write_text('source,edited,instruction,principles\ns.png,dark.png,x,"[{}]"\n')
     with pytest.raises(DataError, match="principles are unusable"):
-        build(folder)
+        own_folder.build(folder)
 
 
 def test_another_model_writes_the_principles_that_edits_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from editr1.report.build import names_of, render_comparison, same_tasks
+from editr1.report import names_of, render_comparison, same_tasks
 from editr1.report.editor import read_comparisons, read_radar
 from editr1.report.reading import Album, Reader
 from editr1.schema import Metric

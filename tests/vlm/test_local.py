@@ -112,7 +112,7 @@ def test_what_prompts_share_is_read_once_and_changes_no_reply(vlm, monkeypatch, 
     )
     together = vlm.chat(requests)
     shared = sum(read[:2])
-    monkeypatch.setattr(local, "_SHARED_BY", 9)
+    monkeypatch.setattr("editr1.vlm._inputs._SHARED_BY", 9)
     read.clear()
     aside = vlm.chat(requests)
     handle.remove()
@@ -193,7 +193,7 @@ def test_text_without_pictures_is_answered(vlm):
 
 
 def test_each_distinct_picture_is_processed_once(vlm, monkeypatch):
-    from editr1.vlm.local import distinct_prompts
+    from editr1.vlm._inputs import distinct_prompts
 
     requests = [ask("a", 1, 2), ask("b", 1, 3), ask("a", 1, 2, seed=4)]
     prompts = distinct_prompts(vlm.processor, requests)
@@ -236,7 +236,7 @@ def test_a_judge_keeps_to_its_process_and_to_what_a_trainer_chose(tmp_path, monk
     kernels = torch.backends.cuda
     before = kernels.cudnn_sdp_enabled()
     monkeypatch.setattr(placement, "_chosen", False)
-    monkeypatch.setattr("editr1.vlm.local.local_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cpu"))
     try:
         kernels.enable_cudnn_sdp(True)
         assert build(path).model.device == torch.device("cpu")

@@ -163,6 +163,7 @@ class Part:
     build: Callable[..., Any] | None = None
     recognise: Callable[[Path], bool] | None = None
     read_stored: Callable[..., list[Stored]] | None = None
+    edit_set: Callable[..., EditSet] | None = None
 
 
 def headline(metrics: Sequence[Metric], columns: Mapping[str, str], scale: float = 100.0) -> dict[str, float | None]:
@@ -224,6 +225,13 @@ def require_folder(root: Path | str | None, benchmark: str, download: str) -> Pa
     if not path.is_dir():
         raise DataError(f"{benchmark}: no folder {path}; {download}; then give the folder with --root DIR")
     return path
+
+
+def require_edits(edits: Path | str | None, benchmark: str, layout: str) -> Path:
+    """The folder of the edits to be judged. Raises DataError that says what it should hold."""
+    if edits is None or not Path(edits).is_dir():
+        raise DataError(f"{benchmark}: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with {layout}")
+    return Path(edits)
 
 
 def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -> None:

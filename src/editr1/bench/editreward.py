@@ -23,7 +23,7 @@ Source: VectorSpaceLab/EditScore at 6e0f1b9 (evaluation.py) and the data's datas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ import numpy as np
 
 from editr1.bench.base import JudgedEdit, Part, require_columns, require_folder
 from editr1.errors import DataError
-from editr1.measure.metrics import accuracy_metrics, to_metric
+from editr1.measure.metrics import to_metric
 from editr1.measure.rows import Pair, PairBench, expect_count, opener, pair_keys, read_json, read_rows
 from editr1.schema import Label, Metric, stable_id
-from editr1.stats import accuracy, pairwise_report, share_estimate
+from editr1.stats import share_estimate
 
 COMPASS_COLUMNS = ("source_image", "prompt", "winner", "loser", "label", "dimension")
 PARTS = {"IA": ("prompt_following", "semantic_consistency"), "VC": ("consistency",), "VQ": ("perceptual_quality",)}
@@ -61,12 +61,10 @@ class CompassBench(PairBench):
         protocol, name, margins = f"editreward-compass/{dimension}", f"compass_{dimension}", self.margins(rows, judged)
         prefers = np.array([row.label == "a" for row in rows])
         right = np.where(prefers, margins > 0, np.abs(margins) < TIE).astype(np.float64)  # nan is wrong
-        sources = [row.cluster for row in rows]
         num_unscored = int(np.isnan(margins).sum())
-        estimate = share_estimate(right, sources)
+        estimate = share_estimate(right, [row.cluster for row in rows])
         found = [to_metric(name, estimate, f"{protocol}/as-published", n=len(rows), num_unscored=num_unscored)]
-        decisive = [source for source, prefer in zip(sources, prefers.tolist(), strict=True) if prefer]
-        found += accuracy_metrics(f"{name}_preference", margins[prefers], decisive, f"{protocol}/preference")
+        found += self.accuracy(f"{name}_preference", f"{protocol}/preference", judged, rows, kind=lambda _: "")
         ties = np.abs(margins[~prefers]) < TIE
         rate = float(ties.mean()) if len(ties) else None
         return [*found, Metric(f"{name}_tie_rate", rate, n=len(ties), protocol=f"{protocol}/tie-rate")]
@@ -151,18 +149,17 @@ class EditScoreBench(PairBench):
         rows = [row for row in self.rows if row.category.startswith(f"{dimension}/")]
         if not rows:
             return []
-        margins, protocol = self.margins(rows, judged), f"editscore-erb/{dimension}"
-        sources, tasks = [row.cluster for row in rows], [row.category.partition("/")[2] for row in rows]
-        found = accuracy_metrics(f"editscore_erb/{dimension}", margins, sources, protocol, kinds=tasks, macro=True)
+        protocol = f"editscore-erb/{dimension}"
+        found = self.accuracy(f"editscore_erb/{dimension}", protocol, judged, rows, _task, macro=True)
         for group, members in GROUPS.items():
-            inside = [i for i, task in enumerate(tasks) if task in members]
-            if inside:
-                strata = [tasks[i] for i in inside]
-                estimate = accuracy(margins[inside], [sources[i] for i in inside], credit="strict", strata=strata)
-                report, name = pairwise_report(margins[inside]), f"editscore_erb_strict/{dimension}/{group}"
-                n, unscored, ties, where = report.n, report.num_unscored, report.tie_rate, f"{protocol}/strict/{group}"
-                found.append(to_metric(name, estimate, where, n=n, num_unscored=unscored, tie_rate=ties))
+            if inside := [row for row in rows if _task(row) in members]:
+                strict = self.accuracy(f"editscore_erb/{dimension}/{group}", protocol, judged, inside, _task, macro=True)[1]
+                found.append(replace(strict, protocol=f"{protocol}/strict/{group}", by_category={}))
         return found
+
+
+def _task(pair: Pair) -> str:
+    return pair.category.partition("/")[2]
 
 
 def _build_editscore(root: Path | str | None = None) -> EditScoreBench:

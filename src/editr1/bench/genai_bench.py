@@ -212,8 +212,7 @@ class GenAIBench(PairBench):
     name: str = "genai_bench"
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        chosen = [row for row in self.rows if row.sign]
-        found = accuracy_metrics("genai_decisive", self.margins(chosen, judged), [row.cluster for row in chosen], "genai-bench/decisive")
+        found = self.accuracy("genai_decisive", "genai-bench/decisive", judged)
         signs, sources = [row.sign for row in self.rows], [row.cluster for row in self.rows]
         gaps = self.margins(self.rows, judged) * np.where(np.array(signs) < 0, -1, 1)
         return found + three_class_metrics("genai", gaps, signs, sources, "genai-bench/three-class", seed)

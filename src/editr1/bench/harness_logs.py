@@ -1,4 +1,4 @@
-"""Logs of harnesses: the benchmarks' own arithmetic and intervals from what lmms-eval, evalscope and MMRB2's script keep.
+"""Logs of harnesses: the benchmarks' own arithmetic and intervals from what lmms-eval and evalscope keep.
 
 # lmms_eval: lmms-eval's sample logs of editing tasks: the benchmarks' own arithmetic and intervals from what `--log_samples` keeps.
 
@@ -18,15 +18,6 @@ Source: lmms-eval 0.7.3 (MIT), evaluator.py and tasks/{gedit_bench,imgedit,kris_
 `value` has semantic_consistency, perceptual_similarity (GEdit's PQ) and normalized_score (its O), 0 to 10; a review whose judge failed has
 no such key and is unscored. The language is in the sample's metadata where the harness kept it, else it is English, the harness' default.
 Give a model's folder or its files. Numbers under `gedit-<en|cn>/...`. Source: evalscope 1.14.1 (Apache-2.0), benchmarks/image_edit/gedit.
-
-# mmrb2_judgements: stored judgements of judges of pairs, as the repository's `generate_judgements` writes them.
-
-    <judge>.json    {pair id: {"forward": [{"judgement": "A", ...}], "reverse": [{"judgement": "B", ...}]}}
-    edit.json       the benchmark's own file with the labels: beside it, or named with --data
-
-In `reverse` the responses stand in the other order, so "B" there is the first response. The script drops an answer that is missing or null
-(`mmrb2-edit/judgements/as-published`); here it is wrong in the share of right trials and half a credit in the pair's.
-Protocols: those of `mmrb2_edit` under a judge of pairs. Source: facebookresearch/MMRB2 at 1a09882, evaluate/compute_scores (CC BY-NC).
 """
 
 from __future__ import annotations
@@ -36,16 +27,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.bench import _gedit_scores
-from editr1.bench._gedit_scores import TASK_COUNTS, Sample, check_language
-from editr1.bench.base import JudgedPair, Outcome, Part, Stored, headline, refuse_doubles
+from editr1.bench import gedit
+from editr1.bench.base import Outcome, Part, Stored, headline, refuse_doubles
+from editr1.bench.gedit import TASK_COUNTS, Sample, check_language
 from editr1.bench.marks import HIGH, KRIS_ASPECTS, KRIS_CATEGORIES, kris_stored, mark
-from editr1.bench.mmrb2_edit import FILE, Row, read_file
 from editr1.errors import DataError
 from editr1.measure.metrics import mean_metrics
-from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
-from editr1.measure.rows import expect_count, in_range, read_json
-from editr1.schema import Label, Metric
+from editr1.measure.rows import in_range
 from editr1.store.foreign import column_names, whole_table
 
 GEDIT = {aspect: f"gedit_bench_{aspect}_score" for aspect in ("semantics", "quality")}
@@ -66,7 +54,7 @@ def _read_lmms(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -
         rows = whole_table(path, ("doc_id",))
         names, name = set(rows[0][1]), path.parent.name
         if GEDIT["semantics"] in names:
-            found.append(_gedit_scores.stored(name, _gedit(rows, path), seed))
+            found.append(gedit.stored(name, _gedit(rows, path), seed))
         elif IMGEDIT[0] in names:
             found.append(_imgedit(name, rows, path, seed))
         else:
@@ -148,7 +136,7 @@ def _read_evalscope(paths: Sequence[Path], data: Path | None = None, seed: int =
     for name, files in models.items():
         samples = [sample for file in files for sample in _reviews(file)]
         refuse_doubles([sample.id for sample in samples], name)
-        found.append(_gedit_scores.stored(name, samples, seed))
+        found.append(gedit.stored(name, samples, seed))
     return found
 
 
@@ -172,69 +160,3 @@ def _reviews(path: Path) -> Iterator[Sample]:
 
 
 evalscope = Part(recognise=_is_evalscope, read_stored=_read_evalscope)
-
-
-# --- MMRB2 --------------------------------------------------------------------------------------------
-
-ORDERS = ("forward", "reverse")
-SAID: dict[str, Label] = {"A": "a", "B": "b"}
-
-
-def _is_judgements(path: Path) -> bool:
-    """Whether a file holds judgements: a JSON object whose values have a list `forward` or `reverse`."""
-    if path.suffix != ".json" or not path.is_file():
-        return False
-    rows = read_json(path)
-    first = next(iter(rows.values()), None) if isinstance(rows, dict) else None
-    return isinstance(first, dict) and any(isinstance(first.get(order), list) for order in ORDERS)
-
-
-def _read_judgements(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
-    """One judge a file. Raises DataError without `edit.json`, for a judgement of no pair of it, and for another layout."""
-    return [_judgements(path, data or path.with_name(FILE)) for path in paths]
-
-
-def _judgements(path: Path, labels: Path) -> Stored:
-    if not labels.is_file():
-        raise DataError(f"{path} holds judgements of MMRB2, but {labels} with the labels is missing; name it with --data FILE")
-    rows = read_file(labels)
-    judged = {key: _judged(key, row, f"{path}, {key}") for key, row in read_json(path).items()}
-    strangers = sorted(judged.keys() - {row.key for row in rows})
-    if strangers:
-        raise DataError(
-            f"{path}: {len(strangers)} judgements are of no pair of {labels.name} (first: {strangers[0]}); is it another task's?"
-        )
-    expect_count(len(judged), len(rows), str(path))
-    items = [row.comparison() for row in rows]
-    metrics = [*pairwise_metrics("mmrb2_edit", items, judged), _as_published(rows, judged)]
-    columns = {"published": "mmrb2-edit/judgements/as-published"}
-    columns |= {kind: f"mmrb2-edit/pairwise/{kind}" for kind in ("mean-of-orders", "both-right", "consistency")}
-    return Stored(path.stem, "mmrb2_judgements", metrics, pairwise_outcomes(items, judged), headline(metrics, columns))
-
-
-def _judged(key: str, row: Any, where: str) -> JudgedPair:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object with forward and reverse")
-    forward, reverse = (_said(row.get(order), f"{where}, {order}") for order in ORDERS)
-    return JudgedPair(key, forward, None if reverse is None else "b" if reverse == "a" else "a")
-
-
-def _said(answers: Any, where: str) -> Label | None:
-    """The first answer's side by place; None where there is none."""
-    if answers is None or answers == []:
-        return None
-    if not isinstance(answers, list) or not isinstance(answers[0], dict):
-        raise DataError(f"{where}: expected a list of objects with 'judgement'")
-    said = answers[0].get("judgement")
-    return SAID.get(said) if isinstance(said, str) else None
-
-
-def _as_published(rows: Sequence[Row], judged: dict[str, JudgedPair]) -> Metric:
-    """Share of right answers among those that are there, each order a trial."""
-    answers = [(row.label, said) for row in rows if (found := judged.get(row.key)) for said in (found.forward, found.reverse) if said]
-    value = sum(label == said for label, said in answers) / len(answers) if answers else None
-    missing = 2 * len(rows) - len(answers)
-    return Metric("mmrb2_as_published", value, n=len(answers), num_unscored=missing, protocol="mmrb2-edit/judgements/as-published")
-
-
-mmrb2_judgements = Part(recognise=_is_judgements, read_stored=_read_judgements)

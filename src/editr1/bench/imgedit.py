@@ -16,31 +16,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from editr1.bench.base import (
-    EditItem,
-    EditOrder,
-    EditSet,
-    JudgedEdit,
-    Outcome,
-    Stored,
-    headline,
-    require_columns,
-    require_folder,
-)  # fmt: skip
+from editr1.bench.base import EditOrder, EditSet, JudgedEdit, Outcome, Stored, headline, require_columns, require_edits, require_folder
 from editr1.errors import DataError
-from editr1.measure.metrics import by_kind, to_metric
-from editr1.measure.rows import expect_count, load_pair, load_source, read_inside, read_json
-from editr1.schema import MAX_SCORE, Metric, derive_seed
-from editr1.stats import mean_estimate
+from editr1.measure.metrics import mean_metric
+from editr1.measure.rows import Edit, EditBench, expect_count, load_pair, load_source, read_json
+from editr1.schema import MAX_SCORE, Metric
 
 TYPE_COUNTS = {
     "add": 95,
@@ -89,7 +75,8 @@ def complete_marks(text: str) -> tuple[int, ...] | None:
     return tuple(found) if len(found) == NUM_MARKS else None
 
 
-READERS: dict[str, Callable[[str], tuple[int, ...] | None]] = {"official": official_marks, "complete": complete_marks}
+Reader = Callable[[str], tuple[int, ...] | None]
+READERS: dict[str, Reader] = {"official": official_marks, "complete": complete_marks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,26 +117,24 @@ def metrics(results: Mapping[str, str], tasks: Mapping[str, Task], seed: int = 0
     strangers = sorted(results.keys() - tasks.keys())
     if strangers:
         raise DataError(f"imgedit: {len(strangers)} results have no entry in basic_edit.json (first: {strangers[0]})")
+    return [overall(outcomes(results, tasks, read, 2), f"imgedit/{name}", seed) for name, read in READERS.items()]
+
+
+def outcomes(results: Mapping[str, str], tasks: Mapping[str, Task], read: Reader, digits: int | None = None) -> list[Outcome]:
+    """The mean of each task's marks, rounded to `digits` where the benchmark rounds it; None where the text states none."""
     found = []
-    for name, read in READERS.items():
-        marks = {key: read(text) for key, text in results.items()}
-        means = {key: round(sum(found) / len(found), 2) for key, found in marks.items() if found}
-        found.append(overall(means, tasks, f"imgedit/{name}", seed))
+    for key, task in tasks.items():
+        marks = read(results.get(key, ""))
+        mean = sum(marks) / len(marks) if marks else None
+        found.append(Outcome(key, task.picture, task.kind, mean if mean is None or digits is None else round(mean, digits)))
     return found
 
 
-def overall(means: Mapping[str, float], tasks: Mapping[str, Task], protocol: str, seed: int = 0) -> Metric:
+def overall(rows: Sequence[Outcome], protocol: str, seed: int = 0) -> Metric:
     """The mean of the types' means, these rounded to 2 as published; its interval is of pictures inside each type."""
-    keys = [key for key in tasks if key in means]
-    kinds, pictures = [tasks[key].kind for key in keys], [tasks[key].picture for key in keys]
-    values = np.array([means[key] for key in keys])
-    rng = np.random.default_rng(derive_seed(seed, protocol))
-    estimate = mean_estimate(values, pictures, rng=rng, strata=kinds, top=MAX_SCORE) if keys else None
-    by_type = {kind: round(mean, 2) for kind, mean in by_kind(values, kinds).items()}
-    if estimate is not None:
-        estimate = dataclasses.replace(estimate, value=sum(by_type.values()) / len(by_type))
-    protocol = f"{protocol}/macro{len(by_type)}"
-    return to_metric("imgedit", estimate, protocol, n=len(keys), num_unscored=len(tasks) - len(keys), by_category=by_type)
+    metric = mean_metric("imgedit", rows, f"{protocol}/macro", macro=True, seed=seed, top=MAX_SCORE)
+    by_type = {kind: round(mean, 2) for kind, mean in metric.by_category.items()}
+    return dataclasses.replace(metric, value=sum(by_type.values()) / len(by_type) if by_type else None, by_category=by_type)
 
 
 def recognise(path: Path) -> bool:
@@ -170,13 +155,9 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) 
             raise DataError(f"{path} looks like an ImgEdit result.json, but {beside} is missing; name it with --data FILE")
         tasks, results = read_tasks(beside), read_results(path)
         numbers = metrics(results, tasks, seed)
-        outcomes = [
-            Outcome(key, task.picture, task.kind, sum(marks) / len(marks) if (marks := complete_marks(results.get(key, ""))) else None)
-            for key, task in tasks.items()
-        ]
         columns = {metric.protocol.split("/")[1]: metric.protocol for metric in numbers}
         name = path.parent.name if path.stem == "result" else path.stem
-        found.append(Stored(name, "imgedit", numbers, outcomes, headline(numbers, columns, 1.0)))
+        found.append(Stored(name, "imgedit", numbers, outcomes(results, tasks, complete_marks), headline(numbers, columns, 1.0)))
     return found
 
 
@@ -191,31 +172,15 @@ def edit_set(root: Path | str | None = None) -> EditSet:
 
 
 @dataclass(frozen=True)
-class ImgEditBench:
+class ImgEditBench(EditBench):
     """The edits of one model. Make one with `build`."""
 
-    root: Path
-    edits_root: Path
-    tasks: Mapping[str, Task]
+    rows: tuple[Edit, ...]
     name: str = "imgedit"
-
-    def edits(self) -> Iterator[EditItem]:
-        for key, task in self.tasks.items():
-            yield EditItem(key, task.instruction, partial(self._load, key))
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         """Scores in [0, 10] of any judge, averaged as the benchmark averages marks; not comparable with its 1 to 5 table."""
-        values = {key: row.value for key, row in judged.items() if row.value is not None and key in self.tasks}
-        assert all(0 <= value <= MAX_SCORE for value in values.values())
-        return [overall(values, self.tasks, "imgedit/judge10", seed)]
-
-    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
-        return [Outcome(key, task.picture, task.kind, judged[key].value if key in judged else None) for key, task in self.tasks.items()]
-
-    def _load(self, key: str) -> tuple[Image.Image, Image.Image]:
-        where = f"imgedit {key}"
-        source = read_inside(self.root, self.tasks[key].picture, where)
-        return load_pair(source, read_inside(self.edits_root, f"{key}.png", where), where)
+        return [overall(self.outcomes(judged), "imgedit/judge10", seed)]
 
 
 def build(root: Path | str | None = None, edits: Path | str | None = None) -> ImgEditBench:
@@ -224,9 +189,12 @@ def build(root: Path | str | None = None, edits: Path | str | None = None) -> Im
     Raises DataError that says what to download.
     """
     list_path = find_list(root)
-    if edits is None or not Path(edits).is_dir():
-        raise DataError(f"imgedit: no folder of edits{f' {edits}' if edits else ''}; give --edits DIR with <key>.png")
-    return ImgEditBench(list_path.parent, Path(edits), read_tasks(list_path))
+    tasks, place = read_tasks(list_path), require_edits(edits, "imgedit", "<key>.png")
+    loads = {
+        key: partial(load_pair, (list_path.parent, task.picture), (place, f"{key}.png"), f"imgedit {key}") for key, task in tasks.items()
+    }
+    rows = (Edit(key, task.instruction, loads[key], None, task.picture, task.kind) for key, task in tasks.items())
+    return ImgEditBench(tuple(rows))
 
 
 def find_list(root: Path | str | None) -> Path:

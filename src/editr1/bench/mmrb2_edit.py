@@ -12,6 +12,15 @@ printed for the rest alone, as the benchmark does for reward models of one pictu
 
 Protocols: `mmrb2-edit/pairwise/...` for judges of pairs, `mmrb2-edit/pointwise/{half,strict,non-tied}` for judges of scores and
 `mmrb2-edit/single-image/pointwise/...` for the pairs of one source, `mmrb2-edit/human/...` for the raters' own agreement, the ceiling.
+
+# mmrb2_judgements: stored judgements of judges of pairs, as the repository's `generate_judgements` writes them.
+
+    <judge>.json    {pair id: {"forward": [{"judgement": "A", ...}], "reverse": [{"judgement": "B", ...}]}}
+    edit.json       the labels: beside it, or named with --data
+
+In `reverse` the responses stand in the other order, so "B" there is the first response. The script drops an answer that is missing or null
+(`mmrb2-edit/judgements/as-published`); here it is wrong in the share of right trials and half a credit in the pair's.
+Source: facebookresearch/MMRB2 at 1a09882, evaluate/compute_scores (CC BY-NC).
 """
 
 from __future__ import annotations
@@ -25,9 +34,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from editr1.bench.base import JudgedEdit, JudgedPair, refuse_doubles, require_columns, require_folder
+from editr1.bench.base import JudgedEdit, JudgedPair, Part, Stored, headline, refuse_doubles, require_columns, require_folder
 from editr1.errors import DataError
-from editr1.measure.metrics import accuracy_metrics
+from editr1.measure.metrics import pairwise_metrics, pairwise_outcomes
 from editr1.measure.rows import Pair, PairBench, expect_count, opener, read_json, read_rows
 from editr1.schema import Label, Metric
 
@@ -61,15 +70,11 @@ class MMRB2Edit(PairBench):
     name: str = "mmrb2_edit"
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        found = self._accuracy("mmrb2_edit", self.rows, judged, "mmrb2-edit/pointwise")
+        found = self.accuracy("mmrb2_edit", "mmrb2-edit/pointwise", judged)
         single = [row for row in self.rows if row.category == SINGLE]
         if len(single) < len(self.rows):
-            found += self._accuracy("mmrb2_single_image", single, judged, f"mmrb2-edit/{SINGLE}/pointwise")
+            found += self.accuracy("mmrb2_single_image", f"mmrb2-edit/{SINGLE}/pointwise", judged, single)
         return [*found, *human_ceiling(self.rows)]
-
-    def _accuracy(self, name: str, rows: Sequence[Row], judged: Mapping[str, JudgedEdit], protocol: str) -> list[Metric]:
-        prompts, kinds = [row.cluster for row in rows], [row.category for row in rows]
-        return accuracy_metrics(name, self.margins(rows, judged), prompts, protocol, kinds=kinds)
 
     def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
         """What a judge of pairs is measured against: the raters themselves."""
@@ -196,3 +201,71 @@ def human_ceiling(rows: Sequence[Row]) -> list[Metric]:
         Metric(f"mmrb2_{name.replace('-', '_')}", fmean(shares) if shares else None, n=len(shares), protocol=f"mmrb2-edit/human/{name}")
         for name, shares in (("single-rater", single), ("unanimous", unanimous))
     ]
+
+
+mmrb2_edit = Part(build)
+
+# --- stored judgements ----------------------------------------------------------------------------------
+
+ORDERS = ("forward", "reverse")
+SAID: dict[str, Label] = {"A": "a", "B": "b"}
+
+
+def _is_judgements(path: Path) -> bool:
+    """Whether a file holds judgements: a JSON object whose values have a list `forward` or `reverse`."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    rows = read_json(path)
+    first = next(iter(rows.values()), None) if isinstance(rows, dict) else None
+    return isinstance(first, dict) and any(isinstance(first.get(order), list) for order in ORDERS)
+
+
+def _read_judgements(paths: Sequence[Path], data: Path | None = None, seed: int = 0) -> list[Stored]:
+    """One judge a file. Raises DataError without `edit.json`, for a judgement of no pair of it, and for another layout."""
+    return [_judgements(path, data or path.with_name(FILE)) for path in paths]
+
+
+def _judgements(path: Path, labels: Path) -> Stored:
+    if not labels.is_file():
+        raise DataError(f"{path} holds judgements of MMRB2, but {labels} with the labels is missing; name it with --data FILE")
+    rows = read_file(labels)
+    judged = {key: _judged(key, row, f"{path}, {key}") for key, row in read_json(path).items()}
+    strangers = sorted(judged.keys() - {row.key for row in rows})
+    if strangers:
+        raise DataError(
+            f"{path}: {len(strangers)} judgements are of no pair of {labels.name} (first: {strangers[0]}); is it another task's?"
+        )
+    expect_count(len(judged), len(rows), str(path))
+    items = [row.comparison() for row in rows]
+    metrics = [*pairwise_metrics("mmrb2_edit", items, judged), _as_published(rows, judged)]
+    columns = {"published": "mmrb2-edit/judgements/as-published"}
+    columns |= {kind: f"mmrb2-edit/pairwise/{kind}" for kind in ("mean-of-orders", "both-right", "consistency")}
+    return Stored(path.stem, "mmrb2_judgements", metrics, pairwise_outcomes(items, judged), headline(metrics, columns))
+
+
+def _judged(key: str, row: Any, where: str) -> JudgedPair:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with forward and reverse")
+    forward, reverse = (_said(row.get(order), f"{where}, {order}") for order in ORDERS)
+    return JudgedPair(key, forward, None if reverse is None else "b" if reverse == "a" else "a")
+
+
+def _said(answers: Any, where: str) -> Label | None:
+    """The first answer's side by place; None where there is none."""
+    if answers is None or answers == []:
+        return None
+    if not isinstance(answers, list) or not isinstance(answers[0], dict):
+        raise DataError(f"{where}: expected a list of objects with 'judgement'")
+    said = answers[0].get("judgement")
+    return SAID.get(said) if isinstance(said, str) else None
+
+
+def _as_published(rows: Sequence[Row], judged: dict[str, JudgedPair]) -> Metric:
+    """Share of right answers among those that are there, each order a trial."""
+    answers = [(row.label, said) for row in rows if (found := judged.get(row.key)) for said in (found.forward, found.reverse) if said]
+    value = sum(label == said for label, said in answers) / len(answers) if answers else None
+    missing = 2 * len(rows) - len(answers)
+    return Metric("mmrb2_as_published", value, n=len(answers), num_unscored=missing, protocol="mmrb2-edit/judgements/as-published")
+
+
+mmrb2_judgements = Part(recognise=_is_judgements, read_stored=_read_judgements)

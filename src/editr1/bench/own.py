@@ -1,4 +1,12 @@
-"""Figures of one's own: any table of scores, and a run's own preference pairs, judged with the principles that they were made with.
+"""Figures of one's own: a folder of edits, any table of scores, and a run's preference pairs, judged with their own principles.
+
+# folder: a plain folder of edits: `edits.jsonl` or `edits.csv` names them, and any judge scores them.
+
+    {"source": "a.png", "edited": "a_edit.png", "instruction": "Make the sky purple", "category": "color_alter"}
+
+Paths are relative to the folder and must stay inside it; `category`, `id` and `principles` are optional. `principles` is a JSON array of
+{question, category}, as `editr1 audit --table` reads it; without it a judge that wants principles writes its own. An edit without an `id`
+is called by its file. Protocol: `folder/mean`, the mean score on 0 to 10 with its interval by source image.
 
 # table: any table of scores, with or without what people said: one row an edit (or a pair).
 
@@ -16,10 +24,11 @@ Protocols: `table/mean/<micro|macroN>`, `table/spearman`, `table/kendall`, `tabl
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,17 +36,108 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from editr1.bench.base import JudgedEdit, Outcome, Part, Stored, headline, refuse_doubles
+from editr1.bench.base import EditOrder, EditSet, JudgedEdit, Outcome, Part, Stored, headline, refuse_doubles, require_folder
 from editr1.errors import ConfigError, DataError
+from editr1.judge.decompose import stated_principles
 from editr1.measure.groups import signal_of_pairs
-from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metrics, to_metric
-from editr1.measure.rows import Pair, PairBench
-from editr1.schema import Metric, PreferencePair, Source
+from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metric, mean_metrics, to_metric
+from editr1.measure.rows import Edit, EditBench, Pair, PairBench, load_pair, load_source
+from editr1.schema import MAX_SCORE, Metric, PreferencePair, Principle, Source, stable_id
 from editr1.stats import TIE_TOLERANCE, share_estimate
 from editr1.stats.agreement import kendall_tau_b, spearman
 from editr1.store import Run, Split, preference_pairs
 from editr1.store.foreign import column_names, name_in, whole_table
 from editr1.text import is_missing
+
+LIST = "edits.jsonl"
+LISTS = (LIST, "edits.csv")
+EDIT_COLUMNS = ("source", "edited", "instruction")
+TASK_COLUMNS = ("source", "instruction")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One edit of the list; files are named relative to the folder."""
+
+    key: str
+    source: str
+    edited: str
+    instruction: str
+    category: str = ""
+    principles: tuple[Principle, ...] | None = None
+
+
+@dataclass(frozen=True)
+class FolderBench(EditBench):
+    """The edits of a folder. Make one with `folder.build`."""
+
+    rows: tuple[Edit, ...]
+    name: str = "folder"
+
+    def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
+        return [mean_metric("folder", self.outcomes(judged), "folder/mean", seed=seed, top=MAX_SCORE)]
+
+
+def _build_folder(root: Path | str | None = None) -> FolderBench:
+    """The edits that `<root>/edits.jsonl` or `edits.csv` lists. Raises DataError for a missing or broken list and for a doubled id."""
+    place = require_folder(root, "folder", f"make a folder with a file {LIST}")
+    edits = []
+    for row in read_list(find_list(place, EDIT_COLUMNS)):
+        load = partial(load_pair, (place, row.source), (place, row.edited), f"folder {row.key}", resize=False)
+        edits.append(Edit(row.key, row.instruction, load, row.principles, row.source, row.category))
+    return FolderBench(tuple(edits))
+
+
+def find_list(folder: Path, columns: Sequence[str]) -> Path:
+    """The folder's list. Raises DataError where there is none, or two."""
+    found = [folder / name for name in LISTS if (folder / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has {' and '.join(LISTS)}; keep one, or which edits count is unknown")
+    if not found:
+        raise DataError(f"{folder} has no {' or '.join(LISTS)}; write one row an edit with {', '.join(columns)}")
+    return found[0]
+
+
+def _tasks_of_folder(root: Path | str | None = None) -> EditSet:
+    """Tasks of one's own: rows need no `edited`. Raises DataError for a missing or broken list."""
+    place = require_folder(root, "folder", f"make a folder with a file {LIST}")
+    orders, lines = [], []
+    for row in read_list(find_list(place, TASK_COLUMNS), TASK_COLUMNS):
+        edited, source = f"edits/{stable_id(row.key)}.png", f"sources/{stable_id(row.source)}.png"
+        load = partial(load_source, place, row.source, f"folder {row.key}")
+        orders.append(EditOrder(row.key, row.instruction, load, edited, source))
+        line = {"id": row.key, "source": source, "edited": edited, "instruction": row.instruction, "category": row.category}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return EditSet(tuple(orders), {LIST: "".join(lines)})
+
+
+def read_list(path: Path, columns: Sequence[str] = EDIT_COLUMNS) -> tuple[Row, ...]:
+    """The rows of a list that has these columns. Raises DataError for a broken list and for a doubled id."""
+    rows = [_row(row, where) for where, row in whole_table(path, columns)]
+    names = Counter(row.key for row, _ in rows)
+    # Several instructions may share a source that has not been edited yet, and one file may stand under two instructions.
+    unique = tuple(replace(row, key=f"{row.key} {row.instruction}") if not given and names[row.key] > 1 else row for row, given in rows)
+    refuse_doubles([row.key for row in unique], str(path))
+    return unique
+
+
+def _row(row: Mapping[str, Any], where: str) -> tuple[Row, bool]:
+    """The row, and whether its key is an id that was given."""
+    cells = {name: "" if row.get(name) is None else row[name] for name in EDIT_COLUMNS}
+    if not all(isinstance(cell, str) for cell in cells.values()):
+        raise DataError(f"{where}: expected an object of texts ({', '.join(cells)})")
+    try:
+        cells |= {name: name_in(row.get(name)) for name in ("category", "id")}
+    except DataError as error:
+        raise DataError(f"{where}: category or id: {error}") from error
+    key = cells["id"] or cells["edited"] or cells["source"]
+    principles = stated_principles(row.get("principles"), where)
+    return Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], principles), bool(cells["id"])
+
+
+folder = Part(_build_folder, edit_set=_tasks_of_folder)
+
+# --- any table of scores ------------------------------------------------------------------------------
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("key", "value")
@@ -165,9 +265,7 @@ class OwnPairs(PairBench):
         ]
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        chosen, protocol = [row for row in self.rows if row.sign], f"pairs/{self.split.replace('_', '-')}"
-        tasks, kinds = [row.cluster for row in chosen], [row.category for row in chosen]
-        found = accuracy_metrics("pairs", self.margins(chosen, judged), tasks, protocol, kinds=kinds)
+        found = self.accuracy("pairs", f"pairs/{self.split.replace('_', '-')}", judged)
         try:
             return [*found, *signal_of_pairs(self.pairs, judged, seed)]
         except DataError:  # no task has two scored edits

@@ -125,7 +125,7 @@ class RewardClient:
 
 
 @functools.lru_cache(maxsize=8)
-def _client(url: str, timeout: float, process: int) -> httpx.Client:
+def _client(url: str, timeout: float, process: int) -> httpx.AsyncClient:
     """One a process: a connection that is made anew for every request costs twenty times the request, a forked one is shared by two."""
     return http_client(url, timeout)
 

@@ -163,7 +163,7 @@ _UNPAIRED = re.compile(r"\{[^{}]*+\}")
 _SPARE_COMMA = re.compile(r",\s*(?=[}\]])")
 _BETWEEN = re.compile(r"(?:[\s,;]|//[^\n]*|#[^\n]*|/\*[^*]*\*/)*+")  # with the comments of programmers
 _OPEN_BRACKET_BEFORE = re.compile(r"\[\s{0,16}$")
-_CLOSE_BRACKET_AFTER = re.compile(r"(?:[\s,;]|//[^\n]*|#[^\n]*|/\*[^*]*\*/)*+\]")
+_CLOSE_BRACKET_AFTER = re.compile(rf"{_BETWEEN.pattern}\]")
 
 MAX_OBJECT_CHARS = 8_000  # ours: a principle is a sentence; what is longer is no answer, and parsing stays bounded
 

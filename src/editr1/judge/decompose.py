@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from editr1.errors import DataError
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_loose_object
+from editr1.judge.claims import is_taken_back
 from editr1.judge.parse import answer_of
 from editr1.judge.prompts import DEFAULT_QUOTAS, NUM_SHOWN, Quotas, render_decompose
-from editr1.judge.retractions import is_taken_back
 from editr1.schema import CATEGORIES, Category, Principle, Source, derive_seed, pictures_of, stable_id
 from editr1.vlm.base import VLM, Sampling
 

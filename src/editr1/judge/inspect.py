@@ -10,8 +10,8 @@ from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from editr1.judge.answers import normalised, object_arrays, read_json_object, read_loose_object
+from editr1.judge.claims import contradicts, is_taken_back
 from editr1.judge.parse import answer_of, own_blocks
-from editr1.judge.retractions import contradicts, is_taken_back
 from editr1.judge.verdicts import last_verdicts
 from editr1.schema import CATEGORIES, Category, Judgement, Outcome, ParseFailure, Principle, Trace
 from editr1.stats.agreement import VerdictAgreement

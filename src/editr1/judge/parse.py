@@ -16,8 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from editr1.judge.answers import blanked, json_spans, normalised, object_arrays, read_number, thinking_marks, without_block_quotes
-from editr1.judge.claims import is_quoted, is_rejected
-from editr1.judge.retractions import contradicts, is_taken_back, restated
+from editr1.judge.claims import contradicts, is_quoted, is_rejected, is_taken_back, restated
 from editr1.judge.verdicts import SCORE_TAG, VerdictBlock, Verdicts, last_verdicts, verdict_blocks
 from editr1.schema import MAX_SCORE, FailureCode, Judgement, Outcome, ParseFailure
 

@@ -12,20 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from editr1.judge.answers import Contradiction, ObjectArray, object_arrays, read_json_object
+from editr1.judge.claims import words
 from editr1.schema import FailureCode
 
 # `<score>`, also named final or overall, and its closing, which the paper prints as `</score>` and as `<\score>`.
 SCORE_TAG = re.compile(r"<\s*(?:(?:final|overall)[_ -]?)?score\b[^<>/\\]{0,40}[/\\]?>", re.IGNORECASE)
 
-_YES = frozenset(
-    {"1", "1.0", "yes", "true", "met", "pass", "passed", "satisfied", "fulfilled", "ja", "oui", "s\u00ed", "\u2713", "\u2714", "\u2705",
-     "是", "满足", "符合", "通过", "はい", "예", "네"}
-)  # fmt: skip
-_NO = frozenset(
-    {"0", "0.0", "no", "false", "unmet", "not met", "fail", "failed", "not passed", "unsatisfied", "not satisfied", "unfulfilled",
-     "not fulfilled", "nein", "non", "\u2717", "\u2718", "\u274c", "否", "不是", "不满足", "不符合", "不通过", "未通过",
-     "いいえ", "아니오", "아니요"}
-)  # fmt: skip
+_YES, _NO = frozenset(words("yes")), frozenset(words("no"))
 
 _LABEL = re.compile(r"\W*([A-Za-z][0-9]{1,3}|[0-9]{1,3})(?:\W*|\s*[:.)\]-].*)", re.DOTALL)
 _LABELLED = re.compile(r"\W*([FKQ][0-9]{1,2})(?:\W*|\s*[:.)\]-].*)", re.DOTALL)  # under any other key

@@ -2,19 +2,22 @@
 
 Scores in, `Metric`s out; how the scores came about (avg@K, greedy, which prompt) is the caller's, and travels in the protocol id. The
 paper (section 4) removes pairs labelled "same" and counts a pair as right when the preferred edit scores higher.
+
+Judges that see both edits prefer a place: one that always answers "first" has accuracy .5 in the mean of both orders, consistency 0 and
+first share 1: `<benchmark>/pairwise/{mean-of-orders,both-right,half,consistency,first-share}`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from editr1.bench.base import Outcome
+from editr1.bench.base import ComparisonItem, JudgedPair, Outcome
 from editr1.errors import DataError
-from editr1.schema import Metric, PreferencePair, derive_seed
+from editr1.schema import Label, Metric, PreferencePair, derive_seed
 from editr1.stats import (
     Credit,
     Estimate,
@@ -133,46 +136,38 @@ def with_suffix(name: str, suffix: str) -> str:
     return f"{head}{suffix}{slash}{tail}"
 
 
-def mean_metrics(
-    name: str, rows: Sequence[Outcome], protocol: str, *, seed: int = 0, top: float | None = None, num_missing: int = 0
-) -> list[Metric]:
-    """Mean score of samples, micro and macro over categories, with intervals by cluster: `<protocol>/micro`, `<protocol>/macroN`.
+def mean_metrics(name: str, rows: Sequence[Outcome], protocol: str, *, seed: int = 0, top: float | None = None) -> list[Metric]:
+    """`mean_metric`, micro and, where there are several categories, macro: `<protocol>/micro`, `<protocol>/macroN`."""
+    found = [mean_metric(name, rows, f"{protocol}/micro", seed=seed, top=top)]
+    if len({row.category for row in rows if row.value is not None}) > 1:
+        found.append(mean_metric(with_suffix(name, "_macro"), rows, f"{protocol}/macro", macro=True, seed=seed, top=top))
+    return found
+
+
+def mean_metric(
+    name: str,
+    rows: Sequence[Outcome],
+    protocol: str,
+    *,
+    macro: bool = False,
+    seed: int = 0,
+    top: float | None = None,
+    num_missing: int = 0,
+) -> Metric:
+    """Mean score of samples with its interval by cluster, or with `macro` the mean of the means of categories, whose number ends the
+    protocol.
 
     top: where scores lie in [0, top]. num_missing: samples that should be there; they count as unscored, as those without a value do.
     """
     scored = [(row, row.value) for row in rows if row.value is not None]
     values = np.array([value for _, value in scored])
     kinds, clusters = [row.category for row, _ in scored], [row.cluster for row, _ in scored]
-    found = []
-    for kind, strata in [("micro", None), (f"macro{len(set(kinds))}", kinds)]:
-        if strata is not None and len(set(kinds)) < 2:
-            continue
-        rng = np.random.default_rng(derive_seed(seed, protocol, kind))
-        estimate = mean_estimate(values, clusters, rng=rng, strata=strata, top=top) if scored else None
-        num_unscored, by_category = len(rows) - len(scored) + num_missing, by_kind(values, kinds)
-        of, where = with_suffix(name, "" if strata is None else "_macro"), f"{protocol}/{kind}"
-        found.append(to_metric(of, estimate, where, n=len(scored), num_unscored=num_unscored, by_category=by_category))
-    return found
-
-
-FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves
-
-
-def between_run(repeats: Sequence[Sequence[Metric]]) -> list[Metric]:
-    """Standard deviation over repeats of each number that every repeat has; nothing for fewer than two repeats."""
-    if len(repeats) < 2:
-        return []
-    found = []
-    for metric in repeats[0]:
-        if metric.protocol.rpartition("/")[2] in FIXED:
-            continue
-        values = [
-            m.value for repeat in repeats for m in repeat if (m.name, m.protocol) == (metric.name, metric.protocol) and m.value is not None
-        ]
-        if len(values) == len(repeats):
-            spread = float(np.std(values, ddof=1))
-            found.append(Metric(f"{metric.name}/between_run_sd", spread, n=len(repeats), protocol=f"{metric.protocol}/between-run-sd"))
-    return found
+    protocol += str(len(set(kinds))) if macro else ""
+    head, _, tail = protocol.rpartition("/")
+    rng = np.random.default_rng(derive_seed(seed, head, tail))
+    estimate = mean_estimate(values, clusters, rng=rng, strata=kinds if macro else None, top=top) if scored else None
+    num_unscored, kinds_mean = len(rows) - len(scored) + num_missing, by_kind(values, kinds)
+    return to_metric(name, estimate, protocol, n=len(scored), num_unscored=num_unscored, by_category=kinds_mean)
 
 
 def decisive(pairs: Sequence[PreferencePair]) -> list[int]:
@@ -227,3 +222,72 @@ def paired_gain(
     result = paired_difference(credit_D, new_credit_D, tasks, rng=rng)
     metric = to_metric(name, result.estimate, f"{protocol}/half/paired", n=len(tasks), num_unscored=num_unscored, p_value=result.p_value)
     return replace(metric, goal=goal)
+
+
+# --- judges of pairs, asked in both orders ---------------------------------------------------------------
+
+
+def pair_credit(label: Label, answer: Label | None) -> float:
+    """1 for the right side, 0 for the wrong one, .5 for "same" and for no answer."""
+    return 0.5 if answer in (None, "same") else float(answer == label)
+
+
+PAIR_CREDITS: dict[str, Callable[[Label, Label | None, Label | None], float]] = {
+    "mean-of-orders": lambda label, first, second: ((first == label) + (second == label)) / 2,
+    "both-right": lambda label, first, second: float(first == label == second),
+    "half": lambda label, first, second: (pair_credit(label, first) + pair_credit(label, second)) / 2,
+}
+"""In [0, 1]: the share of the two answers that are right ("same" and none are wrong; MMRB2 counts so); right in both orders, the strict
+figure; the first with .5 for "same" and for no answer."""
+
+
+def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair]) -> list[Metric]:
+    """Accuracy of decisive pairs in three credits with intervals by cluster, consistency and position bias.
+
+    consistency: share of the pairs with two readable answers on which both say the same. first-share: among pairs with two different
+    sides chosen, how often the picture shown first won both times; .5 = no bias. A pair without an answer in an order is unscored.
+    """
+    chosen = [item for item in items if item.label != "same"]
+    answers = [_answers(judged, item.key) for item in chosen]
+    said = [answer for both in answers for answer in both if answer is not None]
+    read = [both for both in answers if None not in both]
+    sided = [first for first, second in read if {first, second} == {"a", "b"}]
+    protocol, clusters, kinds = f"{name.replace('_', '-')}/pairwise", [item.cluster for item in chosen], [item.category for item in chosen]
+    found = []
+    for kind, credit in PAIR_CREDITS.items():
+        values = np.array([credit(item.label, *both) for item, both in zip(chosen, answers, strict=True)])
+        metric = to_metric(
+            f"{name}_{kind.replace('-', '_')}",
+            share_estimate(values, clusters) if chosen else None,
+            f"{protocol}/{kind}",
+            n=len(chosen),
+            num_unscored=len(chosen) - len(read),
+            tie_rate=_share([answer == "same" for answer in said]),
+            by_category=by_kind(values, kinds),
+        )
+        found.append(metric)
+    bias = {"consistency": [first == second for first, second in read], "first-share": [first == "a" for first in sided]}
+    n = len(read)
+    return found + [
+        Metric(f"{name}_{kind.replace('-', '_')}", _share(flags), n=n, protocol=f"{protocol}/{kind}") for kind, flags in bias.items()
+    ]
+
+
+def pairwise_outcomes(items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair]) -> list[Outcome]:
+    """One row a decisive pair: the mean credit of both orders; None where an order has no readable answer."""
+    rows = []
+    for item in items:
+        both = _answers(judged, item.key)
+        if item.label != "same":
+            credit = None if None in both else PAIR_CREDITS["half"](item.label, *both)
+            rows.append(Outcome(item.key, item.cluster, item.category, credit, "credit"))
+    return rows
+
+
+def _answers(judged: Mapping[str, JudgedPair], key: str) -> tuple[Label | None, Label | None]:
+    found = judged.get(key)
+    return (found.forward, found.reverse) if found else (None, None)
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None

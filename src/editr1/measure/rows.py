@@ -12,9 +12,9 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,16 @@ from PIL import Image
 from editr1 import store
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, Outcome, credit_outcome, require_columns
 from editr1.errors import DataError
+from editr1.measure.metrics import accuracy_metrics
 from editr1.pictures import decode_image
-from editr1.schema import Label, Principle, Source, stable_id
+from editr1.schema import Label, Metric, Principle, Source, stable_id
 from editr1.stats import to_margins
 from editr1.stats.clusters import Floats
 from editr1.store.foreign import without_doubles
 
 logger = logging.getLogger(__name__)
 
-Pictures = tuple[Image.Image, Image.Image]
-"""(source, edited)."""
+Pictures = tuple[Image.Image, Image.Image]  # source, edited
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
@@ -41,10 +41,9 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = "", split: str = "", texts: Sequence[str] = ()) -> Any:
     """The `datasets.Dataset` of the `*.arrow` or `*.parquet` files below the folder, pictures left as encoded bytes.
 
-    config: the sub-folder to look in, where a copy of the whole dataset has it. split: the one to read where files of several lie
-    there; one split is taken under any name, for published ones are called `test`, `train` or nothing for the same rows.
-    texts: columns that hold a text in every row. Raises DataError when there is no such file, one cannot be read, a column is missing,
-    or a text is none.
+    config: the sub-folder to look in, where a copy of the whole dataset has it. split: the one to read where files of several lie there;
+    a single one is taken under any name, for the same rows are published as `test`, `train` or nothing. texts: columns that hold a text
+    in every row. Raises DataError when there is no such file, one cannot be read, a column is missing, or a text is none.
     """
     import datasets
 
@@ -53,33 +52,21 @@ def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = ""
     parquets = _of_split(list(folder.rglob("*.parquet")), split)
     if not arrows and not parquets:
         raise DataError(f"{where}: no .arrow or .parquet file below {folder}; download the dataset as it is published")
+    opened, paths = (partial(datasets.Dataset.from_parquet, cache_dir=None), parquets) if parquets else (datasets.Dataset.from_file, arrows)
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # reading what lies on the disk is no progress that a user waits for
     try:
-        with _without_bars():
-            if parquets:
-                rows = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(path), cache_dir=None) for path in parquets])
-            else:
-                rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in arrows])
+        rows = datasets.concatenate_datasets([opened(str(path)) for path in paths])
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"{where}: cannot read the files below {folder}: {error}; download them again") from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
     require_columns(rows.column_names, columns, f"{where} ({folder})")
     for name in texts:
         if odd := next(([i, cell] for i, cell in enumerate(rows[name]) if not isinstance(cell, str)), None):
             raise DataError(f"{where} ({folder}): row {odd[0]}: {name} is {str(odd[1])[:60]!r}, expected a text; download the files again")
     return _encoded(rows)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Reading what lies on the disk is no progress that a user waits for."""
-    import datasets
-
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _of_split(paths: Sequence[Path], split: str) -> list[Path]:
@@ -157,13 +144,32 @@ class Pair:
         """+1: a is better, -1: b is, 0: same."""
         return {"a": 1, "b": -1, "same": 0}[self.label]
 
-    def load_both(self) -> tuple[Source, Image.Image, Image.Image]:
-        source, first = self.load(0)
-        return source, first, self.load(1)[1]
-
     def comparison(self) -> ComparisonItem:
         """The pair as it is shown to judges that look at both edits."""
-        return ComparisonItem(self.key, self.instruction, self.load_both, self.label, self.cluster, self.category)
+        return ComparisonItem(self.key, self.instruction, lambda: (*self.load(0), self.load(1)[1]), self.label, self.cluster, self.category)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit(EditItem):
+    """An edit, and what its figures are counted by."""
+
+    cluster: str = ""
+    """What edits share: source image or task."""
+    category: str = ""
+
+
+class EditBench:
+    """What a benchmark asks, and what it compares, where all follows from its edits."""
+
+    rows: Sequence[Edit]
+
+    def edits(self) -> Iterator[EditItem]:
+        return iter(self.rows)
+
+    def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
+        """Every edit; one without an answer is unscored."""
+        values = {key: found.value for key, found in judged.items()}
+        return [Outcome(row.key, row.cluster, row.category, values.get(row.key)) for row in self.rows]
 
 
 class PairBench:
@@ -196,6 +202,20 @@ class PairBench:
         margins = to_margins([a for a, _ in scores], [b for _, b in scores])
         return np.where([pair.label == "b" for pair in pairs], -margins, margins)
 
+    def accuracy(
+        self,
+        name: str,
+        protocol: str,
+        judged: Mapping[str, JudgedEdit],
+        pairs: Sequence[Pair] | None = None,
+        kind: Callable[[Pair], str] = attrgetter("category"),
+        macro: bool = False,
+    ) -> list[Metric]:
+        """`accuracy_metrics` of those pairs (None = of all) in which people chose a side, by `kind`."""
+        chosen = [pair for pair in (self.rows if pairs is None else pairs) if pair.sign]
+        margins, clusters, kinds = self.margins(chosen, judged), [pair.cluster for pair in chosen], list(map(kind, chosen))
+        return accuracy_metrics(name, margins, clusters, protocol, kinds=kinds, macro=macro)
+
     def score(self, pair: Pair, judged: JudgedEdit | None) -> float | None:
         """What of an answer counts for this pair."""
         return judged.value if judged else None
@@ -208,7 +228,7 @@ def opener(
 
     def load(side: int) -> Pictures:
         source, *edited = cells(table[i])
-        return load_pair(to_bytes(source, folder, where), to_bytes(edited[side], folder, where), where, resize)
+        return load_pair((folder, source), (folder, edited[side]), where, resize)
 
     return load
 
@@ -219,9 +239,11 @@ def pair_keys(cells: Sequence[Any], instruction: str, folder: Path, where: str) 
     return source, (stable_id(source, a, instruction), stable_id(source, b, instruction))
 
 
-def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:
-    """Both pictures in RGB; `resize` brings the edit to the source's size, as the official scripts do before judging."""
-    first, second = decode_image(source, f"{where}: source image"), decode_image(edited, f"{where}: edited image")
+def load_pair(source: tuple[Path, Any], edited: tuple[Path, Any], where: str, resize: bool = True) -> Pictures:
+    """Both pictures in RGB, each a folder and what `to_bytes` reads; `resize` brings the edit to the source's size, as the official scripts
+    do before judging."""
+    named = {"source": source, "edited": edited}
+    first, second = (decode_image(to_bytes(cell, folder, where), f"{where}: {name} image") for name, (folder, cell) in named.items())
     if resize and second.size != first.size:
         second = second.resize(first.size, Image.Resampling.LANCZOS)
     return first, second
@@ -246,7 +268,10 @@ def sub_scores(raw: Any, top: float = TOP, num_expected: int | None = None) -> t
     ((7.0, 8.5), (7.0, 8.0), None, None)
     """
     if isinstance(raw, str):
-        raw = _from_text(raw)
+        try:
+            raw = json.loads(raw) if len(raw) <= 1000 else None  # a whole answer stored in place of a score
+        except (ValueError, RecursionError):
+            return None
     items = raw if isinstance(raw, list) else [raw]
     if not items or (num_expected is not None and len(items) != num_expected):
         return None
@@ -272,12 +297,3 @@ def lowest(raw: Any) -> float | None:
 def geometric_mean(semantic: float | None, quality: float | None) -> float | None:
     """O = sqrt(SC * PQ) of one sample; None when either is missing."""
     return None if semantic is None or quality is None else math.sqrt(semantic * quality)
-
-
-def _from_text(text: str) -> Any:
-    if len(text) > 1000:  # a whole answer stored in place of a score
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from editr1.report.reading import Reader
+from editr1.report.reading import Points, Reader
 from editr1.stats.agreement import SPAN, finite_mean, hacked
 
 MAX_POINTS = 400  # ours: more points than pixels cannot be seen, and the page shall stay small
@@ -55,8 +55,6 @@ _CLOCKS = ("epoch", "step_time", "num_tokens", "learning_rate", "lr")  # bookkee
 
 Band = tuple[float | None, float | None]
 """(low, high); None = open."""
-Points = dict[str, dict[int, float]]
-"""series -> step -> value."""
 # docs/how_to/collapse.md, "Is it training?"
 HEALTHY: dict[str, Band] = {
     "train/abs_advantage": (0.4, None),  # divided by its group's std it cannot be above 1, and is .8 for a bell curve
@@ -106,7 +104,7 @@ class StageCurves:
 def read_points(reader: Reader) -> dict[str, Points]:
     """The curves by stage, training stages in the order of the loop first; `gcpo/held_out` is part of `gcpo`. After a resume the last
     point of a step counts."""
-    stages: dict[str, Points] = defaultdict(lambda: defaultdict(dict))
+    stages: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for stage, step, values in reader.lines("metrics.jsonl", _point):
         owner, _, part = stage.rpartition("/")
         stage, prefix = (owner, "held_out/") if part == "held_out" else (stage, "")

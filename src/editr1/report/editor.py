@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from editr1.report.curves import Points
-from editr1.report.reading import UNKNOWN, Album, Reader
+from editr1.report.reading import UNKNOWN, Album, Points, Reader
 from editr1.schema import SCHEMA_VERSION, ImageRef, Metric, from_json
 from editr1.stats.agreement import SPAN
 

@@ -1,4 +1,4 @@
-"""Figures in words and in one unit: the verdict on what was promised, tiles, tables, and the accuracy of the judges beside chance."""
+"""Figures in words and in one unit: the verdict on what was promised, tiles, tables, the accuracy of the judges beside chance, audits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from editr1.audit.run import FOLDER, AuditRecord, ProbeRecord
+from editr1.report.reading import Reader
 from editr1.schema import Metric
+from editr1.store._files import read_record
 
 SECONDS = "stage_seconds/"
+MAX_BROKEN = 12  # ours: enough to see what the broken edits share; the record has them all
 CHANCE = 0.5  # a coin's accuracy on decisive pairs, ties at half
 # Names whose value is a share in [0, 1], or a difference of two; the page prints them in percent. All others keep their unit.
 SHARES = (
@@ -64,14 +68,6 @@ class ResultRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultGroup:
-    """Metrics that answer one question, such as `pair_accuracy`."""
-
-    title: str
-    rows: tuple[ResultRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class CategoryBars:
     """One value a category for each variant of a metric (`pair_accuracy`: scorer, sft, gcpo)."""
 
@@ -79,9 +75,6 @@ class CategoryBars:
     variants: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[str, float] | None, ...]], ...]
     """(category, (text, percent of the width) for each variant)."""
-
-
-# --- the verdict
 
 
 def promises(metrics: Sequence[Metric]) -> list[ResultRow]:
@@ -124,9 +117,6 @@ def accuracies(metrics: Sequence[Metric]) -> list[tuple[str, ResultRow]]:
     return [(NAMES.get(name, name).removeprefix("the "), result_row(metric, found)) for name, metric in zip(names, found, strict=True)]
 
 
-# --- units
-
-
 def is_share(name: str) -> bool:
     """Whether the page prints the metric in percent."""
     return name.startswith(SHARES) or name.endswith(SHARE_FIGURES)
@@ -161,16 +151,13 @@ def _goal(metric: Metric) -> str:
     return re.sub(r"(?<![\w.])-?\d*\.?\d+\b(?! ?%)", lambda found: f"{100 * float(found[0]):.1f} {unit}", metric.goal)
 
 
-# --- tables
-
-
-def result_groups(metrics: Sequence[Metric]) -> list[ResultGroup]:
-    """The metrics by question, in the order of the file; stage times are not results."""
+def result_groups(metrics: Sequence[Metric]) -> list[tuple[str, list[ResultRow]]]:
+    """(question, rows) of metrics that answer one, such as `pair_accuracy`, in the order of the file; stage times are not results."""
     groups: dict[str, list[Metric]] = defaultdict(list)
     for metric in metrics:
         if not metric.name.startswith(SECONDS):
             groups[_family(metric.name)].append(metric)
-    return [ResultGroup(title.replace("_", " "), tuple(result_row(m, members) for m in members)) for title, members in groups.items()]
+    return [(title.replace("_", " "), [result_row(metric, members) for metric in members]) for title, members in groups.items()]
 
 
 def _family(name: str) -> str:
@@ -225,16 +212,14 @@ def category_bars(metrics: Sequence[Metric]) -> list[CategoryBars]:
     for metric in metrics:
         if metric.by_category:
             families[metric.name.partition("/")[0]].append(metric)
-    return [_category_bars(family, members) for family, members in families.items()]
-
-
-def _category_bars(family: str, members: Sequence[Metric]) -> CategoryBars:
-    variants = tuple(metric.name.partition("/")[2] or metric.name for metric in members)
-    values = [value for metric in members for value in metric.by_category.values()]
-    full = 1.0 if is_share(family) else max(*values, 0.0) or 1.0
-    categories = sorted({category for metric in members for category in metric.by_category})
-    rows = tuple((category, tuple(_cell(metric, category, full) for metric in members)) for category in categories)
-    return CategoryBars(family.replace("_", " "), variants, rows)
+    bars = []
+    for family, members in families.items():
+        variants = tuple(metric.name.partition("/")[2] or metric.name for metric in members)
+        full = 1.0 if is_share(family) else max(0.0, *(value for metric in members for value in metric.by_category.values())) or 1.0
+        categories = sorted({category for metric in members for category in metric.by_category})
+        rows = tuple((category, tuple(_cell(metric, category, full) for metric in members)) for category in categories)
+        bars.append(CategoryBars(family.replace("_", " "), variants, rows))
+    return bars
 
 
 def _cell(metric: Metric, category: str, full: float) -> tuple[str, float] | None:
@@ -242,6 +227,63 @@ def _cell(metric: Metric, category: str, full: float) -> tuple[str, float] | Non
     return None if value is None else (show(value, metric.name, _is_gain(metric)), max(0.0, min(100.0, 100 * value / full)))
 
 
-def stage_seconds(metrics: Sequence[Metric]) -> list[tuple[str, float]]:
-    """(stage, seconds) of every stage whose time was measured."""
-    return [(m.name.removeprefix(SECONDS), m.value) for m in metrics if m.name.startswith(SECONDS) and m.value is not None]
+@dataclass(frozen=True, slots=True)
+class ProbeRow:
+    """One law: the pass rate as any other figure, and the first edits that broke it as (candidate id, scores of the variants, of 10)."""
+
+    law: str
+    figure: ResultRow
+    num_not_applicable: int
+    broken: tuple[tuple[str, str], ...]
+    num_broken: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAudit:
+    """What the page shows of one judge's audit; a part that was not run is empty."""
+
+    record: AuditRecord
+    probes: tuple[ProbeRow, ...]
+    figures: tuple[str, ...]
+    """Columns of `damages`."""
+    damages: tuple[tuple[str, tuple[tuple[str, str] | None, ...]], ...]
+    """What each kind of damage to the principles moved: (value, interval) a figure, None where the run could not say."""
+
+    @property
+    def num_held(self) -> int:
+        return sum(probe.figure.holds is True for probe in self.probes)
+
+    @property
+    def num_decided(self) -> int:
+        """Laws that applied to at least one edit."""
+        return sum(probe.figure.holds is not None for probe in self.probes)
+
+
+def read_audits(reader: Reader) -> list[JudgeAudit]:
+    """The audits of a run, by the judge's label."""
+    found = (reader.value(name, lambda path: read_record(AuditRecord, path), None) for name in reader.folder(FOLDER, "*.json"))
+    audits = []
+    for record in filter(None, found):
+        figures = tuple(dict.fromkeys(metric.name.rpartition("/")[2] for metric in record.propagation))
+        audits.append(JudgeAudit(record, tuple(map(_probe, record.probes)), figures, _damages(record.propagation, figures)))
+    return audits
+
+
+def _probe(probe: ProbeRecord) -> ProbeRow:
+    broken = [(case.case_id, " → ".join(f"{score:.1f}" for score in case.scores)) for case in probe.broken]
+    return ProbeRow(probe.law, result_row(probe.metric, [probe.metric]), probe.num_not_applicable, tuple(broken[:MAX_BROKEN]), len(broken))
+
+
+def _damages(metrics: Sequence[Metric], figures: Sequence[str]) -> tuple[tuple[str, tuple[tuple[str, str] | None, ...]], ...]:
+    """A row a kind of damage; the names are `propagation/<damage>/<figure>`."""
+    found = {tuple(metric.name.split("/")[1:]): metric for metric in metrics}
+    kinds = dict.fromkeys(metric.name.split("/")[1] for metric in metrics if metric.name.count("/") > 1)
+    return tuple((kind, tuple(_moved(found.get((kind, figure))) for figure in figures)) for kind in kinds)
+
+
+def _moved(metric: Metric | None) -> tuple[str, str] | None:
+    if metric is None:
+        return None
+    signed = metric.name.endswith("_change")
+    low, high = (show(end, metric.name, signed) for end in (metric.low, metric.high))
+    return show(metric.value, metric.name, signed), f"{low} … {high}"

@@ -1,30 +1,178 @@
-"""What is known about those who judge: annotators against gold, people's pairs, audits, and whether a larger gap means a surer judge."""
+"""What is known about those who judge: edits with all that annotators, inspector and trained judges said of them, annotators against gold,
+people's pairs, and whether a larger gap means a surer judge."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from editr1.audit.run import FOLDER, AuditRecord, ProbeRecord
-from editr1.judge.inspect import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts
-from editr1.report.figures import CategoryBars, ResultRow, result_row, show
-from editr1.report.reading import Reader
-from editr1.schema import Judgement, Metric, PreferencePair, Trace
+from editr1.judge.inspect import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts, annotator_name
+from editr1.judge.prompts import labels
+from editr1.report.figures import CategoryBars
+from editr1.report.reading import Album, Reader
+from editr1.schema import Candidate, EditTask, Inspection, Judgement, PreferencePair, Principle, Trace
 from editr1.stats.calibration import Bin, calibrate
 from editr1.store._files import read_object, read_record
 
 Traces = Mapping[str, Mapping[str, Sequence[Trace]]]
 """judge -> candidate id -> traces."""
-MAX_BROKEN = 12  # ours: enough to see what the broken edits share; the record has them all
+MAX_TASKS = 48  # ours: a person looks at a few dozen; more only makes the file heavy
+MAX_TEXT = 6_000  # ours: bytes of a trace that travel with the page; a long trace of a 7B verifier has about 3,000
+TEXT_BUDGET = 1_500_000  # ours: bytes of all traces together, beside the pictures' budget
+JUDGES = "10_traces"
+"""Folder of `<judge>.jsonl`: traces of the trained judges, as `schema.to_json` writes them."""
 EDGES = (0.5, 1.0, 2.0, 4.0, math.inf)  # points of tau; ours: a tie of greedy scores is the first bin's business
 BIN_NAMES = ("under 0.5", "0.5 to 1", "1 to 2", "2 to 4", "4 and more")
 MIN_PAIRS = 20  # ours: five folds of fewer than four pairs fit noise
 NO_SIGNAL = 100.0  # points; ours: with this temperature the widest gap, 10 points, forecasts 52.5 %
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What the page shows, and out of how much."""
+
+    cards: list[dict[str, Any]]
+    num_tasks: int
+    voices: tuple[str, ...] = ()
+    """Judges beyond the annotators whose traces were found."""
+
+
+def build_gallery(reader: Reader, judges: Traces, album: Album) -> Gallery:
+    """A card a task for at most MAX_TASKS tasks, drawn evenly over the edit kinds in the order of the run.
+
+    Where a trained judge has spoken, its tasks are the ones that are shown: the held-out ones, which no training has seen.
+    """
+    task_of = {candidate.id: candidate.task_id for candidate in reader.rows("03_candidates")}
+    with_edits = set(task_of.values())
+    tasks = [task for task in reader.rows("01_tasks") if task.id in with_edits]
+    judged = {task_of[key] for said in judges.values() for key in said if key in task_of}
+    chosen = choose_tasks([task for task in tasks if task.id in judged] or tasks)
+    edits: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in reader.rows("03_candidates"):
+        if candidate.task_id in chosen:
+            edits[candidate.task_id].append(candidate)
+    voices: dict[str, list[dict[str, Any]]] = {candidate.id: [] for own in edits.values() for candidate in own}
+    for trace in reader.rows("04_traces"):
+        if trace.quadruple_id in voices:
+            voices[trace.quadruple_id].append(_voice(trace, annotator_name(trace), "annotator"))
+    for judge, said in judges.items():
+        for key, heard in voices.items():
+            heard += [_voice(trace, judge, "judge") for trace in said.get(key, ())]
+    inspections = {row.quadruple_id: row for row in reader.rows("05_inspections") if row.quadruple_id in voices}
+    principles = {row.task.id: row.principles for row in reader.rows("02_principles") if row.task.id in chosen}
+    cards: list[dict[str, Any]] = []
+    for task in (task for task in tasks if task.id in chosen):
+        if album.full:
+            break
+        asked = principles.get(task.id, ())
+        cards.append(
+            {
+                "instruction": task.instruction,
+                "kind": task.kind or "unknown kind",
+                "sources": [album.add(reader, ref) for ref in task.sources],
+                "principles": [
+                    {"label": label, "text": p.question, "category": p.category} for label, p in zip(labels(asked), asked, strict=True)
+                ],
+                "edits": [
+                    {"image": album.add(reader, edit.image), **_edit(edit, asked, voices[edit.id], inspections.get(edit.id))}
+                    for edit in edits[task.id]
+                ],
+            }
+        )
+    _shorten([voice for card in cards for edit in card["edits"] for voice in edit["voices"]])
+    return Gallery(cards, len(tasks), tuple(judges))
+
+
+def choose_tasks(tasks: Sequence[EditTask], limit: int = MAX_TASKS) -> set[str]:
+    """Ids of the tasks to show: one of each kind in turn, in their order, never by how well they came out."""
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        by_kind[task.kind].append(task.id)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
+    return set(itertools.islice((task_id for task_id in turns if task_id is not None), limit))
+
+
+def read_judges(reader: Reader) -> dict[str, dict[str, list[Trace]]]:
+    """The traces of the trained judges: judge -> candidate id -> traces."""
+    judges: dict[str, dict[str, list[Trace]]] = {}
+    for name in reader.folder(JUDGES, "*.jsonl"):
+        said = judges.setdefault(Path(name).stem, defaultdict(list))
+        for trace in reader.records(name, Trace):
+            said[trace.quadruple_id].append(trace)
+    return {judge: said for judge, said in judges.items() if said}
+
+
+def _voice(trace: Trace, name: str, role: str) -> dict[str, Any]:
+    outcome = trace.outcome
+    said: dict[str, Any] = {"name": name, "role": role, "text": trace.text, "cut": False}
+    if isinstance(outcome, Judgement):
+        return said | {"verdicts": list(outcome.verdicts), "score": outcome.score}
+    return said | {"verdicts": [], "score": None, "failure": outcome.code}
+
+
+def _shorten(voices: Sequence[dict[str, Any]]) -> None:
+    """Cuts the longest traces until all of them fit into the budget."""
+    texts = [voice["text"].encode() for voice in voices]
+    limit = min(MAX_TEXT, longest_that_fits([len(text) for text in texts], TEXT_BUDGET))
+    for voice, text in zip(voices, texts, strict=True):
+        if len(text) > limit:
+            voice |= {"text": text[:limit].decode(errors="ignore"), "cut": True}
+
+
+def longest_that_fits(lengths: Sequence[int], budget: int) -> int:
+    """The greatest limit at which texts of these lengths, each cut to it, fit into the budget together.
+
+    >>> longest_that_fits([2, 9, 9], 10)
+    4
+    """
+    left = budget
+    for number, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - number)
+        if length > share:
+            return share
+        left -= length
+    return max(lengths, default=0)
+
+
+def _edit(
+    candidate: Candidate, principles: Sequence[Principle], voices: list[dict[str, Any]], inspection: Inspection | None
+) -> dict[str, Any]:
+    """An edit with what was said of it, and the flags that the page filters by."""
+    gold = list(inspection.gold) if inspection else []
+    split = disagreements([voice["verdicts"] for voice in voices] + [gold], len(principles))
+    flags = sorted({f"violates {p.category}" for p, met in zip(principles, gold, strict=False) if not met})
+    flags += ["unparsed"] * any(voice["score"] is None for voice in voices)
+    flags += ["dropped"] * bool(inspection and inspection.dropped)
+    flags += ["disagreement"] * bool(split)
+    return {
+        "id": candidate.id,
+        "editor": candidate.editor,
+        "seed": candidate.seed,
+        "voices": voices,
+        "gold": gold,
+        "reasons": list(inspection.reasons) if inspection else [],
+        "chosen": inspection.chosen if inspection else None,
+        "dropped": inspection.dropped if inspection else None,
+        "split": split,
+        "flags": flags,
+    }
+
+
+def disagreements(verdicts: Iterable[Sequence[bool]], num_principles: int) -> list[int]:
+    """Positions of the principles on which those who gave verdicts differ.
+
+    >>> disagreements([[True, False], [], [True, True]], 2)
+    [1]
+    """
+    given = [verdict for verdict in verdicts if len(verdict) == num_principles]
+    return [k for k in range(num_principles) if len({verdict[k] for verdict in given}) > 1]
 
 
 def percent(value: float | None) -> str:
@@ -36,20 +184,6 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-# --- annotators and people
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a member of the pool has used."""
-
-    name: str
-    traces: float
-    tokens_in: float
-    tokens_out: float
-    cost: float
-
-
 @dataclass(frozen=True, slots=True)
 class Annotators:
     """What the run knows about its annotators; empty where the stages have not come that far."""
@@ -57,7 +191,8 @@ class Annotators:
     accuracies: tuple[AnnotatorAccuracy, ...]
     agreement: tuple[float, float | None, int] | None
     """Of the two inspectors: share of equal verdicts, kappa, verdicts."""
-    usage: tuple[Usage, ...]
+    usage: tuple[Mapping[str, Any], ...]
+    """What each member of the pool, by `name`, has used: `traces`, `tokens_in`, `tokens_out`, `cost`."""
 
 
 def read_annotators(reader: Reader) -> Annotators:
@@ -73,9 +208,9 @@ def _agreement(path: Path) -> tuple[float, float | None, int] | None:
     return (float(both["agreement"]), None if kappa is None else float(kappa), int(both["n"])) if both["n"] else None
 
 
-def _usage(path: Path) -> tuple[Usage, ...]:
+def _usage(path: Path) -> tuple[Mapping[str, Any], ...]:
     names = ("traces", "tokens_in", "tokens_out", "cost")
-    return tuple(Usage(member, *(float(used.get(name, 0)) for name in names)) for member, used in read_object(path).items())
+    return tuple({"name": member} | {name: float(used.get(name, 0)) for name in names} for member, used in read_object(path).items())
 
 
 def confusion_row(row: CategoryVerdicts) -> tuple[str, ...]:
@@ -89,9 +224,6 @@ def count_pairs(pairs: Sequence[PreferencePair]) -> list[tuple[str, int, int, in
     """(annotator, a, b, same): who preferred what, by annotator."""
     counts = Counter((pair.annotator or "unnamed", pair.label) for pair in pairs)
     return [(name, counts[name, "a"], counts[name, "b"], counts[name, "same"]) for name in sorted({name for name, _ in counts})]
-
-
-# --- calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,68 +280,3 @@ def _margins(pairs: Sequence[PreferencePair], traces: Mapping[str, Sequence[Trac
 def _credit(credits: list[float]) -> tuple[str, float] | None:
     share = 100 * sum(credits) / len(credits) if credits else 0.0
     return (f"{share:.1f} % of {len(credits):,}", share) if credits else None
-
-
-# --- audits
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeRow:
-    """One law: the pass rate as any other figure, and the first edits that broke it as (candidate id, scores of the variants, of 10)."""
-
-    law: str
-    figure: ResultRow
-    num_not_applicable: int
-    broken: tuple[tuple[str, str], ...]
-    num_broken: int
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeAudit:
-    """What the page shows of one judge's audit; a part that was not run is empty."""
-
-    record: AuditRecord
-    probes: tuple[ProbeRow, ...]
-    figures: tuple[str, ...]
-    """Columns of `damages`."""
-    damages: tuple[tuple[str, tuple[tuple[str, str] | None, ...]], ...]
-    """What each kind of damage to the principles moved: (value, interval) a figure, None where the run could not say."""
-
-    @property
-    def num_held(self) -> int:
-        return sum(probe.figure.holds is True for probe in self.probes)
-
-    @property
-    def num_decided(self) -> int:
-        """Laws that applied to at least one edit."""
-        return sum(probe.figure.holds is not None for probe in self.probes)
-
-
-def read_audits(reader: Reader) -> list[JudgeAudit]:
-    """The audits of a run, by the judge's label."""
-    found = (reader.value(name, lambda path: read_record(AuditRecord, path), None) for name in reader.folder(FOLDER, "*.json"))
-    audits = []
-    for record in filter(None, found):
-        figures = tuple(dict.fromkeys(metric.name.rpartition("/")[2] for metric in record.propagation))
-        audits.append(JudgeAudit(record, tuple(map(_probe, record.probes)), figures, _damages(record.propagation, figures)))
-    return audits
-
-
-def _probe(probe: ProbeRecord) -> ProbeRow:
-    broken = [(case.case_id, " → ".join(f"{score:.1f}" for score in case.scores)) for case in probe.broken]
-    return ProbeRow(probe.law, result_row(probe.metric, [probe.metric]), probe.num_not_applicable, tuple(broken[:MAX_BROKEN]), len(broken))
-
-
-def _damages(metrics: Sequence[Metric], figures: Sequence[str]) -> tuple[tuple[str, tuple[tuple[str, str] | None, ...]], ...]:
-    """A row a kind of damage; the names are `propagation/<damage>/<figure>`."""
-    found = {tuple(metric.name.split("/")[1:]): metric for metric in metrics}
-    kinds = dict.fromkeys(metric.name.split("/")[1] for metric in metrics if metric.name.count("/") > 1)
-    return tuple((kind, tuple(_moved(found.get((kind, figure))) for figure in figures)) for kind in kinds)
-
-
-def _moved(metric: Metric | None) -> tuple[str, str] | None:
-    if metric is None:
-        return None
-    signed = metric.name.endswith("_change")
-    low, high = (show(end, metric.name, signed) for end in (metric.low, metric.high))
-    return show(metric.value, metric.name, signed), f"{low} … {high}"

@@ -35,6 +35,7 @@ from editr1.schema import (
 )
 from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
 from editr1.store import Run, preference_pairs
+from editr1.text import aligned
 
 # --- judges --------------------------------------------------------------------------------------------
 
@@ -235,12 +236,8 @@ def as_table(metrics: Sequence[Metric], tasks: Sequence[EditorTask]) -> list[str
         rows.append((kind, str(kinds.count(kind)), *numbers))
     if len(before.by_category) > 1:
         rows.append(("all", str(len(kinds)), f"{before.value:.2f}", f"{after.value:.2f}", f"{gain.value:+.2f}", f"{wins.value:.0%}"))
-    rows[-1] = (*rows[-1], f"gain {_interval(gain, '+.2f')}, wins {_interval(wins, '.0%')}")
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:6], widths[1:], strict=True)), *row[6:]])
-        for row in rows
-    ]
+    *lines, last = aligned(rows)
+    return [*lines, f"{last}  gain {_interval(gain, '+.2f')}, wins {_interval(wins, '.0%')}"]
 
 
 def _interval(metric: Metric, form: str) -> str:

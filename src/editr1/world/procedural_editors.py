@@ -14,26 +14,8 @@ from PIL import Image, ImageFilter
 
 from editr1.editors.base import EditRequest
 from editr1.errors import ConfigError, nearest
-from editr1.world.scene import (
-    BACKGROUNDS,
-    CELLS,
-    COLOURS,
-    FRAME,
-    MATERIALS,
-    SHAPES,
-    SIZE,
-    STYLES,
-    TONES,
-    Scene,
-    Thing,
-    pick,
-    random_thing,
-    read_one,
-    render,
-    to_image,
-    to_pixels,
-)
-from editr1.world.tasks import Edit, apply_all, parse_instruction
+from editr1.world.scene import CELLS, FRAME, GLOBAL_VALUES, SIZE, Scene, Thing, pick, random_thing, read_one, render, to_image, to_pixels
+from editr1.world.tasks import GLOBAL_OF_KIND, Edit, apply_all, parse_instruction
 
 SceneFailure = Callable[[np.random.Generator, Scene, tuple[Edit, ...], Scene], Scene | None]
 """(rng, source scene, edits, scene so far) -> scene, or None where the failure does not apply."""
@@ -68,11 +50,8 @@ def near_miss(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], 
 
 def wrong_value(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], scene: Scene) -> Scene | None:
     """The background, tone or style became something else than asked for, or stayed."""
-    name = {"background_change": "background", "tone_transfer": "tone", "style_change": "style"}.get(edits[0].kind)
-    if name is None:
-        return None
-    options = {"background": BACKGROUNDS, "tone": TONES, "style": STYLES}[name]
-    return scene.with_global(name, pick(rng, options, edits[0].value))
+    name = GLOBAL_OF_KIND.get(edits[0].kind)
+    return scene.with_global(name, pick(rng, GLOBAL_VALUES[name], edits[0].value)) if name else None
 
 
 def small_move(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], scene: Scene) -> Scene | None:
@@ -97,12 +76,11 @@ def leak_to_object(rng: np.random.Generator, source: Scene, edits: tuple[Edit, .
 
 def leak_to_globals(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], scene: Scene) -> Scene | None:
     """Background, tone or style changed without being asked to."""
-    free = tuple(name for name in ("background", "tone", "style") if getattr(scene, name) == getattr(source, name))
+    free = tuple(name for name in GLOBAL_VALUES if getattr(scene, name) == getattr(source, name))
     if not free:
         return None
     name = pick(rng, free)
-    options = {"background": BACKGROUNDS, "tone": TONES, "style": STYLES}[name]
-    return scene.with_global(name, pick(rng, options, getattr(scene, name)))
+    return scene.with_global(name, pick(rng, GLOBAL_VALUES[name], getattr(scene, name)))
 
 
 def drop_object(rng: np.random.Generator, source: Scene, edits: tuple[Edit, ...], scene: Scene) -> Scene | None:
@@ -155,15 +133,7 @@ def _untouched(source: Scene, edits: tuple[Edit, ...]) -> tuple[str, ...]:
 
 
 def _with_one_attribute_changed(rng: np.random.Generator, thing: Thing) -> Thing:
-    if thing.is_letter:
-        return dataclasses.replace(thing, colour=pick(rng, COLOURS, thing.colour))
-    match int(rng.integers(3)):
-        case 0:
-            return dataclasses.replace(thing, colour=pick(rng, COLOURS, thing.colour))
-        case 1:
-            return dataclasses.replace(thing, material=pick(rng, MATERIALS, thing.material))
-        case _:
-            return dataclasses.replace(thing, form=pick(rng, SHAPES, thing.form))
+    return thing.with_other(rng, "colour" if thing.is_letter else ("colour", "material", "form")[int(rng.integers(3))])
 
 
 def _neighbours(cell: str) -> tuple[str, ...]:

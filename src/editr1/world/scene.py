@@ -31,6 +31,7 @@ MATERIALS = ("solid", "striped")
 BACKGROUNDS = ("gray", "beige", "mint", "pink")
 TONES = ("neutral", "warm", "dark")
 STYLES = ("flat", "outline")
+GLOBAL_VALUES = {"background": BACKGROUNDS, "tone": TONES, "style": STYLES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,12 @@ class Thing:
     @property
     def phrase(self) -> str:
         return f"{self.colour} {'letter' if self.is_letter else self.material} {self.form}"
+
+    def with_other(self, rng: np.random.Generator, attribute: str) -> Thing:
+        """The object with another colour, material or form; a shape stays a shape."""
+        options = {"colour": COLOURS, "material": MATERIALS, "form": LETTERS if self.is_letter else SHAPES}[attribute]
+        changes: dict[str, Any] = {attribute: pick(rng, options, getattr(self, attribute))}
+        return dataclasses.replace(self, **changes)
 
     @staticmethod
     def from_phrase(phrase: str) -> Thing:

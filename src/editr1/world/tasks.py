@@ -10,44 +10,39 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from editr1.schema import derive_seed
-from editr1.world.scene import (
-    BACKGROUNDS,
-    CELLS,
-    COLOURS,
-    LETTERS,
-    MATERIALS,
-    SHAPES,
-    STYLES,
-    TONES,
-    Scene,
-    Thing,
-    pick,
-    random_scene,
-    random_thing,
-    render,
-)
+from editr1.world.scene import CELLS, COLOURS, GLOBAL_VALUES, LETTERS, MATERIALS, Scene, Thing, pick, random_scene, random_thing, render
 
-KINDS = (
-    "background_change",
-    "color_alter",
-    "material_alter",
-    "motion_change",
-    "style_change",
-    "subject-add",
-    "subject-remove",
-    "subject-replace",
-    "text_change",
-    "tone_transfer",
-)
+SENTENCES = {
+    "background_change": "change the background to {value}",
+    "color_alter": "make the {cell} {old} {colour}",
+    "material_alter": "make the {cell} {old} {material}",
+    "motion_change": "move the {cell} {old} to the {to}",
+    "style_change": "redraw the scene in {value} style",
+    "subject-add": "add a {new} at the {cell}",
+    "subject-remove": "remove the {old} at the {cell}",
+    "subject-replace": "replace the {cell} {old} with a {new}",
+    "text_change": "change the letter at the {cell} to {form}",
+    "tone_transfer": "give the scene a {value} tone",
+}
+"""How each kind of edit is asked for; read and written by this one table."""
+KINDS = tuple(SENTENCES)
 _JOIN = " and then "
+_CELL = "|".join(sorted(CELLS, key=len, reverse=True))
+_WORDS = {
+    "value": r"\w+", "old": r"(?:letter )?\w+", "new": ".+", "cell": _CELL, "to": _CELL,
+    "colour": "|".join(COLOURS), "material": "|".join(MATERIALS), "form": "|".join(LETTERS),
+}  # fmt: skip
+_GRAMMAR = {kind: sentence.format_map({word: f"(?P<{word}>{_WORDS[word]})" for word in _WORDS}) for kind, sentence in SENTENCES.items()}
+GLOBAL_OF_KIND = {"background_change": "background", "style_change": "style", "tone_transfer": "tone"}
+_ATTRIBUTE = {"color_alter": "colour", "material_alter": "material", "text_change": "form"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +65,7 @@ class Edit:
             return scene.put(self.cell, None).put(self.to, self.thing)
         if self.cell:
             return scene.put(self.cell, self.thing)
-        return scene.with_global(_GLOBAL_OF_KIND[self.kind], self.value)
-
-
-_GLOBAL_OF_KIND = {"background_change": "background", "style_change": "style", "tone_transfer": "tone"}
+        return scene.with_global(GLOBAL_OF_KIND[self.kind], self.value)
 
 
 def apply_all(scene: Scene, edits: tuple[Edit, ...]) -> Scene:
@@ -82,40 +74,14 @@ def apply_all(scene: Scene, edits: tuple[Edit, ...]) -> Scene:
     return scene
 
 
-def _form(thing: Thing | None) -> str:
-    if thing is None:
-        raise ValueError("an empty cell cannot be named in an instruction")
-    return f"letter {thing.form}" if thing.is_letter else thing.form
-
-
-def _words(edit: Edit, scene: Scene) -> str:
+def _sentence(edit: Edit, scene: Scene) -> str:
     old, new = (scene.at(edit.cell) if edit.cell else None), edit.thing
-    match edit.kind:
-        case "background_change":
-            return f"change the background to {edit.value}"
-        case "style_change":
-            return f"redraw the scene in {edit.value} style"
-        case "tone_transfer":
-            return f"give the scene a {edit.value} tone"
-        case "subject-add":
-            assert new
-            return f"add a {new.phrase} at the {edit.cell}"
-        case "subject-remove":
-            return f"remove the {_form(old)} at the {edit.cell}"
-        case "motion_change":
-            return f"move the {edit.cell} {_form(old)} to the {edit.to}"
-        case "subject-replace":
-            assert new
-            return f"replace the {edit.cell} {_form(old)} with a {new.phrase}"
-        case "text_change":
-            assert new
-            return f"change the letter at the {edit.cell} to {new.form}"
-        case "color_alter":
-            assert new
-            return f"make the {edit.cell} {_form(old)} {new.colour}"
-        case _:
-            assert new
-            return f"make the {edit.cell} {_form(old)} {new.material}"
+    words = {"value": edit.value, "cell": edit.cell, "to": edit.to}
+    if old is not None:
+        words["old"] = f"letter {old.form}" if old.is_letter else old.form
+    if new is not None:
+        words |= {"new": new.phrase, "colour": new.colour, "material": new.material, "form": new.form}
+    return SENTENCES[edit.kind].format_map(words)
 
 
 def instruction(scene: Scene, edits: tuple[Edit, ...]) -> str:
@@ -127,46 +93,22 @@ def instruction(scene: Scene, edits: tuple[Edit, ...]) -> str:
     """
     parts = []
     for edit in edits:
-        parts.append(_words(edit, scene))
+        parts.append(_sentence(edit, scene))
         scene = edit.apply(scene)
     return _JOIN.join(parts)
 
 
-_CELL = "(?P<cell>" + "|".join(sorted(CELLS, key=len, reverse=True)) + ")"
-_TO = _CELL.replace("cell", "to")
-_FORM = r"(?:letter )?\w+"
-
-
-def _recolour(scene: Scene, match: re.Match[str]) -> Edit:
-    old, value = scene.at(match["cell"]), match["value"]
-    if old is None:
-        raise ValueError(f"nothing stands at the {match['cell']}")
-    if value in COLOURS:
-        return Edit("color_alter", match["cell"], thing=dataclasses.replace(old, colour=value))
-    return Edit("material_alter", match["cell"], thing=dataclasses.replace(old, material=value))
-
-
-def _reletter(scene: Scene, match: re.Match[str]) -> Edit:
-    old = scene.at(match["cell"])
-    if old is None:
-        raise ValueError(f"nothing stands at the {match['cell']}")
-    return Edit("text_change", match["cell"], thing=dataclasses.replace(old, form=match["value"]))
-
-
-_GRAMMAR: tuple[tuple[str, Callable[[Scene, re.Match[str]], Edit]], ...] = (
-    (r"change the background to (?P<value>\w+)", lambda s, m: Edit("background_change", value=m["value"])),
-    (r"redraw the scene in (?P<value>\w+) style", lambda s, m: Edit("style_change", value=m["value"])),
-    (r"give the scene a (?P<value>\w+) tone", lambda s, m: Edit("tone_transfer", value=m["value"])),
-    (rf"add a (?P<thing>.+) at the {_CELL}", lambda s, m: Edit("subject-add", m["cell"], thing=Thing.from_phrase(m["thing"]))),
-    (rf"remove the {_FORM} at the {_CELL}", lambda s, m: Edit("subject-remove", m["cell"])),
-    (rf"move the {_CELL} {_FORM} to the {_TO}", lambda s, m: Edit("motion_change", m["cell"], m["to"], s.at(m["cell"]))),
-    (
-        rf"replace the {_CELL} {_FORM} with a (?P<thing>.+)",
-        lambda s, m: Edit("subject-replace", m["cell"], thing=Thing.from_phrase(m["thing"])),
-    ),
-    (rf"change the letter at the {_CELL} to (?P<value>\w)", _reletter),
-    (rf"make the {_CELL} {_FORM} (?P<value>\w+)", _recolour),
-)
+def _edit(kind: str, scene: Scene, words: dict[str, str]) -> Edit:
+    """The edit that a sentence of this kind asks for."""
+    cell, to = words.get("cell", ""), words.get("to", "")
+    old = scene.at(cell) if cell else None
+    if kind in _ATTRIBUTE:
+        if old is None:
+            raise ValueError(f"nothing stands at the {cell}")
+        changes: dict[str, Any] = {_ATTRIBUTE[kind]: words[_ATTRIBUTE[kind]]}
+        return Edit(kind, cell, thing=dataclasses.replace(old, **changes))
+    thing = Thing.from_phrase(words["new"]) if "new" in words else old if to else None
+    return Edit(kind, cell, to, thing, words.get("value", ""))
 
 
 def parse_instruction(scene: Scene, text: str) -> tuple[Edit, ...]:
@@ -177,9 +119,9 @@ def parse_instruction(scene: Scene, text: str) -> tuple[Edit, ...]:
     """
     edits = []
     for part in text.split(_JOIN):
-        for pattern, build in _GRAMMAR:
+        for kind, pattern in _GRAMMAR.items():
             if match := re.fullmatch(pattern, part):
-                edits.append(build(scene, match))
+                edits.append(_edit(kind, scene, match.groupdict()))
                 scene = edits[-1].apply(scene)
                 break
         else:
@@ -189,12 +131,11 @@ def parse_instruction(scene: Scene, text: str) -> tuple[Edit, ...]:
 
 def random_edit(rng: np.random.Generator, scene: Scene, kind: str) -> Edit | None:
     """A random edit of a kind that changes this scene; None where the scene offers none."""
-    if kind in _GLOBAL_OF_KIND:
+    if kind in GLOBAL_OF_KIND:
         if kind == "style_change" and not scene.occupied:
             return None  # nothing is drawn that could change
-        name = _GLOBAL_OF_KIND[kind]
-        options = {"background": BACKGROUNDS, "style": STYLES, "tone": TONES}[name]
-        return Edit(kind, value=pick(rng, options, getattr(scene, name)))
+        name = GLOBAL_OF_KIND[kind]
+        return Edit(kind, value=pick(rng, GLOBAL_VALUES[name], getattr(scene, name)))
     if kind == "subject-add":
         return Edit(kind, pick(rng, scene.empty), thing=random_thing(rng)) if scene.empty else None
     cells = tuple(cell for cell in scene.occupied if _can(kind, scene.at(cell)))
@@ -203,17 +144,13 @@ def random_edit(rng: np.random.Generator, scene: Scene, kind: str) -> Edit | Non
     cell = pick(rng, cells)
     old = scene.at(cell)
     assert old is not None
+    if kind in _ATTRIBUTE:
+        return Edit(kind, cell, thing=old.with_other(rng, _ATTRIBUTE[kind]))
     match kind:
         case "subject-remove":
             return Edit(kind, cell)
         case "motion_change":
             return Edit(kind, cell, pick(rng, scene.empty), old)
-        case "color_alter":
-            return Edit(kind, cell, thing=dataclasses.replace(old, colour=pick(rng, COLOURS, old.colour)))
-        case "material_alter":
-            return Edit(kind, cell, thing=dataclasses.replace(old, material=pick(rng, MATERIALS, old.material)))
-        case "text_change":
-            return Edit(kind, cell, thing=dataclasses.replace(old, form=pick(rng, LETTERS, old.form)))
         case "subject-replace":
             new = random_thing(rng)
             while new.form == old.form:
@@ -223,11 +160,7 @@ def random_edit(rng: np.random.Generator, scene: Scene, kind: str) -> Edit | Non
 
 
 def _can(kind: str, thing: Thing | None) -> bool:
-    if thing is None:
-        return False
-    if kind == "text_change":
-        return thing.is_letter
-    return kind != "material_alter" or thing.form in SHAPES
+    return thing is not None and {"text_change": thing.is_letter, "material_alter": not thing.is_letter}.get(kind, True)
 
 
 def random_edits(rng: np.random.Generator, scene: Scene, kind: str, compound: bool = False) -> tuple[Edit, ...] | None:

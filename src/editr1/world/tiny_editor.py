@@ -6,8 +6,8 @@ latents of its place) and not as further tokens. Words enter as one-hot rows, so
 context embedder is the text encoder.
 
 The codec is principal components of 12 x 12 pixel patches: linear, orthogonal and exactly invertible on its own span; fitted on clean
-pictures by `fit`. Components are divided by the square root of their standard deviation, half-way between plain PCA (detail drowns in the
-noise) and whitening (detail outweighs the rest).
+pictures by `research/pretrain_editor.py`. Components are divided by the square root of their standard deviation, half-way between plain
+PCA (detail drowns in the noise) and whitening (detail outweighs the rest).
 
 Shape legend: B samples, L target tokens (36), D latent channels (48), T words (20), V vocabulary, P pixels of a patch times 3.
 """
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from editr1.editors.base import Conditioning, EditRequest, Plan, sigma_rows
 from editr1.errors import DataError
@@ -65,18 +65,6 @@ class Codec:
         return from_patches((latents_BLD * self.scale_D) @ self.basis_DP + self.mean_P)
 
 
-def fit(pixels_BHWC: np.ndarray, channels: int = CHANNELS) -> Codec:
-    """The codec of these pictures."""
-    patches = to_patches(pixels_BHWC).reshape(-1, PATCH * PATCH * 3).astype(np.float64)
-    mean = patches.mean(axis=0)
-    covariance = (patches - mean).T @ (patches - mean) / len(patches)
-    values, vectors = np.linalg.eigh(covariance)
-    std = np.sqrt(np.maximum(values[::-1][:channels], 1e-12))
-    scale = np.sqrt(std)
-    scale *= np.sqrt(np.mean((std / scale) ** 2))  # so that the mean variance of a latent is one
-    return Codec(mean.astype(np.float32), vectors[:, ::-1][:, :channels].T.astype(np.float32).copy(), scale.astype(np.float32))
-
-
 WEIGHTS = Path(__file__).parent / "weights" / "editor"
 NUM_WORDS = 20
 _FUNCTION_WORDS = "change the background to redraw scene in style give a tone add at remove move replace with letter make and then"
@@ -86,23 +74,6 @@ VOCABULARY: tuple[str, ...] = tuple(
     )
 )
 _WORD_INDEX = {word: index for index, word in enumerate(VOCABULARY)}
-
-
-def new_transformer() -> FluxTransformer2DModel:
-    """The architecture with fresh weights (from torch's global generator; callers seed it)."""
-    return FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=2 * CHANNELS,
-        out_channels=CHANNELS,
-        num_layers=2,
-        num_single_layers=3,
-        attention_head_dim=32,
-        num_attention_heads=4,
-        joint_attention_dim=len(VOCABULARY),
-        pooled_projection_dim=len(VOCABULARY),
-        guidance_embeds=False,
-        axes_dims_rope=(8, 12, 12),
-    )
 
 
 def word_rows(instructions: Sequence[str]) -> torch.Tensor:
@@ -203,11 +174,6 @@ class TinyEditor:
         for sigma, next_sigma in itertools.pairwise(sigmas):
             x = x + (next_sigma - sigma) * self.velocity(x, sigma, cond)
         return self.decode(x, plan)
-
-    def save(self, path: Path) -> None:
-        """Transformer (diffusers layout) and codec, both safetensors."""
-        self.transformer.save_pretrained(path / "transformer")  # type: ignore[operator]
-        save_file({"mean": self.codec.mean_P, "basis": self.codec.basis_DP, "scale": self.codec.scale_D}, path / "codec.safetensors")
 
 
 def build(path: str | None = None, transformer: str | None = None, num_steps: int = 6) -> TinyEditor:

@@ -14,9 +14,8 @@ from typing import Any
 from editr1.bench.base import OVERALL
 from editr1.bench.judges.base import Scale
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_json_object, read_number
-from editr1.judge.claims import is_quoted, is_rejected
+from editr1.judge.claims import is_quoted, is_rejected, is_taken_back, restated
 from editr1.judge.parse import answer_of
-from editr1.judge.retractions import is_taken_back, restated
 from editr1.schema import FailureCode
 
 NUM_SUB_SCORES = 2

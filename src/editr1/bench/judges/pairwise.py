@@ -12,10 +12,9 @@ from editr1.bench.base import JudgedPair
 from editr1.bench.judges.base import PairItem, render
 from editr1.config import made
 from editr1.judge.answers import normalised
-from editr1.judge.claims import is_quoted, is_rejected
+from editr1.judge.claims import is_quoted, is_rejected, is_taken_back
 from editr1.judge.parse import answer_of
 from editr1.judge.prompts import labelled_sources
-from editr1.judge.retractions import is_taken_back
 from editr1.schema import Label, Source, derive_seed, pictures_of
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 

@@ -108,9 +108,7 @@ def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Ten
     return probabilities_BV.masked_fill(outside_BV.gather(-1, order_BV.argsort(-1)), 0.0)
 
 
-def token_alternatives(
-    text_of: Callable[[int], str], top: Sequence[tuple[int, list[tuple[int, float]]]]
-) -> tuple[TokenAlternatives, ...]:
+def token_alternatives(text_of: Callable[[int], str], top: Sequence[tuple[int, list[tuple[int, float]]]]) -> tuple[TokenAlternatives, ...]:
     """The remembered alternatives with tokens as text."""
     return tuple(
         TokenAlternatives(text_of(token), tuple((text_of(other), value) for other, value in others if value > NEVER / 2))

@@ -15,7 +15,7 @@ from editr1.cli import main
 from editr1.pictures import encode_small
 from editr1.report import embed_json, write_report
 from editr1.report.curves import read_points
-from editr1.report.figures import read_audits, show
+from editr1.report.figures import percent, read_audits, show
 from editr1.report.judges import (
     MAX_TEXT,
     NO_SIGNAL,
@@ -26,7 +26,6 @@ from editr1.report.judges import (
     disagreements,
     longest_that_fits,
     margin_bars,
-    percent,
     read_annotators,
     read_judges,
     reliabilities,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -164,8 +165,12 @@ def show(metrics: Sequence[Metric], args: argparse.Namespace, lines: Sequence[st
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """An `*.outcomes.jsonl`, which `editr1 compare` takes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "".join(to_json(outcome) + "\n" for outcome in outcomes).encode())
+
+
+def named(metrics: Iterable[Metric], judge: str) -> list[Metric]:
+    """The metrics of one of several judges: its name ends theirs."""
+    return [dataclasses.replace(metric, name=f"{metric.name}/{judge}") for metric in metrics]
 
 
 def few_sources(metrics: Sequence[Metric]) -> list[str]:

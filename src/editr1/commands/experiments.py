@@ -228,7 +228,6 @@ def _report(place: Place, config: Config, out: Path | None) -> int:
     seeds = sorted({seed for by_seed in finished.values() for seed in by_seed})
     name, stem = place.recipe.stem, out or place.root / place.recipe.stem
     header = environment()
-    stem.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_json(config, table, header, seeds), indent=1, ensure_ascii=False)
     write_atomic(stem.with_suffix(".json"), f"{text}\n".encode())
     page = as_markdown(name, config, table, header, seeds)

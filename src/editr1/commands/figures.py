@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from editr1.bench.base import JudgedEdit, Stored
 from editr1.bench.own import open_pairs, read_rated
-from editr1.commands._judge import add_output_arguments, few_sources, number, say, show, write_outcomes
+from editr1.commands._judge import add_output_arguments, few_sources, named, number, say, show, write_outcomes
 from editr1.errors import ConfigError, DataError
 from editr1.measure.compare import NOISE_FLOOR, benchmark_of, compare, outcomes_of, read_stored, sample_table
 from editr1.measure.groups import Groups, ScoredEdit, best_of_n, from_outcomes, from_pairs, picked, signal_metrics, signal_of_pairs
@@ -43,7 +42,7 @@ def run_aggregate(args: argparse.Namespace) -> int:
     with --short) as one row each with the figures of the benchmark's published table, in its units.
     """
     found = read_stored(args.files, args.data, args.seed, args.benchmark)
-    metrics = [m for stored in found for m in (stored.metrics if len(found) == 1 else _named(stored.metrics, stored.name))]
+    metrics = [m for stored in found for m in (stored.metrics if len(found) == 1 else named(stored.metrics, stored.name))]
     if args.json or (len(found) == 1 and not args.short):
         show(metrics, args)
     else:
@@ -60,10 +59,6 @@ def run_aggregate(args: argparse.Namespace) -> int:
 def _add_figure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     add_output_arguments(parser)
-
-
-def _named(metrics: Iterable[Metric], judge: str) -> list[Metric]:
-    return [dataclasses.replace(metric, name=f"{metric.name}/{judge}") for metric in metrics]
 
 
 def _rows(found: Sequence[Stored]) -> list[str]:
@@ -231,7 +226,7 @@ def run_signal(args: argparse.Namespace) -> int:
         raise ConfigError("--truth is for files; in a run people's pairs are the truth")
     judges = {path.name.removesuffix(".outcomes.jsonl").removesuffix(path.suffix): _of_file(path, args) for path in args.files}
     judges |= {table: _of_run(table, args) for table in args.judged}
-    every = [metric for name, metrics in judges.items() for metric in _named(metrics, name)]
+    every = [metric for name, metrics in judges.items() for metric in named(metrics, name)]
     if len(judges) == 1 or args.json:
         show(next(iter(judges.values())) if len(judges) == 1 else every, args)
         return 0

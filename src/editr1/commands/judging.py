@@ -18,6 +18,7 @@ from editr1.commands._judge import (
     add_model_arguments,
     add_output_arguments,
     judge_component,
+    named,
     options,
     say,
     show,
@@ -149,7 +150,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if not args.json:
         _say_plan(benchmark, settings, run, args)
     repeats = [ask.once(name, repeat, {} if repeat else known) for repeat in range(args.repeats)]
-    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in (*repeats[0], *between_run(repeats))], args)
+    show(named([*repeats[0], *between_run(repeats)], label), args)
     if vlm and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0

@@ -79,7 +79,6 @@ def run_verify(args: argparse.Namespace) -> int:
     say(f"{item.instruction}\n{told}" if args.example and not args.json else told)
     if args.html:
         page = verdict_page(item, reward, model.vlm.name, model.prompt_id, explain(reward.reason))
-        args.html.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.html, page.encode())
     return 0 if reward.scored else EXIT_UNSCORED
 

@@ -19,6 +19,7 @@ from editr1.errors import DataError
 from editr1.flow.contexts import read_contexts
 from editr1.judge.item import Judge, RewardItem
 from editr1.judge.rrm import RewardModel
+from editr1.measure.metrics import by_kind, to_metric
 from editr1.schema import (
     Candidate,
     ImageRef,
@@ -105,12 +106,11 @@ def verdict_metrics(name: str, run: Run, candidates: Candidates, rewards: Mappin
             answers["verdict_accuracy"].append((float(said == true), pair.task.id))
             if not true:
                 answers["violated_recall"].append((float(not said), pair.task.id))
-    metrics = []
-    for metric, found in answers.items():
-        unknown = Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol="verdicts/greedy/oracle")
-        e = share_estimate([value for value, _ in found], [task for _, task in found]) if found else None
-        metrics.append(replace(unknown, value=e.value, low=e.low, high=e.high, n=e.n, num_clusters=e.num_clusters) if e else unknown)
-    return metrics
+    shares = {metric: share_estimate(*zip(*found, strict=True)) if found else None for metric, found in answers.items()}
+    return [
+        to_metric(f"{metric}/{name}", share, "verdicts/greedy/oracle", n=len(answers[metric]), num_unscored=num_unscored)
+        for metric, share in shares.items()
+    ]
 
 
 # --- two editors ---------------------------------------------------------------------------------------
@@ -206,12 +206,8 @@ def change_metrics(name: str, made: Editors, scores: dict[When, list[float | Non
     clusters, kinds = [task.cluster for task in tasks], [task.kind or "all" for task in tasks]
     unscored = len(made.tasks) - len(both)
 
-    def metric(label: str, value_N: np.ndarray, found: Estimate, how: str, p_value: float | None = None) -> Metric:
-        by_kind = {kind: float(value_N[[k == kind for k in kinds]].mean()) for kind in sorted(set(kinds))}
-        return Metric(
-            label, found.value, found.low, found.high, found.n, unscored, by_category=by_kind, protocol=how, p_value=p_value,
-            num_clusters=found.num_clusters,
-        )  # fmt: skip
+    def metric(label: str, value_N: np.ndarray, found: Estimate, how: str) -> Metric:
+        return to_metric(label, found, how, num_unscored=unscored, by_category=by_kind(value_N, kinds))
 
     metrics = []
     for when, value_N in values.items():
@@ -219,7 +215,7 @@ def change_metrics(name: str, made: Editors, scores: dict[When, list[float | Non
         found = share_estimate(value_N, clusters) if share else mean_estimate(value_N, clusters, rng=rng)
         metrics.append(metric(f"{name}/{when}", value_N, found, protocol))
     gain = paired_difference(values["before"], values["after"], clusters, rng=np.random.default_rng(made.seed))
-    metrics.append(metric(f"{name}_gain", values["after"] - values["before"], gain.estimate, f"{protocol}/paired", gain.p_value))
+    metrics.append(metric(f"{name}_gain", values["after"] - values["before"], gain, f"{protocol}/paired"))
     if not share:
         win_N = (np.sign(values["after"] - values["before"]) + 1) / 2
         metrics.append(metric(f"{name}_win_rate", win_N, share_estimate(win_N, clusters), f"{protocol}/wins with half credit for ties"))

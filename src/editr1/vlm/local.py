@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
 from editr1.judge.item import asking
 from editr1.placement import place_of
 from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
 from editr1.vlm._inputs import Encoder, PatchEncoder, ProcessorEncoder, Prompts, distinct_prompts
-from editr1.vlm.base import VLM, ChatReply, ChatRequest
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
 
 BATCH_SIZE = 16  # ours: a 7B model with 1,500 tokens of context a sequence fits 24 GB; tiny models take hundreds
 

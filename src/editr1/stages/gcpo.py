@@ -34,7 +34,7 @@ class Config:
     """The question that SFT was trained with; another one is warned of."""
     output: str = "08_rrm_gcpo"
     method: Component = field(default_factory=lambda: Component("gcpo"))
-    """A file of `pair_learning`. paper: gcpo."""
+    """A way of `pair_learning`. paper: gcpo."""
     loss: Loss = field(default_factory=Loss)
     steps: int = 300
     pairs_per_step: int = 16

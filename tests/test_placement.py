@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from editr1 import placement
+from editr1.bench.judges import editreward
+from editr1.editors import _published
 from editr1.placement import Placement, local_device, make_accelerator, prepare, repeated_blocks
 
 
@@ -88,6 +91,47 @@ def test_each_process_has_a_device_of_its_own_before_and_after_the_process_group
     monkeypatch.setattr("accelerate.state.PartialState._shared_state", {"device": torch.device("cuda:2")})
     monkeypatch.setattr("accelerate.state.PartialState.__init__", lambda self: self.__dict__.update(device=torch.device("cuda:2")))
     assert str(local_device()) == "cuda:2"
+
+
+@pytest.fixture
+def unchosen(kernels, monkeypatch):
+    """A process that has loaded nothing yet, on the fourth GPU of its machine, with torch's own choice of kernels."""
+    monkeypatch.setattr(placement, "_chosen", False)
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cuda:3"))
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    return kernels
+
+
+@pytest.mark.parametrize(("named", "place"), [(None, "cuda:3"), ("auto", "cuda:3"), ("cpu", "cpu"), ("cuda:1", "cuda:1")])
+def test_whoever_loads_weights_gets_a_place_and_safe_kernels(unchosen, named, place):
+    assert str(placement.place_of(named)) == place
+    assert not unchosen()["cudnn"]
+    prepare(Placement(attention=("cudnn", "math")))
+    placement.place_of(named)  # what a recipe chose stays
+    assert unchosen()["cudnn"]
+
+
+def test_what_is_no_device_is_named():
+    with pytest.raises(placement.ConfigError, match="unknown device 'gpu'; expected auto, cpu, cuda"):
+        placement.place_of("gpu")
+
+
+def test_an_editor_that_only_generates_runs_without_cudnns_attention_on_its_own_card(unchosen):
+    moved = []
+    _published.prepare_pipeline(SimpleNamespace(components={}, to=moved.append))
+    assert moved == ["cuda:3"]
+    assert not unchosen()["cudnn"]
+
+
+def test_a_judge_of_another_family_too(unchosen, monkeypatch):
+    """Judges of all processes on the first card are out of memory on it."""
+    asked = []
+    monkeypatch.setattr(editreward, "_load", lambda checkpoint, base, place, pixels: (asked.append(place), (None, [], None))[1])
+    monkeypatch.setattr(editreward, "_read_prompts", lambda folder: {})
+    monkeypatch.setattr(editreward, "EditRewardJudge", lambda *parts: parts)
+    editreward.build("weights")
+    assert asked == ["cuda:3"]
+    assert not unchosen()["cudnn"]
 
 
 def test_a_new_thread_works_on_this_process_device(monkeypatch):

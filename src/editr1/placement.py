@@ -4,7 +4,7 @@ Everything that trains or generates with weights of its own asks here: edit-rl, 
 
     prepare(placement)              before the first forward
     make_accelerator(placement)     before any model: it decides this process' device
-    local_device()                  where a judge or an editor of this process lives
+    place_of(device)                where a judge or an editor that is loaded now lives
     shard(...), compile_blocks(...) for models that are too large, or too slow
 
 No torch at import: recipes are checked before anything heavy is loaded.
@@ -68,12 +68,6 @@ def share_cores() -> None:
 _chosen = False
 
 
-def prepare_unless_chosen() -> None:
-    """`prepare` with the defaults, for a judge that may live in the process of a trainer whose recipe has chosen otherwise."""
-    if not _chosen:
-        prepare(Placement())
-
-
 def prepare(placement: Placement) -> None:
     """Sets torch's attention kernels and matrix precision for this process."""
     import torch
@@ -124,6 +118,22 @@ def local_device() -> torch.device:
     kind = torch.accelerator.current_accelerator()
     assert kind is not None
     return torch.device(kind.type, int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count())
+
+
+def place_of(device: str | None = None) -> torch.device:
+    """Where weights that are loaded now live: the device named, with None or `auto` this process' own.
+
+    Prepares the process with the defaults, unless a trainer's recipe has chosen already: whoever loads weights will run attention.
+    Raises ConfigError for what is no device.
+    """
+    import torch
+
+    if not _chosen:
+        prepare(Placement())
+    try:
+        return local_device() if device in (None, "auto") else torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N") from error
 
 
 def adopt_device() -> None:

@@ -11,9 +11,8 @@ import pytest
 
 from bench_files import png, write_parquet
 from editr1.bench.base import JudgedEdit, JudgedPair
-from editr1.bench.editreward_tiger import Row, build, complete_groups, metrics, read_ranking
+from editr1.bench.editreward_tiger import AnsweredGroup, Row, build, complete_groups, kway_pair_metrics, metrics, read_ranking
 from editr1.errors import DataError
-from editr1.measure.pairwise import AnsweredGroup, kway_pair_metrics
 
 
 def group_rows(name: str, order: str, k: int) -> list[Row]:
@@ -82,8 +81,8 @@ def test_a_judge_of_pairs_must_win_every_comparison_and_each_order_counts_half()
     labels = ("a", "a", "same")
     whole = tuple(JudgedPair("", label, label) for label in labels)
     once = (*whole[:2], JudgedPair("", "same", "b"))
-    groups = [AnsweredGroup(3, labels, answers) for answers in (whole, once, (*whole[:2], None))]
-    found = {metric.protocol: metric for metric in kway_pair_metrics(groups, "t", "p/k3/pairs", num_left_out=2)}
+    groups = [AnsweredGroup(labels, answers) for answers in (whole, once, (*whole[:2], None))]
+    found = {metric.protocol: metric for metric in kway_pair_metrics(groups, 3, "t", "p/k3/pairs", num_left_out=2)}
     assert [group.credit for group in groups] == [1.0, 0.5, 0.0]
     assert (found["p/k3/pairs"].value, found["p/k3/pairs"].num_unscored) == (0.5, 1)
     assert found["p/k3/pairs"].by_category == {"groups left out": 2}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editr1.measure.pairwise import argsort_right, chance, group_tau, pairs_right
+from editr1.bench.editreward_tiger import argsort_right, chance, group_tau
 from editr1.stats import binomial_p
 from editr1.stats.agreement import VerdictAgreement, cohen_kappa, kendall_tau_b, krippendorff_alpha, mean_correlation, merge_ties, spearman
 from editr1.stats.calibration import best_epsilon, calibrate, calibration_of, fit_slope, folds, three_class, three_class_credit
@@ -171,9 +171,5 @@ def test_kway_treats_missing_and_tied_as_wrong() -> None:
     assert not argsort_right([None, 1.0], [1, 2])
     assert not argsort_right([1.0, 1.0], [1, 2])
     assert argsort_right([2.0, 1.0, 5.0], [2, 2, 1])  # two images share the second place
-    assert pairs_right([True, True, True], 3)
-    assert not pairs_right([True, None, True], 3)
-    with pytest.raises(ValueError, match="3 comparisons"):
-        pairs_right([True], 3)
     assert group_tau([9.0, 8.0, 7.0], [1, 2, 3]) == 1.0
     assert group_tau([None, 8.0], [1, 2]) is None

@@ -197,7 +197,7 @@ def test_a_judge_keeps_to_its_process_and_to_what_a_trainer_chose(tmp_path, monk
     kernels = torch.backends.cuda
     before = kernels.cudnn_sdp_enabled()
     monkeypatch.setattr(placement, "_chosen", False)
-    monkeypatch.setattr("editr1.vlm.local.local_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cpu"))
     try:
         kernels.enable_cudnn_sdp(True)
         assert build(path).model.device == torch.device("cpu")

@@ -4,7 +4,9 @@ Not EditScore's dataset of the same name. Data: HF TIGER-Lab/EditReward-Bench (g
 4pair; one row is one pair of a group: id, dataset, num_candidates, instruction, source_image, candidate_1, candidate_2,
 comparison_type ("AvsC"), ranking ("A>C", "C>A", "A=C"). A group is the part of `id` before "_".
 
-Protocols that must not share a column (see `measure.pairwise` for their chance levels):
+Protocols that must not share a column: a judge of scores sorts K images (chance 1/K!); a judge of pairs must win all C(K,2) comparisons
+independently (chance 2^-C(K,2), and 3^-C(K,2) where it may also say "tie"). At K=4 that is 4.2, 1.6 and 0.14 %. Asked in both orders, a
+group counts half where it is right in one. A missing answer is wrong, and "same" is right only where people said so.
 `tiger-erb/k2/three-class/cross-fitted` and `.../in-sample` (as published: epsilon tuned on the same rows),
 `tiger-erb/k3/argsort`, `tiger-erb/k4/argsort` for judges of scores, `tiger-erb/k3/pairs`, ... for pairwise judges, which must win
 every comparison of a group. Overall = pooled groups. `tiger-erb/decisive/{half,strict,non-tied}` takes comparisons one by one.
@@ -16,19 +18,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from editr1.bench.base import JudgedEdit, JudgedPair, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
-from editr1.measure.pairwise import AnsweredGroup, argsort_right, chance, group_tau, kway_pair_metrics
 from editr1.measure.rows import Pair, PairBench, opener, pair_keys, read_rows
 from editr1.schema import Label, Metric, derive_seed
-from editr1.stats import mean_estimate, share_estimate, to_margins
+from editr1.stats import TIE_TOLERANCE, mean_estimate, share_estimate, to_margins
+from editr1.stats.agreement import kendall_tau_b
 from editr1.stats.clusters import Floats
 
 SIZES = (2, 3, 4)
@@ -134,8 +136,8 @@ class TigerBench(PairBench):
         for k in SIZES:
             groups, num_broken = complete_groups([row for row in self.ranked if row.k == k])
             pairs = [[pair for pair in self.rows if (pair.cluster, pair.category) == (group.name, f"k{k}")] for group in groups]
-            answered = [AnsweredGroup(k, tuple(pair.label for pair in of), tuple(judged.get(pair.key) for pair in of)) for of in pairs]
-            found += kway_pair_metrics(answered, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken)
+            answered = [AnsweredGroup(tuple(pair.label for pair in of), tuple(judged.get(pair.key) for pair in of)) for of in pairs]
+            found += kway_pair_metrics(answered, k, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken)
         return found
 
 
@@ -204,3 +206,81 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
 def _gaps(rows: Sequence[Row], scores: Mapping[str, float | None]) -> Floats:
     """`[N]` score of a comparison's first edit minus its second; nan = unscored."""
     return to_margins([scores.get(row.keys[0]) for row in rows], [scores.get(row.keys[1]) for row in rows])
+
+
+# --- groups of K --------------------------------------------------------------------------------------
+
+KWayProtocol = Literal["argsort", "pairs", "pairs-with-ties"]
+
+
+def chance(k: int, protocol: KWayProtocol) -> float:
+    """Probability that a blind judge gets a group of k right. Raises ValueError for k < 2.
+
+    >>> chance(3, "argsort"), chance(3, "pairs"), chance(4, "pairs")
+    (0.16666666666666666, 0.125, 0.015625)
+    """
+    if k < 2:
+        raise ValueError(f"a group of {k} has no ranking")
+    if protocol == "argsort":
+        return 1 / math.factorial(k)
+    return (2 if protocol == "pairs" else 3) ** -float(math.comb(k, 2))
+
+
+def argsort_right(scores: Sequence[float | None], places: Sequence[int]) -> bool:
+    """Whether the scores fall strictly from place to place (1 = best); an unscored image or a tie across places is wrong.
+
+    Images that share a place may score anything among themselves. Raises ValueError for lengths that differ.
+
+    >>> argsort_right([9.0, 5.0, 7.0], [1, 3, 2]), argsort_right([9.0, 7.0, 7.0], [1, 3, 2])
+    (True, False)
+    """
+    if len(scores) != len(places):
+        raise ValueError(f"{len(scores)} scores for {len(places)} places")
+    if any(score is None or math.isnan(score) for score in scores):
+        return False
+    known = [float(score) for score in scores if score is not None]
+    pairs = [(i, j) for i in range(len(places)) for j in range(len(places)) if places[i] < places[j]]
+    return all(known[i] > known[j] + TIE_TOLERANCE for i, j in pairs)
+
+
+def group_tau(scores: Sequence[float | None], places: Sequence[int]) -> float | None:
+    """Kendall's tau-b between scores and places, 1 = the label's order; None where a score is missing or a side is constant.
+
+    Beside exact match, which is very noisy at K = 4.
+    """
+    if any(score is None or math.isnan(score) for score in scores):
+        return None
+    return kendall_tau_b([float(score) for score in scores if score is not None], [-place for place in places])
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredGroup:
+    """All comparisons of one group, each with its label and what the judge said (None = nothing)."""
+
+    labels: tuple[Label, ...]
+    answers: tuple[JudgedPair | None, ...]
+
+    @property
+    def credit(self) -> float:
+        """Share of the two orders in which every comparison is right, in {0, .5, 1}."""
+        orders = ([found and said(found) for found in self.answers] for said in (attrgetter("forward"), attrgetter("reverse")))
+        return sum(order == list(self.labels) for order in orders) / 2
+
+    @property
+    def is_unscored(self) -> bool:
+        """Whether an answer of either order is missing."""
+        return any(found is None or found.forward is None or found.reverse is None for found in self.answers)
+
+
+def kway_pair_metrics(groups: Sequence[AnsweredGroup], k: int, name: str, protocol: str, num_left_out: int = 0) -> list[Metric]:
+    """Share of right groups of one size, beside the chance of a coin and of a die that may also say "same"; nothing for no group."""
+    if not groups:
+        return []
+    num_unscored = sum(group.is_unscored for group in groups)
+    estimate = share_estimate([group.credit for group in groups])
+    left_out: dict[str, float] = {"groups left out": num_left_out} if num_left_out else {}
+    return [
+        to_metric(name, estimate, protocol, n=len(groups), num_unscored=num_unscored, by_category=left_out),
+        Metric(f"{name}_chance", chance(k, "pairs"), n=len(groups), protocol=f"{protocol}/chance"),
+        Metric(f"{name}_chance_with_ties", chance(k, "pairs-with-ties"), n=len(groups), protocol=f"{protocol}/chance-with-ties"),
+    ]

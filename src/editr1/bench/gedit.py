@@ -38,7 +38,7 @@ from editr1.bench.base import (
 )
 from editr1.errors import DataError
 from editr1.measure.metrics import mean_metric
-from editr1.measure.rows import TOP, geometric_mean, in_range, load_edit, read_inside, read_rows, to_bytes
+from editr1.measure.rows import TOP, geometric_mean, in_range, load_pair, read_inside, read_rows, to_bytes
 from editr1.pictures import decode_image
 from editr1.schema import Metric
 from editr1.store.foreign import column_names, whole_table
@@ -235,7 +235,7 @@ class GEditBench:
 
     def _load(self, row_id: RowId) -> tuple[Image.Image, Image.Image]:
         root, name = self.edits_root, "/".join(row_id)
-        return load_edit((root, f"fullset/{name}_SRCIMG.png"), (root, f"fullset/{name}.png"), f"gedit {name}")
+        return load_pair((root, f"fullset/{name}_SRCIMG.png"), (root, f"fullset/{name}.png"), f"gedit {name}")
 
     def _source(self, row_id: RowId) -> str:
         """Equal for rows of one source picture, which two tasks may share; empty where it is missing."""

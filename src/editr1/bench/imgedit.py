@@ -25,7 +25,7 @@ from typing import Any
 from editr1.bench.base import EditOrder, EditSet, JudgedEdit, Outcome, Stored, headline, require_columns, require_edits, require_folder
 from editr1.errors import DataError
 from editr1.measure.metrics import mean_metric
-from editr1.measure.rows import Edit, EditBench, expect_count, load_edit, load_source, read_json
+from editr1.measure.rows import Edit, EditBench, expect_count, load_pair, load_source, read_json
 from editr1.schema import MAX_SCORE, Metric
 
 TYPE_COUNTS = {
@@ -191,7 +191,7 @@ def build(root: Path | str | None = None, edits: Path | str | None = None) -> Im
     list_path = find_list(root)
     tasks, place = read_tasks(list_path), require_edits(edits, "imgedit", "<key>.png")
     loads = {
-        key: partial(load_edit, (list_path.parent, task.picture), (place, f"{key}.png"), f"imgedit {key}") for key, task in tasks.items()
+        key: partial(load_pair, (list_path.parent, task.picture), (place, f"{key}.png"), f"imgedit {key}") for key, task in tasks.items()
     }
     rows = (Edit(key, task.instruction, loads[key], None, task.picture, task.kind) for key, task in tasks.items())
     return ImgEditBench(tuple(rows))

@@ -36,7 +36,7 @@ from typing import Any
 
 from editr1.bench.base import JudgedEdit, JudgedPair, Part, Stored, headline, refuse_doubles, require_columns, require_folder
 from editr1.errors import DataError
-from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
+from editr1.measure.metrics import pairwise_metrics, pairwise_outcomes
 from editr1.measure.rows import Pair, PairBench, expect_count, opener, read_json, read_rows
 from editr1.schema import Label, Metric
 

@@ -41,7 +41,7 @@ from editr1.errors import ConfigError, DataError
 from editr1.judge.decompose import stated_principles
 from editr1.measure.groups import signal_of_pairs
 from editr1.measure.metrics import accuracy_metrics, by_kind, mean_metric, mean_metrics, to_metric
-from editr1.measure.rows import Edit, EditBench, Pair, PairBench, load_edit, load_source
+from editr1.measure.rows import Edit, EditBench, Pair, PairBench, load_pair, load_source
 from editr1.schema import MAX_SCORE, Metric, PreferencePair, Principle, Source, stable_id
 from editr1.stats import TIE_TOLERANCE, share_estimate
 from editr1.stats.agreement import kendall_tau_b, spearman
@@ -83,7 +83,7 @@ def _build_folder(root: Path | str | None = None) -> FolderBench:
     place = require_folder(root, "folder", f"make a folder with a file {LIST}")
     edits = []
     for row in read_list(find_list(place, EDIT_COLUMNS)):
-        load = partial(load_edit, (place, row.source), (place, row.edited), f"folder {row.key}", resize=False)
+        load = partial(load_pair, (place, row.source), (place, row.edited), f"folder {row.key}", resize=False)
         edits.append(Edit(row.key, row.instruction, load, row.principles, row.source, row.category))
     return FolderBench(tuple(edits))
 

@@ -27,10 +27,10 @@ from editr1.commands._judge import (
 from editr1.config import Component, create, load, offered, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.item import Asking, asking, check_alive, check_answers
+from editr1.measure.compare import between_run
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence
-from editr1.measure.metrics import between_run
-from editr1.measure.pairwise import pairwise_metrics, pairwise_outcomes
+from editr1.measure.metrics import pairwise_metrics, pairwise_outcomes
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic

@@ -13,7 +13,7 @@ import torch
 from editr1.editors.base import Footprint, Plan
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import Schedule
-from editr1.placement import local_device
+from editr1.placement import place_of
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 MAX_TEXT_TOKENS = 512  # of FLUX.1 and FLUX.2
@@ -60,7 +60,7 @@ def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
-    return pipe.to(device or str(local_device()))
+    return pipe.to(str(place_of(device)))
 
 
 @dataclass(frozen=True)

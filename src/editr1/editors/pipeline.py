@@ -21,6 +21,7 @@ from editr1.editors._published import load_pipeline
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import ConfigError, nearest
 from editr1.pictures import from_decoder, to_rgb
+from editr1.placement import place_of
 from editr1.schema import pictures_of
 
 MULTIPLE = 16  # of height and width: 8 x VAE compression times 2 x 2 packing, the same in FLUX and Qwen-Image
@@ -56,7 +57,7 @@ def build(
     elif lora is not None:  # LongCat's pipeline has no loader, its transformer has
         pipe.transformer.load_lora_adapter(lora, prefix="transformer", weight_name="pytorch_lora_weights.safetensors")
     if offload:
-        pipe.enable_model_cpu_offload()
+        pipe.enable_model_cpu_offload(device=place_of(device))
     pipe.set_progress_bar_config(disable=True)
     return PipelineEditor(pipe, path, area, dict(call or {}))
 

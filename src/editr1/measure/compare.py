@@ -175,6 +175,26 @@ def _disagreements(common: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str,
     return sorted(rows, key=lambda row: (row[1] is None or row[2] is None, -abs((row[1] or 0.0) - (row[2] or 0.0)), row[0]))
 
 
+FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves
+
+
+def between_run(repeats: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """Standard deviation over repeats of each number that every repeat has; nothing for fewer than two repeats."""
+    if len(repeats) < 2:
+        return []
+    found = []
+    for metric in repeats[0]:
+        if metric.protocol.rpartition("/")[2] in FIXED:
+            continue
+        values = [
+            m.value for repeat in repeats for m in repeat if (m.name, m.protocol) == (metric.name, metric.protocol) and m.value is not None
+        ]
+        if len(values) == len(repeats):
+            spread = float(np.std(values, ddof=1))
+            found.append(Metric(f"{metric.name}/between_run_sd", spread, n=len(repeats), protocol=f"{metric.protocol}/between-run-sd"))
+    return found
+
+
 def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0, benchmark: str = "") -> list[Stored]:
     """What the paths hold, one entry a judge or judged editor, in the order of the paths' benchmarks.
 

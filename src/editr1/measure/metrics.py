@@ -2,19 +2,22 @@
 
 Scores in, `Metric`s out; how the scores came about (avg@K, greedy, which prompt) is the caller's, and travels in the protocol id. The
 paper (section 4) removes pairs labelled "same" and counts a pair as right when the preferred edit scores higher.
+
+Judges that see both edits prefer a place: one that always answers "first" has accuracy .5 in the mean of both orders, consistency 0 and
+first share 1: `<benchmark>/pairwise/{mean-of-orders,both-right,half,consistency,first-share}`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from editr1.bench.base import Outcome
+from editr1.bench.base import ComparisonItem, JudgedPair, Outcome
 from editr1.errors import DataError
-from editr1.schema import Metric, PreferencePair, derive_seed
+from editr1.schema import Label, Metric, PreferencePair, derive_seed
 from editr1.stats import (
     Credit,
     Estimate,
@@ -167,26 +170,6 @@ def mean_metric(
     return to_metric(name, estimate, protocol, n=len(scored), num_unscored=num_unscored, by_category=kinds_mean)
 
 
-FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves
-
-
-def between_run(repeats: Sequence[Sequence[Metric]]) -> list[Metric]:
-    """Standard deviation over repeats of each number that every repeat has; nothing for fewer than two repeats."""
-    if len(repeats) < 2:
-        return []
-    found = []
-    for metric in repeats[0]:
-        if metric.protocol.rpartition("/")[2] in FIXED:
-            continue
-        values = [
-            m.value for repeat in repeats for m in repeat if (m.name, m.protocol) == (metric.name, metric.protocol) and m.value is not None
-        ]
-        if len(values) == len(repeats):
-            spread = float(np.std(values, ddof=1))
-            found.append(Metric(f"{metric.name}/between_run_sd", spread, n=len(repeats), protocol=f"{metric.protocol}/between-run-sd"))
-    return found
-
-
 def decisive(pairs: Sequence[PreferencePair]) -> list[int]:
     """Positions of the pairs that are not labelled "same"."""
     return [i for i, pair in enumerate(pairs) if pair.label != "same"]
@@ -239,3 +222,72 @@ def paired_gain(
     result = paired_difference(credit_D, new_credit_D, tasks, rng=rng)
     metric = to_metric(name, result.estimate, f"{protocol}/half/paired", n=len(tasks), num_unscored=num_unscored, p_value=result.p_value)
     return replace(metric, goal=goal)
+
+
+# --- judges of pairs, asked in both orders ---------------------------------------------------------------
+
+
+def pair_credit(label: Label, answer: Label | None) -> float:
+    """1 for the right side, 0 for the wrong one, .5 for "same" and for no answer."""
+    return 0.5 if answer in (None, "same") else float(answer == label)
+
+
+PAIR_CREDITS: dict[str, Callable[[Label, Label | None, Label | None], float]] = {
+    "mean-of-orders": lambda label, first, second: ((first == label) + (second == label)) / 2,
+    "both-right": lambda label, first, second: float(first == label == second),
+    "half": lambda label, first, second: (pair_credit(label, first) + pair_credit(label, second)) / 2,
+}
+"""In [0, 1]: the share of the two answers that are right ("same" and none are wrong; MMRB2 counts so); right in both orders, the strict
+figure; the first with .5 for "same" and for no answer."""
+
+
+def pairwise_metrics(name: str, items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair]) -> list[Metric]:
+    """Accuracy of decisive pairs in three credits with intervals by cluster, consistency and position bias.
+
+    consistency: share of the pairs with two readable answers on which both say the same. first-share: among pairs with two different
+    sides chosen, how often the picture shown first won both times; .5 = no bias. A pair without an answer in an order is unscored.
+    """
+    chosen = [item for item in items if item.label != "same"]
+    answers = [_answers(judged, item.key) for item in chosen]
+    said = [answer for both in answers for answer in both if answer is not None]
+    read = [both for both in answers if None not in both]
+    sided = [first for first, second in read if {first, second} == {"a", "b"}]
+    protocol, clusters, kinds = f"{name.replace('_', '-')}/pairwise", [item.cluster for item in chosen], [item.category for item in chosen]
+    found = []
+    for kind, credit in PAIR_CREDITS.items():
+        values = np.array([credit(item.label, *both) for item, both in zip(chosen, answers, strict=True)])
+        metric = to_metric(
+            f"{name}_{kind.replace('-', '_')}",
+            share_estimate(values, clusters) if chosen else None,
+            f"{protocol}/{kind}",
+            n=len(chosen),
+            num_unscored=len(chosen) - len(read),
+            tie_rate=_share([answer == "same" for answer in said]),
+            by_category=by_kind(values, kinds),
+        )
+        found.append(metric)
+    bias = {"consistency": [first == second for first, second in read], "first-share": [first == "a" for first in sided]}
+    n = len(read)
+    return found + [
+        Metric(f"{name}_{kind.replace('-', '_')}", _share(flags), n=n, protocol=f"{protocol}/{kind}") for kind, flags in bias.items()
+    ]
+
+
+def pairwise_outcomes(items: Sequence[ComparisonItem], judged: Mapping[str, JudgedPair]) -> list[Outcome]:
+    """One row a decisive pair: the mean credit of both orders; None where an order has no readable answer."""
+    rows = []
+    for item in items:
+        both = _answers(judged, item.key)
+        if item.label != "same":
+            credit = None if None in both else PAIR_CREDITS["half"](item.label, *both)
+            rows.append(Outcome(item.key, item.cluster, item.category, credit, "credit"))
+    return rows
+
+
+def _answers(judged: Mapping[str, JudgedPair], key: str) -> tuple[Label | None, Label | None]:
+    found = judged.get(key)
+    return (found.forward, found.reverse) if found else (None, None)
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None

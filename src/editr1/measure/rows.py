@@ -12,7 +12,6 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -34,8 +33,7 @@ from editr1.store.foreign import without_doubles
 
 logger = logging.getLogger(__name__)
 
-Pictures = tuple[Image.Image, Image.Image]
-"""(source, edited)."""
+Pictures = tuple[Image.Image, Image.Image]  # source, edited
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
@@ -43,10 +41,9 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = "", split: str = "", texts: Sequence[str] = ()) -> Any:
     """The `datasets.Dataset` of the `*.arrow` or `*.parquet` files below the folder, pictures left as encoded bytes.
 
-    config: the sub-folder to look in, where a copy of the whole dataset has it. split: the one to read where files of several lie
-    there; one split is taken under any name, for published ones are called `test`, `train` or nothing for the same rows.
-    texts: columns that hold a text in every row. Raises DataError when there is no such file, one cannot be read, a column is missing,
-    or a text is none.
+    config: the sub-folder to look in, where a copy of the whole dataset has it. split: the one to read where files of several lie there;
+    a single one is taken under any name, for the same rows are published as `test`, `train` or nothing. texts: columns that hold a text
+    in every row. Raises DataError when there is no such file, one cannot be read, a column is missing, or a text is none.
     """
     import datasets
 
@@ -55,33 +52,21 @@ def read_rows(folder: Path, columns: Sequence[str], where: str, config: str = ""
     parquets = _of_split(list(folder.rglob("*.parquet")), split)
     if not arrows and not parquets:
         raise DataError(f"{where}: no .arrow or .parquet file below {folder}; download the dataset as it is published")
+    opened, paths = (partial(datasets.Dataset.from_parquet, cache_dir=None), parquets) if parquets else (datasets.Dataset.from_file, arrows)
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # reading what lies on the disk is no progress that a user waits for
     try:
-        with _without_bars():
-            if parquets:
-                rows = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(path), cache_dir=None) for path in parquets])
-            else:
-                rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in arrows])
+        rows = datasets.concatenate_datasets([opened(str(path)) for path in paths])
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"{where}: cannot read the files below {folder}: {error}; download them again") from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
     require_columns(rows.column_names, columns, f"{where} ({folder})")
     for name in texts:
         if odd := next(([i, cell] for i, cell in enumerate(rows[name]) if not isinstance(cell, str)), None):
             raise DataError(f"{where} ({folder}): row {odd[0]}: {name} is {str(odd[1])[:60]!r}, expected a text; download the files again")
     return _encoded(rows)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Reading what lies on the disk is no progress that a user waits for."""
-    import datasets
-
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _of_split(paths: Sequence[Path], split: str) -> list[Path]:
@@ -159,13 +144,9 @@ class Pair:
         """+1: a is better, -1: b is, 0: same."""
         return {"a": 1, "b": -1, "same": 0}[self.label]
 
-    def load_both(self) -> tuple[Source, Image.Image, Image.Image]:
-        source, first = self.load(0)
-        return source, first, self.load(1)[1]
-
     def comparison(self) -> ComparisonItem:
         """The pair as it is shown to judges that look at both edits."""
-        return ComparisonItem(self.key, self.instruction, self.load_both, self.label, self.cluster, self.category)
+        return ComparisonItem(self.key, self.instruction, lambda: (*self.load(0), self.load(1)[1]), self.label, self.cluster, self.category)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +164,6 @@ class EditBench:
     rows: Sequence[Edit]
 
     def edits(self) -> Iterator[EditItem]:
-        """Every edit once."""
         return iter(self.rows)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
@@ -248,7 +228,7 @@ def opener(
 
     def load(side: int) -> Pictures:
         source, *edited = cells(table[i])
-        return load_pair(to_bytes(source, folder, where), to_bytes(edited[side], folder, where), where, resize)
+        return load_pair((folder, source), (folder, edited[side]), where, resize)
 
     return load
 
@@ -259,14 +239,11 @@ def pair_keys(cells: Sequence[Any], instruction: str, folder: Path, where: str) 
     return source, (stable_id(source, a, instruction), stable_id(source, b, instruction))
 
 
-def load_edit(source: tuple[Path, str], edited: tuple[Path, str], where: str, resize: bool = True) -> Pictures:
-    """Source and edit, each a name inside a folder; see `load_pair`."""
-    return load_pair(read_inside(*source, where), read_inside(*edited, where), where, resize)
-
-
-def load_pair(source: bytes, edited: bytes, where: str, resize: bool = True) -> tuple[Image.Image, Image.Image]:
-    """Both pictures in RGB; `resize` brings the edit to the source's size, as the official scripts do before judging."""
-    first, second = decode_image(source, f"{where}: source image"), decode_image(edited, f"{where}: edited image")
+def load_pair(source: tuple[Path, Any], edited: tuple[Path, Any], where: str, resize: bool = True) -> Pictures:
+    """Both pictures in RGB, each a folder and what `to_bytes` reads; `resize` brings the edit to the source's size, as the official scripts
+    do before judging."""
+    named = {"source": source, "edited": edited}
+    first, second = (decode_image(to_bytes(cell, folder, where), f"{where}: {name} image") for name, (folder, cell) in named.items())
     if resize and second.size != first.size:
         second = second.resize(first.size, Image.Resampling.LANCZOS)
     return first, second
@@ -291,7 +268,10 @@ def sub_scores(raw: Any, top: float = TOP, num_expected: int | None = None) -> t
     ((7.0, 8.5), (7.0, 8.0), None, None)
     """
     if isinstance(raw, str):
-        raw = _from_text(raw)
+        try:
+            raw = json.loads(raw) if len(raw) <= 1000 else None  # a whole answer stored in place of a score
+        except (ValueError, RecursionError):
+            return None
     items = raw if isinstance(raw, list) else [raw]
     if not items or (num_expected is not None and len(items) != num_expected):
         return None
@@ -317,12 +297,3 @@ def lowest(raw: Any) -> float | None:
 def geometric_mean(semantic: float | None, quality: float | None) -> float | None:
     """O = sqrt(SC * PQ) of one sample; None when either is missing."""
     return None if semantic is None or quality is None else math.sqrt(semantic * quality)
-
-
-def _from_text(text: str) -> Any:
-    if len(text) > 1000:  # a whole answer stored in place of a score
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

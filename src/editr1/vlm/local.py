@@ -22,7 +22,7 @@ from editr1.errors import BackendError, ConfigError
 from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
 from editr1.judge.item import asking
 from editr1.pictures import to_rgb
-from editr1.placement import local_device, prepare_unless_chosen
+from editr1.placement import place_of
 from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, request_images, to_messages
 
@@ -50,8 +50,7 @@ def build(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    prepare_unless_chosen()
-    place = _device(device)
+    place = place_of(device)
     kind = (torch.bfloat16 if place.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise ConfigError(f"unknown dtype {dtype!r}; expected auto, float32, bfloat16 or float16")
@@ -66,13 +65,6 @@ def build(
     model.generation_config = plain_generation(model)  # a request says how it is drawn, a checkpoint's own penalties do not
     thinking = asking(path, thinking=thinking).thinking
     return LocalVLM(model.to(place).eval(), processor, name=Path(path).name, batch_size=batch_size, thinking=thinking)
-
-
-def _device(device: str) -> torch.device:
-    try:
-        return local_device() if device == "auto" else torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N") from error
 
 
 class LocalVLM:

@@ -27,6 +27,7 @@ from editr1.bench.judges.base import Project, digest_of
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem
 from editr1.pictures import to_rgb
+from editr1.placement import place_of
 from editr1.schema import MAX_SCORE, Reward
 
 PROJECT = Project(
@@ -182,12 +183,10 @@ def build(
     checkpoint: folder with `model.safetensors`. prompts: a copy of EditReward's repository, or a folder of the two files.
     base: the checkpoint's backbone with processor. fusion: mean (its default), min or sum of the heads. pixels: of each picture.
     """
-    import torch
-
     if fusion not in FUSIONS:
         raise ConfigError(f"editreward: fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")
     asked = _read_prompts(prompts)  # before the weights, which take minutes
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = str(place_of(device))
     model, heads, processor = _load(Path(checkpoint), base, place, pixels)
     return EditRewardJudge(model, heads, processor, fusion, asked)
 

@@ -27,7 +27,7 @@ from editr1.judge.item import Asking, RewardItem, asking
 from editr1.judge.prompts import render_score
 from editr1.judge.reading import MAX_LOGPROB, no_alternatives
 from editr1.judge.rrm import RewardModel
-from editr1.placement import local_device
+from editr1.placement import place_of
 from editr1.schema import MAX_SCORE, Reward, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives, request_images, to_messages
 
@@ -174,16 +174,13 @@ def _bradley_terry(checkpoint: str, prompt_id: str | None = None, batch_size: in
         batch_size: edits read together.
         device: `auto`, or any torch device.
     """
-    import torch
-
     from editr1.training.model import add_head, load_model, load_processor, read_head
     from editr1.training.options import Trained
 
     if read_head(checkpoint) is None:
         raise ConfigError(f"{checkpoint} holds no score_head.weight; train one with gcpo.method=bradley_terry, or ask it as judge rrm")
     model = add_head(load_model(checkpoint, Trained()), checkpoint)
-    place = local_device() if device == "auto" else torch.device(device)
-    return BradleyTerryJudge(model.to(place).eval(), load_processor(checkpoint), asking(checkpoint, prompt_id), batch_size)
+    return BradleyTerryJudge(model.to(place_of(device)).eval(), load_processor(checkpoint), asking(checkpoint, prompt_id), batch_size)
 
 
 bradley_terry = Part(_bradley_terry)

@@ -17,7 +17,7 @@ class Row:
     check: str
     result: str
     holds: bool | None
-    """None where the package is not there."""
+    """None where the package is not there, and for a figure without a goal."""
 
 
 def version(package: str) -> str | None:
@@ -39,7 +39,7 @@ def attempt(package: str, check: str, work: Callable[[], str]) -> Row:
 
 def conclude(title: str, written_by: str, what: str, rows: Sequence[Row], out: Path | None) -> int:
     """Prints the page and its JSON line, writes the page to `out`; 0 when all that could be checked holds."""
-    state = {True: "holds", False: "FAILS", None: "not checked"}
+    state = {True: "holds", False: "FAILS", None: "-"}
     lines = [
         f"# {title}",
         "",

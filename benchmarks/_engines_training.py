@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -38,8 +39,10 @@ def colocate(run: Run, folder: Path) -> str:
         "machine": {"micro_batch": 16, "activation_checkpointing": False, "progress": False},
     }
     recipe.write_text(yaml.safe_dump({"gcpo": settings}))
-    ours = _gcpo(run, recipe, folder, "transformers")
-    theirs = _gcpo(run, recipe, folder, "vllm_colocate")
+    copy = folder / "gcpo"  # what an earlier call trained there is finished, and would be told again
+    shutil.copytree(run.dir, copy, ignore=shutil.ignore_patterns(folder.name, "gcpo_*", "metrics.jsonl"))
+    ours = _gcpo(copy, recipe, folder, "transformers")
+    theirs = _gcpo(copy, recipe, folder, "vllm_colocate")
     ratios = [step["engine_ratio"] for step in theirs]
     norms = [sum(step["grad_norm"] for step in steps) / STEPS for steps in (ours, theirs)]
     wins = [sum(step["win_ratio"] for step in steps) / STEPS for steps in (ours, theirs)]
@@ -55,15 +58,15 @@ def colocate(run: Run, folder: Path) -> str:
     return told
 
 
-def _gcpo(run: Run, recipe: Path, folder: Path, engine: str) -> list[dict[str, float]]:
+def _gcpo(run: Path, recipe: Path, folder: Path, engine: str) -> list[dict[str, float]]:
     output = f"gcpo_{engine}"
     entry = str(Path(__file__).with_name("_engines_gcpo.py"))
     options = ["--set", f"gcpo.generation.engine={engine}", "--set", f"gcpo.output={output}"]
-    command = [sys.executable, entry, "gcpo", "--config", str(recipe), "--run", str(run.dir), *options]
+    command = [sys.executable, entry, "gcpo", "--config", str(recipe), "--run", str(run), *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=1200)
     (folder / f"{output}.log").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr[-1500:]
-    rows = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().split("\n")[:-1]]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().split("\n")[:-1]]
     steps = [row for row in rows if row["stage"] == f"gcpo/{output}"]
     assert len(steps) == STEPS, f"{len(steps)} steps logged"
     return steps

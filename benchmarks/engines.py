@@ -26,7 +26,7 @@ import yaml
 from _check_table import Row, attempt, conclude, version
 from _engines_run import JUDGE, items, make, make_run
 from _engines_server import MAX_MODEL_LEN, NAME, environment, reward_service, vllm_server
-from _engines_speed import throughput
+from _engines_speed import EMBEDDED, LARGER, make_larger, throughput
 from _engines_training import colocate, swift_steps
 
 import editr1
@@ -251,10 +251,13 @@ def served_rows(run: Run, folder: Path) -> list[Row]:
             ("`score`", served.score),
             ("`bench`", served.bench),
             ("`serve`", served.serve),
-            ("throughput beside vLLM's offline `LLM.chat`", lambda: throughput(run, address, process, folder / "offline.log")),
             (f"max_tokens {2 * MAX_MODEL_LEN} with max_model_len {MAX_MODEL_LEN}", served.too_long),
         ]
         rows = [check(name, work) for name, work in asked]
+        rows.append(throughput(run, run.dir / JUDGE, EMBEDDED, address, process, folder))
+    larger = make_larger(folder / "larger")
+    with vllm_server(larger, folder / "larger.log", *options) as (address, process):
+        rows.append(throughput(run, larger, LARGER, address, process, folder))
     odd = folder / "top_k_1"
     shutil.copytree(run.dir / JUDGE, odd)
     settings = json.loads((odd / "generation_config.json").read_text())

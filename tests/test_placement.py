@@ -12,6 +12,8 @@ from editr1 import placement
 from editr1.bench.judges import editreward
 from editr1.editors import _published
 from editr1.placement import Placement, local_device, make_accelerator, prepare, repeated_blocks
+from editr1.training.options import Machine, Schedule
+from editr1.training.trainer import common_arguments
 
 
 @pytest.fixture
@@ -66,6 +68,11 @@ def test_the_process_group_outlasts_a_slow_judge(kernels, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(placement.ConfigError, match="joined"):
         make_accelerator(Placement())
+
+
+def test_the_trainers_of_a_verifier_outlast_it_too(tmp_path):
+    arguments = common_arguments(tmp_path, Schedule(), Machine(placement=Placement(timeout_minutes=45.0)), steps=1, rows=8, seed=0)
+    assert arguments["ddp_timeout"] == 45 * 60
 
 
 def ask_device(**environment):

@@ -12,6 +12,7 @@ import shlex
 import sqlite3
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,9 @@ def _files() -> dict[str, Path]:
 def _command(name: str, file: Path) -> tuple[str | None, Any, Any]:
     """The help of a command, what adds its options, and what runs it. A stage is not imported: some load model libraries."""
     if file.parent == _STAGES:
-        from editr1.commands.loop import StageCommand
+        from editr1.commands.loop import add_stage, run_stage
 
-        stage = StageCommand(file)
-        return stage.__doc__, stage.add_arguments, stage.main
+        return _doc(ast.parse(file.read_bytes()), name), partial(add_stage, file=file), partial(run_stage, name=file.stem)
     module, word = importlib.import_module(f"{commands.__name__}.{file.stem}"), name.replace("-", "_")
     run = getattr(module, f"run_{word}")
     return inspect.getdoc(run), getattr(module, f"add_{word}"), run

@@ -240,6 +240,18 @@ def encode_picture(image: Image.Image, kind: Literal["png", "jpeg"] = "png", qua
     return buffer.getvalue()
 
 
+def encode_small(image: Image.Image, side: int, exact: int) -> tuple[str, bytes]:
+    """(MIME type, bytes) for a page: PNG for pixel art of at most `exact` pixels a side, else a WebP thumbnail of at most `side`."""
+    buffer = io.BytesIO()
+    if max(image.size) <= exact:
+        image.save(buffer, "PNG", optimize=True)
+        return "image/png", buffer.getvalue()
+    small = image.copy()
+    small.thumbnail((side, side))
+    small.save(buffer, "WEBP", quality=80)
+    return "image/webp", buffer.getvalue()
+
+
 def _read_file(path: str | os.PathLike[str], where: str) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for

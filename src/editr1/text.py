@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Control tokens of the chat templates in use (Qwen, Llama, GLM, InternVL, Gemma, Mistral, DeepSeek and others); a tokenizer may know more.
@@ -163,3 +163,12 @@ def printable(text: str) -> str:
     '\\x1b[2Jgone\\r\n'
     """
     return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells as lines: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in rows
+    ]

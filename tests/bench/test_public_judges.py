@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editr1.bench.base import PartedReward
-from editr1.bench.judges import rationalrewards
-from editr1.bench.judges.public import firm_edit, trm_edit, unifiedreward_edit
+from editr1.bench.judges.public import firm_edit, rational_preset, rationalrewards, trm_edit, unifiedreward_edit
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.judge.item import PersistentJudge, RewardItem
@@ -124,17 +123,17 @@ def test_trm_reads_what_its_own_parser_reads(text: str) -> None:
     ],
 )
 def test_rationalrewards_says_why_it_has_no_score(text: str, code: str) -> None:
-    assert rationalrewards.read(text) == code
+    assert rational_preset().read([text]) == code
 
 
 def test_rationalrewards_counts_the_aspects_that_apply() -> None:
-    found = rationalrewards.read(rationale(rendering="**1.0** (garbled)"))
+    found = rational_preset().read([rationale(rendering="**1.0** (garbled)")])
     assert isinstance(found, dict)
     assert found["text_rendering"] == 0.0
     assert found["overall"] == pytest.approx((10 + 5 + 8 + 0) / 4)
     loose = rationale("4.0 / 4", "2.5 (sky)", "**3.4**").replace("## Score", "**## Score**")
-    assert rationalrewards.read(loose) == rationalrewards.read(rationale())
-    no_image = rationalrewards.read(rationale(), ("text", "physical", "rendering"))
+    assert rational_preset().read([loose]) == rational_preset().read([rationale()])
+    no_image = rational_preset(("text", "physical", "rendering")).read([rationale()])
     assert isinstance(no_image, dict)
     assert no_image["overall"] == pytest.approx((10 + 8) / 2)
     with pytest.raises(ConfigError, match="text, image, physical, rendering"):
@@ -157,7 +156,12 @@ def test_firm_wants_one_number_of_1_to_5_to_each_question() -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=120) | st.builds(lambda a, b: a + REPLIES["trm_edit"][0][b:], st.text(max_size=9), st.integers(0, 90)))
 def test_no_reader_raises_or_leaves_the_scale(text: str) -> None:
-    for found in (trm_edit.read([text]), rationalrewards.read(text), unifiedreward_edit.read([text, text]), firm_edit.read([text, text])):
+    for found in (
+        trm_edit.read([text]),
+        rational_preset().read([text]),
+        unifiedreward_edit.read([text, text]),
+        firm_edit.read([text, text]),
+    ):
         assert isinstance(found, str) or all(0 <= value <= 10 for value in found.values())
 
 

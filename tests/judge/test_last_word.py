@@ -298,6 +298,31 @@ def test_thinking_is_a_draft(opening: str, closing: str) -> None:
         assert said(f"{opening}a {opening}b{closing} {HIGH}{closing}{LOW}") == ("yn", 2.0)
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<rationale>", "</rationale>"), ("<plan>", "</plan>"), ("<details open>", "</details>"), ("< Planning >", "<\\Planning>"),
+     ("<notes>", "</notes>"), ("<explanation>", "</explanation>")],
+)  # fmt: skip
+def test_an_aside_states_nothing(opening: str, closing: str) -> None:
+    assert said(f"{opening}{HIGH}{closing}{LOW}") == said(f"{LOW}{opening}{HIGH}{closing}") == ("yn", 2.0)
+    assert said(f"{opening}{HIGH}{closing}I cannot tell.") == said(f"{opening}{YES_NO}{closing}<score>2</score>") == "NO_VERDICTS"
+    assert said(f"{YES_NO}{opening}<score>9</score>{closing}") == "NO_SCORE"
+    assert said(f"{opening}{HIGH}{closing}\n{YES_NO[:-20]}", truncated=True) == "TRUNCATED"
+    assert said(f"{opening}{HIGH} but the") == said(f"{HIGH} {opening} the fence is") == "NO_VERDICTS"
+    assert said(f"{opening}a {opening}b{closing} {HIGH}{closing}{LOW}") == said(f"{closing}{LOW}") == ("yn", 2.0)
+
+
+def test_an_aside_can_take_an_answer_back() -> None:
+    assert said(f"{LOW}<rationale>On second thought, I take that back.</rationale>") == "WITHDRAWN"
+    assert said(f"{LOW}<rationale>The fence has gone.</rationale>") == ("yn", 2.0)
+
+
+def test_the_tag_of_an_aside_that_is_quoted_or_in_a_string_is_none() -> None:
+    assert said(f"A plan goes into `<plan>` tags. {LOW}") == ("yn", 2.0)
+    question = '{"id": "F1", "question": "Does the board say <plan>?", "score": 1}'
+    assert said(f'[{question}, {{"id": "K1", "score": 0}}] <score>2</score>') == ("yn", 2.0)
+
+
 def test_a_thinking_mark_that_is_quoted_ends_no_draft() -> None:
     question = '{"id": "F1", "question": "Does the board say </think>?", "score": 1}'
     assert said(f'[{question}, {{"id": "K1", "score": 0}}] <score>2</score>') == ("yn", 2.0)
@@ -397,6 +422,8 @@ def test_the_inspector_is_read_by_the_same_grammar() -> None:
         return found.verdicts if isinstance(found, Gold) else found.code
 
     assert gold(f"<think>{YES_YES}</think>{YES_NO}") == (True, False)
+    assert gold(f"<plan>{YES_YES}</plan>{YES_NO}") == gold(f"{YES_NO}<plan>{YES_YES}</plan>") == (True, False)
+    assert gold(f"<plan>{YES_YES}</plan>hm") == "NO_VERDICTS"
     assert gold(f"<think>{YES_YES}") == gold(f"{YES_YES}</think>hm") == gold(f"> {YES_YES}") == "NO_VERDICTS"
     assert gold(f"{YES_YES} no: {YES_NO[:-1]}") == "WRONG_COUNT"
     assert gold(f'{YES_YES} no: [{{"id": "F1", "sc', truncated=True) == "TRUNCATED"

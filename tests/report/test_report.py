@@ -12,9 +12,10 @@ from markupsafe import escape
 from PIL import Image
 
 from editr1.cli import main
+from editr1.pictures import encode_small
 from editr1.report import embed_json, write_report
 from editr1.report.curves import read_points
-from editr1.report.figures import read_audits, show
+from editr1.report.figures import percent, read_audits, show
 from editr1.report.judges import (
     MAX_TEXT,
     NO_SIGNAL,
@@ -25,12 +26,11 @@ from editr1.report.judges import (
     disagreements,
     longest_that_fits,
     margin_bars,
-    percent,
     read_annotators,
     read_judges,
     reliabilities,
 )
-from editr1.report.reading import BUDGET, Album, Arrow, Reader, draw_loop, encode_small
+from editr1.report.reading import BUDGET, Album, Arrow, Reader, draw_loop
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Metric, PreferencePair, Reward, Trace
 from editr1.stages._evaluation import write_traces
 from editr1.store import Run
@@ -272,8 +272,8 @@ def test_a_judge_without_verdicts_disagrees_with_nobody() -> None:
 
 
 def test_photographs_become_thumbnails_and_pixel_art_stays(tmp_path: Path) -> None:
-    assert encode_small(Image.new("RGB", (72, 72)))[0] == "image/png"
-    mime, data = encode_small(Image.effect_noise((2000, 1500), 80).convert("RGB"))
+    assert encode_small(Image.new("RGB", (72, 72)), 384, 128)[0] == "image/png"
+    mime, data = encode_small(Image.effect_noise((2000, 1500), 80).convert("RGB"), 384, 128)
     assert mime == "image/webp"
     assert len(data) < 80_000
     reader, album = Reader(Run.open(tmp_path / "run").dir), Album(budget=10)

@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from editr1.bench.judges.base import Judge
-from editr1.judge.item import RewardItem
+from editr1.judge.item import Judge, RewardItem
 from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed
 from editr1.stats import Difference, Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from tqdm import tqdm
 
 from editr1.audit.probes import PROBES, Case, Probe
-from editr1.bench.judges.base import Judge
 from editr1.errors import ConfigError, DataError, nearest
-from editr1.judge.item import RewardItem
+from editr1.judge.item import Judge, RewardItem
 from editr1.schema import Metric, from_json, to_json
 from editr1.stats import wilson
 from editr1.store import Run

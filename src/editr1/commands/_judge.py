@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
 from editr1.bench.base import Outcome
 from editr1.config import Component, available, create, parse_yaml
@@ -21,13 +24,11 @@ from editr1.schema import Metric, to_json
 from editr1.stats import FEW_CLUSTERS, MIN_CLUSTERS
 from editr1.store import Run, put_aside
 from editr1.store._files import write_atomic
+from editr1.text import aligned
 from editr1.vlm.base import VLM, Sampling
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 3  # ours: a person waits; a stage tries longer
-
-
-# --- which judge, behind which model ------------------------------------------------------------------
 
 
 def add_judge_arguments(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -99,9 +100,6 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-# --- the RRM at a person's command line ---------------------------------------------------------------
-
-
 def add_rrm_arguments(parser: argparse.ArgumentParser) -> None:
     """How the RRM is asked, and who writes principles that are missing."""
     add = parser.add_argument
@@ -128,28 +126,19 @@ def rrm_vlm(args: argparse.Namespace) -> VLM:
 
 
 def reward_model(args: argparse.Namespace, vlm: VLM) -> RewardModel:
-    """The RRM with its prompt, number of traces, sampling, and who writes missing principles."""
-    how = asked(args)
-    return RewardModel(vlm, how.prompt_id, args.traces, _sampling(args, how), _decomposer(args, vlm, how), args.expected)
+    """The RRM with its prompt, number of traces and sampling; the model that the options name, else the judge, writes principles."""
+    how, writer = asked(args), vlm
+    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
+    sampling = Sampling(temperature, max_tokens=how.max_tokens)
+    if args.decomposer:
+        named = {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url}
+        writer = create("vlm", Component("openai_api", {**named, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}))
+    return RewardModel(vlm, how.prompt_id, args.traces, sampling, Decomposer(writer, Rules(sampling=sampling)), args.expected)
 
 
 def asked(args: argparse.Namespace) -> Asking:
     """How the options, or else its checkpoint, say that the RRM is asked."""
     return asking(vlm_component(args), args.prompt, args.max_tokens)
-
-
-def _decomposer(args: argparse.Namespace, judge: VLM, how: Asking) -> Decomposer:
-    """Who writes missing principles: the model that the options name, else the judge itself."""
-    vlm = judge
-    if args.decomposer:
-        named = {"model": args.decomposer, "base_url": args.decomposer_url or args.base_url}
-        vlm = create("vlm", Component("openai_api", {**named, "timeout": args.timeout, "max_attempts": MAX_ATTEMPTS}))
-    return Decomposer(vlm, Rules(sampling=_sampling(args, how)))
-
-
-def _sampling(args: argparse.Namespace, how: Asking) -> Sampling:
-    temperature = args.temperature if args.temperature is not None else 0.0 if args.traces == 1 else 0.7
-    return Sampling(temperature, max_tokens=how.max_tokens)
 
 
 _HEADINGS = ("protocol", "value", "95 % interval", "n", "sources", "unscored", "ties", "p")
@@ -176,8 +165,12 @@ def show(metrics: Sequence[Metric], args: argparse.Namespace, lines: Sequence[st
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """An `*.outcomes.jsonl`, which `editr1 compare` takes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "".join(to_json(outcome) + "\n" for outcome in outcomes).encode())
+
+
+def named(metrics: Iterable[Metric], judge: str) -> list[Metric]:
+    """The metrics of one of several judges: its name ends theirs."""
+    return [dataclasses.replace(metric, name=f"{metric.name}/{judge}") for metric in metrics]
 
 
 def few_sources(metrics: Sequence[Metric]) -> list[str]:
@@ -209,6 +202,13 @@ def say(*lines: str) -> None:
         print(line, file=sys.stdout, flush=True)  # noqa: T201
 
 
+def template(name: str) -> Template:
+    """A page of `commands/pages`; what it shows is text and no markup."""
+    pages = PackageLoader("editr1.commands", "pages")
+    how: dict[str, Any] = {"autoescape": select_autoescape(), "undefined": StrictUndefined, "keep_trailing_newline": True}
+    return Environment(loader=pages, trim_blocks=name.endswith(".html"), **how).get_template(name)
+
+
 def table(metrics: Sequence[Metric], details: bool = False) -> list[str]:
     """The metrics as aligned lines. A number that does not exist is a dash."""
     lines = []
@@ -219,28 +219,20 @@ def table(metrics: Sequence[Metric], details: bool = False) -> list[str]:
     return lines
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equally many cells as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
-
-
 def _cells(metric: Metric) -> tuple[str, ...]:
     interval = "-" if metric.low is None or metric.high is None else f"[{metric.low:.4f}, {metric.high:.4f}]"
     return (
         metric.protocol or metric.name,
-        _number(metric.value),
+        number(metric.value),
         interval,
         str(metric.n),
         str(metric.num_clusters or "-"),
         str(metric.num_unscored),
-        _number(metric.tie_rate, 3),
-        _number(metric.p_value, 4),
+        number(metric.tie_rate, 3),
+        number(metric.p_value, 4),
     )
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def number(value: float | None, digits: int = 4) -> str:
+    """A dash for one that does not exist."""
     return "-" if value is None else f"{value:.{digits}f}"

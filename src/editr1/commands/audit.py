@@ -1,4 +1,4 @@
-"""x"""
+"""How far a judge can be trusted, as text, JSON, figures of the run or a page: `audit`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
 from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, item_of, with_principles
 from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_probes
-from editr1.bench.judges.base import Judge
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
@@ -27,9 +26,11 @@ from editr1.commands._judge import (
     vlm_component,
 )
 from editr1.errors import ConfigError, DataError
-from editr1.judge.item import NUM_FIRST, RewardItem, check_answers
+from editr1.judge.item import NUM_FIRST, Judge, RewardItem, check_answers
+from editr1.judge.rrm import RewardModel
 from editr1.schema import Metric, Quadruple
 from editr1.store import Run, held_out_share, preference_pairs, quadruples
+from editr1.store._files import write_atomic
 from editr1.store.run import commit
 
 EXIT_BROKEN = 1
@@ -71,18 +72,28 @@ def run_audit(args: argparse.Namespace) -> int:
     if not 0.0 < args.threshold <= 1.0:
         raise ConfigError(f"--threshold is {args.threshold:g}; expected a share above 0, at most 1")
     record = _begin(args)
-    results: list[ProbeResult] = []
+    run = Run.open(args.run, create=False) if args.run else None
+    probes, cases = [], []
     if not args.perturb:
-        results, edits = _probe(args)
+        probes = find_probes([name for name in args.probes.split(",") if name])
+        cases = cases_from_run(run, args.edits, args.seed) if run else cases_from_table(args.table, args.edits, args.seed)
+    damaged, pairs = _perturb_cases(run, args.edits) if run and (args.perturb or args.page) else ([], [])
+    judge = make_judge(args, rrm_vlm(args) if vlm_component(args) else None) if args.judge else reward_model(args, rrm_vlm(args))
+    if not args.judge:
+        cases = _decomposed(judge, cases, args.seed)
+    _check_first(judge, [case.item for case in cases or damaged], args.seed)
+    results: list[ProbeResult] = []
+    if cases:
+        results = run_probes(judge, cases, seed=args.seed, probes=probes)
+        edits = f"Probes on {len(cases)} edits{' of held-out tasks' * bool(run and held_out_share(run))}"
         record = replace(record, edits=edits, probes=tuple(probe_record(result, args.threshold) for result in results))
-    if args.perturb or args.page:
-        propagation, perturbed = _perturb(args)
+    if damaged:
+        propagation, perturbed = _perturb(args, judge, damaged, pairs)
         record = replace(record, perturbed=perturbed, propagation=tuple(propagation))
-    if args.run:
-        keep(record, _run(args))
-    if args.page:
-        args.page.parent.mkdir(parents=True, exist_ok=True)
-        args.page.write_text(page(kept(_run(args)), args.run.resolve().name), encoding="utf-8")
+    if run:
+        keep(record, run)
+    if run and args.page:
+        write_atomic(args.page, page(kept(run), args.run.resolve().name).encode())
     _show(args, record, results)
     return EXIT_BROKEN if any(probe.metric.holds is False for probe in record.probes) else 0
 
@@ -98,24 +109,10 @@ def _begin(args: argparse.Namespace) -> AuditRecord:
     return AuditRecord(label_of(args.label or str(model)), how, args.command_line, commit())
 
 
-def _probe(args: argparse.Namespace) -> tuple[list[ProbeResult], str]:
-    """The results of the probes, and which edits they were put to."""
-    probes = find_probes([name for name in args.probes.split(",") if name])
-    if args.run:
-        cases, where = cases_from_run(_run(args), args.edits, args.seed), "of held-out tasks" * (held_out_share(_run(args)) > 0)
-    else:
-        cases, where = cases_from_table(args.table, args.edits, args.seed), ""
-    judge, cases = _judge(args, cases)
-    _check_first(judge, [case.item for case in cases], args.seed)
-    return run_probes(judge, cases, seed=args.seed, probes=probes), f"Probes on {len(cases)} edits {where}".strip()
-
-
-def _perturb(args: argparse.Namespace) -> tuple[list[Metric], str]:
+def _perturb(
+    args: argparse.Namespace, judge: Judge, cases: Sequence[PerturbCase], pairs: Sequence[PairOfCases]
+) -> tuple[list[Metric], str]:
     """The figures of the error propagation, and what they were measured on."""
-    cases, pairs = _perturb_cases(_run(args), args.edits)
-    judge = make_judge(args, _model_of(args)) if args.judge else reward_model(args, rrm_vlm(args))
-    if not args.page:  # else the probes have looked
-        _check_first(judge, [case.item for case in cases], args.seed)
     results = run_perturbation(judge, cases, pairs, kinds=KINDS, amount=args.amount, seed=args.seed)
     measured = f"{args.amount} damaged principle{'s' * (args.amount > 1)} a set, {len(cases)} edits, {len(pairs)} pairs"
     if num_unscored := max(result.num_unscored for result in results):
@@ -130,30 +127,18 @@ def _check_first(judge: Judge, items: Sequence[RewardItem], seed: int) -> None:
     check_answers([None if reward.scored else reward.reason or "unscored" for reward in rewards], "edits", said)
 
 
-def _run(args: argparse.Namespace) -> Run:
-    return Run.open(args.run, create=False)
-
-
-def _model_of(args: argparse.Namespace) -> Any:
-    """The model for a judge component; None for one that brings its own."""
-    return rrm_vlm(args) if vlm_component(args) else None
-
-
-def _judge(args: argparse.Namespace, cases: list[Case]) -> tuple[Judge, list[Case]]:
-    """The judge, and the cases with principles where it wants them; an edit that cannot be decomposed is left out and told."""
-    if args.judge:
-        return make_judge(args, _model_of(args)), cases
-    model = reward_model(args, rrm_vlm(args))
+def _decomposed(model: RewardModel, cases: list[Case], seed: int) -> list[Case]:
+    """The cases with principles; an edit that cannot be decomposed is left out and told."""
     if not any(model.lacks_principles(case.item) for case in cases):
-        return model, cases
-    made = model.decompose([case.item for case in cases], args.seed)
+        return cases
+    made = model.decompose([case.item for case in cases], seed)
     usable = {case.id: found.principles for case, found in zip(cases, made, strict=True) if found.principles}
     if len(usable) < 2:
         problem = next(found.problem for found in made if found.problem)
         raise DataError(f"only {len(usable)} of {len(cases)} edits could be decomposed (the first fault: {problem}); name a --decomposer")
     if len(usable) < len(cases):
         print(f"audit: {len(cases) - len(usable)} of {len(cases)} edits could not be decomposed and are left out", file=sys.stderr)  # noqa: T201
-    return model, with_principles(cases, usable)
+    return with_principles(cases, usable)
 
 
 def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOfCases]]:

@@ -13,6 +13,7 @@ from editr1.bench.judges.pairwise import question
 from editr1.commands._judge import accepting, say
 from editr1.errors import DataError
 from editr1.judge.decompose import stated_principles
+from editr1.judge.inspect import agreement
 from editr1.judge.prompts import render_score
 from editr1.schema import Candidate, EditTask, ImageRef, Judgement, Principle, TaskPrinciples
 from editr1.stages import pairs as pairs_stage
@@ -32,9 +33,6 @@ from editr1.store import (
 )
 from editr1.text import instruction_fault, is_missing
 from editr1.vlm.base import ChatRequest, flat_messages, to_messages
-
-# --- import-data ---------------------------------------------------------------------------------------
-
 
 NEEDED = ("source", "instruction", "a")
 NAMES = ("annotator", "kind", "editor_a", "editor_b")  # a number may be one
@@ -168,9 +166,6 @@ def _text(row: dict[str, Any], key: str) -> str:
     return value.strip()
 
 
-# --- export-rows ---------------------------------------------------------------------------------------
-
-
 def add_export_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("output", type=Path, metavar="FILE", help="JSONL file to write")
@@ -200,8 +195,7 @@ def run_export_rows(args: argparse.Namespace) -> int:
         sharegpt   LLaMA-Factory: `conversations` of from and value; `chosen` and `rejected` for dpo and pairs
         trl        TRL: content in parts; `messages` for sft, else `prompt`, `chosen` and `rejected`
     """
-    count = export_rows(Run.open(args.run, create=False), args.output, args.what, args.form, args.prompt)
-    say(f"{args.output}: {count} rows")
+    say(f"{args.output}: {export_rows(Run.open(args.run, create=False), args.output, args.what, args.form, args.prompt)} rows")
     return 0
 
 
@@ -258,9 +252,7 @@ def _traces(run: Run, prompt_id: str | None, with_rejected: bool) -> Iterator[Ex
 
 def _agreement(outcome: object, gold: tuple[bool, ...]) -> float:
     """Share of gold verdicts that a trace gives; one that cannot be read gives none."""
-    if not isinstance(outcome, Judgement) or len(outcome.verdicts) != len(gold):
-        return 0.0
-    return sum(said == true for said, true in zip(outcome.verdicts, gold, strict=True)) / len(gold)
+    return agreement(outcome.verdicts, gold) if isinstance(outcome, Judgement) and len(outcome.verdicts) == len(gold) else 0.0
 
 
 def _preferences(run: Run) -> Iterator[Example]:
@@ -290,13 +282,9 @@ def _sharegpt(example: Example) -> dict[str, Any]:
 
 def _trl(example: Example) -> dict[str, Any]:
     prompt = to_messages(example.request)
-    if example.rejected is None:
-        return {"messages": [*prompt, _said(example.answer)]}
-    return {"prompt": prompt, "chosen": [_said(example.answer)], "rejected": [_said(example.rejected)]}
-
-
-def _said(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    texts = [text for text in (example.answer, example.rejected) if text is not None]
+    chosen, *rejected = [{"role": "assistant", "content": [{"type": "text", "text": text}]} for text in texts]
+    return {"prompt": prompt, "chosen": [chosen], "rejected": rejected} if rejected else {"messages": [*prompt, chosen]}
 
 
 _ROWS = {"messages": _messages, "sharegpt": _sharegpt, "trl": _trl}

@@ -1,4 +1,4 @@
-"""What makes something to be judged: the edits of a benchmark, the reward models of a study."""
+"""What a comparison needs: edits of a benchmark (`edit-benchmark`), people's answers (`annotate`), models trained alike (`study`)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from editr1.annotate.items import Plan, plan_items
+from editr1.annotate.queue import Overlap
+from editr1.annotate.results import export, export_pairs, write_csv
+from editr1.annotate.votes import DATABASE, VoteStore, import_votes
 from editr1.bench.base import EditSet
-from editr1.commands._judge import options, say
+from editr1.commands._judge import accepting, options, say, template
 from editr1.config import Component, available, create, offered, to_plain
 from editr1.editors.base import Editor
 from editr1.errors import ConfigError, nearest
 from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
-from editr1.stats import Estimate
+from editr1.store import Run
 from editr1.store._files import write_atomic
 from editr1.store.run import environment
 from editr1.study.cells import Place, Task, estimate, is_finished, read_scored, run_all, run_cell, tasks_left
 from editr1.study.config import DATA, Config
-from editr1.study.table import Row, Table, Test, Verdict, build
-
-# --- edit-benchmark ------------------------------------------------------------------------------------
+from editr1.study.table import Table, Verdict, build
 
 
 def add_edit_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +87,81 @@ def _editor(component: Component) -> Editor:
     return editor
 
 
-# --- study ---------------------------------------------------------------------------------------------
+def add_annotate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="run directory with candidates")
+    add("--gsb", nargs=2, metavar=("BEFORE", "AFTER"), help="compare these two editors only (GSB study)")
+    add("--pairs-per-task", type=int, default=1, metavar="N")
+    add("--limit", type=int, metavar="N", help="ask at most this many pairs")
+    add("--overlap", type=float, default=0.1, metavar="SHARE", help="share of pairs that several people answer (default: 0.1)")
+    add("--raters", type=int, default=2, metavar="N", help="how many people answer those (default: 2)")
+    add("--gold", type=Path, metavar="FILE", help="CSV or JSONL of control questions: a, b (candidate ids), label")
+    add("--gold-every", type=int, default=20, metavar="N", help="one pair in N is a control question (default: 20)")
+    add("--principles", action="store_true", help="show the principles below the pictures")
+    add("--seed", type=int, default=0)
+    add("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
+    add("--port", type=int, default=8765)
+    add("--token", help="secret that annotators open the page with: http://HOST:PORT/?token=SECRET")
+    add("--import", dest="votes", type=Path, metavar="FILE", help="add votes (a, b, label, annotator) and stop")
+    add("--export", action="store_true", help="write all answers to annotations.csv and 07_pairs and stop; with --gsb those of its study")
+    add("--csv", action="store_true", help="write annotations.csv only and stop")
+    add("--accept", action="store_true", help="with --export: where 07_pairs was made from other answers, put it aside and make it over")
+    add("--majority", action="store_true", help="with --export or --csv: one answer a pair, the owner's decision or that of most")
+
+
+def run_annotate(args: argparse.Namespace) -> int:
+    """Label pairs in a browser: blind, by keyboard or on a phone; every answer is on disk before the next pair shows."""
+    run = Run.open(args.run, create=False)
+    try:
+        gsb = tuple(args.gsb) if args.gsb else None
+        plan = Plan(args.pairs_per_task, args.limit, gsb, args.gold, args.gold_every, args.seed)
+        overlap = Overlap(args.overlap, args.raters)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if args.votes or args.export or args.csv:
+        return _exchange(args, run, plan)
+    return _serve(args, run, plan, overlap)
+
+
+def _exchange(args: argparse.Namespace, run: Run, plan: Plan) -> int:
+    items = plan_items(run, plan) if args.votes or args.gold else []
+    store = VoteStore(run.dir / DATABASE)
+    if args.votes:
+        outcome = import_votes(store, items, args.votes, plan.study)
+        say(f"{args.votes}: " + ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.items())))
+    if args.csv or args.export:
+        controls = {item.id for item in items if item.gold is not None}
+        study = plan.study if args.gsb else None
+        exported = export(run, store.all(), study=study, with_majority=args.majority, controls=controls)
+        if args.export:
+            path, counts = accepting(lambda: export_pairs(run, exported), args.accept)
+            say(f"{path}: {exported}; 07_pairs: {counts}")
+        else:
+            say(f"{write_csv(run, exported)}: {exported}")
+        if exported.num_contradictory and not args.majority:
+            say(f"{exported.num_contradictory} pairs have contradictory rows: people chose both edits; --majority writes one row a pair")
+    store.close()
+    return 0
+
+
+def _serve(args: argparse.Namespace, run: Run, plan: Plan, overlap: Overlap) -> int:
+    try:
+        from editr1.annotate.server import Desk, build_app
+        from editr1.serve.listen import listen
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the labelling page needs {error.name}; install it with: pip install -e '.[serve]'") from error
+    from editr1.serve.guard import check_exposure, is_loopback
+
+    check_exposure(args.host, args.token)
+    desk = Desk.open(run, plan, overlap, args.principles)
+    app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
+    address = f"http://{args.host}:{args.port}/"
+    token = "token=...&" if args.token else ""
+    labelled = f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far"
+    say(f"{labelled}. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)")
+    say(f"Results, review and export are for the owner, who labels at {address}?{token}owner={desk.owner_key}")
+    listen(app, args.host, args.port)
+    return 0
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -152,16 +228,12 @@ def _report(place: Place, config: Config, out: Path | None) -> int:
     seeds = sorted({seed for by_seed in finished.values() for seed in by_seed})
     name, stem = place.recipe.stem, out or place.root / place.recipe.stem
     header = environment()
-    stem.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_json(config, table, header, seeds), indent=1, ensure_ascii=False)
     write_atomic(stem.with_suffix(".json"), f"{text}\n".encode())
     page = as_markdown(name, config, table, header, seeds)
     write_atomic(stem.with_suffix(".md"), page.encode())
     say(page, *(json.dumps(verdict.line()) for verdict in table.verdicts), json.dumps(last_line(name, table.verdicts)))
     return 0
-
-
-# --- the table as people and programs read it: Markdown and JSON
 
 
 def as_json(config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
@@ -191,84 +263,4 @@ def last_line(name: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def as_markdown(name: str, config: Config, table: Table, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The page under docs/results."""
-    parts = [
-        f"# {name.capitalize()}: what each part of the verifier is worth",
-        _intro(name, config, environment, seeds),
-        "## Claims",
-        _table(_CLAIM_HEAD, [_claim_line(verdict) for verdict in table.verdicts]),
-        "## Cells",
-        _table(_CELL_HEAD, [_cell_line(row) for row in table.rows]),
-        _ABOUT_CELLS,
-        "## Paired comparisons",
-        _table(_TEST_HEAD, [_test_line(test) for test in table.tests]),
-        _ABOUT_TESTS,
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _intro(name: str, config: Config, environment: Mapping[str, Any], seeds: Sequence[int]) -> str:
-    how, commit = config.judging, environment["commit"][:10] or "unknown"
-    return (
-        f"Made by `editr1 study` from `recipes/{name}.yaml` at commit `{commit}`, torch {environment['packages']['torch']}, "
-        f"seeds {', '.join(map(str, seeds))}. Every cell scores the same held-out edits one by one, as the mean of {how.num_traces} "
-        "traces; seeds have tasks of their own and are pooled. Intervals (95 %) resample whole tasks."
-    )
-
-
-_ABOUT_CELLS = """Accuracy counts a tie and an unscored pair as half, strict accuracy as wrong. One trace: accuracy when an edit's score is
-that of one trace, averaged over the traces. Rows: what training drew from, of one seed."""
-_ABOUT_TESTS = """Gain: accuracy of the second cell minus that of the first on the same pairs. p: exact McNemar on strict right and
-wrong; Holm: the same, adjusted over all lines. A claim needs each of its steps below its level, and so reads p itself. One trace: the gain
-when an edit's score is that of one trace, averaged over the traces, p from resampled tasks. Score: mean score of the second minus that of
-the first on the same edits."""
-_CELL_HEAD = (
-    *("cell", "what it is", "accuracy", "95 %", "strict", "one trace", "by seed"),
-    *("pairs", "ties", "unscored", "mean score", "rows", "steps"),
-)
-_TEST_HEAD = (
-    *("second over first", "gain, points", "95 %", "p", "Holm", "only first / only second right"),
-    *("one trace", "95 %", "p", "score", "95 %"),
-)
-_CLAIM_HEAD = ("claim", "", "goal", "what was measured", "")
-
-
-def _cell_line(row: Row) -> tuple[str, ...]:
-    seeds = " ".join(f"{value:.3f}" for _, value in sorted(row.by_seed.items()))
-    unscored = f"{row.num_unscored / row.half.n:.1%}"
-    score = f"{row.score.value:.2f} ({_span(row.score, '.2f')})" if row.score else "-"
-    ties = "-" if row.tie_rate is None else f"{row.tie_rate:.1%}"
-    one = f"{row.one_trace.value:.3f}" if row.one_trace else "-"
-    head = (row.cell, row.about, f"{row.half.value:.3f}", _span(row.half, ".3f"), f"{row.strict.value:.3f}", one, seeds)
-    return (*head, str(row.half.n), ties, unscored, score, str(row.num_rows), str(row.steps))
-
-
-def _test_line(test: Test) -> tuple[str, ...]:
-    one = (*_points(test.one_trace.estimate), _p(test.one_trace.p_value)) if test.one_trace else ("-",) * 3
-    score = (f"{test.stricter.value:+.2f}", _span(test.stricter, "+.2f")) if test.stricter else ("-", "-")
-    head = (f"{test.b} over {test.a}", *_points(test.gain), _p(test.p), _p(test.p_holm))
-    return (*head, f"{test.only_a} / {test.only_b}", *one, *score)
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"
-
-
-def _points(gain: Estimate) -> tuple[str, str]:
-    """A gain and its interval in percentage points."""
-    low, high = (None if bound is None else 100 * bound for bound in (gain.low, gain.high))
-    points = Estimate(100 * gain.value, low, high, gain.n, gain.num_clusters)
-    return f"{points.value:+.1f}", _span(points, "+.1f")
-
-
-def _claim_line(verdict: Verdict) -> tuple[str, ...]:
-    result = {True: "holds", False: "**does not hold**", None: "not measured" if verdict.value is None else "not decided"}[verdict.holds]
-    return verdict.id, verdict.measure, verdict.goal, verdict.why, result
-
-
-def _span(estimate: Estimate, spec: str) -> str:
-    return "-" if estimate.low is None or estimate.high is None else f"{estimate.low:{spec}} to {estimate.high:{spec}}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return template("study.md").render(name=name, judging=config.judging, table=table, environment=environment, seeds=seeds)

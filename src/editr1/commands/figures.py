@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from editr1.bench.base import JudgedEdit, Stored
 from editr1.bench.own import open_pairs, read_rated
-from editr1.commands._judge import add_output_arguments, aligned, few_sources, say, show, write_outcomes
+from editr1.commands._judge import add_output_arguments, few_sources, named, number, say, show, write_outcomes
 from editr1.errors import ConfigError, DataError
 from editr1.measure.compare import NOISE_FLOOR, benchmark_of, compare, outcomes_of, read_stored, sample_table
 from editr1.measure.groups import Groups, ScoredEdit, best_of_n, from_outcomes, from_pairs, picked, signal_metrics, signal_of_pairs
-from editr1.schema import Metric
+from editr1.schema import Metric, PreferencePair
 from editr1.store import Run
 from editr1.store._files import write_atomic
-
-# --- aggregate -----------------------------------------------------------------------------------------
+from editr1.text import aligned
 
 
 def add_aggregate(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +29,7 @@ def add_aggregate(parser: argparse.ArgumentParser) -> None:
     add("--benchmark", default="", metavar="NAME", help="what the files are of, where their content does not say")
     add("--short", action="store_true", help="one row a judge, also for a single one")
     add("--out", type=Path, metavar="DIR", help="write <benchmark>_<judge>.outcomes.jsonl there, for `editr1 compare`")
-    add("--seed", type=int, default=0, help="of the resampling (default 0)")
-    add_output_arguments(parser)
+    _add_figure_arguments(parser)
 
 
 def run_aggregate(args: argparse.Namespace) -> int:
@@ -45,7 +42,7 @@ def run_aggregate(args: argparse.Namespace) -> int:
     with --short) as one row each with the figures of the benchmark's published table, in its units.
     """
     found = read_stored(args.files, args.data, args.seed, args.benchmark)
-    metrics = [m for stored in found for m in (stored.metrics if len(found) == 1 else _named(stored.metrics, stored.name))]
+    metrics = [m for stored in found for m in (stored.metrics if len(found) == 1 else named(stored.metrics, stored.name))]
     if args.json or (len(found) == 1 and not args.short):
         show(metrics, args)
     else:
@@ -59,8 +56,9 @@ def run_aggregate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named(metrics: Iterable[Metric], judge: str) -> list[Metric]:
-    return [dataclasses.replace(metric, name=f"{metric.name}/{judge}") for metric in metrics]
+def _add_figure_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add_output_arguments(parser)
 
 
 def _rows(found: Sequence[Stored]) -> list[str]:
@@ -72,7 +70,7 @@ def _rows(found: Sequence[Stored]) -> list[str]:
         rows = [
             [
                 stored.name,
-                *("-" if (value := stored.headline.get(name)) is None else f"{value:.2f}" for name in columns),
+                *(number(stored.headline.get(name), 2) for name in columns),
                 str(max((metric.n for metric in stored.metrics), default=0)),
                 str(max((metric.num_unscored for metric in stored.metrics), default=0)),
             ]
@@ -80,9 +78,6 @@ def _rows(found: Sequence[Stored]) -> list[str]:
         ]
         lines += aligned([[benchmark, *columns, "n", "unscored"], *rows])
     return lines
-
-
-# --- compare -------------------------------------------------------------------------------------------
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +91,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "--noise-floor", type=float, default=NOISE_FLOOR, metavar="X", help=f"mark changes of mean scores below X (default {NOISE_FLOOR:g})"
     )
     add("--samples", type=Path, metavar="FILE", help="write every sample as CSV: a, b, difference, mark")
-    add("--seed", type=int, default=0, help="of the resampling (default 0)")
-    add_output_arguments(parser)
+    _add_figure_arguments(parser)
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -134,24 +128,17 @@ def _value(value: float | None) -> str:
     return "unscored" if value is None else f"{value:.2f}"
 
 
-# --- best-of-n -----------------------------------------------------------------------------------------
-
-
-PAIRS_TABLE = "bench_pairs_"
-
-
 def add_best_of_n(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--judged", metavar="TABLE", help=f"table of the run that `bench pairs` wrote, such as {PAIRS_TABLE}rrm")
+    where.add_argument("--judged", metavar="TABLE", help="table of the run that `bench pairs` wrote, such as bench_pairs_rrm")
     where.add_argument(
         "--edits", action="append", nargs=3, metavar=("EDITOR", "JUDGE", "REFEREE"), help="outcomes of one editor's edits; repeatable"
     )
     add("--split", default="held_out", help="pairs of the run: held_out (default), train or all; as `bench pairs` was given")
     add("--category", default="", metavar="PREFIX", help="only outcomes whose category starts so")
     add("--picks", type=Path, metavar="FILE", help="write the picks here, one JSON object a task")
-    add("--seed", type=int, default=0, help="of the resampling (default 0)")
-    add_output_arguments(parser)
+    _add_figure_arguments(parser)
 
 
 def run_best_of_n(args: argparse.Namespace) -> int:
@@ -176,17 +163,20 @@ def run_best_of_n(args: argparse.Namespace) -> int:
 
 
 def _from_run(args: argparse.Namespace) -> Groups:
-    if args.run is None:
-        raise ConfigError("--judged names a table of a run: give --run DIR as well")
-    run = Run.open(args.run, create=False)
-    judged = dict(run.keyed(args.judged, JudgedEdit))
-    pairs = open_pairs(args.run, args.split).pairs
+    judged, pairs = _judged(args, args.judged)
     edits = {edit.id for pair in pairs for edit in (pair.a, pair.b)}
     if not edits & judged.keys():
         raise DataError(
             f"table {args.judged} holds no edit of these pairs; give the table and the --split of: editr1 bench pairs --run ..."
         )
     return from_pairs(pairs, judged)
+
+
+def _judged(args: argparse.Namespace, table: str) -> tuple[dict[str, JudgedEdit], Sequence[PreferencePair]]:
+    """What `bench pairs` wrote into a table of the run, and the pairs that it is about."""
+    if args.run is None:
+        raise ConfigError("--judged names a table of a run: give --run DIR as well")
+    return dict(Run.open(args.run, create=False).keyed(table, JudgedEdit)), open_pairs(args.run, args.split).pairs
 
 
 def _from_files(args: argparse.Namespace) -> Groups:
@@ -198,13 +188,11 @@ def _from_files(args: argparse.Namespace) -> Groups:
     )
 
 
-def _picks(groups: Groups) -> list[str]:
+def _picks(groups: Groups) -> Iterator[str]:
     """A tie lists all edits that share the highest score; a task that the judge did not score lists none."""
-    rows = []
     for task, group in groups.tasks.items():
         best = picked(group)
-        rows.append({"task": task, "picked": [choice.key for choice in best], "score": best[0].score if best else None})
-    return [json.dumps(row) for row in rows]
+        yield json.dumps({"task": task, "picked": [choice.key for choice in best], "score": best[0].score if best else None})
 
 
 def _left_out(groups: Groups) -> str:
@@ -214,17 +202,13 @@ def _left_out(groups: Groups) -> str:
     )
 
 
-# --- signal --------------------------------------------------------------------------------------------
-
-
 def add_signal(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", type=Path, nargs="*", metavar="FILE", help="outcomes of single edits, stored outputs, or a table; one a judge")
     add("--judged", action="append", default=[], metavar="TABLE", help="table of the run that `bench pairs` wrote; repeatable")
     add("--split", default="all", help="pairs of the run: held_out, train or all (default)")
     add("--truth", type=Path, metavar="FILE", help="outcomes of the same edits that say how good they are")
-    add("--seed", type=int, default=0, help="of the resampling (default 0)")
-    add_output_arguments(parser)
+    _add_figure_arguments(parser)
 
 
 def run_signal(args: argparse.Namespace) -> int:
@@ -242,25 +226,22 @@ def run_signal(args: argparse.Namespace) -> int:
         raise ConfigError("--truth is for files; in a run people's pairs are the truth")
     judges = {path.name.removesuffix(".outcomes.jsonl").removesuffix(path.suffix): _of_file(path, args) for path in args.files}
     judges |= {table: _of_run(table, args) for table in args.judged}
-    every = [metric for name, metrics in judges.items() for metric in _named(metrics, name)]
+    every = [metric for name, metrics in judges.items() for metric in named(metrics, name)]
     if len(judges) == 1 or args.json:
         show(next(iter(judges.values())) if len(judges) == 1 else every, args)
         return 0
     columns = list(dict.fromkeys(metric.protocol for metrics in judges.values() for metric in metrics))
-    rows = [["judge", *(column.removeprefix("signal/") for column in columns)]]
-    for name, metrics in judges.items():
-        values = {metric.protocol: metric.value for metric in metrics}
-        rows.append([name, *("-" if (value := values.get(column)) is None else f"{value:.3f}" for column in columns)])
-    show(every, args, lines=[*aligned(rows), *few_sources(every)])
+    found = {name: {metric.protocol: metric.value for metric in metrics} for name, metrics in judges.items()}
+    rows = [[name, *(number(values.get(column), 3) for column in columns)] for name, values in found.items()]
+    head = ["judge", *(column.removeprefix("signal/") for column in columns)]
+    show(every, args, lines=[*aligned([head, *rows]), *few_sources(every)])
     return 0
 
 
 def _of_run(table: str, args: argparse.Namespace) -> list[Metric]:
-    if args.run is None:
-        raise ConfigError("--judged names a table of a run: give --run DIR as well")
-    judged = dict(Run.open(args.run, create=False).keyed(table, JudgedEdit))
+    judged, pairs = _judged(args, table)
     try:
-        return signal_of_pairs(open_pairs(args.run, args.split).pairs, judged, args.seed)
+        return signal_of_pairs(pairs, judged, args.seed)
     except DataError as error:
         raise DataError(f"table {table}: {error}; give the table and the --split of: editr1 bench pairs --run ...") from error
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from editr1.bench.base import Benchmark, JudgedEdit, JudgedPair, Outcome
-from editr1.bench.judges.base import ComparesPairs, Judge
+from editr1.bench.judges.base import ComparesPairs
 from editr1.bench.own import LISTS
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
     add_output_arguments,
     judge_component,
+    named,
     options,
     say,
     show,
@@ -26,7 +27,7 @@ from editr1.commands._judge import (
 )
 from editr1.config import Component, create, load, offered, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
-from editr1.judge.item import Asking, asking, check_alive, check_answers
+from editr1.judge.item import Asking, Judge, asking, check_alive, check_answers
 from editr1.measure.compare import between_run
 from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
 from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence
@@ -34,8 +35,6 @@ from editr1.measure.metrics import pairwise_metrics, pairwise_outcomes
 from editr1.schema import Metric
 from editr1.store import Lane, Run, StageCounts
 from editr1.store._files import write_atomic
-
-# --- bench ---------------------------------------------------------------------------------------------
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -69,9 +68,6 @@ def run_bench(args: argparse.Namespace) -> int:
     if "run" in takes and args.run is not None:
         chosen.setdefault("run", args.run)  # left out of `source`: a run directory may be moved
     return judge_and_show(create("bench", Component(args.name, chosen)), source, args)
-
-
-# --- score-folder --------------------------------------------------------------------------------------
 
 
 def add_score_folder(parser: argparse.ArgumentParser) -> None:
@@ -109,9 +105,6 @@ def recognise(folder: Path, root: Path | None) -> tuple[str, dict[str, Any]]:
         f"{folder} has no known layout: expected {' or '.join(LISTS)}, GEdit's fullset/<task>/<language>/, "
         "or ImgEdit's <key>.png with --root naming the folder of basic_edit.json"
     )
-
-
-# --- what both share -----------------------------------------------------------------------------------
 
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +150,7 @@ def judge_and_show(benchmark: Benchmark, source: dict[str, Any], args: argparse.
     if not args.json:
         _say_plan(benchmark, settings, run, args)
     repeats = [ask.once(name, repeat, {} if repeat else known) for repeat in range(args.repeats)]
-    show([dataclasses.replace(metric, name=f"{metric.name}/{label}") for metric in (*repeats[0], *between_run(repeats))], args)
+    show(named([*repeats[0], *between_run(repeats)], label), args)
     if vlm and not args.json:
         say(f"{vlm.name}: {vlm.status()}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import json
 import os
@@ -24,39 +23,24 @@ from editr1.schema import CATEGORIES, Metric, to_json
 from editr1.store import Run, StageCounts
 from editr1.store._files import read_record, write_atomic
 from editr1.store.run import environment
-
-# --- a stage -------------------------------------------------------------------------------------------
-
-
-class StageCommand:
-    """What the command line shows and runs of one stage, as `add_NAME` and `run_NAME` would."""
-
-    def __init__(self, file: Path) -> None:
-        tree = ast.parse(file.read_bytes())
-        self.name = file.stem
-        self.__doc__ = ast.get_docstring(tree)
-        own = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
-        self.has_engine = any(isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "engine" for c in own for node in c.body)
-        """Whether its settings choose where it runs, as those of all data stages do."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """The options of every stage, and the choice of where a data stage runs."""
-        add = parser.add_argument
-        add("--config", type=Path, required=True, metavar="RECIPE", help="YAML file; its section of this name is read")
-        add("--run", type=Path, required=True, metavar="DIR", help="run directory, made when missing")
-        add("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable")
-        add("--dry-run", action="store_true", help="print what would be done and stop")
-        add("--gpu-memory", type=gibibytes, metavar="80GiB", help="what a card holds: training that takes more is refused")
-        changed = "where inputs or settings have changed since, put the old rows or weights aside and start over"
-        add("--accept", action="store_true", help=changed)
-        if self.has_engine:
-            add("--engine", choices=("local", "ray"), help="where the stage runs (default: the recipe's, local)")
-
-    def main(self, args: argparse.Namespace) -> int:
-        return _run_stage(self.name, args)
+from editr1.text import aligned
 
 
-def _run_stage(name: str, args: argparse.Namespace) -> int:
+def add_stage(parser: argparse.ArgumentParser, file: Path) -> None:
+    """The options of every stage, and the choice of where a data stage runs."""
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="RECIPE", help="YAML file; its section of this name is read")
+    add("--run", type=Path, required=True, metavar="DIR", help="run directory, made when missing")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as score.max_tokens=512; repeatable")
+    add("--dry-run", action="store_true", help="print what would be done and stop")
+    add("--gpu-memory", type=gibibytes, metavar="80GiB", help="what a card holds: training that takes more is refused")
+    changed = "where inputs or settings have changed since, put the old rows or weights aside and start over"
+    add("--accept", action="store_true", help=changed)
+    if "\n    engine: Engine" in file.read_text(encoding="utf-8"):  # of its Config; a stage is not imported for its help
+        add("--engine", choices=("local", "ray"), help="where the stage runs (default: the recipe's, local)")
+
+
+def run_stage(args: argparse.Namespace, name: str) -> int:
     """Loads the recipe, checks all of it, prints the plan, runs the stage and prints its result."""
     overrides = list(args.set)
     if getattr(args, "engine", None):
@@ -125,16 +109,11 @@ def describe(stage: Any, config: Any, run_dir: Path) -> list[str]:
     return [f"{name}: run directory {run_dir}", *own, f"{name}: settings {json.dumps(to_plain(config), ensure_ascii=False)}"]
 
 
-# --- demo ----------------------------------------------------------------------------------------------
-
-
 STEPS = ("tasks", "decompose", "generate", "score", "inspect", "scorer", "sft", "pairs", "gcpo", "edit_rl", "evaluate")
 """In the order of the loop. `scorer` is the stage `sft` without principles, the baseline of the comparison."""
 FIRST_TABLE = "inspect"
 """After it the first figures are known: how right the annotators are, whose traces the verifier will learn."""
 _STAGE_OF = {"scorer": "sft"}
-_TABLE_WIDTH = 130
-"""Characters that the results need to be read."""
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +132,7 @@ def run_demo(args: argparse.Namespace) -> int:
     check_recipe(recipe)
     if args.dry_run:
         for name in STEPS:
-            print(f"{name}: {json.dumps(to_plain(_config(recipe, name)))}")  # noqa: T201
+            say(f"{name}: {json.dumps(to_plain(_config(recipe, name)))}")
         return 0
     import torch
 
@@ -164,12 +143,12 @@ def run_demo(args: argparse.Namespace) -> int:
     for number, name in enumerate(STEPS, start=1):
         _run_step(run, recipe, name, number)
         if name == FIRST_TABLE:
-            print_annotators(run)
+            show_annotators(run)
     report, _ = write_report(args.run)
-    print_results(run)
+    show_results(run)
     figures = args.figures or args.run / "figures.json"
     write_atomic(figures, f"{json.dumps(as_json(run), indent=1)}\n".encode())
-    print(f"report: {report}\nfigures: {figures}")  # noqa: T201
+    say(f"report: {report}", f"figures: {figures}")
     return 0
 
 
@@ -185,57 +164,35 @@ def _config(recipe: Mapping[str, Any], name: str) -> Any:
 
 def _run_step(run: Run, recipe: Mapping[str, Any], name: str, number: int) -> None:
     """Runs one stage unless an earlier call of the demo has finished it in this directory."""
-    from rich.console import Console
-
-    console = Console()
     metric = f"stage_seconds/{name}"
     done = {m.name: m for m in run.metrics()}.get(metric)
     if done is not None:
-        console.print(f"[dim]{number:2}/{len(STEPS)} {name}: done before ({done.value:.0f} s)[/dim]")
+        say(f"{number:2}/{len(STEPS)} {name}: done before ({done.value:.0f} s)")
         return
-    console.rule(f"{number}/{len(STEPS)} {name}", align="left")
+    say(f"--- {number}/{len(STEPS)} {name} ---")
     start = time.monotonic()
-    stage = _stage(name)
-    result = stage.run(_config(recipe, name), run.dir)
+    result = _stage(name).run(_config(recipe, name), run.dir)
     seconds = time.monotonic() - start
     run.add_metric(Metric(metric, seconds, n=1, protocol="seconds/wall"))
-    console.print(f"{name}: {result} in {seconds:.0f} s", highlight=False)
+    say(f"{name}: {result} in {seconds:.0f} s")
 
 
-def print_annotators(run: Run) -> None:
+def show_annotators(run: Run) -> None:
     """Each annotator against the inspector: what share of its verdicts is right, and of which category the wrong ones are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="annotators: verdicts that the inspector confirms (95 % intervals, whole tasks resampled)")
-    table.add_column("annotator", no_wrap=True)
-    for column in ("right", "interval", "verdicts", "unparsed traces", *CATEGORIES):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = [("annotator", "right", "interval", "verdicts", "unparsed traces", *CATEGORIES)]
     for row in read_record(AnnotatorAccuracies, run.dir / "05_inspections" / "annotators.json").annotators:
-        interval = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
         shares = (f"{counts.accuracy:.3f}" if (counts := part.counts).accuracy is not None else "" for part in row.categories)
         right = "" if row.accuracy is None else f"{row.accuracy:.3f}"
-        table.add_row(row.name, right, interval, f"{row.n:,}", f"{row.num_unparsed:,} of {row.num_traces:,}", *shares)
-    Console(width=max(Console().width, _TABLE_WIDTH)).print(table)
+        rows.append((row.name, right, _interval(row.low, row.high), f"{row.n:,}", f"{row.num_unparsed:,} of {row.num_traces:,}", *shares))
+    say("annotators: verdicts that the inspector confirms (95 % intervals, whole tasks resampled)", *aligned(rows))
 
 
-def print_results(run: Run) -> None:
-    """The metrics as a table: value, 95 % interval, how many, and whether what was promised holds."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="results (95 % intervals, whole tasks resampled)")
-    table.add_column("metric", no_wrap=True)
-    for column in ("value", "interval", "n", "ties"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("goal")
-    for metric in run.metrics():
-        if not metric.name.startswith("stage_seconds/"):
-            table.add_row(*_cells(metric))
-    console = Console(width=max(Console().width, _TABLE_WIDTH))  # in a log file or a narrow window names would be cut
-    console.print(table)
+def show_results(run: Run) -> None:
+    """The metrics as a table: value, 95 % interval, how many, and whether what was promised holds; and how long the stages took."""
+    metrics = [metric for metric in run.metrics() if not metric.name.startswith("stage_seconds/")]
+    rows = [("metric", "value", "interval", "n", "ties", "goal"), *map(_cells, metrics)]
     seconds = [metric.value or 0.0 for metric in run.metrics() if metric.name.startswith("stage_seconds/")]
-    console.print(f"{sum(seconds) / 60:.1f} minutes in {len(seconds)} stages")
+    say("results (95 % intervals, whole tasks resampled)", *aligned(rows), f"{sum(seconds) / 60:.1f} minutes in {len(seconds)} stages")
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -244,7 +201,7 @@ def as_json(run: Run) -> dict[str, Any]:
 
 
 def _cells(metric: Metric) -> tuple[str, ...]:
-    interval = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} to {metric.high:.3f}"
+    interval = _interval(metric.low, metric.high)
     if metric.p_value is not None:
         interval += f", p = {metric.p_value:.3g}"
     ties = "" if metric.tie_rate is None else f"{100 * metric.tie_rate:.0f} %"
@@ -253,3 +210,7 @@ def _cells(metric: Metric) -> tuple[str, ...]:
     goal = f"{word}: {metric.goal}" if metric.goal else ""
     value = "unscored" if metric.value is None else f"{metric.value:.3f}"
     return metric.name, value, interval, f"{metric.n}{unscored}", ties, goal
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"

@@ -21,9 +21,6 @@ from editr1.store.run import TABLES, Run, environment
 from editr1.store.shards import CHECKSUM, LOG, Row, about, dropped_row, log_line, problem, shard_path, shard_paths, sum_digests, write_shard
 from editr1.store.tables import STAGE_OF, read_summary
 
-# --- report --------------------------------------------------------------------------------------------
-
-
 SHARE = 0.2  # ours: of the time that may go into writing the page while a run needs the machine
 
 
@@ -83,9 +80,6 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-# --- repair --------------------------------------------------------------------------------------------
-
-
 def add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the run directory")
     parser.add_argument("--dry-run", action="store_true", help="name what is damaged and change nothing")
@@ -128,23 +122,19 @@ def run_repair(args: argparse.Namespace) -> int:
 
 def damaged_shards(run: Run) -> list[Path]:
     """The shards that are missing from a complete table, or do not fit their checksum, in the order of the tables."""
-    return [path for folder in sorted(run.dir.iterdir()) if folder.is_dir() for path in _damaged(folder)]
-
-
-def _damaged(folder: Path) -> list[Path]:
-    paths = set(shard_paths(folder))
-    if (folder / "counts.json").exists():
-        paths |= {shard_path(folder, index) for index in range(read_summary(folder)["shards"])}
-    return [path for path in sorted(paths) if problem(path)]
+    found = []
+    for folder in sorted(path for path in run.dir.iterdir() if path.is_dir()):
+        paths = set(shard_paths(folder))
+        if (folder / "counts.json").exists():
+            paths |= {shard_path(folder, index) for index in range(read_summary(folder)["shards"])}
+        found += [path for path in sorted(paths) if problem(path)]
+    return found
 
 
 def damaged_pictures(run: Run) -> list[Path]:
     """The stored pictures whose bytes are not those that gave them their names."""
     files = sorted(path for path in run.images.root.glob("??/*") if path.is_file())
     return [path for path in files if hashlib.sha256(path.read_bytes()).hexdigest() != path.stem]
-
-
-# --- migrate -------------------------------------------------------------------------------------------
 
 
 def add_migrate(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +159,7 @@ def run_migrate(args: argparse.Namespace) -> int:
     return 0
 
 
+OLD_DIGEST = "digest of schema 1"
 OldRow = tuple[str, str | None, str | None]
 """Key, record as a line of JSON, why there is none."""
 
@@ -191,7 +182,8 @@ def migrate(run_dir: Path, records: Sequence[type]) -> list[str]:
         for folder in folders:
             with exclusive(folder / ".lock", f"table {folder}"):
                 _migrate_table(folder, records)
-        digests = dict(filter(None, map(_digests, folders)))
+        summaries = [read_json(path) for folder in folders if (path := folder / "counts.json").exists()]
+        digests = {summary[OLD_DIGEST]: summary["digest"] for summary in summaries if summary.get(OLD_DIGEST)}
         for path in sorted(run_dir.glob("*/settings.json")):
             settings = read_json(path)
             write_json(path, {key: digests.get(value, value) if key.startswith("input ") else value for key, value in settings.items()})
@@ -200,15 +192,16 @@ def migrate(run_dir: Path, records: Sequence[type]) -> list[str]:
 
 
 def _migrate_table(folder: Path, records: Sequence[type]) -> None:
-    shards_of_1 = {path: rows for path in shard_paths(folder) if (rows := _old_rows(path)) is not None}
-    logs_of_1 = {path: rows for path in sorted(folder.glob("part-*.partial.jsonl")) if (rows := _old_log(path))}
-    if shards_of_1 or logs_of_1:
-        lines = (line for rows in [*shards_of_1.values(), *logs_of_1.values()] for _, line, _ in rows if line is not None)
+    old = {path: rows for path in sorted(folder.glob("part-*")) if (rows := _old_rows(path))}
+    if old:
+        lines = (line for rows in old.values() for _, line, _ in rows if line is not None)
         record = _record_of(folder, next(lines, None), records)
-        for path, rows in shards_of_1.items():
-            write_shard(path, record, [_row(path, record, *row) for row in rows])
-        for path, rows in logs_of_1.items():
-            write_atomic(path, b"".join(log_line(_row(path, record, *row)) for row in rows))
+    for path, rows in old.items():
+        new = [_row(path, record, *row) for row in rows]
+        if path.suffix == ".parquet":
+            write_shard(path, record, new)
+        else:
+            write_atomic(path, b"".join(map(log_line, new)))
     shards = [about(path) for path in shard_paths(folder)]
     if shards:
         write_json(folder / "layout.json", {"shard_size": shards[0].num_in})
@@ -216,27 +209,24 @@ def _migrate_table(folder: Path, records: Sequence[type]) -> None:
     if counts.exists() and "shards" not in read_json(counts):
         summary = read_json(counts)
         digest = sum_digests(shard.rows for shard in shards)
-        write_json(counts, {**summary, "digest": digest, "shards": len(shards), "digest of schema 1": summary.get("digest")})
+        write_json(counts, {**summary, "digest": digest, "shards": len(shards), OLD_DIGEST: summary.get("digest")})
 
 
-def _old_rows(path: Path) -> list[OldRow] | None:
-    """The rows of a shard of schema 1; None for one that is up to date."""
+def _old_rows(path: Path) -> list[OldRow]:
+    """The rows of a shard of schema 1, finished or not; none of one that is up to date."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.name.endswith(LOG):
+        return [(row[0], row[1], row[2]) for row in read_jsonl(path) if len(row) == 3]
+    if path.suffix != ".parquet":
+        return []
     try:
         table = pq.read_table(path)
-        if KEY in table.column_names:
-            return None
-        return list(zip(*(table[name].to_pylist() for name in ("key", "record", "dropped")), strict=True))
+        old = () if KEY in table.column_names else (table[name].to_pylist() for name in ("key", "record", "dropped"))
+        return list(zip(*old, strict=True))
     except (pa.ArrowException, KeyError, OSError) as error:
         raise DataError(f"{path} is no shard of a table ({error}); delete it to redo it") from error
-
-
-def _old_log(path: Path) -> list[OldRow]:
-    """The rows of an unfinished shard of schema 1; empty for one that is up to date."""
-    rows = [tuple(row) for row in read_jsonl(path)]
-    return [row for row in rows if len(row) == 3]
 
 
 def _record_of(folder: Path, line: str | None, records: Sequence[type]) -> type:
@@ -258,10 +248,3 @@ def _row(path: Path, record: type, key: str, line: str | None, dropped: str | No
         return Row(key, encode(from_json(record, line)), None)
     except ValueError as error:
         raise DataError(f"{path}: row {key}: {error}") from error
-
-
-def _digests(folder: Path) -> tuple[str, str] | None:
-    path = folder / "counts.json"
-    summary = read_json(path) if path.exists() else {}
-    old = summary.get("digest of schema 1")
-    return (old, summary["digest"]) if old else None

@@ -1,31 +1,37 @@
-"""One edit judged, as text, JSON or a page: `verify`."""
+"""The reward of edits: of one, as text, JSON or a page (`verify`); of whatever other programs send (`serve`)."""
 
 from __future__ import annotations
 
 import argparse
 import base64
-import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from editr1 import example
-from editr1.commands._judge import add_model_arguments, add_rrm_arguments, reward_model, rrm_vlm, say, vlm_component
-from editr1.errors import DataError
+from editr1.commands._judge import (
+    add_judge_arguments,
+    add_model_arguments,
+    add_rrm_arguments,
+    judge_component,
+    reward_model,
+    rrm_vlm,
+    say,
+    template,
+    vlm_component,
+)
+from editr1.config import load_recipe, section, with_overrides
+from editr1.errors import ConfigError, DataError
 from editr1.judge.decompose import BadDecomposition, parse_principles
 from editr1.judge.item import RewardItem
 from editr1.judge.prompts import labels
-from editr1.judge.rrm import UNDECOMPOSED
-from editr1.pictures import read_picture, to_rgb
+from editr1.judge.rrm import UNDECOMPOSED, RewardModel
+from editr1.pictures import encode_small, read_picture
 from editr1.schema import CATEGORIES, Judgement, ParseFailure, Principle, Reward
 from editr1.store._files import write_atomic
-
-# --- as text and JSON ----------------------------------------------------------------------------------
-
 
 EXIT_UNSCORED = 1
 SHOWN = 300  # characters of a reply that could not be used
@@ -73,7 +79,6 @@ def run_verify(args: argparse.Namespace) -> int:
     say(f"{item.instruction}\n{told}" if args.example and not args.json else told)
     if args.html:
         page = verdict_page(item, reward, model.vlm.name, model.prompt_id, explain(reward.reason))
-        args.html.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.html, page.encode())
     return 0 if reward.scored else EXIT_UNSCORED
 
@@ -163,21 +168,10 @@ def _outcome(outcome: Judgement | ParseFailure) -> dict[str, Any]:
     return {"verdicts": [int(verdict) for verdict in outcome.verdicts], "score": outcome.score}
 
 
-# --- as one page ---------------------------------------------------------------------------------------
-
-
 SIDE = 1024  # ours: pixels of a picture's longer side; two of them stay well below a megabyte
 PIXEL_ART = 256  # ours: smaller pictures are kept exactly and drawn enlarged without smoothing
 
 TITLES = {"follow": "Does it follow the instruction?", "keep": "Does it keep the rest?", "quality": "Is the picture sound?"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    uri: str
-    width: int
-    height: int
-    pixelated: bool
 
 
 def verdict_page(item: RewardItem, reward: Reward, judge: str, prompt_id: str, problem: str = "") -> str:
@@ -187,10 +181,7 @@ def verdict_page(item: RewardItem, reward: Reward, judge: str, prompt_id: str, p
     """
     before = item.source if isinstance(item.source, tuple) else (item.source,)
     groups = {category: [row for row in _rows(reward) if row[1].category == category] for category in CATEGORIES}
-    environment = Environment(
-        loader=PackageLoader("editr1.commands", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("verdict.html").render(
+    return template("verdict.html").render(
         instruction=item.instruction,
         pictures=[*(("Before", _picture(image)) for image in before), ("After", _picture(item.edited))],
         reward=reward,
@@ -206,11 +197,71 @@ def _told(outcome: Judgement | ParseFailure) -> str:
     return f"score {outcome.score:g}" if isinstance(outcome, Judgement) else f"unscored: {outcome.code}"
 
 
-def _picture(image: Image.Image) -> _Picture:
-    small = to_rgb(image).copy()
-    small.thumbnail((SIDE, SIDE))
-    exact = max(small.size) <= PIXEL_ART
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True) if exact else small.save(buffer, "WEBP", quality=88)
-    uri = f"data:image/{'png' if exact else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return _Picture(uri, *small.size, pixelated=exact)
+def _picture(image: Image.Image) -> dict[str, Any]:
+    mime, data = encode_small(image, SIDE, PIXEL_ART)
+    uri = f"data:{mime};base64,{base64.b64encode(data).decode()}"
+    return {"uri": uri, "width": image.width, "height": image.height, "pixelated": max(image.size) <= PIXEL_ART}
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="RECIPE", help="YAML file; its section `serve` is read")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as serve.num_traces=4")
+    add_model_arguments(parser)
+    add_judge_arguments(parser, None)
+    parser.add_argument("--prompt", metavar="ID", help="score prompt (default: the checkpoint's own, else tv)")
+    parser.add_argument("--traces", type=int, metavar="K", help="traces to average over (default: 1)")
+    parser.add_argument("--decompose", action="store_true", help="the judge makes principles for edits that come without")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs --token")
+    parser.add_argument("--port", type=int, default=8090)
+    parser.add_argument("--token", help="clients must send 'Authorization: Bearer TOKEN'")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder below which requests may name image files")
+    parser.add_argument("--allow-pickle", action="store_true", help="also speak flow_grpo's pickle dialect (loopback only, restricted)")
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve the reward: JSON over HTTP, with the dialects of other trainers.
+
+    editr1 serve --base-url http://localhost:8000/v1 --model edit-rrm --decompose
+    editr1 serve --checkpoint runs/demo/08_rrm_gcpo
+    editr1 serve --judge editscore --model EditScore-7B --base-url http://localhost:8000/v1
+    editr1 serve --config recipes/serve.yaml --set serve.num_traces=4
+    """
+    try:
+        from editr1.serve.app import Access, Config, build_app, make_judge
+        from editr1.serve.listen import listen
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the service needs {error.name}; install it with: pip install -e '.[serve]'") from error
+    access = Access(args.host, args.token, args.root, args.allow_pickle)
+    access.check()
+    config = section({"serve": _settings(args)}, "serve", Config)
+    judge = make_judge(config)
+    app = build_app(judge, config, access)
+    what = f"prompt {judge.prompt_id}" if isinstance(judge, RewardModel) else f"judge {config.judge.id if config.judge else ''}"
+    model = f"{config.vlm.id}, " if config.vlm else ""
+    say(f"serving {model}{what}, at http://{args.host}:{args.port} (Ctrl-C stops)")
+    listen(app, args.host, args.port)
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The section `serve`: the recipe's, the command line's judge over it, and `--set` over both."""
+    settings = dict(load_recipe(args.config).get("serve") or {}) if args.config else {}
+    if (model := vlm_component(args)) is not None:
+        settings["vlm"] = {"id": model.id, "options": model.options}
+    if args.judge:
+        if args.prompt or args.traces or args.decompose:
+            raise ConfigError("--prompt, --traces and --decompose describe the RRM; options of --judge are given as --judge-set KEY=VALUE")
+        judge = judge_component(args)
+        settings["judge"] = {"id": judge.id, "options": judge.options}
+    if not {"vlm", "judge"} & settings.keys() and not any(text.startswith(("serve.vlm", "serve.judge")) for text in args.set):
+        raise ConfigError("name a judge: --model ID with --base-url URL, --checkpoint DIR, or --config RECIPE with a section `serve`")
+    if args.prompt:
+        settings["prompt_id"] = args.prompt
+    if args.traces:
+        settings |= {"num_traces": args.traces} | ({} if args.traces == 1 or "temperature" in settings else {"temperature": 0.7})
+    if args.decompose:
+        settings["decomposer"] = settings.get("vlm")
+    recipe = with_overrides({"serve": settings}, args.set)
+    if stray := recipe.keys() - {"serve"}:
+        raise ConfigError(f"--set {min(stray)}...: this command reads the section `serve` only, such as serve.num_traces=4")
+    return dict(recipe["serve"])

@@ -1,6 +1,7 @@
 """What a reply literally says: one grammar for every reader of answers (Phi, inspector, decomposer, the judges of benchmarks). All ours.
 
 thinking is a draft      what stands before the last `</think>` is no answer, and an unclosed `<think>` means that there is none
+an aside states nothing  what stands in `<rationale>`, `<plan>`, `<details>` and their like, before an answer or behind it
 spelling does not count  line ends, invisible characters, full-width digits, escaped brackets, a model's end tokens
 quotations are nobody's  lines that begin with `>`; passages in quotation marks, or that the text gives to a sign, a user, a prompt
 the last word counts     or nothing does: see `editr1.judge.claims` for what is rejected or taken back
@@ -107,10 +108,30 @@ _CLOSE = re.compile(
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u300e\u300f"
 
 
-def thinking_marks(text: str) -> list[tuple[int, int, bool]]:
-    """(start, end, closes) of every mark of a draft that does not itself stand in quotation marks, in reading order."""
-    found = [(match.start(), match.end(), False) for match in _unquoted(_OPEN, text)]
-    return sorted([*found, *((match.start(), match.end(), True) for match in _unquoted(_CLOSE, text))])
+_ASIDE = (
+    r"(?:rationales?|plan(?:s|ning)?|details?|notes?|explanations?|justifications?|observations?|considerations?|brainstorm(?:ing)?|workings?"
+    r"|steps?|musings?|rough[_-]?work|self[_-](?:check|critique|reflection))"
+)
+_OPEN_ASIDE = re.compile(rf"<\s*{_ASIDE}(?:\s[^<>]{{0,64}})?>", re.IGNORECASE)
+_CLOSE_ASIDE = re.compile(rf"<\s*[/\\]\s*{_ASIDE}\s*>", re.IGNORECASE)
+
+Mark = tuple[int, int, bool]
+"""(start, end, closes) of a tag."""
+
+
+def thinking_marks(text: str) -> list[Mark]:
+    """Every mark of a draft that does not itself stand in quotation marks, in reading order."""
+    return _marks(text, _OPEN, _CLOSE)
+
+
+def aside_marks(text: str) -> list[Mark]:
+    """As `thinking_marks`, of passages that announce no answer, but may follow one."""
+    return _marks(text, _OPEN_ASIDE, _CLOSE_ASIDE)
+
+
+def _marks(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> list[Mark]:
+    found = [(match.start(), match.end(), False) for match in _unquoted(opening, text)]
+    return sorted([*found, *((match.start(), match.end(), True) for match in _unquoted(closing, text))])
 
 
 def _unquoted(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

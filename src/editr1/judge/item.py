@@ -64,9 +64,14 @@ class Again:
 
 
 class Judge(Protocol):
-    """One that samples has a `sampling` that may be replaced in a copy."""
+    """Scores edits. One that samples has a `sampling` that may be replaced in a copy.
 
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]: ...
+    Raises BackendError when its machine fails; an answer that says nothing is an unscored Reward.
+    """
+
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """One reward an item, in their order, value in [0, 10] or None; with ids, independent of the order."""
+        ...
 
 
 class PersistentJudge:

@@ -1,8 +1,8 @@
 """Phi: the rule-based parser that reads verdicts and the score tau out of a trace (paper, section 3.1), in linear time, never raising.
 
-The last verdict block and the last score tag behind it decide, in the answer that follows the model's thinking. What is quoted or copied
-from the prompt is nobody's word; what is unreadable, rejected, taken back or contradictory is a `ParseFailure` with a code of its own, and
-never lets an earlier statement through.
+The last verdict block and the last score tag behind it decide, in the answer that follows the model's thinking. What is quoted, copied
+from the prompt or put aside (`<rationale>`) is nobody's word; what is unreadable, rejected, taken back or contradictory is a
+`ParseFailure` with a code of its own, and never lets an earlier statement through.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from editr1.judge.answers import blanked, json_spans, normalised, object_arrays, read_number, thinking_marks, without_block_quotes
+from editr1.judge.answers import (
+    Mark,
+    aside_marks,
+    blanked,
+    json_spans,
+    normalised,
+    object_arrays,
+    read_number,
+    thinking_marks,
+    without_block_quotes,
+)
 from editr1.judge.claims import contradicts, is_quoted, is_rejected, is_taken_back, restated
 from editr1.judge.verdicts import SCORE_TAG, VerdictBlock, Verdicts, last_verdicts, verdict_blocks
 from editr1.schema import MAX_SCORE, FailureCode, Judgement, Outcome, ParseFailure
@@ -98,7 +108,7 @@ def read(
     """`parse`, with the place of the score for readers of token probabilities."""
     plain = normalised(text)
     answer = answer_of(plain, prompt_text)
-    prompt = _Prompt(prompt_text, len(answer or "") - len((answer or "").lstrip()))
+    prompt = _Foreign(prompt_text, answer or "")
     found: _Stated | FailureCode
     if answer is None:
         found = "NO_VERDICTS" if needs_verdicts else "NO_SCORE"
@@ -116,14 +126,31 @@ def answer_of(plain: str, prompt_text: str = "") -> str | None:
     >>> answer_of("<think>9?</think>7"), answer_of("<think>9?")
     ('                 7', None)
     """
-    marks = thinking_marks(plain)
-    if marks:
-        prompt, spans = _Prompt(prompt_text), json_spans(plain)
-        marks = [mark for mark in marks if not prompt.copied(plain, 0, mark[0], mark[1]) and not _inside(spans, mark[0])]
+    prompt = _Foreign(prompt_text)
+    marks = _own_marks(thinking_marks(plain), plain, prompt)
     start = max((end for _, end, closes in marks if closes), default=0)
     if any(not closes and begin >= start for begin, _, closes in marks):
         return None
-    return " " * start + without_block_quotes(plain[start:])
+    answer = " " * start + without_block_quotes(plain[start:])
+    return None if _asides(answer, prompt) is None else answer
+
+
+def _own_marks(marks: list[Mark], text: str, prompt: _Foreign) -> list[Mark]:
+    """Without those that the text copies from the request, or holds in the strings of JSON."""
+    spans = json_spans(text) if marks else []
+    return [mark for mark in marks if not prompt.copied(text, 0, mark[0], mark[1]) and not _inside(spans, mark[0])]
+
+
+def _asides(answer: str, prompt: _Foreign) -> list[tuple[int, int]] | None:
+    """(start, end) of every passage in tags such as `<rationale>`; None where the answer ends inside one."""
+    found: list[tuple[int, int]] = []
+    depth = begin = 0
+    for start, end, closes in _own_marks(aside_marks(answer), answer, prompt):
+        begin = begin if depth else start
+        depth = max(0, depth - 1) if closes else depth + 1
+        if closes and not depth:
+            found.append((begin, end))
+    return None if depth else found
 
 
 def _inside(spans: Sequence[tuple[int, int]], at: int) -> bool:
@@ -131,7 +158,7 @@ def _inside(spans: Sequence[tuple[int, int]], at: int) -> bool:
     return index >= 0 and at < spans[index][1]
 
 
-def _judgement(answer: str, num_principles: int, labels: Sequence[str] | None, prompt: _Prompt) -> _Stated | FailureCode:
+def _judgement(answer: str, num_principles: int, labels: Sequence[str] | None, prompt: _Foreign) -> _Stated | FailureCode:
     own, foreign = _blocks(answer, prompt)
     kept = blanked(answer, ((block.start, block.end) for block in foreign))
     verdicts = last_verdicts(kept, own, num_principles, labels)
@@ -144,24 +171,24 @@ def _judgement(answer: str, num_principles: int, labels: Sequence[str] | None, p
 
 def own_blocks(answer: str) -> list[VerdictBlock]:
     """The verdict blocks of an answer without those that it quotes."""
-    return _blocks(answer, _Prompt(""))[0]
+    return _blocks(answer, _Foreign("", answer))[0]
 
 
-def _blocks(answer: str, prompt: _Prompt) -> tuple[list[VerdictBlock], list[VerdictBlock]]:
-    """The judge's own blocks, and those that it quotes or copied from the request."""
+def _blocks(answer: str, prompt: _Foreign) -> tuple[list[VerdictBlock], list[VerdictBlock]]:
+    """The judge's own blocks, and those that it quotes, copied from the request, or wrote in an aside."""
     own: list[VerdictBlock] = []
     foreign: list[VerdictBlock] = []
     floor = 0
     for block in verdict_blocks(answer):
-        copied = prompt.copied(answer, floor, block.start, block.end)
-        others = copied or is_quoted(answer, block.start, block.end, floor) or is_rejected(answer, block.start, block.end, floor)
+        held = prompt.holds(answer, floor, block.start, block.end)
+        others = held or is_quoted(answer, block.start, block.end, floor) or is_rejected(answer, block.start, block.end, floor)
         (foreign if others else own).append(block)
         floor = block.end
     return own, foreign
 
 
 def _score(
-    answer: str, kept: str, verdicts: tuple[bool, ...], start: int, prompt: _Prompt, foreign_ends: Sequence[int] = ()
+    answer: str, kept: str, verdicts: tuple[bool, ...], start: int, prompt: _Foreign, foreign_ends: Sequence[int] = ()
 ) -> _Stated | FailureCode:
     """The judgement that the last score tag behind `start` completes, or why there is none.
 
@@ -175,7 +202,7 @@ def _score(
         end = content.end() if content else tag.end()
         index = bisect(foreign_ends, tag.start()) - 1
         follows = index >= 0 and not answer[foreign_ends[index] : tag.start()].strip(" \n\t,`")
-        if follows or prompt.copied(answer, start, tag.start(), end) or is_quoted(answer, tag.start(), end, start):
+        if follows or prompt.holds(answer, start, tag.start(), end) or is_quoted(answer, tag.start(), end, start):
             ignored.append((tag.start(), end))
             continue
         if content is None and _MENTION.match(answer, tag.end()):
@@ -208,16 +235,20 @@ def _looks_cut(answer: str) -> bool:
     return answer[arrays[-1].end :].strip(" \n\t,") == "" and bool(verdict_blocks(answer[arrays[-1].start :]))
 
 
-class _Prompt:
-    """Knows which passages of a reply were copied from the request. Blanks do not count.
+class _Foreign:
+    """Knows which passages of an answer state nothing: those in asides, and those that were copied from the request. Blanks do not count.
 
     An honest answer may equal a passage of an instruction word for word. A copy is known by what stands before it: that agrees too.
     """
 
-    def __init__(self, prompt_text: str, begin: int = 0) -> None:
-        """begin: offset of the answer's first character."""
+    def __init__(self, prompt_text: str, answer: str = "") -> None:
         self._text = _squeezed_prompt(prompt_text)
-        self._begin = begin
+        self._begin = len(answer) - len(answer.lstrip())
+        self._asides = _asides(answer, self) or []
+
+    def holds(self, text: str, floor: int, start: int, end: int) -> bool:
+        """Whether text[start:end] is no statement of the answer, for one reason or the other."""
+        return _inside(self._asides, start) or self.copied(text, floor, start, end)
 
     def copied(self, text: str, floor: int, start: int, end: int) -> bool:
         """Whether text[start:end] was copied from the prompt, as what precedes it back to `floor` shows."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from editr1.bench.base import ComparisonItem, EditItem, JudgedEdit, JudgedPair
-from editr1.bench.judges.base import ComparesPairs, Judge, PairItem
+from editr1.bench.judges.base import ComparesPairs, PairItem
 from editr1.errors import DataError, UnscoredError
-from editr1.judge.item import NUM_FIRST, RewardItem
+from editr1.judge.item import NUM_FIRST, Judge, RewardItem
 from editr1.pictures import to_rgb
 from editr1.schema import from_json, stable_id, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work

@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from editr1.report.figures import (
     accuracies,
     category_bars,
     in_words,
+    percent,
     promises,
     read_audits,
     result_groups,
@@ -44,7 +44,6 @@ from editr1.report.judges import (
     confusion_row,
     count_pairs,
     margin_bars,
-    percent,
     read_annotators,
     read_judges,
     reliabilities,
@@ -185,8 +184,6 @@ def _page(template: str, readers: Sequence[Reader], refresh: int, data: dict[str
         environments=[_environment(reader) for reader in readers],
         refresh=refresh,
         written=time.strftime("%H:%M:%S"),
-        style=Markup(_page_file("report.css")),
-        script=Markup(_page_file("charts.js") + _page_file("report.js")),
         data=Markup(embed_json(data | {"curves": stages, "refresh": refresh})),
     )
 
@@ -207,7 +204,3 @@ def embed_json(value: Any) -> str:
     finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     text = json.dumps(finite, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _page_file(name: str) -> str:
-    return resources.files("editr1.report").joinpath("page", name).read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from editr1.audit.run import FOLDER, AuditRecord, ProbeRecord
 from editr1.report.reading import Reader
@@ -137,6 +138,10 @@ def show(value: float | None, name: str, signed: bool = False) -> str:
     digits = ".2f" if 0.1 <= abs(value) < 1000 else ".4g"
     text = f"{100 * value:{sign}.1f} {unit}" if is_share(name) else f"{value:{sign}{digits}}"
     return text.replace("-", "−", 1) if value < 0 else text
+
+
+percent = partial(show, name="accuracy")
+"""A share for people."""
 
 
 def _goal(metric: Metric) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from editr1.judge.inspect import AnnotatorAccuracies, AnnotatorAccuracy, CategoryVerdicts, annotator_name
 from editr1.judge.prompts import labels
-from editr1.report.figures import CategoryBars
+from editr1.report.figures import CategoryBars, percent
 from editr1.report.reading import Album, Reader
 from editr1.schema import Candidate, EditTask, Inspection, Judgement, PreferencePair, Principle, Trace
 from editr1.stats.calibration import Bin, calibrate
@@ -173,15 +173,6 @@ def disagreements(verdicts: Iterable[Sequence[bool]], num_principles: int) -> li
     """
     given = [verdict for verdict in verdicts if len(verdict) == num_principles]
     return [k for k in range(num_principles) if len({verdict[k] for verdict in given}) > 1]
-
-
-def percent(value: float | None) -> str:
-    """A share for people; a missing one is a dash.
-
-    >>> percent(0.5), percent(None)
-    ('50.0 %', '–')
-    """
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,14 @@ sources                       07 pairs --> 08 RL-RRM <----- 06 SFT-RRM
 from __future__ import annotations
 
 import base64
-import io
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image
-
 from editr1.errors import DataError, EditR1Error
+from editr1.pictures import encode_small
 from editr1.schema import SCHEMA_VERSION, ImageRef, Metric, from_json
 from editr1.store import TABLES, ImageStore, Run
 from editr1.store._files import read_object
@@ -141,7 +139,7 @@ class Album:
             return ""
         if name not in self.uris:
             try:
-                mime, data = encode_small(images.get(_named(images, ref)))
+                mime, data = encode_small(images.get(_named(images, ref)), THUMBNAIL, PIXEL_ART)
             except DAMAGE as error:
                 reader.note(f"images/{ref.digest[:2]}/{ref.digest}", error)
                 return ""
@@ -155,18 +153,6 @@ def _named(images: ImageStore, ref: ImageRef) -> ImageRef:
         return ref
     named = [replace(ref, suffix=suffix) for suffix in SUFFIXES.values()]
     return next((found for found in named if images.path(found).exists()), named[0])
-
-
-def encode_small(image: Image.Image, side: int = THUMBNAIL, exact: int = PIXEL_ART) -> tuple[str, bytes]:
-    """(MIME type, bytes): PNG for pixel art of at most `exact` pixels a side, else a WebP thumbnail of at most `side`."""
-    buffer = io.BytesIO()
-    if max(image.size) <= exact:
-        image.save(buffer, "PNG", optimize=True)
-        return "image/png", buffer.getvalue()
-    small = image.copy()
-    small.thumbnail((side, side))
-    small.save(buffer, "WEBP", quality=80)
-    return "image/webp", buffer.getvalue()
 
 
 WIDTH, HEIGHT = 138, 54

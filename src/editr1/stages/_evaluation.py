@@ -19,6 +19,7 @@ from editr1.errors import DataError
 from editr1.flow.contexts import read_contexts
 from editr1.judge.item import Judge, RewardItem
 from editr1.judge.rrm import RewardModel
+from editr1.measure.metrics import by_kind, to_metric
 from editr1.schema import (
     Candidate,
     ImageRef,
@@ -35,6 +36,7 @@ from editr1.schema import (
 )
 from editr1.stats import Estimate, mean_estimate, paired_difference, share_estimate
 from editr1.store import Run, preference_pairs
+from editr1.text import aligned
 
 # --- judges --------------------------------------------------------------------------------------------
 
@@ -104,12 +106,11 @@ def verdict_metrics(name: str, run: Run, candidates: Candidates, rewards: Mappin
             answers["verdict_accuracy"].append((float(said == true), pair.task.id))
             if not true:
                 answers["violated_recall"].append((float(not said), pair.task.id))
-    metrics = []
-    for metric, found in answers.items():
-        unknown = Metric(f"{metric}/{name}", None, num_unscored=num_unscored, protocol="verdicts/greedy/oracle")
-        e = share_estimate([value for value, _ in found], [task for _, task in found]) if found else None
-        metrics.append(replace(unknown, value=e.value, low=e.low, high=e.high, n=e.n, num_clusters=e.num_clusters) if e else unknown)
-    return metrics
+    shares = {metric: share_estimate(*zip(*found, strict=True)) if found else None for metric, found in answers.items()}
+    return [
+        to_metric(f"{metric}/{name}", share, "verdicts/greedy/oracle", n=len(answers[metric]), num_unscored=num_unscored)
+        for metric, share in shares.items()
+    ]
 
 
 # --- two editors ---------------------------------------------------------------------------------------
@@ -206,11 +207,8 @@ def change_metrics(name: str, made: Editors, scores: dict[When, list[float | Non
     unscored = len(made.tasks) - len(both)
 
     def metric(label: str, value_N: np.ndarray, found: Estimate, how: str, p_value: float | None = None) -> Metric:
-        by_kind = {kind: float(value_N[[k == kind for k in kinds]].mean()) for kind in sorted(set(kinds))}
-        return Metric(
-            label, found.value, found.low, found.high, found.n, unscored, by_category=by_kind, protocol=how, p_value=p_value,
-            num_clusters=found.num_clusters,
-        )  # fmt: skip
+        by_category = by_kind(value_N, kinds)
+        return to_metric(label, found, how, n=found.n, num_unscored=unscored, by_category=by_category, p_value=p_value)
 
     metrics = []
     for when, value_N in values.items():
@@ -235,12 +233,8 @@ def as_table(metrics: Sequence[Metric], tasks: Sequence[EditorTask]) -> list[str
         rows.append((kind, str(kinds.count(kind)), *numbers))
     if len(before.by_category) > 1:
         rows.append(("all", str(len(kinds)), f"{before.value:.2f}", f"{after.value:.2f}", f"{gain.value:+.2f}", f"{wins.value:.0%}"))
-    rows[-1] = (*rows[-1], f"gain {_interval(gain, '+.2f')}, wins {_interval(wins, '.0%')}")
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:6], widths[1:], strict=True)), *row[6:]])
-        for row in rows
-    ]
+    *lines, last = aligned(rows)
+    return [*lines, f"{last}  gain {_interval(gain, '+.2f')}, wins {_interval(wins, '.0%')}"]
 
 
 def _interval(metric: Metric, form: str) -> str:

@@ -6,7 +6,7 @@ with its fault at most `max_repairs` times; then the task is dropped with that f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -62,23 +62,21 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     store = Run.open(run_dir, {"decompose": to_plain(config)}, create=False)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "01_tasks") | texts_digest("decompose.md", "../exemplars.json")
     items = once((task.id, task) for task in store.read("01_tasks"))  # two files, such as a GIF and an AVIF, can hold one picture
-    work = Work(partial(_make, config, store.dir), {"": Lane(config.batch_size, config.concurrency)}, choices=frozenset({"duplicate"}))
+    work = Work(
+        lambda: partial(principles_of, vlm=create("vlm", config.vlm), store=store, config=config),
+        {"": Lane(config.batch_size, config.concurrency)},
+        choices=frozenset({"duplicate"}),
+    )
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=store.count("01_tasks"))
-
-
-def _make(config: Config, run_dir: Path) -> Callable[[Sequence[EditTask]], list[TaskPrinciples | Drop]]:
-    store, vlm = Run.open(run_dir, create=False), create("vlm", config.vlm)
-    return lambda tasks: principles_of(tasks, vlm, store, config)
 
 
 def principles_of(tasks: Sequence[EditTask], vlm: VLM, store: Run, config: Config) -> list[TaskPrinciples | Drop]:
     """The principles of each task, or why it has none."""
     asked = {task.id: (store.images.source_of(task), task.instruction) for task in tasks}
     made = decompose(vlm, asked, config.seed, config.rules)
-    pairs = [(task, made[task.id]) for task in tasks]
     return [
         TaskPrinciples(task, found.principles, vlm.name, found.num_repairs)
-        if found.principles
+        if (found := made[task.id]).principles
         else Drop(f"bad_decomposition: {found.problem}")
-        for task, found in pairs
+        for task in tasks
     ]

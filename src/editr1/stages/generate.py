@@ -7,7 +7,7 @@ are adjacent in the table; images are stored once by content.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -69,7 +69,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     """Writes `03_candidates`. Raises BackendError when an editor fails beyond what the engine tolerates."""
     store = Run.open(run_dir, {"generate": to_plain(config)}, create=False)
     lanes = {spec.name: Lane(spec.batch_size, spec.concurrency) for spec in config.editors}
-    work = Work(partial(_make, config, store.dir), lanes, attrgetter("editor"))
+    work = Work(lambda: partial(make_candidates, editors=_editors(config), store=store), lanes, attrgetter("editor"))
     items = ((f"{order.task.id}:{order.editor}:{order.seed}", order) for order in orders(config, store))
     total = store.count("02_principles") * _per_task(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles")
@@ -90,13 +90,12 @@ def _per_task(config: Config) -> int:
     return sum(spec.num_seeds for spec in config.editors)
 
 
-def _make(config: Config, run_dir: Path) -> Callable[[Sequence[Order]], list[Candidate | Drop]]:
-    store = Run.open(run_dir, create=False)
+def _editors(config: Config) -> dict[str, Editor]:
     editors: dict[str, Editor] = {spec.name: create("editors", spec.editor) for spec in config.editors}
     for name, editor in editors.items():
         if not callable(getattr(editor, "edit", None)):
             raise ConfigError(f"generate.editors: {name!r} makes no edits (it has no edit method); choose an editor")
-    return lambda batch: make_candidates(batch, editors, store)
+    return editors
 
 
 def make_candidates(batch: Sequence[Order], editors: dict[str, Editor], store: Run) -> list[Candidate | Drop]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -90,11 +90,12 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     total = store.count("03_candidates")
     if config.second is not None:
         lane = Lane(config.second.batch_size, config.second.concurrency)
-        work = Work(partial(_make_second, config, store.dir), {"": lane})
+        second = config.second
+        work = Work(lambda: partial(opine, vlm=create("vlm", second.vlm), store=store, inspector=second, seed=config.seed), {"": lane})
         items = ((case.quadruple.id, case) for case in cases(store, with_second=False) if _readable(case))
         store.process(SECOND_TABLE, items, work, settings=settings, record=SecondOpinion, engine=config.engine, total=total)
     lane = Lane(config.inspector.batch_size, config.inspector.concurrency)
-    work = Work(partial(_make, config, store.dir), {"": lane})
+    work = Work(lambda: partial(inspect, vlm=create("vlm", config.inspector.vlm), store=store, config=config), {"": lane})
     items = ((case.quadruple.id, case) for case in cases(store, with_second=config.second is not None))
     if config.second is not None:
         settings |= store.inputs(SECOND_TABLE)
@@ -120,25 +121,15 @@ def _readable(case: Case) -> bool:
     return any(isinstance(t.outcome, Judgement) and len(t.outcome.verdicts) == num for t in case.traces)
 
 
-def _make(config: Config, run_dir: Path) -> Callable[[Sequence[Case]], list[Inspection | Drop]]:
-    store, vlm = Run.open(run_dir, create=False), create("vlm", config.inspector.vlm)
-    return lambda batch: inspect(batch, vlm, store, config)
-
-
-def _make_second(config: Config, run_dir: Path) -> Callable[[Sequence[Case]], list[SecondOpinion | Drop]]:
-    assert config.second is not None
-    store, vlm, inspector = Run.open(run_dir, create=False), create("vlm", config.second.vlm), config.second
-
-    def opine(batch: Sequence[Case]) -> list[SecondOpinion | Drop]:
-        golds = ask(batch, vlm, store, inspector, config.seed, "second")
-        return [
-            Drop(f"second_unparsed: {gold.code}")
-            if isinstance(gold, ParseFailure)
-            else SecondOpinion(case.quadruple.id, gold.verdicts, gold.reasons)
-            for case, gold in zip(batch, golds, strict=True)
-        ]
-
-    return opine
+def opine(batch: Sequence[Case], vlm: VLM, store: Run, inspector: Inspector, seed: int) -> list[SecondOpinion | Drop]:
+    """The second inspector's gold about each quadruple; a Drop where its answer cannot be read."""
+    golds = ask(batch, vlm, store, inspector, seed, "second")
+    return [
+        Drop(f"second_unparsed: {gold.code}")
+        if isinstance(gold, ParseFailure)
+        else SecondOpinion(case.quadruple.id, gold.verdicts, gold.reasons)
+        for case, gold in zip(batch, golds, strict=True)
+    ]
 
 
 def inspect(batch: Sequence[Case], vlm: VLM, store: Run, config: Config) -> list[Inspection | Drop]:

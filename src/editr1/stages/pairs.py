@@ -106,11 +106,11 @@ def run(config: Config, run_dir: Path) -> StageCounts:
         rows = itertools.islice(read_pair_rows(config.file, store.origins(TABLE)), config.max_pairs)
         file_items = ((row.key, row) for row in rows)
         lanes, choices = {"": Lane(batch_size=64)}, frozenset({"duplicate"})
-        work = Work(partial(_make_import, store.dir), lanes, choices=choices, origin_of=attrgetter("origin"))
+        work = Work(partial(_make_import, store), lanes, choices=choices, origin_of=attrgetter("origin"))
         return store.process(TABLE, file_items, work, settings=settings, engine=config.engine)
     settings = store.made_from(settings, "02_principles", "03_candidates")
     items = ((f"{pair.a.id}:{pair.b.id}", pair) for pair in itertools.islice(comparisons(store, config), config.max_pairs))
-    work = Work(partial(_make_annotator, config, store.dir), {"": Lane(concurrency=config.concurrency)})
+    work = Work(partial(_make_annotator, config, store), {"": Lane(concurrency=config.concurrency)})
     return store.process(TABLE, items, work, settings=settings, engine=config.engine, total=config.max_pairs)
 
 
@@ -125,9 +125,9 @@ def comparisons(store: Run, config: Config) -> Iterator[Comparison]:
             yield Comparison(x.task, x.principles, a.candidate, b.candidate)
 
 
-def _make_annotator(config: Config, run_dir: Path) -> Callable[[Sequence[Comparison]], list[PreferencePair | Drop]]:
+def _make_annotator(config: Config, store: Run) -> Callable[[Sequence[Comparison]], list[PreferencePair | Drop]]:
     assert config.annotator is not None
-    store, annotator = Run.open(run_dir, create=False), create("annotators", config.annotator)
+    annotator = create("annotators", config.annotator)
     return lambda batch: [compare(pair, annotator, store, config.seed) for pair in batch]
 
 
@@ -146,8 +146,7 @@ def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> Pr
 # --- answers from a file ----------------------------------------------------------------------------
 
 
-def _make_import(run_dir: Path) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
-    store = Run.open(run_dir, create=False)
+def _make_import(store: Run) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
     known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") and store.has("02_principles") else {}
     tasks = {row.task.id: row.principles for row in store.read("02_principles")} if store.has("02_principles") else {}
     made = {(q.task.id, q.candidate.image.digest): q.candidate for q in known.values()}

@@ -8,7 +8,7 @@ higher than one of the other; `sft` with `lessons: rationales` then learns the t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -74,17 +74,12 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     pairs = read_pairs(store, limit=config.max_pairs, unseen_share=config.unseen_share)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "07_pairs") | score_texts_digest(config.prompt_id)
     work = Work(
-        partial(_make, config, store.dir),
+        lambda: partial(explain, writer=create("vlm", config.writer), store=store, config=config),
         {"": Lane(config.batch_size, config.concurrency)},
         choices=frozenset({"not_predictable", "duplicate"}),
     )
     items = once((pair.id, pair) for pair in pairs)  # who answers twice counts by the first answer
     return store.process(RATIONALES, items, work, settings=settings, record=Rationale, engine=config.engine, total=len(pairs))
-
-
-def _make(config: Config, run_dir: Path) -> Callable[[Sequence[PreferencePair]], list[Rationale | Drop]]:
-    store, writer = Run.open(run_dir, create=False), create("vlm", config.writer)
-    return lambda pairs: explain(pairs, writer, store, config)
 
 
 def explain(pairs: Sequence[PreferencePair], writer: VLM, store: Run, config: Config) -> list[Rationale | Drop]:

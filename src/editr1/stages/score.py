@@ -105,7 +105,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     config = replace(config, pool=known)  # the table's settings say how each was asked
     store = Run.open(run_dir, {"score": to_plain(config)}, create=False)
     lanes = {member.name: Lane(member.batch_size, member.concurrency) for member in config.pool}
-    work = Work(partial(Scorer, config, store.dir), lanes, attrgetter("member"), timed=True)
+    work = Work(partial(Scorer, config, store), lanes, attrgetter("member"), timed=True)
     items = ((f"{q.quadruple.id}:{q.member}:{q.index}", q) for q in questions(config, store))
     total = store.count("03_candidates") * _per_candidate(config)
     settings = store.made_from(to_plain(config, without=SPEED_KEYS), "02_principles", "03_candidates")
@@ -146,9 +146,8 @@ def _per_candidate(config: Config) -> int:
 class Scorer:
     """The pool at work: asks, parses, counts tokens."""
 
-    def __init__(self, config: Config, run_dir: Path) -> None:
-        self.seed = config.seed
-        self.store = Run.open(run_dir, create=False)
+    def __init__(self, config: Config, store: Run) -> None:
+        self.seed, self.store = config.seed, store
         self.members = {member.name: member for member in config.pool}
         self.vlms: dict[str, VLM] = {member.name: create("vlm", member.vlm) for member in config.pool}
         self._used: dict[str, Counter[str]] = {member.name: Counter() for member in config.pool}

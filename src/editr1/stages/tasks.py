@@ -8,7 +8,7 @@ the hard ones: several steps, fine detail, implicit understanding, or precise sp
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -119,7 +119,7 @@ def run(config: Config, run_dir: Path) -> StageCounts:
     rows = mark_repeats(load_rows(chosen_rows(config, source, hard), store.origins(TABLE)))
     items = ((row.key, row) for row in rows)
     work = Work(
-        partial(_make_ingest, store.dir),
+        lambda: lambda batch: [ingest(row, store) for row in batch],
         {"": Lane(batch_size=16)},
         choices=frozenset({"duplicate"}),
         origin_of=attrgetter("origin"),
@@ -170,12 +170,8 @@ def load_rows(rows: Iterable[IndexedRow], origins: Origins) -> Iterator[IndexedR
             if found.fault:
                 source = BadRow(found.fault, source.origin)
             elif found.value is not None:
-                source = replace(source, load=partial(_same, found.value))
+                source = replace(source, load=partial(getattr, found, "value"))
         yield replace(row, row=source, origin=found.origin)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
@@ -190,11 +186,6 @@ def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
 
 
 # --- the two functions that the engine runs ---------------------------------------------------------
-
-
-def _make_ingest(run_dir: Path) -> Callable[[Sequence[IndexedRow]], list[EditTask | Drop]]:
-    store = Run.open(run_dir, create=False)
-    return lambda rows: [ingest(row, store) for row in rows]
 
 
 def ingest(row: IndexedRow, store: Run) -> EditTask | Drop:
@@ -226,15 +217,13 @@ def _filter(config: Config, hard: HardFilter, store: Run, source: Iterable[Any],
     left = (IndexedRow(index, as_row(raw)) for index, raw in enumerate(source) if not is_drawn(config, index))
     rows = load_rows(itertools.islice(left, hard.num_filtered), store.origins(FILTER_TABLE))
     items = ((row.key, row) for row in rows)
-    work = Work(partial(_make_filter, config), {"": Lane(hard.batch_size, hard.concurrency)}, origin_of=attrgetter("origin"))
+    sampling = Sampling(temperature=0.0, max_tokens=hard.max_tokens)  # ours: a yes/no decision needs no spread
+    work = Work(
+        lambda: partial(judge_hardness, vlm=create("vlm", hard.vlm), sampling=sampling, seed=config.seed),
+        {"": Lane(hard.batch_size, hard.concurrency)},
+        origin_of=attrgetter("origin"),
+    )
     return store.process(FILTER_TABLE, items, work, settings=settings, record=FilterVerdict, engine=config.engine, total=hard.num_filtered)
-
-
-def _make_filter(config: Config) -> Callable[[Sequence[IndexedRow]], list[FilterVerdict | Drop]]:
-    assert config.filter is not None
-    vlm = create("vlm", config.filter.vlm)
-    sampling = Sampling(temperature=0.0, max_tokens=config.filter.max_tokens)  # ours: a yes/no decision needs no spread
-    return lambda rows: judge_hardness(rows, vlm, sampling, config.seed)
 
 
 def judge_hardness(rows: Sequence[IndexedRow], vlm: Any, sampling: Sampling, seed: int) -> list[FilterVerdict | Drop]:

@@ -181,8 +181,7 @@ def _csv(path: Path) -> _Rows:
         except csv.Error as error:
             raise DataError(f"{path}: a quotation mark of the header is never closed, or in the midst of a name ({error})") from error
         _refuse_doubles(path, names)
-        lines = _Lines(file)
-        reader = _cells(lines, mark)
+        reader = _cells(file, mark)
         while True:
             start = before + reader.line_num + 1
             try:
@@ -190,9 +189,8 @@ def _csv(path: Path) -> _Rows:
             except StopIteration:
                 return
             except csv.Error as error:
-                if lines.ended:
-                    message = f"{path}: a quotation mark in line {start} is never closed, all behind it would be one cell"
-                    raise DataError(message) from error
+                if "end of data" in str(error):
+                    raise DataError(f"{path}: a quotation mark in line {start} is never closed, all behind it would be one cell") from error
                 yield f"line {start}", f"has a quotation mark in the midst of a cell ({error}); double it"
                 continue
             if not cells:  # an empty line
@@ -201,23 +199,6 @@ def _csv(path: Path) -> _Rows:
                 yield f"line {before + reader.line_num}", "has another number of cells than the heading has; was the file cut?"
                 continue
             yield f"line {before + reader.line_num}", {name: cell for name, cell in zip(names, cells, strict=False) if name}
-
-
-class _Lines:
-    """The lines of a file, and whether they have come to their end."""
-
-    def __init__(self, file: Iterator[str]) -> None:
-        self.file, self.ended = file, False
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return next(self.file)
-        except StopIteration:
-            self.ended = True
-            raise
 
 
 def _parquet(path: Path) -> _Rows:

@@ -174,8 +174,7 @@ class Run:
         write_json(self.dir / name, value)
 
     def write_text(self, name: str, text: str) -> None:
-        """As `write_json`, of any text; its folder is made."""
-        (self.dir / name).parent.mkdir(exist_ok=True)
+        """As `write_json`, of any text."""
         write_atomic(self.dir / name, text.encode())
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:

@@ -143,17 +143,14 @@ def write_shard(path: Path, record: type, rows: Sequence[Row]) -> None:
     import pyarrow as pa  # 0.1 s, and `import editr1` shall be fast
     import pyarrow.parquet as pq
 
-    about = About(keys_digest([row.key for row in rows]), rows_digest(rows), len(rows), _reasons(rows))
+    reasons = dict(sorted(Counter(row.dropped.partition(":")[0] for row in rows if row.dropped is not None).items()))
+    about = About(keys_digest([row.key for row in rows]), rows_digest(rows), len(rows), reasons)
     table = to_table(record, [(row.key, row.record, row.dropped) for row in rows])
     buffer = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({_ABOUT: msgspec.json.encode(about)}), buffer, compression="zstd")
     data = buffer.getvalue().to_pybytes()
     write_atomic(path.with_suffix(CHECKSUM), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode(), settle=False)
     write_atomic(path, data)
-
-
-def _reasons(rows: Sequence[Row]) -> dict[str, int]:
-    return dict(sorted(Counter(row.dropped.partition(":")[0] for row in rows if row.dropped is not None).items()))
 
 
 def read_shard(path: Path, record: type) -> Iterator[tuple[str, Any]]:

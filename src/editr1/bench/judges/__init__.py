@@ -2,6 +2,6 @@
 
 SHARED = {
     "rrm": "plain", "viescore": "plain", "mllm_logit": "plain", "bradley_terry": "plain",
-    "trm_edit": "public", "unifiedreward_edit": "public", "firm_edit": "public",
+    "trm_edit": "public", "unifiedreward_edit": "public", "firm_edit": "public", "rationalrewards": "public",
 }  # fmt: skip
 """Judges of a page that share a file: the file has an object with `build` of each one's name."""

@@ -28,14 +28,6 @@ from editr1.schema import MAX_SCORE, FailureCode, Reward, Source, derive_seed
 from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling
 
 
-class Judge(Protocol):
-    """Scores edits. Raises BackendError when its machine fails; an answer that says nothing is an unscored Reward."""
-
-    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
-        """One reward an item, in their order, value in [0, 10] or None; with ids, independent of the order."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class PairItem:
     """Two edits to compare, with their pictures in memory."""

@@ -1,6 +1,6 @@
 """Point-wise judges whose weights and prompts are public: what each asks, how it is read, and how its numbers become 0 to 10.
 
-The texts are read at run time from a copy of each project's repository (`prompts=FOLDER`, see `_published`), sampling is that of its own
+The texts are read at run time from a copy of each project's repository (`prompts=FOLDER`, see `base.Project`), sampling is that of its own
 scripts. Where a project clamps, puts zeros or averages what it finds, an edit is unscored here, with a code. Pictures are sent as PNG.
 
 - `trm_edit` (Think Before You Score, arXiv 2609.37372): a checklist of its own making, then one score of 0 to 10, in one reply of JSON.
@@ -10,17 +10,22 @@ scripts. Where a project clamps, puts zeros or averages what it finds, an edit i
   Weights: CodeGoat24/UnifiedReward-Edit-*: qwen-3b, -7b, -32b, -72b (Qwen2.5-VL), qwen3vl-2b, -4b, -8b, -32b, qwen35-4b, -9b (no thinking).
 - `firm_edit` (Trust Your Critic, arXiv 2603.12247): execution and consistency, one whole number of 1 to 5 each; overall, with both on 0
   to 1, execution * (.6 + .4 * consistency), the reward of its editor training. It sends JPEG.
+- `rationalrewards` (arXiv 2604.11626): a rationale and a score of 1 to 4 for each of four aspects, in one reply. Overall: the mean of those
+  that apply, as `parse_i2i_scores` of its README has it; text rendering is N/A where no text was asked for. Its RL scripts leave image
+  faithfulness out of that mean: aspects=[text, physical, rendering] does too. A reply that leaves an aspect out is unscored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from editr1.bench.base import OVERALL
+from editr1.bench.base import OVERALL, Part
 from editr1.bench.judges._aspects import stated_scores
-from editr1.bench.judges.base import AskingJudge, Project, Question, Read, Scale, Texts, digest_of
+from editr1.bench.judges.base import AskingJudge, Project, Question, Scale, Texts, digest_of
 from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import Contradiction, normalised, read_json_object, read_number
@@ -38,21 +43,24 @@ class Preset:
     """A judge of one project."""
 
     project: Project
-    asks: Callable[[Sequence[Texts]], Ask]
-    """The questions in the words of the project's files; raises ConfigError for files of another project, before anything is judged."""
-    read: Read
+    asks: Callable[..., Ask]
+    """The questions in the words of the project's files, one argument each; raises ConfigError for those of another project."""
+    numbers: Callable[[Sequence[str]], Sequence[float | None] | FailureCode]
+    """The numbers on 0 to 10 that the replies to all questions of a pass state, or why they state none."""
+    parts: Callable[..., Mapping[str, float]]
+    """The sub-scores that follow from the numbers, `overall` among them."""
     max_tokens: int
+
+    def read(self, texts: Sequence[str]) -> Mapping[str, float] | FailureCode:
+        numbers = self.numbers(texts)
+        return numbers if isinstance(numbers, str) else self.parts(*numbers)
 
     def build(
         self, vlm: VLM, prompts: str | None = None, num_passes: int = 1, temperature: float = 0.0, top_p: float = 1.0, max_tokens: int = 0
     ) -> AskingJudge:
-        """The judge, greedy unless told otherwise. Raises ConfigError that says what to download.
-
-        prompts: a copy of the repository, or its files alone, in place of the installed package. max_tokens: 0 = as its scripts ask.
-        """
-        texts = self.project.open(prompts)
-        sampling = Sampling(temperature, top_p, max_tokens or self.max_tokens)
-        return AskingJudge(made("vlm", vlm), sampling, self.asks(texts), self.read, num_passes, digest_of(texts))
+        """The judge, greedy unless told otherwise; max_tokens: 0 = as its scripts ask. Raises ConfigError as `Project.open` does."""
+        texts, sampling = self.project.open(prompts), Sampling(temperature, top_p, max_tokens or self.max_tokens)
+        return AskingJudge(made("vlm", vlm), sampling, self.asks(*texts), self.read, num_passes, digest_of(texts))
 
 
 # --- TRM-Edit ---------------------------------------------------------------------------------------
@@ -61,8 +69,7 @@ TRM_SCALE = Scale(0, 10)
 MAX_CHARS = 64_000  # ours: fourteen points and their reasons are about 6,000; what is longer is no checklist
 
 
-def _trm_asks(files: Sequence[Texts]) -> Ask:
-    (texts,) = files
+def _trm_asks(texts: Texts) -> Ask:
     system = texts.text("EDIT_SYSTEM_PROMPT")
     texts.text("build_edit_user_text", instruction="")
 
@@ -73,11 +80,11 @@ def _trm_asks(files: Sequence[Texts]) -> Ask:
     return ask
 
 
-def read_trm(texts: Sequence[str]) -> dict[str, float] | FailureCode:
+def _trm_number(texts: Sequence[str]) -> tuple[float, ...] | FailureCode:
     """The score of a reply, or why it states none.
 
-    >>> read_trm(['{"eval_points": [], "final_score": 8.3}']), read_trm(['{"final_score": 11}']), read_trm(["8"])
-    ({'overall': 8.3}, 'OUT_OF_RANGE', 'NO_SCORE')
+    >>> _trm_number(['{"eval_points": [], "final_score": 8.3}']), _trm_number(['{"final_score": 11}']), _trm_number(["8"])
+    ((8.3,), 'OUT_OF_RANGE', 'NO_SCORE')
     """
     answer = answer_of(normalised(texts[0])) or ""
     start, end = answer.find("{"), answer.rfind("}") + 1
@@ -94,8 +101,7 @@ def read_trm(texts: Sequence[str]) -> dict[str, float] | FailureCode:
     number = None if isinstance(value, bool) else read_number(str(value), TRM_SCALE.high)
     if number is None:
         return "AMBIGUOUS"
-    numbers = TRM_SCALE.convert((number,))
-    return numbers if isinstance(numbers, str) else {OVERALL: numbers[0]}
+    return TRM_SCALE.convert((number,))
 
 
 trm_edit = Preset(
@@ -107,7 +113,8 @@ trm_edit = Preset(
         package="trm",
     ),
     _trm_asks,
-    read_trm,
+    _trm_number,
+    lambda score: {OVERALL: score},
     1536,
 )
 
@@ -127,11 +134,7 @@ def _numbers(texts: Sequence[str], scale: Scale, one_each: bool) -> tuple[float,
     return scale.convert(numbers)
 
 
-UNIFIED_SCALE = Scale(0, 25)
-
-
-def _unified_asks(files: Sequence[Texts]) -> Ask:
-    following, quality = files
+def _unified_asks(following: Texts, quality: Texts) -> Ask:
     asked_quality = quality.text("problem")
     following.text("problem", instruction="")
 
@@ -142,23 +145,10 @@ def _unified_asks(files: Sequence[Texts]) -> Ask:
     return ask
 
 
-def read_unified(texts: Sequence[str]) -> dict[str, float] | FailureCode:
-    """All numbers of one pass on 0 to 10, or why its replies state none.
-
-    >>> read_unified(['{"reasoning": "", "score": [20, 10]}', '{"reasoning": "", "score": [25, 20]}'])["overall"]
-    7.5
-    """
-    numbers = _numbers(texts, UNIFIED_SCALE, False)
-    if isinstance(numbers, str):
-        return numbers
-    success, restraint, naturalness, cleanness = numbers
+def _unified_parts(success: float, restraint: float, naturalness: float, cleanness: float) -> dict[str, float]:
     quality = (naturalness + cleanness) / 2
-    return {
-        "prompt_following": success,
-        "consistency": restraint,
-        "perceptual_quality": quality,
-        OVERALL: ((success + restraint) / 2 + quality) / 2,
-    }
+    overall = ((success + restraint) / 2 + quality) / 2
+    return {"prompt_following": success, "consistency": restraint, "perceptual_quality": quality, OVERALL: overall}
 
 
 unifiedreward_edit = Preset(
@@ -169,18 +159,17 @@ unifiedreward_edit = Preset(
         "weights: CodeGoat24/UnifiedReward-Edit-qwen3vl-8b and its siblings (MIT)",
     ),
     _unified_asks,
-    read_unified,
+    partial(_numbers, scale=Scale(0, 25), one_each=False),
+    _unified_parts,
     4096,
 )
 
 # --- FIRM-Edit --------------------------------------------------------------------------------------
 
-FIRM_SCALE = Scale(1, 5)
-WEIGHTS = (0.6, 0.4)  # of execution alone, and of its product with consistency
+WEIGHTS = (0.6, 0.4)  # of execution alone, and of its product with consistency: 10 and 5 give 8
 
 
-def _firm_asks(files: Sequence[Texts]) -> Ask:
-    (texts,) = files
+def _firm_asks(texts: Texts) -> Ask:
     templates = {name: texts.text(name) for name in ("SCORE_EXECUTION", "SCORE_CONSISTENCY")}
     try:
         [template.format(prompt="") for template in templates.values()]
@@ -188,30 +177,15 @@ def _firm_asks(files: Sequence[Texts]) -> Ask:
         raise ConfigError(f"judge firm_edit: {texts.path} does not take an instruction as {{prompt}} alone: {error!r}") from error
 
     def ask(item: RewardItem) -> list[Question]:
-        return [
-            Question(name, (item.only_source, item.edited, template.format(prompt=item.instruction)))
-            for name, template in templates.items()
-        ]
+        return [Question(name, (item.only_source, item.edited, text.format(prompt=item.instruction))) for name, text in templates.items()]
 
     return ask
 
 
-def read_firm(texts: Sequence[str]) -> dict[str, float] | FailureCode:
-    """Both numbers of a pass and its reward on 0 to 10, or why its replies state none.
-
-    >>> read_firm(['{"reasoning": "", "score": [5]}', '{"reasoning": "", "score": [3]}'])
-    {'prompt_following': 10.0, 'consistency': 5.0, 'overall': 8.0}
-    """
-    numbers = _numbers(texts, FIRM_SCALE, True)
-    if isinstance(numbers, str):
-        return numbers
-    execution, consistency = numbers
+def _firm_parts(execution: float, consistency: float) -> dict[str, float]:
     alone, together = WEIGHTS
-    return {
-        "prompt_following": execution,
-        "consistency": consistency,
-        OVERALL: execution * (alone + together * consistency / MAX_SCORE),
-    }
+    overall = execution * (alone + together * consistency / MAX_SCORE)
+    return {"prompt_following": execution, "consistency": consistency, OVERALL: overall}
 
 
 firm_edit = Preset(
@@ -222,6 +196,100 @@ firm_edit = Preset(
         'weights: VisionXLab/FIRM-Edit-8B (Qwen3-VL-8B; licence "other")',
     ),
     _firm_asks,
-    read_firm,
+    partial(_numbers, scale=Scale(1, 5), one_each=True),
+    _firm_parts,
     256,
 )
+
+# --- RationalRewards --------------------------------------------------------------------------------
+
+ASPECTS = {
+    "text": ("Text Faithfulness", "prompt_following"),
+    "image": ("Image Faithfulness", "consistency"),
+    "physical": ("Physical and Visual Quality", "perceptual_quality"),
+    "rendering": ("Text Rendering", "text_rendering"),
+}
+"""Their headings, and the sub-scores here."""
+_HEADING = re.compile(rf"^[\s#*]*(?:[1-4]\.)?[\s*]*({'|'.join(heading for heading, _ in ASPECTS.values())})[\s*]*:", re.MULTILINE)
+_SCORE = re.compile(r"^[\s*]*##[\s*]*Score[\s*]*:[\s*]*([^\n]*)$", re.MULTILINE)
+_LEADING = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?!\s*(?:[-\u2013]|or\b|to\b)\s*[0-9]|[0-9.])")
+
+
+def _rational_asks(texts: Texts) -> Ask:
+    system, task, guideline = map(texts.text, ("SYSTEM_PROMPT", "TASK_RELATED_TEMPLATE", "COMMON_TASK_GUIDELINE"))
+    pieces = (template := f"{task}\n\n{guideline}").split("<image>")
+    if len(pieces) != 3 or "{request}" not in template:
+        found = f"{texts.path} has {len(pieces) - 1} places for pictures, expected 2, and {{request}}"
+        raise ConfigError(f"judge rationalrewards: {found}. {RATIONAL.get}")
+
+    def ask(item: RewardItem) -> list[Question]:
+        first, second, third = (piece.replace("{request}", item.instruction) for piece in pieces)
+        return [Question("edit", (first, item.only_source, second, item.edited, third), system)]
+
+    return ask
+
+
+def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[float | None, ...] | FailureCode:
+    """The scores of all aspects, None for one that does not apply, or why the reply states none of those that count."""
+    body = (answer_of(normalised(texts[0])) or "").split("# Summary:")[0]
+    marks = list(_HEADING.finditer(body))
+    found: dict[str, list[str]] = {mark.group(1): [] for mark in marks}
+    if len(found) < len(ASPECTS):
+        return "NO_SCORE"
+    for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(body)], strict=True):
+        found[mark.group(1)] += [score.group(1) for score in _SCORE.finditer(body, mark.end(), end)]
+    stated: dict[str, float] = {}
+    for aspect, (heading, _) in ASPECTS.items():
+        values = {_value(raw) for raw in found[heading]}
+        if len(values) != 1:
+            return "CONTRADICTORY" if values else "NO_SCORE"
+        value = values.pop()
+        if isinstance(value, float):
+            stated[aspect] = value
+        elif value != "N/A":
+            return "AMBIGUOUS"
+    numbers = Scale(1, 4).convert(list(stated.values()))
+    if isinstance(numbers, str) or not stated.keys() & set(aspects):
+        return numbers if isinstance(numbers, str) else "NO_SCORE"
+    return tuple(dict(zip(stated, numbers, strict=True)).get(aspect) for aspect in ASPECTS)
+
+
+def _value(raw: str) -> float | str:
+    """The number that a line begins with, `N/A`, or the line itself."""
+    stated = raw.strip(" *[]`")
+    if stated.upper().startswith("N/A"):
+        return "N/A"
+    number = _LEADING.match(stated)
+    return float(number.group(1)) if number else stated
+
+
+RATIONAL = Project(
+    "rationalrewards",
+    ("diffusion_rl_training/train_qwen_edit_rationalrewards.py",),  # Apache-2.0 by its header
+    "Download github.com/TIGER-AI-Lab/RationalRewards (Apache-2.0) and give the folder as prompts=FOLDER; "
+    "weights: TIGER-Lab/RationalRewards-8B-Edit (Qwen3-VL-8B; the card of its sibling -T2I says Apache-2.0)",
+)
+
+
+def rational_preset(aspects: Sequence[str] = tuple(ASPECTS), max_tokens: int = 2048) -> Preset:
+    """The judge whose overall score is the mean of those aspects."""
+
+    def parts(*numbers: float | None) -> dict[str, float]:
+        stated = {aspect: number for aspect, number in zip(ASPECTS, numbers, strict=True) if number is not None}
+        counted = [stated[aspect] for aspect in aspects if aspect in stated]
+        return {ASPECTS[aspect][1]: number for aspect, number in stated.items()} | {OVERALL: math.fsum(counted) / len(counted)}
+
+    return Preset(RATIONAL, _rational_asks, partial(_rational_numbers, aspects=aspects), parts, max_tokens)
+
+
+def _build_rational(
+    vlm: VLM, prompts: str | None = None, aspects: Sequence[str] = tuple(ASPECTS), num_passes: int = 1, temperature: float = 0.1,
+    top_p: float = 1.0, max_tokens: int = 2048,
+) -> AskingJudge:  # fmt: skip
+    """The judge with the sampling of its README. Raises ConfigError as a preset does."""
+    if not aspects or set(aspects) - ASPECTS.keys():
+        raise ConfigError(f"rationalrewards: aspects is {list(aspects)}; expected some of {', '.join(ASPECTS)}")
+    return rational_preset(aspects, max_tokens).build(vlm, prompts, num_passes, temperature, top_p)
+
+
+rationalrewards = Part(_build_rational)

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from editr1.generation import forbidden_tokens
 from editr1.schema import Candidate, EditTask, PreferencePair, Principle
 from editr1.stages import gcpo
 from editr1.store import Run
 from editr1.store.engine import Engine, Work
 from editr1.training.options import Machine, Schedule
+from editr1.vlm.base import forbidden_tokens
 from editr1.world.tiny_vlm import new_model, new_processor
 
 QUESTION = "Is the top-left a red solid circle?"

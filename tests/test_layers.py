@@ -26,7 +26,7 @@ ROOT = Path(editr1.__file__).parent
 # The longest matching prefix decides.
 LAYERS = {
     "text": -3, "records": -2,
-    "schema": 0, "edits": -1, "errors": 0, "stats": 0, "generation": 0, "placement": 1, "memory": 1, "optimizers": 1,
+    "schema": 0, "edits": -1, "errors": 0, "stats": 0, "placement": 1, "memory": 1, "optimizers": 1,
     "vlm.base": 1, "editors.base": 1, "bench.base": 1, "sources.base": 1, "algorithms.base": 1, "algorithms": 3,
     "pair_learning.base": 1, "pair_learning": 3,
     "pictures": 1, "_containers": 0, "_server_errors": 0, "wire": 1,

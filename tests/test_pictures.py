@@ -529,23 +529,13 @@ def test_a_huge_canvas_is_refused_before_a_decoder_is_opened(data: bytes, monkey
 
         monkeypatch.setattr(AvifImagePlugin, "AvifImageFile", None)
     assert announced_pixels(data) == 64_000_000
-    with pytest.raises(DataError, match=r"^row 7 is too large: 8000 x 8000 pixels, the limit is (50|25),000,000"):
+    with pytest.raises(DataError, match=r"^row 7 is too large: 8000 x 8000 pixels, the limit is 50,000,000"):
         decode_image(data, "row 7")
 
 
-@pytest.mark.parametrize("kind", ["animated webp", "lossless webp", "lossy webp"])
-def test_a_webp_whose_decoder_would_take_a_gigabyte_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = huge_files()[kind]
-    size = {"animated webp": slice(24, 30), "lossless webp": slice(21, 25), "lossy webp": slice(26, 30)}[kind]
-    side = 6000
-    packed = {
-        "animated webp": (side - 1).to_bytes(3, "little") * 2,
-        "lossless webp": struct.pack("<I", side - 1 | side - 1 << 14),
-        "lossy webp": struct.pack("<HH", side, side),
-    }
-    monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", None)
-    with pytest.raises(DataError, match="6000 x 6000 pixels, the limit is 25,000,000"):
-        decode_image(data[: size.start] + packed[kind] + data[size.stop :])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_webp_of_a_large_camera_is_read(lossless: bool) -> None:
+    assert decode_image(saved(Image.new("RGB", (6200, 4150), "red"), "WEBP", lossless=lossless, method=0)).size == (6200, 4150)
 
 
 @pytest.mark.parametrize("spelled", ["mail", "address", "bare", "url"])

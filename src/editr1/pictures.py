@@ -26,8 +26,9 @@ from editr1.errors import BackendError, DataError
 
 logger = logging.getLogger(__name__)
 
-MAX_PIXELS = 50_000_000  # ours: twice the largest common camera; a bomb of 100 megapixels is refused from its header alone
-MAX_WEBP_PIXELS = 25_000_000  # ours: the decoder holds a canvas three times, 20 bytes a pixel: half a gigabyte for one read
+# ours: the largest common cameras; a bomb of 100 megapixels is refused from its header alone. One read takes at most 20 bytes a pixel, a
+# gigabyte, for a transparent WebP (16 without transparency: its decoder holds the canvas three times); PNG takes 16 and 8, JPEG 8.
+MAX_PIXELS = 50_000_000
 MAX_BYTES = 100_000_000  # ours: no photograph of MAX_PIXELS is larger
 MAX_RATIO = 200  # Qwen's processors refuse longer strips, and nobody judges one
 MAX_SCANNED = 1_500_000_000  # ours: pixels times scans of a JPEG, seconds of decoding; a progressive photograph of MAX_PIXELS needs a third
@@ -99,7 +100,7 @@ def _open(data: bytes, kind: str, where: str) -> tuple[Image.Image, int]:
     """The file opened, its pixels not yet decoded, and its orientation as far as it has been cut out."""
     announced = _announced(data, kind, where)
     if announced and 0 not in announced:
-        _check_size(announced, where, MAX_WEBP_PIXELS if kind == "WEBP" else MAX_PIXELS)
+        _check_size(announced, where)
     try:
         if kind == "PNG":
             head, rest = bare_png(data)
@@ -170,7 +171,7 @@ def _on_ground(image: Image.Image, where: str) -> Image.Image:
         image = image.convert(image.mode.upper())
     if not image.has_transparency_data:
         return image.convert("RGB")
-    rgba = image.convert("RGBA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # a copy of the largest pictures would be seen
     if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, GROUND), rgba).convert("RGB")
@@ -262,12 +263,12 @@ def _read_file(path: str | os.PathLike[str], where: str) -> bytes:
         raise DataError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_size(size: tuple[int, int], where: str, limit: int = MAX_PIXELS) -> None:
+def _check_size(size: tuple[int, int], where: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise DataError(f"{where} has {width} x {height} pixels: there is nothing to see")
-    if width * height > limit:
-        raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {limit:,}; make it smaller")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{where} is too large: {width} x {height} pixels, the limit is {MAX_PIXELS:,}; make it smaller")
     if max(size) > MAX_RATIO * min(size):
         raise DataError(f"{where} has {width} x {height} pixels: a strip longer than {MAX_RATIO} times its width; crop it")
 

@@ -182,9 +182,9 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     """Advantages and loss of a real step against `objectives/gcpo.py`, on hand-set scores."""
     import torch
 
-    from editr1.generation import forbidden_tokens, token_mask
     from editr1.objectives import gcpo as equations
     from editr1.training import pair_reward
+    from editr1.vlm.base import forbidden_tokens, token_mask
 
     run = Run.open(build_tiny_run(tmp_path / "run"))
     settings = config(verifier, num_traces=3, machine=Machine(micro_batch=12, activation_checkpointing=False, trackers=(), progress=False))

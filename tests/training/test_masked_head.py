@@ -18,9 +18,9 @@ from torch.distributed.fsdp import fully_shard
 from trl.trainer import utils as trl_utils
 
 from editr1.errors import ConfigError
-from editr1.generation import NEVER, forbidden_tokens, token_mask
 from editr1.training.model import load_model, load_processor, lora_config, mask_scores, save_checkpoint
 from editr1.training.options import Trained
+from editr1.vlm.base import NEVER, forbidden_tokens, token_mask
 from tiny_run import build_tiny_verifier
 
 

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from editr1.errors import ConfigError
-from editr1.generation import forbidden_tokens
-from editr1.vlm.base import ChatRequest, Sampling, request_images, to_messages
+from editr1.vlm.base import ChatRequest, Sampling, forbidden_tokens, request_images, to_messages
 from editr1.vlm.local import LocalVLM, build
 from tiny_qwen import build_tiny_qwen
 from tiny_vlms import tiny_gemma4, tiny_glm46v, tiny_internvl, tiny_llava, tiny_qwen3_vl, tiny_qwen35

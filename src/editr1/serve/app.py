@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError, DataError
-from editr1.judge.decompose import Decomposer
-from editr1.judge.item import Again, Judge, PersistentJudge, asking
+from editr1.judge import rrm
+from editr1.judge.item import Again, Judge, PersistentJudge
 from editr1.judge.prompts import score_traits
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Reward
@@ -37,7 +37,6 @@ from editr1.serve.messages import (
     to_result,
 )
 from editr1.serve.worker import Draft, Encoded, Load, Worker, check_pixels, from_message
-from editr1.vlm.base import Sampling
 
 T = TypeVar("T")
 
@@ -96,10 +95,8 @@ def make_judge(config: Config) -> Judge:
         return cast(Judge, judge)
     if config.vlm is None:
         raise ConfigError("the section `serve` names neither a model (vlm) nor a judge that brings its own")
-    how = asking(config.vlm, config.prompt_id, config.max_tokens)
-    vlm = create("vlm", config.vlm)
-    decomposer = Decomposer(create("vlm", config.decomposer)) if config.decomposer else None
-    return RewardModel(vlm, how.prompt_id, config.num_traces, Sampling(config.temperature, max_tokens=how.max_tokens), decomposer)
+    how: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_tokens, "decomposer": config.decomposer}
+    return rrm.build(config.vlm, config.prompt_id, config.num_traces, **how)
 
 
 class Service:

@@ -13,7 +13,6 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError
-from editr1.generation import template_settings
 from editr1.judge.item import asking
 from editr1.memory import Layout, Memory, states, this_launch
 from editr1.schema import derive_seed
@@ -21,7 +20,7 @@ from editr1.store import Run, hold
 from editr1.training import cost
 from editr1.training.options import Checkpoint, Generation, HeldOut, Loss, Machine, Picture, RewardOptions, Schedule, Strata, Trained
 from editr1.training.rows import PairRows, held_out_rows, pair_rows, read_pairs
-from editr1.vlm.base import Sampling
+from editr1.vlm.base import Sampling, template_settings
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,10 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
     """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
     verifier = cost.sizes(config.start(run_dir))
-    return None if verifier is None else _memory(config, verifier, this_launch(), card)
+    if verifier is None:
+        return None
+    cost.check_engine(verifier, config.picture, _sampled(config, this_launch()), card)
+    return _memory(config, verifier, this_launch(), card)
 
 
 def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
@@ -194,12 +196,12 @@ def _trainer(config: Config, store: Run, rows: PairRows, resume: str | None = No
     """TRL's trainer over the adjacent rows of the pairs, and the processor."""
     from trl import GRPOConfig
 
-    from editr1.generation import forbidden_tokens
     from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config, mask_scores
     from editr1.training.pair_reward import PairReward
     from editr1.training.pair_trainer import PairTrainer, keep_on_policy, picture_budget, prepare_reference, start_from
     from editr1.training.shared_prefix import share_prefixes
     from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.vlm.base import forbidden_tokens
 
     path = config.start(store.dir)
     processor = load_processor(path, config.picture)

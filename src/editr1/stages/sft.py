@@ -143,9 +143,9 @@ def _trainer(config: Config, store: Run, lessons: SelectedTraces, resume: str | 
     """TRL's trainer over the lessons in their order, and the processor."""
     from trl import SFTConfig, SFTTrainer
 
-    from editr1.generation import template_settings
     from editr1.training.model import frozen_dtype, load_model, load_processor, lora_config
     from editr1.training.trainer import as_dataset, common_arguments, optimizers, weights_to_load
+    from editr1.vlm.base import template_settings
 
     processor = load_processor(config.model, config.picture)
     model = load_model(weights_to_load(config.model, resume), config.trained, frozen_dtype(config.machine))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from editr1.errors import ConfigError
 from editr1.memory import GIB, RATE, Layout, Memory, Transformer, activations, kv_cache, prefill, states, this_launch, training_hours
 from editr1.training.options import Machine, Picture, Trained
 
@@ -106,6 +107,19 @@ def memory(
     whole = (text.parameters if layout.shards > 1 else moving * narrow) * 2 / GIB
     cache, reading = kv_cache(text, sampled.sequences, length, number), prefill(text, sampled.sequences, prompt, length, number)
     return dataclasses.replace(found, kv_cache=cache, prefill=reading, copy=whole)
+
+
+def check_engine(verifier: Verifier, picture: Picture, sampled: Sampled | None, card: float) -> None:
+    """Raises ConfigError when the share of a card of `card` GiB does not hold a colocated engine: weights and one trace."""
+    if sampled is None or sampled.engine != "vllm_colocate":
+        return
+    text, length = verifier.text, prompt_tokens(verifier, picture) + sampled.max_tokens
+    needed = 2 * text.parameters / GIB + kv_cache(text, 1, length)
+    if needed > sampled.vllm_memory * card:
+        raise ConfigError(
+            f"vllm_memory is {sampled.vllm_memory}, of a card of {card:g} GiB {sampled.vllm_memory * card:.1f}, and the colocated "
+            f"vLLM needs {needed:.1f} for its own weights and one trace: raise it, or set engine to vllm_server or transformers"
+        )
 
 
 def prompt_tokens(verifier: Verifier, picture: Picture) -> int:

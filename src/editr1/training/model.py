@@ -18,8 +18,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from editr1.errors import ConfigError
-from editr1.generation import plain_generation, token_mask, vocabulary
 from editr1.training.options import Machine, Picture, Trained
+from editr1.vlm.base import plain_generation, token_mask, vocabulary
 
 _VISION_PARTS = r"(^|\.)(visual|vision_tower|vision_model)\."
 _VISION_LAYERS = ("qkv", "proj", "linear_fc1", "linear_fc2", "fc1", "fc2")
@@ -112,7 +112,7 @@ def _unusable(what: str, path: str | Path, error: Exception) -> ConfigError:
 
 # --- forbidden tokens in the log-probabilities --------------------------------------------------------
 # TRL's fused output layer multiplies hidden states by `head.weight` and adds `head.bias`, never calling the layer itself. While it scores,
-# it is shown a stand-in whose bias is the mask of `editr1.generation`. The model keeps no trace of it: nothing is registered, sharded,
+# it is shown a stand-in whose bias is the mask of `editr1.vlm.base`. The model keeps no trace of it: nothing is registered, sharded,
 # saved or sent to an engine. Holds for whole, FSDP2-sharded and ZeRO-3-sharded layers.
 
 

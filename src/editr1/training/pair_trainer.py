@@ -20,11 +20,11 @@ from trl import GRPOTrainer
 from trl.generation import vllm_generation
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import forbidden_tokens
 from editr1.pair_learning.base import Head
 from editr1.training.model import encode, mask_scores, whole_model
 from editr1.training.options import Picture
 from editr1.training.shared_prefix import share_prefixes
+from editr1.vlm.base import forbidden_tokens
 
 RATIO = "engine_ratio"
 """Logged name: p(trace) by the trainer / p(trace) by the engine, mean over the traces of a step. 1 = the same policy."""

@@ -15,14 +15,13 @@ from transformers import DynamicCache
 
 from editr1.config import load
 from editr1.errors import ConfigError
-from editr1.generation import cache_argument, keep_no_further_state, sharing
 from editr1.pair_learning.base import Method
 from editr1.schema import derive_seed
 from editr1.training.model import whole_model
 from editr1.training.options import RewardOptions
 from editr1.training.pair_reward import is_flat, play, read_trace
 from editr1.training.rows import PairRows
-from editr1.vlm.base import ChatRequest, Sampling
+from editr1.vlm.base import ChatRequest, Sampling, cache_argument, keep_no_further_state, sharing
 
 # --- sampling -----------------------------------------------------------------------------------------
 

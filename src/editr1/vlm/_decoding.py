@@ -14,8 +14,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from editr1.generation import NEVER, cache_argument, token_mask
-from editr1.vlm.base import ChatRequest, TokenAlternatives
+from editr1.vlm.base import NEVER, ChatRequest, TokenAlternatives, cache_argument, token_mask
 
 NUM_ALTERNATIVES = 20  # ours: what vLLM and the OpenAI API return at most
 

@@ -19,12 +19,23 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import Sharing, end_tokens, forbidden_tokens, plain_generation, sharing, template_settings
 from editr1.judge.item import asking
 from editr1.pictures import to_rgb
 from editr1.placement import place_of
 from editr1.vlm._decoding import RowSampler, decode_copied, decode_generic, decode_side_by_side, token_alternatives
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, request_images, to_messages
+from editr1.vlm.base import (
+    VLM,
+    ChatReply,
+    ChatRequest,
+    Sharing,
+    end_tokens,
+    forbidden_tokens,
+    plain_generation,
+    request_images,
+    sharing,
+    template_settings,
+    to_messages,
+)
 
 BATCH_SIZE = 16  # ours: a 7B model with 1,500 tokens of context a sequence fits 24 GB; tiny models take hundreds
 

@@ -26,10 +26,9 @@ from PIL import Image
 
 from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
-from editr1.generation import template_settings
 from editr1.pictures import encode_picture
 from editr1.text import without_control_tokens
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives, template_settings
 
 ImageFormat = Literal["png", "jpeg"]
 NUM_ALTERNATIVES = 20  # what the OpenAI API and vLLM return at most

@@ -20,7 +20,6 @@ from editr1.bench.judges._aspects import read_aspects, stated_scores
 from editr1.bench.judges.base import AskingJudge, Question, Scale, render
 from editr1.config import made
 from editr1.errors import BackendError, ConfigError
-from editr1.generation import template_settings
 from editr1.judge.answers import normalised
 from editr1.judge.decompose import Decomposer
 from editr1.judge.item import Asking, RewardItem, asking
@@ -29,7 +28,7 @@ from editr1.judge.reading import MAX_LOGPROB, no_alternatives
 from editr1.judge.rrm import RewardModel
 from editr1.placement import place_of
 from editr1.schema import MAX_SCORE, Reward, derive_seed
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives, request_images, to_messages
+from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternatives, request_images, template_settings, to_messages
 
 
 def _rrm(

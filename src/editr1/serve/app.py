@@ -95,7 +95,7 @@ def make_judge(config: Config) -> Judge:
         return cast(Judge, judge)
     if config.vlm is None:
         raise ConfigError("the section `serve` names neither a model (vlm) nor a judge that brings its own")
-    how = {"temperature": config.temperature, "max_tokens": config.max_tokens, "decomposer": config.decomposer}
+    how: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_tokens, "decomposer": config.decomposer}
     return rrm.build(config.vlm, config.prompt_id, config.num_traces, **how)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from editr1.cli import main
+from editr1.errors import ConfigError
 from editr1.memory import Layout
 from editr1.stages import gcpo, sft
 from editr1.training import cost
@@ -41,6 +42,20 @@ def test_a_colocated_engine_takes_its_share_and_sampling_its_cache() -> None:
     )
     with_kl = gcpo._job(gcpo.Config(SEVEN, machine=machine, loss=Loss(kl=0.003))).memory(verifier, Layout(8, sharded=True))
     assert with_kl.weights - plain.weights == pytest.approx(4 * 8.29e9 / 8 / 2**30)
+
+
+@pytest.mark.parametrize(("share", "card"), [(0.35, 24.0), (0.1, 80.0), (0.2, 80.0)])
+def test_a_share_that_does_not_hold_the_engine_is_refused(tmp_path: Path, share: float, card: float) -> None:
+    """7B in bfloat16 take 15.4 GiB, beside what is trained: vLLM would die of it at its start."""
+    how = gcpo.Generation(engine="vllm_colocate", vllm_memory=share)
+    config = gcpo.Config(SEVEN, generation=how, machine=Machine(precision="bfloat16"))
+    if share * card > 15.6:
+        assert gcpo.memory(config, tmp_path, card) is not None
+    else:
+        with pytest.raises(ConfigError, match=r"colocated vLLM needs 15\..*raise it, or set engine to"):
+            gcpo.memory(config, tmp_path, card)
+        elsewhere = gcpo.Config(SEVEN, generation=gcpo.Generation(engine="vllm_server", vllm_url="http://10.0.0.2:8000"))
+        assert gcpo.memory(elsewhere, tmp_path, card) is not None
 
 
 def test_a_checkpoint_folder_tells_its_own_sizes(tmp_path: Path) -> None:

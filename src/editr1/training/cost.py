@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from editr1.errors import ConfigError
 from editr1.memory import GIB, RATE, Layout, Memory, Transformer, activations, kv_cache, prefill, states, this_launch, training_hours
 from editr1.training.options import Machine, Picture, Trained
 
@@ -109,9 +110,24 @@ class Job:
         return dataclasses.replace(found, kv_cache=cache, prefill=reading, copy=whole)
 
     def memory_here(self, model: str | Path, card: float) -> Memory | None:
-        """`memory` of this launch; None for a model whose sizes are not known here."""
+        """`memory` of this launch; None for a model whose sizes are not known here. Raises ConfigError as `check_engine` does."""
         verifier = sizes(model)
-        return None if verifier is None else self.memory(verifier, this_launch(), card)
+        if verifier is None:
+            return None
+        self.check_engine(verifier, card)
+        return self.memory(verifier, this_launch(), card)
+
+    def check_engine(self, verifier: Verifier, card: float) -> None:
+        """Raises ConfigError when the share of a card of `card` GiB does not hold a colocated engine: weights and one trace."""
+        if self.sampled is None or self.sampled.engine != "vllm_colocate":
+            return
+        text, share = verifier.text, self.sampled.vllm_memory
+        needed = 2 * text.parameters / GIB + kv_cache(text, 1, prompt_tokens(verifier, self.picture) + self.sampled.max_tokens)
+        if needed > share * card:
+            raise ConfigError(
+                f"vllm_memory is {share}, of a card of {card:g} GiB {share * card:.1f}, and the colocated "
+                f"vLLM needs {needed:.1f} for its own weights and one trace: raise it, or set engine to vllm_server or transformers"
+            )
 
     def hours(self, verifier: Verifier, layout: Layout) -> float:
         """Hours of the whole run on cards of the H100's kind."""

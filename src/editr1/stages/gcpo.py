@@ -148,15 +148,7 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
     """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
-<<<<<<< HEAD
     return _job(config).memory_here(config.start(run_dir), card)
-=======
-    verifier = cost.sizes(config.start(run_dir))
-    if verifier is None:
-        return None
-    cost.check_engine(verifier, config.picture, _sampled(config, this_launch()), card)
-    return _memory(config, verifier, this_launch(), card)
->>>>>>> main
 
 
 def _job(config: Config) -> cost.Job:

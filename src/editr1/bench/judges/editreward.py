@@ -35,6 +35,7 @@ from editr1.judge.prompts import render_score
 from editr1.pictures import to_rgb
 from editr1.placement import place_of
 from editr1.schema import MAX_SCORE, Reward
+from editr1.vlm.base import request_images, template_settings, to_messages
 
 PROJECT = Project(
     "editreward",
@@ -281,13 +282,9 @@ class BradleyTerryJudge:
 
 
 def _bradley_terry(checkpoint: str, prompt_id: str | None = None, batch_size: int = 16, device: str = "auto") -> BradleyTerryJudge:
-    """The judge with its weights loaded. Raises ConfigError for a folder without a head.
+    """The judge of a folder that the stage `gcpo` wrote. Raises ConfigError for one without a head.
 
-    Args:
-        checkpoint: folder that the stage `gcpo` wrote.
-        prompt_id: the question; None = the one that it was trained with (`judge.item`).
-        batch_size: edits read together.
-        device: `auto`, or any torch device.
+    prompt_id: None = as it was trained (`judge.item`). batch_size: edits read together. device: `auto`, or any torch device.
     """
     from editr1.training.model import add_head, load_model, load_processor, read_head
     from editr1.training.options import Trained

@@ -20,9 +20,8 @@ from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import AnnotatorAccuracies
 from editr1.memory import check, gibibytes
 from editr1.schema import CATEGORIES, Metric, to_json
-from editr1.store import Run, StageCounts
+from editr1.store import Run, StageCounts, environment
 from editr1.store._files import read_record, write_atomic
-from editr1.store.run import environment
 from editr1.text import aligned
 
 

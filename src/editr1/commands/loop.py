@@ -39,7 +39,7 @@ def add_stage(parser: argparse.ArgumentParser, file: Path) -> None:
         add("--engine", choices=("local", "ray"), help="where the stage runs (default: the recipe's, local)")
 
 
-def run_stage(args: argparse.Namespace, name: str) -> int:
+def start_stage(args: argparse.Namespace, name: str) -> int:
     """Loads the recipe, checks all of it, prints the plan, runs the stage and prints its result."""
     overrides = list(args.set)
     if getattr(args, "engine", None):

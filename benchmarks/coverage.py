@@ -109,7 +109,7 @@ def _share(values: Floats, sources: list[int], rng: np.random.Generator) -> Esti
 
 
 def _paired(values: Floats, sources: list[int], rng: np.random.Generator) -> Estimate:
-    return paired_difference(np.zeros_like(values), values, sources, rng=rng).estimate
+    return paired_difference(np.zeros_like(values), values, sources, rng=rng)
 
 
 @dataclass

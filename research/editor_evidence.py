@@ -30,7 +30,7 @@ import numpy as np
 
 from editr1.config import Component, create, fill_in, load_recipe, section, to_plain
 from editr1.schema import derive_seed
-from editr1.stats import Difference, paired_difference
+from editr1.stats import paired_difference
 from editr1.store import Run
 
 REWARDS = {"rl": "08_rrm_gcpo", "sft": "06_rrm_sft", "oracle": ""}
@@ -227,13 +227,13 @@ def compare(first_ST: np.ndarray, second_ST: np.ndarray) -> dict[str, Any]:
     """Mean of second - first with two intervals: tasks resampled, and seeds and tasks resampled."""
     gain_ST = second_ST - first_ST
     by_task_T = gain_ST.mean(axis=0)
-    tasks: Difference = paired_difference(np.zeros_like(by_task_T), by_task_T, rng=np.random.default_rng(0))
+    tasks = paired_difference(np.zeros_like(by_task_T), by_task_T, rng=np.random.default_rng(0))
     rng = np.random.default_rng(1)
     num_seeds, num_tasks = gain_ST.shape
     means = [gain_ST[rng.integers(num_seeds, size=num_seeds)[:, None], rng.integers(num_tasks, size=num_tasks)].mean() for _ in range(4000)]
     low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
     return {
-        "value": tasks.estimate.value, "low": tasks.estimate.low, "high": tasks.estimate.high, "p_value": tasks.p_value,
+        "value": tasks.value, "low": tasks.low, "high": tasks.high, "p_value": tasks.p_value,
         "low_seeds": low, "high_seeds": high,
         "by_seed": [float(v) for v in gain_ST.mean(axis=1)], "num_tasks": num_tasks, "num_seeds": num_seeds,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which way to learn from pairs makes the better judge? Every file of `pair_learning` and rationale SFT, on the same pairs and budget.
+"""Which way to learn from pairs makes the better judge? Every way of `pair_learning` and rationale SFT, on the same pairs and budget.
 
     editr1 demo --run runs/demo                                     # or the stages up to sft; its 06_rrm_sft is where all begin
     python -m research.judge_rl --run runs/pairs --sft runs/demo/06_rrm_sft --config recipe.yaml

@@ -77,7 +77,7 @@ def figures(results: Sequence[dict[str, Any]], start: Sequence[dict[str, Any]], 
     wrong = half_credit(before) < 1  # the pairs that the start has not right
     return {
         "accuracy": estimate(half), "strict": estimate(strict), "one_trace": estimate(single),
-        "gain": estimate(gain.estimate) | {"p": gain.p_value}, "gain_strict": estimate(stricter.estimate) | {"p": stricter.p_value},
+        "gain": estimate(gain) | {"p": gain.p_value}, "gain_strict": estimate(stricter) | {"p": stricter.p_value},
         "on_wrong": float(half_credit(gaps)[wrong].mean()), "on_right": float(half_credit(gaps)[~wrong].mean()),
         "ties": float(is_tied(gaps).mean()), "ties_one_trace": float(is_tied(one).mean()),
         "unscored": float(np.isnan(gaps).mean()), "spread": signal["signal/spread"], "noise": signal["signal/noise"],

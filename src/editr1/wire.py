@@ -167,7 +167,9 @@ def fetch(client: httpx.AsyncClient, method: str, url: str, timeout: float | Non
 
     Safe in any thread. Raises httpx.RequestError.
     """
-    return asyncio.run_coroutine_threadsafe(_exchange(client, method, url, timeout, content), _loop(os.getpid())).result()
+    with _STARTING:
+        loop = _loop(os.getpid())
+    return asyncio.run_coroutine_threadsafe(_exchange(client, method, url, timeout, content), loop).result()
 
 
 async def _exchange(client: httpx.AsyncClient, method: str, url: str, timeout: float | None, content: dict[str, Any]) -> Fetched:
@@ -183,6 +185,9 @@ async def _exchange(client: httpx.AsyncClient, method: str, url: str, timeout: f
     pause = retry_after(reply.headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
     moved = str(reply.url) if reply.history and reply.request.method != method else ""
     return Fetched(reply.status_code, reply.content, reply.content.decode(reply.encoding or "utf-8", "replace"), pause, moved)
+
+
+_STARTING = threading.Lock()  # two threads that come first together would each start a loop, and a client belongs to one
 
 
 @functools.cache

@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 
 from audit_judges import Gullible, Nervous, Silent, Sound, items
-from editr1.audit.probes import PROBES, blend, pair_up, recompressed, resized, unedited, white_border
-from editr1.audit.run import find_probes, run_probes
+from editr1.audit.probes import PROBES, blend, find_probes, pair_up, recompressed, resized, run_probes, unedited, white_border
 from editr1.errors import ConfigError, DataError
 
 CASES = pair_up(items(12), "test")
 
 
 def _broken(judge) -> set[str]:
-    return {result.probe.name for result in run_probes(judge, CASES) if result.metric().holds is False}
+    return {result.name for result in run_probes(judge, CASES) if result.metric.holds is False}
 
 
 def test_a_sound_judge_keeps_every_law():
     for result in run_probes(Sound(), CASES):
-        metric = result.metric()
-        assert metric.holds, (result.probe.name, result.broken)
+        metric = result.metric
+        assert metric.holds, (result.name, result.broken)
         assert metric.n == 12
         assert metric.low is not None
         assert 0.7 < metric.low < metric.value == 1.0  # Wilson: 12 of 12 proves no more than 76 %
@@ -33,7 +32,7 @@ def test_each_unsound_judge_breaks_the_laws_that_it_should():
 
 def test_a_judge_that_scores_nothing_keeps_no_law_and_is_no_zero():
     for result in run_probes(Silent(), CASES):
-        metric = result.metric()
+        metric = result.metric
         assert (metric.value, metric.n, metric.num_unscored, metric.holds) == (None, 0, 12, False)
 
 
@@ -41,8 +40,8 @@ def test_blends_say_nothing_about_an_edit_that_is_bad_to_begin_with():
     blends = find_probes(["blends"])
     unmoved = [unedited(case) for case in CASES]
     result = run_probes(Sound(), pair_up(unmoved, "test"), probes=blends)[0]
-    assert (result.n, result.num_not_applicable) == (0, 12)
-    assert result.metric().holds is None
+    assert (result.metric.n, result.num_not_applicable) == (0, 12)
+    assert result.metric.holds is None
     law = blends[0].law
     assert law([0.0, 3.0, 2.5, 6.0, 8.0]) is True  # a dip of half a point is none
     assert law([0.0, 5.0, 2.0, 6.0, 8.0]) is False

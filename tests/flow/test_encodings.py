@@ -1,6 +1,7 @@
 """Tasks are encoded once a run, and the text encoders may be absent afterwards."""
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def test_a_resumed_run_loads_no_text_encoder_and_trains_as_one_that_encodes_anew
     edit_rl.run(config(checkpoint), plain.dir)
 
     loaded = []
-    load = kontext.load
-    monkeypatch.setattr(kontext, "load", lambda *args: loaded.append(load(*args)) or loaded[-1])
+    build = kontext.build
+    monkeypatch.setattr(kontext, "build", functools.wraps(build)(lambda **options: loaded.append(build(**options)) or loaded[-1]))
     edit_rl.run(config(checkpoint, cache_encodings=True, iterations=1), run.dir)
     edit_rl.run(config(checkpoint, cache_encodings=True), run.dir)
     assert [editor.pipe.text_encoder for editor in loaded] == [None, None]  # freed by the first run, never there in the second

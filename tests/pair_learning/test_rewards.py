@@ -12,7 +12,6 @@ from editr1.config import Component, available, create
 from editr1.errors import ConfigError
 from editr1.objectives import gcpo as paper
 from editr1.pair_learning.base import Needs
-from editr1.pair_learning.bradley_terry import bradley_terry_loss
 from editr1.training.pair_reward import JudgedPair, PairReward
 
 NAN = math.nan
@@ -110,7 +109,7 @@ def test_unknown_ways_are_named() -> None:
 
 
 def test_the_bradley_terry_loss() -> None:
-    loss = bradley_terry_loss(torch.tensor([0.0, 2.0, -2.0]), torch.zeros(3))
+    loss = made("bradley_terry").loss(torch.tensor([0.0, 2.0, -2.0]), torch.zeros(3))  # type: ignore[attr-defined]
     assert loss.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))])
     centred = made("bradley_terry", centre=0.01).loss(torch.tensor([3.0]), torch.tensor([1.0]))  # type: ignore[attr-defined]
     assert centred.item() == pytest.approx(math.log(1 + math.exp(-2)) + 0.01 * 16)

@@ -141,18 +141,17 @@ def test_best_epsilon_is_the_best_of_all_and_at_least_the_floor(rows: list[tuple
     assert chosen >= scored_ties
 
 
-def test_in_sample_epsilon_lifts_a_coin_to_the_floor_and_cross_fitting_shows_the_same_coin_decisively() -> None:
+def test_in_sample_epsilon_lifts_a_coin_to_the_floor() -> None:
     labels = rng(1).choice([0, 0, 0, 1, -1], size=2000).tolist()
     found = three_class(rng(2).normal(size=2000), labels, rng=rng())
     assert found.in_sample >= found.always_tie
     assert found.in_sample >= found.credit.mean()
-    assert found.decisive == pytest.approx(0.5, abs=0.06)
 
 
 def test_an_oracle_of_three_classes_is_right_everywhere() -> None:
     labels = [1, -1, 0] * 30
     found = three_class([3.0 * label for label in labels], labels, rng=rng())
-    assert found.credit.mean() == found.in_sample == found.decisive == 1.0
+    assert found.credit.mean() == found.in_sample == 1.0
     assert three_class([None] * 90, labels, rng=rng()).in_sample == 0.0
 
 

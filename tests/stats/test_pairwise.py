@@ -91,8 +91,8 @@ def test_mcnemar_of_another_length_is_refused() -> None:
 def test_paired_difference_sees_what_unpaired_intervals_hide() -> None:
     base = rng(1).normal(5.0, 3.0, size=200)
     result = paired_difference(base, base + 0.2 + rng(2).normal(0, 0.3, size=200), rng=rng())
-    assert result.estimate.value == pytest.approx(0.2, abs=0.06)
-    assert result.estimate.excludes(0.0)
+    assert result.value == pytest.approx(0.2, abs=0.06)
+    assert result.excludes(0.0)
     assert result.p_value < 0.01
 
 
@@ -100,13 +100,13 @@ def test_paired_difference_sees_what_unpaired_intervals_hide() -> None:
 def test_interval_and_p_never_contradict_each_other(seed: int) -> None:
     a, b = rng(seed).random(30), rng(seed + 100).random(30) + 0.12
     result = paired_difference(a, b, rng=rng())
-    assert result.estimate.excludes(0.0) == (result.p_value < 0.05)
+    assert result.excludes(0.0) == (result.p_value < 0.05)
 
 
 def test_paired_difference_is_antisymmetric() -> None:
     a, b = rng(1).random(50), rng(2).random(50)
     forward, backward = paired_difference(a, b, rng=rng()), paired_difference(b, a, rng=rng())
-    assert forward.estimate.value == pytest.approx(-backward.estimate.value)
+    assert forward.value == pytest.approx(-backward.value)
     assert forward.p_value == pytest.approx(backward.p_value)
 
 
@@ -158,7 +158,7 @@ def test_what_is_missing_is_left_out_and_is_no_answer() -> None:
 def test_an_interval_that_ends_at_0_does_not_leave_it_out_by_rounding() -> None:
     found = paired_difference([0.0, 0, 0, 0, 0, 1], [1.0, 1, 1, 1, 1, 1], rng=np.random.default_rng(0))
     assert found.p_value == pytest.approx(0.0625)
-    assert not found.estimate.excludes(0.0)
+    assert not found.excludes(0.0)
 
 
 def test_a_credit_lies_in_0_to_1() -> None:

@@ -100,7 +100,7 @@ def test_one_trace_is_the_mean_accuracy_of_the_traces_and_not_that_of_their_mean
     assert [row.one_trace and row.one_trace.value for row in table.rows] == [pytest.approx(1 / 3), pytest.approx(12 / 20)]
     test = table.tests[0]
     assert test.one_trace is not None
-    assert test.one_trace.estimate.value == pytest.approx(12 / 20 - 1 / 3)
+    assert test.one_trace.value == pytest.approx(12 / 20 - 1 / 3)
     assert [verdict.value for verdict in table.verdicts] == [pytest.approx(0.2), pytest.approx(12 / 20 - 1 / 3)]
     assert [verdict.goal.rpartition(", ")[2] for verdict in table.verdicts] == ["each McNemar p < 0.05", "each sign-flip p < 0.05"]
     assert table.verdicts[1].holds is None  # more than .2 was claimed: .27, from .11 to .43, does not tell

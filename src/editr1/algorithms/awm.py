@@ -16,32 +16,30 @@ import torch
 
 from editr1.algorithms.base import Needs, Rows, with_advantage
 
-Weight = Literal["uniform", "t", "t2"]
+POWERS = {"uniform": 0, "t": 1, "t2": 2}
 
 
 @dataclass(frozen=True)
 class Awm:
     """See the module."""
 
-    weight: Weight
-    needs: Needs
+    weight: Literal["uniform", "t", "t2"] = "uniform"
+    """w(t) = 1, t or t^2; the latter two attend to high noise, where composition is decided."""
+    levels: int = 2
+    """Noise levels drawn a sample."""
+    choose = staticmethod(with_advantage)
 
-    def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
-        return with_advantage(advantages_CG, scored_CG)
+    def __post_init__(self) -> None:
+        if self.weight not in POWERS:
+            raise ValueError(f"weight is {self.weight!r}, expected uniform, t or t2")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(levels=self.levels, on_policy=True)
 
     def loss(self, rows: Rows) -> torch.Tensor:
-        power = {"uniform": 0, "t": 1, "t2": 2}[self.weight]
-        fit = -rows.flow_error(rows.v) * rows.sigma**power
+        fit = -rows.flow_error(rows.v) * rows.sigma ** POWERS[self.weight]
         return -rows.advantages * (fit - fit.detach()).exp()
 
 
-def build(weight: Weight = "uniform", levels: int = 2) -> Awm:
-    """AWM.
-
-    Args:
-        weight: w(t) = 1, t or t^2; the latter two attend to high noise, where composition is decided.
-        levels: noise levels drawn a sample.
-    """
-    if weight not in ("uniform", "t", "t2"):
-        raise ValueError(f"weight is {weight!r}, expected uniform, t or t2")
-    return Awm(weight, Needs(levels=levels, on_policy=True))
+build = Awm

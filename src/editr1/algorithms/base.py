@@ -1,7 +1,7 @@
 """The protocol of an algorithm of editor RL, and what its loss is given.
 
-A new algorithm is one file in this folder (or `package.module:build`) with a function `build(**options)`. It knows no model, no judge and
-no trainer: it says what it needs, and turns rows of numbers into a loss a row.
+A new algorithm is one file in this folder (or `package.module:build`) with `build(**options)`: a function, or the class itself. It knows
+no model, no judge and no trainer: it says what it needs, and turns rows of numbers into a loss a row.
 
 Legend: R rows of one forward, L tokens, D channels of a packed token, C groups, G samples a group. Means are over L * D.
 """

@@ -21,8 +21,14 @@ from editr1.algorithms.base import Needs, Rows
 class Dgpo:
     """See the module."""
 
-    beta: float
-    needs: Needs
+    beta: float = 100.0
+    """How soon a group that is told apart weighs less. Its public recipe: 100, for errors that are means over elements."""
+    levels: int = 2
+    """Noise levels drawn a group."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(levels=self.levels, shared_level=True, groups=True, reference=True, on_policy=True)
 
     def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
         """Whole groups in which anything is told apart."""
@@ -40,11 +46,4 @@ class Dgpo:
         return weight * rows.advantages * error
 
 
-def build(beta: float = 100.0, levels: int = 2) -> Dgpo:
-    """DGPO.
-
-    Args:
-        beta: how soon a group that is told apart weighs less. Its public recipe: 100, for errors that are means over elements.
-        levels: noise levels drawn a group.
-    """
-    return Dgpo(beta, Needs(levels=levels, shared_level=True, groups=True, reference=True, on_policy=True))
+build = Dgpo

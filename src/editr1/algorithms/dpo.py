@@ -21,8 +21,14 @@ from editr1.algorithms.base import Needs, Rows
 class Dpo:
     """See the module."""
 
-    beta: float
-    needs: Needs
+    beta: float = 2000.0
+    """How far the policy may leave the reference; small = far. Its authors: 2000 to 5000, for errors that are means over elements."""
+    levels: int = 2
+    """Noise levels drawn a pair."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(levels=self.levels, shared_level=True, groups=True, samples_per_group=2, reference=True, on_policy=True)
 
     def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
         """The best and the worst scored sample of each group in which anything is told apart."""
@@ -41,14 +47,4 @@ class Dpo:
         return -logsigmoid(-0.5 * self.beta * difference)[place] / 2.0
 
 
-def build(beta: float = 2000.0, levels: int = 2) -> Dpo:
-    """Diffusion-DPO.
-
-    Args:
-        beta: how far the policy may leave the reference; small = far. Its authors: 2000 to 5000, for errors that are means over elements.
-        levels: noise levels drawn a pair.
-    """
-    return Dpo(
-        beta,
-        Needs(levels=levels, shared_level=True, groups=True, samples_per_group=2, reference=True, on_policy=True),
-    )
+build = Dpo

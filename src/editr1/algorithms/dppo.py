@@ -21,11 +21,14 @@ from editr1.algorithms.base import Needs, Rows, step_kl, with_advantage
 class Dppo:
     """See the module."""
 
-    threshold: float
+    threshold: float = 1e-5
+    """Mean KL an element of one step, from which on a row may only move back. Its authors' recipe: 1e-5."""
     needs = Needs(means=True)
+    choose = staticmethod(with_advantage)
 
-    def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
-        return with_advantage(advantages_CG, scored_CG)
+    def __post_init__(self) -> None:
+        if self.threshold <= 0:
+            raise ValueError(f"threshold is {self.threshold}, expected a positive KL an element (1e-5)")
 
     def loss(self, rows: Rows) -> torch.Tensor:
         log_ratio, mean, mean_old, std = rows.taken()
@@ -37,8 +40,4 @@ class Dppo:
         return torch.where(dropped, torch.zeros_like(ratio), -advantages * ratio)
 
 
-def build(threshold: float = 1e-5) -> Dppo:
-    """`threshold`: mean KL an element of one step, from which on a row may only move back. Its authors' recipe: 1e-5."""
-    if threshold <= 0:
-        raise ValueError(f"threshold is {threshold}, expected a positive KL an element (1e-5)")
-    return Dppo(threshold)
+build = Dppo

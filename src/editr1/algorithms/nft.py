@@ -24,11 +24,23 @@ from editr1.objectives.advantages import MAX_ADVANTAGE
 class Nft:
     """See the module."""
 
-    beta: float
-    needs: Needs
+    beta: float = 1.0
+    """In (0, 1]."""
+    levels: int = 2
+    """Noise levels drawn a sample."""
+    max_old_decay: float = 0.5
+    """The sampling policy follows by decay min(rate n, this) after n iterations."""
+    old_decay_rate: float = 0.001
+    """That rate; .001 is the paper's, for runs of hundreds of iterations."""
+    choose = staticmethod(with_advantage)
 
-    def choose(self, advantages_CG: torch.Tensor, scored_CG: torch.Tensor) -> torch.Tensor:
-        return with_advantage(advantages_CG, scored_CG)
+    def __post_init__(self) -> None:
+        if not 0 < self.beta <= 1:
+            raise ValueError(f"beta is {self.beta}, expected a number in (0, 1]")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(levels=self.levels, old_decay=self.max_old_decay, old_decay_rate=self.old_decay_rate)
 
     def loss(self, rows: Rows) -> torch.Tensor:
         assert rows.x0 is not None
@@ -60,15 +72,4 @@ def _weighted_error(predicted_RLD: torch.Tensor, x0_RLD: torch.Tensor) -> torch.
     return difference.square().flatten(1).mean(1) / weight.float()
 
 
-def build(beta: float = 1.0, levels: int = 2, max_old_decay: float = 0.5, old_decay_rate: float = 0.001) -> Nft:
-    """DiffusionNFT.
-
-    Args:
-        beta: in (0, 1].
-        levels: noise levels drawn a sample.
-        max_old_decay: the sampling policy follows by decay min(rate n, this) after n iterations.
-        old_decay_rate: that rate; .001 is the paper's, for runs of hundreds of iterations.
-    """
-    if not 0 < beta <= 1:
-        raise ValueError(f"beta is {beta}, expected a number in (0, 1]")
-    return Nft(beta, Needs(levels=levels, old_decay=max_old_decay, old_decay_rate=old_decay_rate))
+build = Nft

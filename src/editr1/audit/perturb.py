@@ -1,4 +1,4 @@
-"""Error propagation: bad principles go in, and how far the score moves comes out.
+"""Error propagation: bad principles go in, and how far the score moves comes out; and the record of an audit.
 
 The paper leaves open how errors of the decomposition reach the score. Here the principles of each edit are damaged in a known way,
 the edit is judged again with the same seeds, and three things are compared with the undamaged judgement: the score, the
@@ -7,6 +7,7 @@ accuracy on human pairs, and the verdicts on the principles that were left alone
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,9 +15,14 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from editr1.audit.probes import ProbeRecord
+from editr1.errors import DataError
 from editr1.judge.item import Judge, RewardItem
-from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed
-from editr1.stats import Difference, Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
+from editr1.measure.metrics import to_metric
+from editr1.schema import CATEGORIES, Label, Metric, Principle, Reward, derive_seed, from_json, to_json
+from editr1.stats import Estimate, half_credit, mean_estimate, paired_difference, share_estimate, to_margins
+from editr1.store import Run
+from editr1.store._files import write_atomic
 
 Damage = Literal["drop", "duplicate", "negate", "swap_category", "replace"]
 CHUNK = 128  # ours: edits a call
@@ -96,33 +102,24 @@ class PairOfCases:
 
 @dataclass(frozen=True, slots=True)
 class Propagation:
-    """What one kind of damage did, each figure with its interval; None where the data cannot say."""
+    """What one kind of damage did."""
 
     kind: Damage
     num_edits: int
     num_unscored: int
     """Edits that lack a score before or after the damage, left out of all figures."""
-    score_change: Difference | None
-    """Points: after minus before."""
-    score_movement: Estimate | None
-    """Points: mean absolute change."""
-    pair_change: Difference | None
-    """Pair accuracy after minus before, ties half."""
-    verdict_change: Difference | None
-    """Agreement with gold on the principles left alone, after minus before."""
-    verdict_flips: Estimate | None
-    """Share of the verdicts on principles left alone that turned around."""
+    metrics: tuple[Metric, ...]
+    """Those of FIGURES that the data can tell, named `propagation/<kind>/<figure>`."""
 
-    def metrics(self) -> list[Metric]:
-        """The figures as metrics named `propagation/<kind>/<figure>`."""
-        figures: dict[str, Difference | Estimate | None] = {
-            "score_change": self.score_change,
-            "score_movement": self.score_movement,
-            "pair_accuracy_change": self.pair_change,
-            "verdict_accuracy_change": self.verdict_change,
-            "verdict_flips": self.verdict_flips,
-        }
-        return [_metric(f"propagation/{self.kind}/{name}", figure, self.num_unscored) for name, figure in figures.items() if figure]
+
+FIGURES = {
+    "score_change": "score, points",
+    "score_movement": "score, absolute movement",
+    "pair_accuracy_change": "pair accuracy",
+    "verdict_accuracy_change": "accuracy of untouched verdicts",
+    "verdict_flips": "untouched verdicts that turned",
+}
+"""Changes are after minus before, a pair's tie half; verdicts are those on principles left alone, their accuracy is against gold."""
 
 
 def run_perturbation(
@@ -180,40 +177,30 @@ def _compare(
     new = [after[index].value for index in scored]
     moved = [abs(b - a) for a, b in zip(old, new, strict=True) if a is not None and b is not None]
     verdicts = [row for index in scored for row in _verdict_rows(cases[index], damaged[index], before[index], after[index])]
-    with_gold = [row for row in verdicts if row.gold is not None]
-    right = [row.before == row.gold for row in with_gold], [row.after == row.gold for row in with_gold]
-    turned = [row.before != row.after for row in verdicts]
-    return Propagation(
-        kind,
-        num_edits=len(scored),
-        num_unscored=len(cases) - len(scored),
-        score_change=_difference(old, new, tasks, rng),
-        score_movement=mean_estimate(moved, tasks, rng=rng) if moved else None,
-        pair_change=_pair_change(cases, pairs, before, after, rng),
-        verdict_change=_difference(*right, [row.task_id for row in with_gold], rng),
-        verdict_flips=share_estimate(np.array(turned, float), [row.task_id for row in verdicts]) if turned else None,
-    )
+    known = [(task, old == gold, new == gold) for task, old, new, gold in verdicts if gold is not None]
+    num_unscored = len(cases) - len(scored)
+    turned, verdict_tasks = [old != new for _, old, new, _ in verdicts], [task for task, *_ in verdicts]
+    figures = {
+        "score_change": _difference(old, new, tasks, rng),
+        "score_movement": mean_estimate(moved, tasks, rng=rng) if moved else None,
+        "pair_accuracy_change": _pair_change(cases, pairs, before, after, rng),
+        "verdict_accuracy_change": _difference([old for _, old, _ in known], [new for *_, new in known], [task for task, *_ in known], rng),
+        "verdict_flips": share_estimate(np.array(turned, float), verdict_tasks) if turned else None,
+    }
+    metrics = []
+    for name, figure in figures.items():
+        protocol = f"propagation/{'paired' if name.endswith('_change') else 'mean'}"
+        if figure:
+            metrics.append(to_metric(f"propagation/{kind}/{name}", figure, protocol, num_unscored=num_unscored))
+    return Propagation(kind, len(scored), num_unscored, tuple(metrics))
 
 
-@dataclass(frozen=True, slots=True)
-class _VerdictRow:
-    task_id: str
-    before: bool
-    after: bool
-    gold: bool | None
-
-
-def _verdict_rows(case: PerturbCase, damaged: Damaged, before: Reward, after: Reward) -> list[_VerdictRow]:
-    """One row a principle that was left alone; none for a judge that states no verdicts."""
+def _verdict_rows(case: PerturbCase, damaged: Damaged, before: Reward, after: Reward) -> list[tuple[str, bool, bool, bool | None]]:
+    """(task, verdict before, after, gold) of each principle that was left alone; none for a judge that states no verdicts."""
     if not before.rates or not after.rates:
         return []
-    return [
-        _VerdictRow(
-            case.task_id,
-            before=before.rates[origin] > 0.5,  # half the traces in doubt is doubt, and doubt is no
-            after=rate > 0.5,
-            gold=case.gold[origin] if case.gold else None,
-        )
+    return [  # half the traces in doubt is doubt, and doubt is no
+        (case.task_id, before.rates[origin] > 0.5, rate > 0.5, case.gold[origin] if case.gold else None)
         for origin, rate in zip(damaged.origins, after.rates, strict=True)
         if origin is not None
     ]
@@ -221,7 +208,7 @@ def _verdict_rows(case: PerturbCase, damaged: Damaged, before: Reward, after: Re
 
 def _pair_change(
     cases: Sequence[PerturbCase], pairs: Sequence[PairOfCases], before: Sequence[Reward], after: Sequence[Reward], rng: np.random.Generator
-) -> Difference | None:
+) -> Estimate | None:
     decisive = [pair for pair in pairs if pair.label != "same"]
     sides = [(pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a) for pair in decisive]
     margins = []
@@ -235,12 +222,64 @@ def _pair_change(
 
 def _difference(
     old: Sequence[float | bool | None], new: Sequence[float | bool | None], tasks: Sequence[str], rng: np.random.Generator
-) -> Difference | None:
+) -> Estimate | None:
     return paired_difference(np.array(old, float), np.array(new, float), tasks, rng=rng) if old else None
 
 
-def _metric(name: str, figure: Difference | Estimate, num_unscored: int) -> Metric:
-    e = figure.estimate if isinstance(figure, Difference) else figure
-    p_value = figure.p_value if isinstance(figure, Difference) else None
-    protocol = "propagation/paired" if isinstance(figure, Difference) else "propagation/mean"
-    return Metric(name, e.value, e.low, e.high, e.n, num_unscored, protocol=protocol, p_value=p_value, num_clusters=e.num_clusters)
+# --- what an audit found: `audit/<label>.json` of the run ------------------------------------------------
+
+FOLDER = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """Probes and error propagation of one judge; a part that was not run is empty."""
+
+    label: str
+    """Names the judge in the run; `[A-Za-z0-9._-]+`."""
+    judge: str
+    """In words: model, prompt, traces."""
+    command: str
+    commit: str
+    """Of the code that audited; empty for an installed package."""
+    edits: str = ""
+    """In words: which edits were probed."""
+    probes: tuple[ProbeRecord, ...] = ()
+    perturbed: str = ""
+    """In words: what was damaged, and what it was compared on."""
+    propagation: tuple[Metric, ...] = ()
+
+    def metrics(self) -> list[Metric]:
+        """All figures, named after the judge too, so that the run keeps those of several judges."""
+        found = [*(probe.metric for probe in self.probes), *self.propagation]
+        return [replace(metric, name=f"{metric.name}/{self.label}") for metric in found]
+
+
+def label_of(name: str) -> str:
+    """A model's or judge's name as a label.
+
+    >>> label_of("runs/demo/08_rrm_gcpo/"), label_of("my_judge:Build"), label_of("Qwen/Qwen2.5-VL-7B")
+    ('08_rrm_gcpo', 'Build', 'Qwen2.5-VL-7B')
+    """
+    last = re.split(r"[/:]", name.rstrip("/:"))[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).strip("._") or "judge"
+
+
+def keep(record: AuditRecord, run: Run) -> None:
+    """Adds the record and its figures to the run; an earlier audit of the same label is replaced."""
+    folder = run.dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / f"{record.label}.json", (to_json(record) + "\n").encode())
+    for metric in record.metrics():
+        run.add_metric(metric)
+
+
+def kept(run: Run) -> list[AuditRecord]:
+    """Every audit that the run holds, by label. Raises DataError for a file that is none."""
+    records = []
+    for path in sorted((run.dir / FOLDER).glob("*.json")):
+        try:
+            records.append(from_json(AuditRecord, path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise DataError(f"{path} is no audit ({error}); delete it and audit again") from error
+    return records

@@ -10,9 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editr1.audit.perturb import KINDS, PairOfCases, PerturbCase, run_perturbation
-from editr1.audit.probes import PROBES, Case, cases_from_run, cases_from_table, item_of, with_principles
-from editr1.audit.run import THRESHOLD, AuditRecord, ProbeResult, find_probes, keep, kept, label_of, page, probe_record, run_probes
+from editr1.audit.perturb import FIGURES, KINDS, AuditRecord, PairOfCases, PerturbCase, keep, kept, label_of, run_perturbation
+from editr1.audit.probes import (
+    PROBES,
+    THRESHOLD,
+    Case,
+    ProbeRecord,
+    cases_from_run,
+    cases_from_table,
+    find_probes,
+    item_of,
+    run_probes,
+    with_principles,
+)
 from editr1.commands._judge import (
     add_judge_arguments,
     add_model_arguments,
@@ -23,6 +33,7 @@ from editr1.commands._judge import (
     reward_model,
     rrm_vlm,
     say,
+    template,
     vlm_component,
 )
 from editr1.errors import ConfigError, DataError
@@ -82,19 +93,18 @@ def run_audit(args: argparse.Namespace) -> int:
     if not args.judge:
         cases = _decomposed(judge, cases, args.seed)
     _check_first(judge, [case.item for case in cases or damaged], args.seed)
-    results: list[ProbeResult] = []
     if cases:
-        results = run_probes(judge, cases, seed=args.seed, probes=probes)
+        found = run_probes(judge, cases, seed=args.seed, probes=probes, threshold=args.threshold)
         edits = f"Probes on {len(cases)} edits{' of held-out tasks' * bool(run and held_out_share(run))}"
-        record = replace(record, edits=edits, probes=tuple(probe_record(result, args.threshold) for result in results))
+        record = replace(record, edits=edits, probes=tuple(found))
     if damaged:
         propagation, perturbed = _perturb(args, judge, damaged, pairs)
         record = replace(record, perturbed=perturbed, propagation=tuple(propagation))
     if run:
         keep(record, run)
     if run and args.page:
-        write_atomic(args.page, page(kept(run), args.run.resolve().name).encode())
-    _show(args, record, results)
+        write_atomic(args.page, template("audit.md").render(records=kept(run), run=args.run.resolve().name, figures=FIGURES).encode())
+    _show(args, record)
     return EXIT_BROKEN if any(probe.metric.holds is False for probe in record.probes) else 0
 
 
@@ -117,7 +127,7 @@ def _perturb(
     measured = f"{args.amount} damaged principle{'s' * (args.amount > 1)} a set, {len(cases)} edits, {len(pairs)} pairs"
     if num_unscored := max(result.num_unscored for result in results):
         measured += f", up to {num_unscored} edits unscored"
-    return [metric for result in results for metric in result.metrics()], measured
+    return [metric for result in results for metric in result.metrics], measured
 
 
 def _check_first(judge: Judge, items: Sequence[RewardItem], seed: int) -> None:
@@ -159,20 +169,20 @@ def _perturb_cases(run: Run, limit: int) -> tuple[list[PerturbCase], list[PairOf
     return [PerturbCase(item_of(quadruple, run), quadruple.task.id, gold.get(key)) for key, quadruple in wanted.items()], pairs
 
 
-def _show(args: argparse.Namespace, record: AuditRecord, results: list[ProbeResult]) -> None:
+def _show(args: argparse.Namespace, record: AuditRecord) -> None:
     if args.json:
         probes = [
-            {"law": result.probe.law_in_words, **_as_json(result.metric(args.threshold)), "not_applicable": result.num_not_applicable}
-            | {"broken": [{"edit": case.case_id, "scores": list(case.scores)} for case in result.broken]}
-            for result in results
+            {"law": probe.law, **_as_json(probe.metric), "not_applicable": probe.num_not_applicable}
+            | {"broken": [{"edit": case.case_id, "scores": list(case.scores)} for case in probe.broken]}
+            for probe in record.probes
         ]
         figures = [_as_json(metric) for metric in record.propagation]
         found = {"threshold": args.threshold, "probes": probes} if probes else {}
         found |= {"amount": args.amount, "figures": figures} if figures else {}
         say(json.dumps(found, indent=2))
         return
-    for result in results:
-        say(*_lines(result, result.metric(args.threshold)))
+    for probe in record.probes:
+        say(*_lines(probe))
     if record.perturbed:
         say(record.perturbed, *(_figure(metric) for metric in record.propagation))
 
@@ -182,16 +192,16 @@ def _as_json(metric: Metric) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in names}
 
 
-def _lines(result: ProbeResult, metric: Metric) -> list[str]:
+def _lines(probe: ProbeRecord) -> list[str]:
+    metric = probe.metric
     mark = "UNSCORED" if metric.holds is False and metric.value is None else {True: "holds", False: "BROKEN", None: "-"}[metric.holds]
     share = "no case" if metric.value is None else f"{metric.value:6.1%} [{metric.low:.1%}, {metric.high:.1%}]"
-    extra = f", {result.num_unscored} unscored" * bool(result.num_unscored) + f", {result.num_not_applicable} not applicable" * bool(
-        result.num_not_applicable
-    )
-    lines = [f"{mark:8} {result.probe.name:17} {share:24} of {result.n}{extra}: {result.probe.law_in_words}"]
+    left_out = {"unscored": metric.num_unscored, "not applicable": probe.num_not_applicable}
+    extra = "".join(f", {count} {why}" for why, count in left_out.items() if count)
+    lines = [f"{mark:8} {probe.name:17} {share:24} of {metric.n}{extra}: {probe.law}"]
     if metric.holds is False:
-        shown = (f"{case.case_id} ({', '.join(f'{score:.1f}' for score in case.scores)})" for case in result.broken[:SHOWN_BROKEN])
-        lines += [f"         broken by {'; '.join(shown)}"] * bool(result.broken)
+        shown = (f"{case.case_id} ({', '.join(f'{score:.1f}' for score in case.scores)})" for case in probe.broken[:SHOWN_BROKEN])
+        lines += [f"         broken by {'; '.join(shown)}"] * bool(probe.broken)
     return lines
 
 

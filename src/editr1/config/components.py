@@ -42,7 +42,7 @@ def _package(kind: str) -> str:
 
 
 def _shared(kind: str) -> Mapping[str, str]:
-    """Ids that share a file, as the folder's `SHARED` names them: the file has a `Family` of the id's name for each."""
+    """Ids that share a file, as the folder's `SHARED` names them: the file has an object of the id's name, with `build` or callable."""
     shared: Mapping[str, str] = getattr(importlib.import_module(_package(kind)), "SHARED", {})
     return shared
 
@@ -73,7 +73,8 @@ def load(kind: str, id: str) -> Callable[..., Any]:
     if not colon and id not in available(kind):
         raise ConfigError(f"unknown component {id!r} of kind {kind!r}; {nearest(id, available(kind))}; outside code: 'package.module:Name'")
     try:
-        found = getattr(importlib.import_module(module) if colon else _component(kind, id), attribute, None)
+        part = importlib.import_module(module) if colon else _component(kind, id)
+        found = getattr(part, attribute, part)
     except ModuleNotFoundError as error:
         raise ConfigError(f"cannot load {id!r} of kind {kind!r}: no module named {error.name!r}; install it or correct the id") from error
     if not callable(found):

@@ -6,6 +6,7 @@ Legend: B samples, T text tokens, E text channels, L target tokens, M source tok
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,16 +15,18 @@ import torch
 from PIL import Image
 from torch.nn.functional import pad
 
-from editr1.editors._published import TEXT_PARTS, condition_size, make_plan, prepare_pipeline
 from editr1.editors.base import Conditioning, Plan, sigma_rows
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import exponential_schedule, flux_mu, static_schedule
 from editr1.pictures import from_decoder, to_rgb
+from editr1.placement import place_of
 from editr1.schema import Source, pictures_of
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 ATTENTION = tuple(f"attn.{name}" for name in _PROJECTIONS)  # of FLUX's double blocks, and of those built after them
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp")
+
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
 
 Pictures = tuple[Image.Image, ...]
 """The source pictures of one sample."""
@@ -34,7 +37,7 @@ class DiT(ABC):
 
     Args:
         pipe: the pipeline; its text encoders may be absent, then the editor can do everything but encode.
-        cfg: classifier-free guidance; above 1 a velocity is two forwards.
+        true_cfg: classifier-free guidance; above 1 a velocity is two forwards.
         negative: text of the second one.
         condition_area: square pixels of an encoded source; None = the target's size.
     """
@@ -42,20 +45,20 @@ class DiT(ABC):
     name: ClassVar[str]
     max_sources: ClassVar[int] = 1
     targets: ClassVar[tuple[str, ...]] = ATTENTION + FEED_FORWARD
-    padded: ClassVar[dict[str, str]] = {}
-    """Texts of different length in one batch, to the names of their masks (`collate_rows`)."""
+    ragged: ClassVar[bool] = False
+    """Whether texts differ in length: in one batch they are padded, under "mask" and "negative_mask"."""
     target_first: ClassVar[bool] = True
     """Whether the target's tokens stand before the sources' or after them."""
     rescaled: ClassVar[bool] = False
     """Whether guidance keeps the norm of the conditional velocity, token by token."""
     encoders = True
 
-    def __init__(self, pipe: Any, cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> None:
-        self.pipe = prepare_pipeline(pipe, str(pipe.device))
+    def __init__(self, pipe: Any, true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> None:
+        self.pipe = frozen(pipe, str(pipe.device))
         self.transformer: torch.nn.Module = pipe.transformer
         self.config = pipe.transformer.config
         self.dtype: torch.dtype = pipe.transformer.dtype  # kept: diffusers looks through all modules at each reading
-        self.cfg, self.negative, self.condition_area = cfg, negative, condition_area
+        self.cfg, self.negative, self.condition_area = true_cfg, negative, condition_area
         self.token = self.multiple = pipe.vae_scale_factor * 2  # 8 x VAE compression, 2 x 2 packing
 
     # --- what differs between models ---------------------------------------------------------------
@@ -72,9 +75,19 @@ class DiT(ABC):
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
         """The transformer's arguments beside tokens, level and words: positions, guidance. `prefix`: of the words' names in `cond`."""
 
-    @abstractmethod
     def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
-        """What the VAE decodes: unpacked and de-normalised, [B, C, H, W] or [B, C, 1, H, W]."""
+        """What the VAE decodes: unpacked and de-normalised, [B, C, H, W] or [B, C, 1, H, W]; here for the VAE of FLUX.1."""
+        scale = self.pipe.vae.config
+        return unpack(x_BLD, plan, self.grid(plan.height, plan.width)) / scale.scaling_factor + scale.shift_factor
+
+    def prepared(self, pixels: torch.Tensor, picture: Image.Image) -> torch.Tensor:
+        """Packed VAE latents by the `prepare_latents` of the pipelines that have the one of Kontext's form."""
+        unused = torch.empty(0)  # it would draw x_T from the global generator
+        channels, dtype = self.config.in_channels // 4, self.dtype
+        packed: torch.Tensor = self.pipe.prepare_latents(
+            pixels, 1, channels, picture.height, picture.width, dtype, self.device, None, unused
+        )[1]
+        return packed
 
     # --- the protocol ------------------------------------------------------------------------------
 
@@ -87,7 +100,7 @@ class DiT(ABC):
         return list(self.targets)
 
     def plan(self, height: int, width: int) -> Plan:
-        return make_plan(height, width, self.config.in_channels, self.multiple, self.token)
+        return snapped(height, width, self.config.in_channels, self.multiple, self.token)
 
     def sigmas(self, plan: Plan, num_steps: int) -> tuple[float, ...]:
         limits = self.pipe.scheduler.config
@@ -132,7 +145,7 @@ class DiT(ABC):
         return {k: v.repeat_interleave(copies, dim=0) if isinstance(v, torch.Tensor) else v for k, v in cond.items()}
 
     def collate(self, conds: Sequence[Conditioning]) -> Conditioning:
-        return collate_rows(conds, self.padded)
+        return collate_rows(conds, {"prompt": "mask", "negative_prompt": "negative_mask"} if self.ragged else {})
 
     def noise(self, plan: Plan, seeds: Sequence[int]) -> torch.Tensor:
         """Drawn on the CPU, so that a seed means the same picture on every machine."""
@@ -190,6 +203,35 @@ class DiT(ABC):
                 "this editor was loaded without its text encoders (encoders: false), but a task is not encoded yet: leave the option out, "
                 "or set edit_rl.cache_encodings, which loads them when they are needed"
             )
+
+
+def frozen(pipe: Any, device: str | None = None) -> Any:
+    """The pipeline with every part frozen, on its device (None = this process' own)."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
+    return pipe.to(str(place_of(device)))
+
+
+def snapped(height: int, width: int, channels: int, multiple: int, token: int) -> Plan:
+    """Sizes snapped down to `multiple`, at `token` x `token` pixels a token. Raises ConfigError when nothing is left."""
+    height, width = height // multiple * multiple, width // multiple * multiple
+    if height < multiple or width < multiple:
+        raise ConfigError(f"a target of {width} x {height} px is smaller than {multiple} px: raise height and width")
+    return Plan(height, width, (height // token) * (width // token), channels)
+
+
+def condition_size(plan: Plan, area: int | None, multiple: int) -> tuple[int, int]:
+    """(height, width) at which the source picture is encoded: the target's, or its shape at `area` square pixels.
+
+    ours: the target's size; diffusers encodes sources at 1024 x 1024, which at a 512-pixel target makes every forward
+    more than twice as long for nothing.
+    """
+    if area is None:
+        return plan.height, plan.width
+    ratio = plan.width / plan.height
+    height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
+    return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
 
 
 def unpack(x_BLD: torch.Tensor, plan: Plan, grid: tuple[int, int]) -> torch.Tensor:

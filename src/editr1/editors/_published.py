@@ -1,4 +1,11 @@
-"""Published checkpoints: how they are loaded, the sizes that follow from a target, and what a run on them costs."""
+"""Published checkpoints: how they are loaded, what a run on them costs, and what models of one family share.
+
+FLUX.2-dev and FLUX.2-klein: all but the text encoder and the kind of guidance. Latents are patchified before they are normalised (by the
+VAE's batch-norm statistics), one token a 16-pixel square; the sources stand at the time coordinates 10, 20 and so on.
+
+Qwen-Image-Edit and its Plus versions: all but the size at which the text encoder sees the sources. Latents are those of a video VAE with
+one frame, so the VAE speaks [B, C, 1, H, W]. Legend: see `_dit`.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +13,54 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 import torch
+from PIL import Image
 
-from editr1.editors.base import Footprint, Plan
+from editr1.editors._dit import ATTENTION, TEXT_PARTS, DiT, Pictures, condition_size, frozen, scheduler_sigmas, snapped, unpack
+from editr1.editors.base import Conditioning, Footprint, Plan
 from editr1.errors import ConfigError
-from editr1.objectives.schedule import Schedule
-from editr1.placement import place_of
+from editr1.objectives.schedule import Schedule, flux2_mu, qwen_schedule
 
-TEXT_PARTS = ("text_encoder", "text_encoder_2")
 MAX_TEXT_TOKENS = 512  # of FLUX.1 and FLUX.2
 VISION_PIXELS = 28  # side of the square that Qwen2.5-VL turns into one token
 
-T = TypeVar("T")
+T = TypeVar("T", bound=DiT)
 
 
-def load(cls: Callable[..., T], pipeline: Any, path: str, dtype: str, device: str | None, encoders: bool, *options: Any) -> T:
-    """`cls(pipe, *options)`. What the options of all trainable editors mean:
+def builder(editor: type[T], pipeline: str, path: str, **defaults: Any) -> Callable[..., T]:
+    """The `build` of an adapter, `build(path, dtype, device, ..., encoders)`; the options between are the editor's own.
 
     Args:
-        path: the diffusers pipeline, a local folder or a hub name.
+        pipeline: name of diffusers' class.
+        path: the default of `path`: a local folder or a hub name.
+        defaults: of further options, where a published model is used otherwise than the editor around a pipeline.
+
+    What the options of all trainable editors mean:
         dtype: of the frozen weights.
         device: None = this process' accelerator.
         encoders: False leaves the text encoders on disk; such an editor cannot encode (edit_rl.cache_encodings sets it).
-        negative: text of the second pass of classifier-free guidance.
+        true_cfg: classifier-free guidance; 1 = off, one forward a velocity.
+        negative: text of its second pass.
         condition_area: square pixels of an encoded source; None = the target's size (Qwen's and LongCat's pipelines take 1024 x 1024).
     """
-    # What is None, diffusers does not load.
-    absent = {} if encoders else {name: None for name in TEXT_PARTS if name in inspect.signature(pipeline.__init__).parameters}
-    editor = cls(load_pipeline(pipeline, path, dtype, device, **absent), *options)
-    cast(Any, editor).encoders = encoders
-    return editor
+
+    def load(path: str = path, dtype: str = "bfloat16", device: str | None = None, *, encoders: bool = True, **options: Any) -> T:
+        import diffusers
+
+        cls = getattr(diffusers, pipeline)
+        # What is None, diffusers does not load.
+        absent = {} if encoders else {name: None for name in TEXT_PARTS if name in inspect.signature(cls.__init__).parameters}
+        made = editor(load_pipeline(cls, path, dtype, device, **absent), **{**defaults, **options})
+        made.encoders = encoders
+        return made
+
+    (*first, encoders, _), (_, *own) = (list(inspect.signature(made).parameters.values()) for made in (load, editor))
+    named = [o.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=defaults.get(o.name, o.default)) for o in own]
+    load.__signature__ = inspect.Signature([*first, *named, encoders])  # type: ignore[attr-defined]
+    load.__module__ = editor.__module__  # whose `footprint` is the plan's
+    return load
 
 
 def load_pipeline(pipeline: Any, path: str, dtype: str, device: str | None, **parts: None) -> Any:
@@ -52,15 +75,7 @@ def load_pipeline(pipeline: Any, path: str, dtype: str, device: str | None, **pa
         pipe = pipeline.from_pretrained(path, torch_dtype=getattr(torch, dtype), **parts)
     except OSError as error:
         raise ConfigError(f"cannot load {pipeline.__name__} from {path!r}: {error}; give a local folder or a hub name") from error
-    return prepare_pipeline(pipe, device)
-
-
-def prepare_pipeline(pipe: Any, device: str | None = None) -> Any:
-    """Freezes every part and moves it to its device."""
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False).eval()
-    return pipe.to(str(place_of(device)))
+    return frozen(pipe, device)
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Published:
 
     def footprint(self, height: int, width: int, num_steps: int, options: Mapping[str, Any]) -> Footprint:
         """Sizes and cost without weights."""
-        plan = make_plan(height, width, self.channels, self.multiple, self.token)
+        plan = snapped(height, width, self.channels, self.multiple, self.token)
         area = math.prod(condition_size(plan, options.get("condition_area"), self.multiple))
         return Footprint(
             plan, area // self.token**2, self.text(options, area), 2 if options.get(*self.cfg) > 1.0 else 1, self.num_parameters,
@@ -101,22 +116,119 @@ def text_tokens(options: Mapping[str, Any], area: int) -> int:
     return int(options.get("text_tokens", MAX_TEXT_TOKENS))
 
 
-def make_plan(height: int, width: int, channels: int, multiple: int, token: int) -> Plan:
-    """Sizes snapped down to `multiple`, at `token` x `token` pixels a token. Raises ConfigError when nothing is left."""
-    height, width = height // multiple * multiple, width // multiple * multiple
-    if height < multiple or width < multiple:
-        raise ConfigError(f"a target of {width} x {height} px is smaller than {multiple} px: raise height and width")
-    return Plan(height, width, (height // token) * (width // token), channels)
+# --- FLUX.2 ------------------------------------------------------------------------------------------
+
+SOURCE_TIME = 10  # time coordinate of the first source picture, and from one to the next; the target's is 0
 
 
-def condition_size(plan: Plan, area: int | None, multiple: int) -> tuple[int, int]:
-    """(height, width) at which the source picture is encoded: the target's, or its shape at `area` square pixels.
+class Flux2(DiT):
+    """The protocol; `guidance` is embedded, None where a model takes none."""
 
-    ours: the target's size; diffusers encodes sources at 1024 x 1024, which at a 512-pixel target makes every forward
-    more than twice as long for nothing.
+    max_sources = 10  # ours: the pipelines set no limit
+    text_layers: ClassVar[tuple[int, ...]]
+    """Hidden states of the text encoder that the model reads."""
+
+    def __init__(self, pipe: Any, guidance: float | None, cfg: float, condition_area: int | None, text_tokens: int) -> None:
+        super().__init__(pipe, cfg, "", condition_area)
+        self.guidance, self.text_tokens = guidance, text_tokens
+
+    def lora_targets(self) -> list[str]:
+        """Attention of both block types; the single blocks fuse attention and feed-forward into two layers.
+
+        Their output is named in full: `attn.to_out` alone would also match the double blocks' module list.
+        """
+        single = [f"single_transformer_blocks.{index}.attn.to_out" for index in range(self.config.num_single_layers)]
+        return [*ATTENTION, "attn.to_qkv_mlp_proj", *single]
+
+    def sigmas(self, plan: Plan, num_steps: int) -> tuple[float, ...]:
+        return scheduler_sigmas(self.pipe.scheduler, num_steps, flux2_mu(plan.num_tokens, num_steps))
+
+    def _encode_text(self, text: str, pictures: Pictures, encoded: Pictures) -> Conditioning:
+        """Padded to `text_tokens`: padding is part of what the model was trained on."""
+        prompt = self.pipe.encode_prompt(
+            prompt=[text], device=self.device, max_sequence_length=self.text_tokens, text_encoder_out_layers=self.text_layers
+        )[0]
+        return {"prompt": prompt}
+
+    def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
+        pixels = self.pipe.image_processor.preprocess(picture, height=picture.height, width=picture.width)
+        return self.pipe.prepare_image_latents([pixels], 1, None, self.device, self.pipe.vae.dtype)[0]
+
+    def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
+        num_samples, device = x_BLD.shape[0], x_BLD.device
+        grids = (cond["grid"], *cond["source_grids"])
+        image_ids = torch.cat([_ids(SOURCE_TIME * i, rows, columns, 1) for i, (rows, columns) in enumerate(grids)])
+        text_ids = _ids(0, 1, 1, cond[f"{prefix}prompt"].shape[1])
+        return {
+            "guidance": None if self.guidance is None else torch.full((num_samples,), self.guidance, device=device),
+            "txt_ids": text_ids.to(device).expand(num_samples, -1, -1),
+            "img_ids": image_ids.to(device).expand(num_samples, -1, -1),
+        }
+
+    def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """De-normalised first, then unpatchified."""
+        rows, columns = self.grid(plan.height, plan.width)
+        norm = self.pipe.vae.bn
+        std = (norm.running_var + self.pipe.vae.config.batch_norm_eps).sqrt().view(1, -1, 1, 1).float()
+        latents = x_BLD.view(-1, rows, columns, plan.channels).permute(0, 3, 1, 2) * std + norm.running_mean.view(1, -1, 1, 1).float()
+        latents = latents.reshape(-1, plan.channels // 4, 2, 2, rows, columns).permute(0, 1, 4, 2, 5, 3)
+        return latents.reshape(-1, plan.channels // 4, rows * 2, columns * 2)
+
+
+def _ids(time: int, rows: int, columns: int, length: int) -> torch.Tensor:
+    """Positions (time, row, column, place in the text), [rows * columns * length, 4]."""
+    return torch.cartesian_prod(torch.tensor([time]), torch.arange(rows), torch.arange(columns), torch.arange(length))
+
+
+# --- Qwen-Image-Edit and its Plus versions ------------------------------------------------------------
+
+INSTRUCTION_TOKENS = 256  # ours: an upper bound for what people write, beside the picture's own tokens
+
+
+class QwenEdit(DiT):
+    """The protocol; words and pictures are read at the sources' encoding size.
+
+    Published checkpoints stretch the schedule to a last sigma of .02: end the window two steps early.
+
+    Guidance is rescaled to the conditional norm. ours: off while training (one forward instead of two, and guidance amplifies every
+    mismatch between rollout and replay).
     """
-    if area is None:
-        return plan.height, plan.width
-    ratio = plan.width / plan.height
-    height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
-    return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
+
+    targets = (*ATTENTION, "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
+    ragged = True
+    rescaled = True
+
+    def _encode_text(self, text: str, pictures: Pictures, encoded: Pictures) -> Conditioning:
+        return {"prompt": self.pipe.encode_prompt(prompt=[text], image=list(encoded), device=self.device)[0]}
+
+    def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
+        return self.prepared(self.pipe.image_processor.preprocess([picture]).unsqueeze(2), picture)
+
+    def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
+        shapes = [(1, *grid) for grid in (cond["grid"], *cond["source_grids"])]
+        return {
+            "guidance": None,
+            "encoder_hidden_states_mask": cond.get(f"{prefix}mask"),
+            "img_shapes": [shapes] * x_BLD.shape[0],  # also splits target from source tokens in models with zero_cond_t
+        }
+
+    def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
+        return denormalised(unpack(x_BLD, plan, self.grid(plan.height, plan.width)).unsqueeze(2), self.pipe.vae.config)
+
+
+def denormalised(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """Latents [B, C, 1, H, W] by the channels' own mean and deviation."""
+    mean, std = (torch.tensor(v, device=latents.device).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+    return latents * std + mean
+
+
+def qwen_published(vision_area: int | None = None) -> Published:
+    """Sizes of the published checkpoints; the text includes the picture's tokens of the VL encoder, Qwen2.5-VL-7B.
+
+    `vision_area`: square pixels that the VL encoder reads; None = the source at its encoding size.
+    """
+
+    def text(options: Mapping[str, Any], area: int) -> int:
+        return (vision_area or area) // VISION_PIXELS**2 + INSTRUCTION_TOKENS
+
+    return Published(64, 20.4e9, 60, 3072, 8.3e9, 0.13e9, qwen_schedule, text, ("true_cfg", 1.0))

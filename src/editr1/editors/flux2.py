@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from editr1.editors._families import Flux2
-from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
+from editr1.editors._published import MAX_TEXT_TOKENS, Flux2, Published, builder, text_tokens
 from editr1.objectives.schedule import flux2_schedule
 
 footprint = Published(128, 32.2e9, 56, 6144, 24.0e9, 0.08e9, flux2_schedule, text_tokens).footprint  # encoder: Mistral Small 3
 
 
 class Flux2Editor(Flux2):
-    """A FlowEditor over a Flux2Pipeline; options as in `build`."""
+    """A FlowEditor over a Flux2Pipeline. guidance: embedded; text_tokens: length to which texts are padded."""
 
     name = "flux2"
     text_layers = (10, 20, 30)
@@ -25,18 +24,4 @@ class Flux2Editor(Flux2):
 
 
 from_pipeline = Flux2Editor  # the editor around a pipeline in memory, which is frozen
-
-
-def build(
-    path: str = "black-forest-labs/FLUX.2-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 4.0,
-    condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,
-) -> Flux2Editor:  # fmt: skip
-    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
-
-    Args:
-        guidance: embedded guidance.
-        text_tokens: length to which texts are padded.
-    """
-    from diffusers import Flux2Pipeline
-
-    return load(Flux2Editor, Flux2Pipeline, path, dtype, device, encoders, guidance, condition_area, text_tokens)
+build = builder(Flux2Editor, "Flux2Pipeline", "black-forest-labs/FLUX.2-dev")

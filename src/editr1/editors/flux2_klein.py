@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from editr1.editors._families import Flux2
-from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
+from editr1.editors._published import MAX_TEXT_TOKENS, Flux2, Published, builder, text_tokens
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import flux2_schedule
 
@@ -17,7 +16,12 @@ footprint = Published(128, 3.9e9, 25, 3072, 4.0e9, 0.08e9, flux2_schedule, text_
 
 
 class KleinEditor(Flux2):
-    """A FlowEditor over a Flux2KleinPipeline; options as in `build`."""
+    """A FlowEditor over a Flux2KleinPipeline.
+
+    Args:
+        guidance: classifier-free guidance of the base models; 1 = off, one forward a velocity. ours: off while training.
+        text_tokens: length to which texts are padded.
+    """
 
     name = "flux2_klein"
     text_layers = (9, 18, 27)
@@ -29,18 +33,4 @@ class KleinEditor(Flux2):
 
 
 from_pipeline = KleinEditor  # the editor around a pipeline in memory, which is frozen
-
-
-def build(
-    path: str = "black-forest-labs/FLUX.2-klein-base-4B", dtype: str = "bfloat16", device: str | None = None, guidance: float = 1.0,
-    condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS, encoders: bool = True,
-) -> KleinEditor:  # fmt: skip
-    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
-
-    Args:
-        guidance: classifier-free guidance of the base models; 1 = off, one forward a velocity. ours: off while training.
-        text_tokens: length to which texts are padded.
-    """
-    from diffusers import Flux2KleinPipeline
-
-    return load(KleinEditor, Flux2KleinPipeline, path, dtype, device, encoders, guidance, condition_area, text_tokens)
+build = builder(KleinEditor, "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-base-4B")

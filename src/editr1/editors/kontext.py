@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from editr1.editors._dit import DiT, Pictures, unpack
-from editr1.editors._published import MAX_TEXT_TOKENS, Published, load, text_tokens
-from editr1.editors.base import Conditioning, Plan
+from editr1.editors._dit import DiT, Pictures
+from editr1.editors._published import MAX_TEXT_TOKENS, Published, builder, text_tokens
+from editr1.editors.base import Conditioning
 from editr1.objectives.schedule import flux_schedule
 
 # its text encoders are T5-XXL and CLIP
@@ -21,7 +21,13 @@ footprint = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9, flux_schedule, text_
 
 
 class KontextEditor(DiT):
-    """A FlowEditor over a FluxKontextPipeline; options as in `build`."""
+    """A FlowEditor over a FluxKontextPipeline.
+
+    Args:
+        guidance: embedded guidance.
+        true_cfg: classifier-free guidance on top; 1 = off, as Kontext is used.
+        text_tokens: T5 length; shorter is cheaper and cuts long instructions.
+    """
 
     name = "kontext"
 
@@ -38,12 +44,7 @@ class KontextEditor(DiT):
         return {"prompt": prompt, "pooled": pooled}
 
     def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
-        pixels = self.pipe.image_processor.preprocess([picture])
-        unused = torch.empty(0)  # prepare_latents would draw x_T from the global generator
-        packed: torch.Tensor = self.pipe.prepare_latents(
-            pixels, 1, self.config.in_channels // 4, picture.height, picture.width, self.dtype, self.device, None, unused
-        )[1]
-        return packed
+        return self.prepared(self.pipe.image_processor.preprocess([picture]), picture)
 
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
         dtype, device = self.dtype, x_BLD.device
@@ -54,10 +55,6 @@ class KontextEditor(DiT):
             "img_ids": _image_ids((cond["grid"], *cond["source_grids"])).to(device, dtype),
         }
 
-    def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
-        scale = self.pipe.vae.config
-        return unpack(x_BLD, plan, self.grid(plan.height, plan.width)) / scale.scaling_factor + scale.shift_factor
-
 
 def _image_ids(grids: tuple[tuple[int, int], ...]) -> torch.Tensor:
     """Positions [L + M, 3]: (0, row, column) of the target, (1, row, column) of the source."""
@@ -66,21 +63,4 @@ def _image_ids(grids: tuple[tuple[int, int], ...]) -> torch.Tensor:
 
 
 from_pipeline = KontextEditor  # the editor around a pipeline in memory, which is frozen
-
-
-def build(
-    path: str = "black-forest-labs/FLUX.1-Kontext-dev", dtype: str = "bfloat16", device: str | None = None, guidance: float = 2.5,
-    true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None, text_tokens: int = MAX_TEXT_TOKENS,
-    encoders: bool = True,
-) -> KontextEditor:  # fmt: skip
-    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
-
-    Args:
-        guidance: embedded guidance.
-        true_cfg: classifier-free guidance on top; 1 = off, as Kontext is used.
-        text_tokens: T5 length; shorter is cheaper and cuts long instructions.
-    """
-    from diffusers import FluxKontextPipeline
-
-    options = (guidance, true_cfg, negative, condition_area, text_tokens)
-    return load(KontextEditor, FluxKontextPipeline, path, dtype, device, encoders, *options)
+build = builder(KontextEditor, "FluxKontextPipeline", "black-forest-labs/FLUX.1-Kontext-dev")

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from editr1.editors._dit import DiT, Pictures, unpack
-from editr1.editors._published import VISION_PIXELS, Published, load
-from editr1.editors.base import Conditioning, Plan
+from editr1.editors._dit import DiT, Pictures
+from editr1.editors._published import VISION_PIXELS, Published, builder
+from editr1.editors.base import Conditioning
 from editr1.objectives.schedule import flux_schedule
 
 TEXT_TOKENS = 512  # the pipeline pads the instruction to this, behind the picture's tokens
@@ -28,7 +28,7 @@ footprint = Published(64, 6.3e9, 30, 3072, 8.3e9, 0.08e9, flux_schedule, _text, 
 
 
 class LongCatEditEditor(DiT):
-    """A FlowEditor over a LongCatImageEditPipeline; options as in `build`."""
+    """A FlowEditor over a LongCatImageEditPipeline; the model is sampled with a `true_cfg` of 4.5."""
 
     name = "longcat_edit"
 
@@ -56,23 +56,6 @@ class LongCatEditEditor(DiT):
             "img_ids": torch.cat(image_ids).to(x_BLD.device, torch.float64),
         }
 
-    def vae_latents(self, x_BLD: torch.Tensor, plan: Plan) -> torch.Tensor:
-        scale = self.pipe.vae.config
-        return unpack(x_BLD, plan, self.grid(plan.height, plan.width)) / scale.scaling_factor + scale.shift_factor
-
 
 from_pipeline = LongCatEditEditor  # the editor around a pipeline in memory, which is frozen
-
-
-def build(
-    path: str = "meituan-longcat/LongCat-Image-Edit", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 4.5,
-    negative: str = "", condition_area: int | None = None, encoders: bool = True,
-) -> LongCatEditEditor:  # fmt: skip
-    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
-
-    Args:
-        true_cfg: classifier-free guidance; 1 = off, one forward a velocity. The model is sampled with 4.5.
-    """
-    from diffusers import LongCatImageEditPipeline
-
-    return load(LongCatEditEditor, LongCatImageEditPipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
+build = builder(LongCatEditEditor, "LongCatImageEditPipeline", "meituan-longcat/LongCat-Image-Edit", true_cfg=4.5, negative="")

@@ -8,8 +8,7 @@ from __future__ import annotations
 from PIL import Image
 
 from editr1.editors._dit import Pictures
-from editr1.editors._families import QwenEdit, qwen_published
-from editr1.editors._published import load
+from editr1.editors._published import QwenEdit, builder, qwen_published
 from editr1.editors.base import Conditioning
 
 VISION_AREA = 384 * 384  # the pipeline's CONDITION_IMAGE_SIZE: the VL encoder reads a small copy of the source
@@ -17,7 +16,7 @@ footprint = qwen_published(VISION_AREA).footprint
 
 
 class QwenEditPlusEditor(QwenEdit):
-    """A FlowEditor over a QwenImageEditPlusPipeline; options as in `build`."""
+    """A FlowEditor over a QwenImageEditPlusPipeline."""
 
     name = "qwen_edit_plus"
     max_sources = 3  # the model card of 2509: one to three pictures
@@ -33,13 +32,4 @@ class QwenEditPlusEditor(QwenEdit):
 
 
 from_pipeline = QwenEditPlusEditor  # the editor around a pipeline in memory, which is frozen
-
-
-def build(
-    path: str = "Qwen/Qwen-Image-Edit-2509", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0,
-    negative: str = " ", condition_area: int | None = None, encoders: bool = True,
-) -> QwenEditPlusEditor:  # fmt: skip
-    """The editor from a local folder or the hub; options as in `qwen_edit`."""
-    from diffusers import QwenImageEditPlusPipeline
-
-    return load(QwenEditPlusEditor, QwenImageEditPlusPipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
+build = builder(QwenEditPlusEditor, "QwenImageEditPlusPipeline", "Qwen/Qwen-Image-Edit-2509")

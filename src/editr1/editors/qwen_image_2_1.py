@@ -7,14 +7,13 @@ tokens; the target comes last. A token is one latent of a VAE that compresses 16
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures
-from editr1.editors._families import INSTRUCTION_TOKENS, denormalised
-from editr1.editors._published import Published, load
+from editr1.editors._published import INSTRUCTION_TOKENS, Published, builder, denormalised
 from editr1.editors.base import Conditioning, Plan, sigma_rows
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import flux_schedule
@@ -31,13 +30,13 @@ footprint = Published(64, 7.1e9, 32, 4096, 8.8e9, 0.34e9, flux_schedule, _text, 
 
 
 class QwenImage21Editor(DiT):
-    """A FlowEditor over a QwenImage21Pipeline; options as in `build`."""
+    """A FlowEditor over a QwenImage21Pipeline. true_cfg: classifier-free guidance; 1 = off, as the model is meant to be sampled."""
 
     name = "qwen_image_2_1"
     max_sources = 10  # ours: the pipeline sets no limit
     targets = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "img_mlp.proj", "img_mlp.gate_layer", "img_mlp.out")
     target_first = False
-    padded: ClassVar[dict[str, str]] = {"prompt": "mask", "negative_prompt": "negative_mask"}
+    ragged = True
 
     def __init__(self, pipe: Any, true_cfg: float = 1.0, negative: str = " ", condition_area: int | None = None) -> None:
         super().__init__(pipe, true_cfg, negative, condition_area)
@@ -86,17 +85,4 @@ class QwenImage21Editor(DiT):
 
 
 from_pipeline = QwenImage21Editor  # the editor around a pipeline in memory, which is frozen
-
-
-def build(
-    path: str = "Qwen/Qwen-Image-2.1", dtype: str = "bfloat16", device: str | None = None, true_cfg: float = 1.0, negative: str = " ",
-    condition_area: int | None = None, encoders: bool = True,
-) -> QwenImage21Editor:  # fmt: skip
-    """The editor from a local folder or the hub; options of all trainable editors stand at `_published.load`.
-
-    Args:
-        true_cfg: classifier-free guidance; 1 = off, as the model is meant to be sampled.
-    """
-    from diffusers import QwenImage21Pipeline
-
-    return load(QwenImage21Editor, QwenImage21Pipeline, path, dtype, device, encoders, true_cfg, negative, condition_area)
+build = builder(QwenImage21Editor, "QwenImage21Pipeline", "Qwen/Qwen-Image-2.1")

@@ -123,9 +123,9 @@ def _difference(
     rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, kind: str, strata: Sequence[str] | None, num_unscored: int, seed: int
 ) -> Metric:
     rng = np.random.default_rng(derive_seed(seed, "compare", unit, kind))
-    result = paired_difference(a, b, [row.cluster for row in rows], rng=rng, strata=strata)
+    difference = paired_difference(a, b, [row.cluster for row in rows], rng=rng, strata=strata)
     name = "compare_" + kind.rstrip("0123456789")
-    return to_metric(name, result.estimate, f"compare/{unit}/{kind}", n=len(rows), num_unscored=num_unscored, p_value=result.p_value)
+    return to_metric(name, difference, f"compare/{unit}/{kind}", num_unscored=num_unscored)
 
 
 def _by_category(rows: Sequence[Outcome], a: Floats, b: Floats, unit: str, categories: Sequence[str], seed: int) -> list[Metric]:

@@ -35,7 +35,7 @@ from editr1.measure.metrics import accuracy_metrics, to_metric
 from editr1.schema import Metric, PreferencePair, derive_seed
 from editr1.stats import TIE_TOLERANCE, Estimate, mean_estimate, paired_difference, share_estimate
 from editr1.stats.clusters import Clustered, Floats, from_sums
-from editr1.stats.intervals import estimate_and_p
+from editr1.stats.intervals import tested_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def best_of_n(groups: Sequence[Sequence[Choice]], seed: int = 0) -> list[Metric]
         found.append(to_metric(metric_name, estimate, f"best-of-n/{name}", n=len(groups), num_unscored=num_unscored))
     rng = np.random.default_rng(derive_seed(seed, "best-of-n", "gain"))
     gain = paired_difference(values["random"], values["judge"], rng=rng)
-    return [*found, to_metric("best_of_n/gain", gain.estimate, "best-of-n/gain", n=len(groups), p_value=gain.p_value)]
+    return [*found, to_metric("best_of_n/gain", gain, "best-of-n/gain")]
 
 
 def _best_editor(groups: Sequence[Sequence[Choice]]) -> str | None:
@@ -225,7 +225,7 @@ def noise_share(groups: Sequence[Sequence[ScoredEdit]], rng: np.random.Generator
     if sum(total_G) == 0:
         return None
     sums = from_sums(np.array(noise_G), np.array(total_G), np.zeros(len(groups), dtype=np.intp))
-    return _within(estimate_and_p(sums, rng)[0], 0.0)
+    return _within(tested_mean(sums, rng), 0.0)
 
 
 def _within(found: Estimate, low: float) -> Estimate:
@@ -286,4 +286,4 @@ def pooled_correlation(groups: Sequence[tuple[Floats, Floats]], rng: np.random.G
     size, n = len(groups), sum(len(value) for value, _ in groups)
     weight_G = np.full(size, 1 / size)
     data = Clustered(float(rho), n, weight_G, rho * weight_G + residual_G, residual_G, np.zeros(size, dtype=np.intp), is_single=False)
-    return _within(estimate_and_p(data, rng)[0], -1.0)
+    return _within(tested_mean(data, rng), -1.0)

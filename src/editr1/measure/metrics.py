@@ -101,16 +101,17 @@ def to_metric(
     estimate: Estimate | None,
     protocol: str,
     *,
-    n: int,
+    n: int | None = None,
     num_unscored: int = 0,
     tie_rate: float | None = None,
     by_category: Mapping[str, float] | None = None,
-    p_value: float | None = None,
 ) -> Metric:
-    """An estimate (None = nothing that counts) as a metric."""
-    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-    num_clusters = estimate.num_clusters if estimate else 0
-    return Metric(name, value, low, high, n, num_unscored, tie_rate, dict(by_category or {}), protocol, p_value, num_clusters=num_clusters)
+    """An estimate (None = nothing that counts) as a metric; n: where it is not the estimate's, as where unscored pairs have a credit."""
+    kinds = dict(by_category or {})
+    if estimate is None:
+        return Metric(name, None, None, None, n or 0, num_unscored, tie_rate, kinds, protocol)
+    e, n = estimate, estimate.n if n is None else n
+    return Metric(name, e.value, e.low, e.high, n, num_unscored, tie_rate, kinds, protocol, e.p_value, num_clusters=e.num_clusters)
 
 
 def by_kind(values: Floats, kinds: Sequence[str] | None) -> dict[str, float]:
@@ -219,9 +220,8 @@ def paired_gain(
         return Metric(name, None, protocol=f"{protocol}/half/paired", goal=goal)
     rng = np.random.default_rng(derive_seed(seed, name, protocol))
     credit_D, new_credit_D = (half_credit(margin_RD).mean(axis=0) for margin_RD in margins)
-    result = paired_difference(credit_D, new_credit_D, tasks, rng=rng)
-    metric = to_metric(name, result.estimate, f"{protocol}/half/paired", n=len(tasks), num_unscored=num_unscored, p_value=result.p_value)
-    return replace(metric, goal=goal)
+    gain = paired_difference(credit_D, new_credit_D, tasks, rng=rng)
+    return replace(to_metric(name, gain, f"{protocol}/half/paired", num_unscored=num_unscored), goal=goal)
 
 
 # --- judges of pairs, asked in both orders ---------------------------------------------------------------

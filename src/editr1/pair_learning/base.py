@@ -8,7 +8,7 @@ Legend: P pairs, N traces an image. Scores lie in [0, 10]; **nan marks a trace t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -50,15 +50,3 @@ class Head(Way, Protocol):
     def loss(self, score_w_P: Tensor, score_l_P: Tensor) -> Tensor:
         """`[P]`."""
         ...
-
-
-def mean_read(tau_PN: Tensor) -> Tensor:
-    """Mean over the traces that were read, `[P, 1]`; nan where none was, and a comparison with nan is false."""
-    return tau_PN.nanmean(dim=1, keepdim=True)
-
-
-def refuse_negative(**options: Any) -> None:
-    """Raises ValueError for the first option below 0 (or nan)."""
-    for name, value in options.items():
-        if not value >= 0:
-            raise ValueError(f"{name} is {value}, expected at least 0")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from editr1.audit.run import FOLDER, AuditRecord, ProbeRecord
+from editr1.audit.perturb import FOLDER, AuditRecord
+from editr1.audit.probes import ProbeRecord
 from editr1.report.reading import Reader
 from editr1.schema import Metric
 from editr1.store._files import read_record

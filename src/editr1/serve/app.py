@@ -95,8 +95,8 @@ def make_judge(config: Config) -> Judge:
         return cast(Judge, judge)
     if config.vlm is None:
         raise ConfigError("the section `serve` names neither a model (vlm) nor a judge that brings its own")
-    temperature, max_tokens = config.temperature, config.max_tokens
-    return rrm.build(config.vlm, config.prompt_id, config.num_traces, temperature, 1.0, max_tokens, config.decomposer)
+    how: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_tokens, "decomposer": config.decomposer}
+    return rrm.build(config.vlm, config.prompt_id, config.num_traces, **how)
 
 
 class Service:

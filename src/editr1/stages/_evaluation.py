@@ -206,9 +206,8 @@ def change_metrics(name: str, made: Editors, scores: dict[When, list[float | Non
     clusters, kinds = [task.cluster for task in tasks], [task.kind or "all" for task in tasks]
     unscored = len(made.tasks) - len(both)
 
-    def metric(label: str, value_N: np.ndarray, found: Estimate, how: str, p_value: float | None = None) -> Metric:
-        by_category = by_kind(value_N, kinds)
-        return to_metric(label, found, how, n=found.n, num_unscored=unscored, by_category=by_category, p_value=p_value)
+    def metric(label: str, value_N: np.ndarray, found: Estimate, how: str) -> Metric:
+        return to_metric(label, found, how, num_unscored=unscored, by_category=by_kind(value_N, kinds))
 
     metrics = []
     for when, value_N in values.items():
@@ -216,7 +215,7 @@ def change_metrics(name: str, made: Editors, scores: dict[When, list[float | Non
         found = share_estimate(value_N, clusters) if share else mean_estimate(value_N, clusters, rng=rng)
         metrics.append(metric(f"{name}/{when}", value_N, found, protocol))
     gain = paired_difference(values["before"], values["after"], clusters, rng=np.random.default_rng(made.seed))
-    metrics.append(metric(f"{name}_gain", values["after"] - values["before"], gain.estimate, f"{protocol}/paired", gain.p_value))
+    metrics.append(metric(f"{name}_gain", values["after"] - values["before"], gain, f"{protocol}/paired"))
     if not share:
         win_N = (np.sign(values["after"] - values["before"]) + 1) / 2
         metrics.append(metric(f"{name}_win_rate", win_N, share_estimate(win_N, clusters), f"{protocol}/wins with half credit for ties"))

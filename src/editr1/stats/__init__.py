@@ -7,12 +7,11 @@
 # ruff: noqa: F401  # names of the modules, by one import
 
 from editr1.stats.clusters import clustered_standard_error
-from editr1.stats.intervals import FEW_CLUSTERS, MIN_CLUSTERS, Estimate, mean_estimate, share_estimate, share_of_sums, wilson
+from editr1.stats.intervals import FEW_CLUSTERS, MIN_CLUSTERS, Estimate, mean_estimate, share_estimate, share_of_sums
 from editr1.stats.pairwise import (
     GSB,
     TIE_TOLERANCE,
     Credit,
-    Difference,
     McNemar,
     PairwiseReport,
     accuracy,

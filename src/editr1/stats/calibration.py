@@ -164,8 +164,6 @@ class ThreeClassReport:
     """"tie-calibrated (in-sample)": epsilon chosen on the same items; comparable with EditReward's table only."""
     always_tie: float
     """The floor of `in_sample`: share of human ties."""
-    decisive: float | None
-    """Accuracy on items that people did not call a tie, no tie predicted but an exact one (wrong); None without such items."""
     num_unscored: int
     """Wrong in every number above."""
 
@@ -222,11 +220,9 @@ def three_class(
         epsilon = best_epsilon(gap_N[~inside], label_N[~inside].tolist())
         credit_N[inside] = three_class_credit(gap_N[inside], label_N[inside].tolist(), epsilon)
     epsilon = best_epsilon(gap_N, label_N.tolist())
-    decided = label_N != 0
     return ThreeClassReport(
         credit=credit_N,
         in_sample=float(three_class_credit(gap_N, label_N.tolist(), epsilon).mean()),
         always_tie=float((label_N == 0).mean()),
-        decisive=float((np.sign(gap_N) == label_N)[decided].mean()) if decided.any() else None,
         num_unscored=int(np.isnan(gap_N).sum()),
     )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,25 +52,12 @@ class Estimate:
     num_clusters: int
     """Sources with an item that counts: what the interval rests on."""
     standard_error: float | None = None
+    p_value: float | None = None
+    """Of a difference: two-sided, of the tests whose inversion the interval is; None for fewer than MIN_CLUSTERS clusters."""
 
     def excludes(self, reference: float) -> bool:
         """Whether the interval exists and leaves `reference` outside."""
         return self.low is not None and self.high is not None and not self.low <= reference <= self.high
-
-
-def wilson(num_right: int, n: int) -> Estimate:
-    """Wilson's interval of one independent proportion. Raises ValueError for n < 1 or a count outside [0, n].
-
-    >>> estimate = wilson(8, 10)
-    >>> round(estimate.low, 4), round(estimate.high, 4)
-    (0.4902, 0.9433)
-    """
-    from scipy.stats import binomtest
-
-    if n < 1 or not 0 <= num_right <= n:
-        raise ValueError(f"wilson needs 0 <= num_right <= n with n >= 1, got {num_right} of {n}")
-    bounds = binomtest(num_right, n).proportion_ci(LEVEL, method="wilson")
-    return Estimate(num_right / n, float(bounds.low), float(bounds.high), n, n)
 
 
 # --- means ------------------------------------------------------------------------------------------
@@ -95,7 +82,7 @@ def mean_estimate(
     """
     data = clustered(values, clusters, strata=strata, counts=counts)
     if top is None:
-        return estimate_and_p(data, rng)[0]
+        return replace(tested_mean(data, rng), p_value=None)
     _check_range(values, counts, top)
     return _bounded(data, top, data.degrees_of_freedom)
 
@@ -107,21 +94,24 @@ def _check_range(values: ArrayLike, counts: ArrayLike | None, top: float) -> Non
         raise ValueError(f"values from {counted_N.min():g} to {counted_N.max():g}, expected [0, {top:g}]")
 
 
-def estimate_and_p(data: Clustered, rng: np.random.Generator) -> tuple[Estimate, float | None]:
+def tested_mean(data: Clustered, rng: np.random.Generator) -> Estimate:
     """The mean with its interval, and the two-sided p of a mean of 0; None for fewer than MIN_CLUSTERS clusters."""
+    from scipy.special import stdtr
+
     value, n, num_clusters, error = data.value, data.n, data.num_clusters, data.standard_error
     if not error:  # a stratum of one cluster, or no two values that differ
         one_way = 1.0 if value == 0 else 2.0 ** (1 - int(np.count_nonzero(np.abs(data.effect_C) > 1e-12)))
-        return Estimate(value, None, None, n, num_clusters, error), one_way if error == 0 and num_clusters >= MIN_CLUSTERS else None
+        return Estimate(value, None, None, n, num_clusters, error, one_way if error == 0 and num_clusters >= MIN_CLUSTERS else None)
     half = _t_quantile(data.degrees_of_freedom) * error
     if num_clusters < MIN_CLUSTERS:
-        return Estimate(value, value - half, value + half, n, num_clusters, error), None
+        return Estimate(value, value - half, value + half, n, num_clusters, error)
     above_S, below_S, flipped_S = _reach(data, rng)
     ends = value - max(half, _kept(above_S)), value + max(half, _kept(below_S))
     low, high = (0.0 if abs(end) < 1e-12 * (1 + abs(value)) else end for end in ends)  # rounding must not leave 0 out
     beyond_S = above_S if value > 0 else below_S
     flipped = max(float(np.mean(reach_S >= abs(value) * (1 - 1e-9))) for reach_S in (beyond_S, np.abs(flipped_S)))
-    return Estimate(value, low, high, n, num_clusters, error), max(flipped, _t_p_value(value / error, data.degrees_of_freedom))
+    p_value = max(flipped, float(2 * stdtr(data.degrees_of_freedom, -abs(value / error))))
+    return Estimate(value, low, high, n, num_clusters, error, p_value)
 
 
 def _reach(data: Clustered, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
@@ -225,12 +215,6 @@ def score_bounds(share: float, size: float, quantile: float) -> tuple[float, flo
     half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
     # Rounding may push a bound past a share of exactly 0 or 1.
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
-
-
-def _t_p_value(t: float, degrees_of_freedom: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(degrees_of_freedom, -abs(t)))
 
 
 def _t_quantile(degrees_of_freedom: float) -> float:

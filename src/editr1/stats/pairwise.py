@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from editr1.stats.clusters import Floats, clustered, index_of
-from editr1.stats.intervals import LEVEL, Estimate, estimate_and_p, share_estimate
+from editr1.stats.intervals import LEVEL, Estimate, share_estimate, tested_mean
 
 # ours: two means of the same numbers in another order differ by rounding; scores are read to one decimal or coarser.
 TIE_TOLERANCE = 1e-9
@@ -137,16 +137,6 @@ def accuracy(
 # --- two judges on the same items ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Mean of b - a on the same items."""
-
-    estimate: Estimate
-    """Difference with its interval, in the unit of the values."""
-    p_value: float | None
-    """Two-sided, of the tests whose inversion the interval is; None for fewer than MIN_CLUSTERS clusters."""
-
-
 def paired_difference(
     values_a: ArrayLike,
     values_b: ArrayLike,
@@ -154,7 +144,7 @@ def paired_difference(
     *,
     rng: np.random.Generator,
     strata: Sequence[Hashable] | None = None,
-) -> Difference:
+) -> Estimate:
     """Mean of `values_b - values_a` (macro over `strata`) with its interval by cluster and p, which cannot contradict each other.
 
     Raises ValueError for lengths that differ, no items, or values that are not finite.
@@ -162,7 +152,7 @@ def paired_difference(
     a_N, b_N = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a_N.shape != b_N.shape:
         raise ValueError(f"{len(a_N)} values of a but {len(b_N)} of b: a paired comparison needs the same items")
-    return Difference(*estimate_and_p(clustered(b_N - a_N, clusters, strata=strata), rng))
+    return tested_mean(clustered(b_N - a_N, clusters, strata=strata), rng)
 
 
 @dataclass(frozen=True, slots=True)

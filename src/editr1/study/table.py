@@ -17,7 +17,6 @@ import numpy as np
 from editr1.measure.metrics import decisive, pair_margins
 from editr1.schema import MAX_SCORE, PreferencePair, decided, derive_seed
 from editr1.stats import (
-    Difference,
     Estimate,
     half_credit,
     holm,
@@ -91,7 +90,7 @@ class Test:
     """Exact McNemar."""
     p_holm: float
     """Adjusted over all comparisons of the table."""
-    one_trace: Difference | None
+    one_trace: Estimate | None
     """`gain` and its sign-flip p for one trace an edit: the mean over the K traces."""
     stricter: Estimate | None
     """Mean score of b minus a on the same edits."""
@@ -211,15 +210,15 @@ def _tests(compared: Sequence[tuple[str, str, Answers, Answers]]) -> tuple[Test,
 
 
 def _test(a: str, b: str, x: Answers, y: Answers, counts: tuple[int, int, float, float]) -> Test:
-    gain = paired_difference(half_credit(x.margins), half_credit(y.margins), x.tasks, rng=_rng(a, b, "gain")).estimate
+    gain = paired_difference(half_credit(x.margins), half_credit(y.margins), x.tasks, rng=_rng(a, b, "gain"))
     change = _score_change(x, y, _rng(a, b, "score"))
     one_trace = None
     if len(x.one_trace_KD) and len(y.one_trace_KD):
         one_trace = paired_difference(_credit_of_one_trace(x), _credit_of_one_trace(y), x.tasks, rng=_rng(a, b, "one"))
-    return Test(a, b, gain, *counts, one_trace, change.estimate if change else None)
+    return Test(a, b, gain, *counts, one_trace, change)
 
 
-def _score_change(x: Answers, y: Answers, rng: np.random.Generator) -> Difference | None:
+def _score_change(x: Answers, y: Answers, rng: np.random.Generator) -> Estimate | None:
     """Mean score of y minus that of x on the edits that both scored; None where there is none."""
     both = [(key, first, second) for key, first in x.scores.items() if first is not None and (second := y.scores[key]) is not None]
     if not both:
@@ -248,7 +247,7 @@ def _gain(claim: Claim, test: Test) -> tuple[Estimate | None, float | None]:
     """The gain that a claim speaks of, and its p; None where single traces are not known or one task allows no p."""
     if not claim.one_trace:
         return test.gain, test.p
-    return (test.one_trace.estimate, test.one_trace.p_value) if test.one_trace else (None, None)
+    return (test.one_trace, test.one_trace.p_value) if test.one_trace else (None, None)
 
 
 def _goal(claim: Claim) -> str:

@@ -18,10 +18,12 @@ import numpy as np
 from PIL import Image
 
 from editr1.schema import Category, Principle, Reward
-from editr1.world.scene import CELLS, FRAME, SIZE, Scene, Thing, draw, read, read_one, to_pixels
+from editr1.world.scene import CELLS, FRAME, GLOBAL_VALUES, SIZE, Scene, draw, read, read_one, to_pixels
 from editr1.world.tasks import Edit, apply_all, parse_instruction
 
-GLOBAL_ASPECTS = ("background", "tone", "style")
+GLOBAL_ASPECTS = tuple(GLOBAL_VALUES)
+_FIXED = {"quality": ("Is the image clean?", "clean"), "border": ("Is the image free of a border?", "none")}
+"""Aspects of which one thing only is ever wanted: the question and that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Observation:
     def see(self, aspect: str) -> str:
         """The phrase for one aspect."""
         if aspect in CELLS:
-            return "unclear" if aspect in self.unclear else cell_phrase(self.scene.at(aspect))
+            return "unclear" if aspect in self.unclear else self.scene.phrase(aspect)
         if aspect in GLOBAL_ASPECTS:
             return str(getattr(self.scene, aspect))
         if aspect == "objects":
@@ -48,10 +50,6 @@ class Observation:
         if aspect == "border":
             return "white" if self.border else "none"
         raise ValueError(f"unknown aspect {aspect!r}")
-
-
-def cell_phrase(thing: Thing | None) -> str:
-    return "empty" if thing is None else thing.phrase
 
 
 def cells_phrase(cells: Iterable[str]) -> str:
@@ -67,13 +65,11 @@ class Check:
 
     @property
     def question(self) -> str:
-        if self.aspect in CELLS:
-            return f"Is the {self.aspect} {self.want if self.want == 'empty' else 'a ' + self.want}?"
-        if self.aspect in GLOBAL_ASPECTS:
-            return f"Is the {self.aspect} {self.want}?"
+        if self.aspect in _FIXED:
+            return _FIXED[self.aspect][0]
         if self.aspect == "objects":
             return f"Are the only objects {'nowhere' if self.want == 'nowhere' else 'at ' + self.want}?"
-        return "Is the image clean?" if self.aspect == "quality" else "Is the image free of a border?"
+        return f"Is the {self.aspect} {'a ' if self.aspect in CELLS and self.want != 'empty' else ''}{self.want}?"
 
     def holds(self, seen: Observation) -> bool:
         return seen.see(self.aspect) == self.want
@@ -81,10 +77,9 @@ class Check:
     @staticmethod
     def from_question(question: str) -> Check:
         """The meaning of a question. Raises ValueError for one that the embedded world does not ask."""
-        if question == "Is the image clean?":
-            return Check("quality", "clean")
-        if question == "Is the image free of a border?":
-            return Check("border", "none")
+        for aspect, (fixed, want) in _FIXED.items():
+            if question == fixed:
+                return Check(aspect, want)
         if match := re.fullmatch(r"Are the only objects (?:at )?(.+)\?", question):
             return Check("objects", match[1])
         if (match := re.fullmatch(r"Is the ([\w-]+) (?:a )?(.+)\?", question)) and match[1] in (*CELLS, *GLOBAL_ASPECTS):
@@ -100,7 +95,7 @@ class Truth:
     keep_cells: tuple[Check, ...]
     keep_globals: tuple[Check, ...]
     only_objects: Check
-    quality: tuple[Check, ...] = (Check("quality", "clean"), Check("border", "none"))
+    quality: tuple[Check, ...] = tuple(Check(aspect, want) for aspect, (_, want) in _FIXED.items())
 
 
 def truth_of(scene: Scene, edits: tuple[Edit, ...]) -> Truth:
@@ -108,11 +103,11 @@ def truth_of(scene: Scene, edits: tuple[Edit, ...]) -> Truth:
     target = apply_all(scene, edits)
     visible = GLOBAL_ASPECTS if target.occupied else ("background", "tone")  # an empty scene shows no drawing style
     touched = {cell for edit in edits for cell in (edit.cell, edit.to) if cell}
-    follow = [Check(cell, cell_phrase(target.at(cell))) for cell in CELLS if cell in touched]
+    follow = [Check(cell, target.phrase(cell)) for cell in CELLS if cell in touched]
     follow += [Check(name, getattr(target, name)) for name in visible if getattr(target, name) != getattr(scene, name)]
     return Truth(
         follow=tuple(follow),
-        keep_cells=tuple(Check(cell, cell_phrase(scene.at(cell))) for cell in scene.occupied if cell not in touched),
+        keep_cells=tuple(Check(cell, scene.phrase(cell)) for cell in scene.occupied if cell not in touched),
         keep_globals=tuple(Check(n, getattr(scene, n)) for n in visible if getattr(target, n) == getattr(scene, n)),
         only_objects=Check("objects", cells_phrase(target.occupied)),
     )
@@ -141,7 +136,9 @@ def observe(images: Sequence[Image.Image]) -> list[Observation]:
     pixels = np.stack([to_pixels(image) for image in images])
     scenes, error_B9 = read(pixels)
     clean = np.stack([draw(scene) for scene in scenes])
-    borders = _has_border(pixels)
+    frame = np.ones((SIZE, SIZE), bool)
+    frame[FRAME - 1 : 1 - FRAME, FRAME - 1 : 1 - FRAME] = False
+    borders = pixels[:, frame].mean(axis=(1, 2)) > 0.92  # nearly white all around: no background under any tone is
     return [
         Observation(
             scene=scene,
@@ -151,13 +148,6 @@ def observe(images: Sequence[Image.Image]) -> list[Observation]:
         )
         for scene, errors, picture, redrawn, border in zip(scenes, error_B9, pixels, clean, borders, strict=True)
     ]
-
-
-def _has_border(pixels: np.ndarray) -> np.ndarray:
-    """[B]: the whole frame is nearly white; no background under any tone is."""
-    frame = np.ones((SIZE, SIZE), bool)
-    frame[FRAME - 1 : 1 - FRAME, FRAME - 1 : 1 - FRAME] = False
-    return pixels[:, frame].mean(axis=(1, 2)) > 0.92
 
 
 def _quality(picture: np.ndarray, redrawn: np.ndarray) -> str:
@@ -250,9 +240,7 @@ class Oracle:
         """The true answers about each edit."""
         return [verdicts(seen, asked) for seen, asked in zip(observe(edits), principles, strict=True)]
 
-    def judge(self, sources: Sequence[Image.Image], edits: Sequence[Image.Image], instructions: Sequence[str]) -> list[OracleScore]:
-        """Utility and success of each edit."""
-        return judge(sources, edits, instructions)
+    judge = staticmethod(judge)
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
         """The utility as a reward, as a RewardModel would give it."""

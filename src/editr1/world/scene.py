@@ -95,6 +95,11 @@ class Scene:
     def at(self, cell: str) -> Thing | None:
         return self.cells[CELLS.index(cell)]
 
+    def phrase(self, cell: str) -> str:
+        """What a cell holds, in words."""
+        thing = self.at(cell)
+        return "empty" if thing is None else thing.phrase
+
     def put(self, cell: str, thing: Thing | None) -> Scene:
         """The scene with one cell replaced."""
         index = CELLS.index(cell)
@@ -178,19 +183,14 @@ _LETTER_STROKES = {
 
 
 @cache
-def _stripes() -> np.ndarray:
-    rows, columns = np.mgrid[0:CELL, 0:CELL]
-    return (((rows + columns) // 3) % 2).astype(np.float32)
-
-
-@cache
 def _cell(thing: Thing | None, background: str, tone: str, style: str) -> np.ndarray:
     """One cell [CELL, CELL, 3] in [0, 1], without ruler."""
     canvas = np.broadcast_to(np.array(_BACKGROUND_RGB[background], np.float32) / 255, (CELL, CELL, 3)).copy()
     if thing is not None:
         fill = np.broadcast_to(np.array(_COLOUR_RGB[thing.colour], np.float32) / 255, (CELL, CELL, 3))
         if thing.material == "striped":
-            fill = np.where(_stripes()[..., None] > 0, fill, 0.35 * fill + 0.65)
+            rows, columns = np.mgrid[0:CELL, 0:CELL]
+            fill = np.where(((rows + columns) // 3 % 2)[..., None] > 0, fill, 0.35 * fill + 0.65)
         if style == "outline":
             rim = _polygon_mask(thing.form, 1.5)[..., None]
             canvas = canvas * (1 - rim) + _INK * rim

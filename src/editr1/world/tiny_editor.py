@@ -41,12 +41,6 @@ def to_patches(pixels_BHWC: np.ndarray) -> np.ndarray:
     return pixels_BHWC.reshape(batch, side, PATCH, side, PATCH, 3).swapaxes(2, 3).reshape(batch, side * side, -1)
 
 
-def from_patches(patches_BLP: np.ndarray) -> np.ndarray:
-    """The inverse of `to_patches`."""
-    batch, side = patches_BLP.shape[0], SIZE // PATCH
-    return patches_BLP.reshape(batch, side, side, PATCH, PATCH, 3).swapaxes(2, 3).reshape(batch, SIZE, SIZE, 3)
-
-
 @dataclass(frozen=True, slots=True)
 class Codec:
     """Pixels in [0, 1] <-> latents of about unit variance."""
@@ -62,7 +56,9 @@ class Codec:
 
     def decode(self, latents_BLD: np.ndarray) -> np.ndarray:
         """[B, L, D] -> [B, SIZE, SIZE, 3], not clipped."""
-        return from_patches((latents_BLD * self.scale_D) @ self.basis_DP + self.mean_P)
+        patches_BLP = (latents_BLD * self.scale_D) @ self.basis_DP + self.mean_P
+        batch, side = patches_BLP.shape[0], SIZE // PATCH  # the inverse of `to_patches`
+        return patches_BLP.reshape(batch, side, side, PATCH, PATCH, 3).swapaxes(2, 3).reshape(batch, SIZE, SIZE, 3)
 
 
 WEIGHTS = Path(__file__).parent / "weights" / "editor"
@@ -102,21 +98,17 @@ def predict_velocity(
 ) -> torch.Tensor:
     """v = dx/dsigma [B, L, D]. The bag of words (without padding) goes where Flux has CLIP's pooled text."""
     image_ids, text_ids = _ids()
+    bag = words_BTV.sum(dim=1)
+    bag[:, 0] = 0
     return transformer(
         hidden_states=torch.cat([x_BLD, source_BLD], dim=-1),
         encoder_hidden_states=words_BTV,
-        pooled_projections=_bag(words_BTV),
+        pooled_projections=bag,
         timestep=sigma_B,
         img_ids=image_ids,
         txt_ids=text_ids,
         return_dict=False,
     )[0]
-
-
-def _bag(words_BTV: torch.Tensor) -> torch.Tensor:
-    bag = words_BTV.sum(dim=1)
-    bag[:, 0] = 0
-    return bag
 
 
 class TinyEditor:

@@ -18,7 +18,7 @@ from editr1.errors import BackendError, DataError, UnscoredError
 from editr1.pictures import encode_picture, read_picture
 from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle, Source, pictures_of, source_of
 from editr1.text import is_whole, shown
-from editr1.wire import Fetched, bearer, check_address, fetch, hidden, http_client, secrets_of, via_proxy
+from editr1.wire import Client, Fetched, bearer, check_address, fetch, hidden, secrets_of, via_proxy
 
 MAX_BATCH = 256  # edits that the service takes in one request
 MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
@@ -125,9 +125,9 @@ class RewardClient:
 
 
 @functools.lru_cache(maxsize=8)
-def _client(url: str, timeout: float, process: int) -> httpx.AsyncClient:
+def _client(url: str, timeout: float, process: int) -> Client:
     """One a process: a connection that is made anew for every request costs twenty times the request, a forked one is shared by two."""
-    return http_client(url, timeout)
+    return Client(url, timeout)
 
 
 def _results(reply: Fetched, count: int, where: str, said: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 
 from editr1 import placement
 from editr1.bench.judges import editreward
-from editr1.editors import _published
+from editr1.editors import _dit
 from editr1.placement import Placement, local_device, make_accelerator, prepare, repeated_blocks
 from editr1.training.options import Machine, Schedule
 from editr1.training.trainer import common_arguments
@@ -125,7 +125,7 @@ def test_what_is_no_device_is_named():
 
 def test_an_editor_that_only_generates_runs_without_cudnns_attention_on_its_own_card(unchosen):
     moved = []
-    _published.prepare_pipeline(SimpleNamespace(components={}, to=moved.append))
+    _dit.frozen(SimpleNamespace(components={}, to=moved.append))
     assert moved == ["cuda:3"]
     assert not unchosen()["cudnn"]
 

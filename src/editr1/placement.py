@@ -84,23 +84,25 @@ def prepare(placement: Placement) -> None:
 
 
 def make_accelerator(placement: Placement, **options: Any) -> Any:
-    """accelerate's Accelerator with a process group that waits as long as `placement` says. Prepares this process too.
-
-    Raises ConfigError when the launcher started more processes than have found each other: each would train alone.
-    """
+    """accelerate's Accelerator with a process group that waits as long as `placement` says. Prepares this process, checks the launch."""
     import torch
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     prepare(placement)
     patience = InitProcessGroupKwargs(timeout=timedelta(minutes=placement.timeout_minutes))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience], **options)
-    expected = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != expected:
-        raise ConfigError(
-            f"the launcher set WORLD_SIZE={expected} but {accelerator.num_processes} process(es) joined: start with `torchrun "
-            "--nproc_per_node N -m -- editr1.cli ...`, and unset ACCELERATE_USE_CPU on machines with GPUs"
-        )
+    check_joined(accelerator.num_processes)
     return accelerator
+
+
+def check_joined(num_processes: int) -> None:
+    """Raises ConfigError when the launcher started more processes than have found each other: each would train alone."""
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_processes != expected:
+        raise ConfigError(
+            f"the launcher set WORLD_SIZE={expected} but {num_processes} process(es) joined: start with `torchrun --nproc_per_node N -m -- "
+            "editr1.cli ...` (accelerate launch --cpu starts one whatever it is told), and unset ACCELERATE_USE_CPU on machines with GPUs"
+        )
 
 
 def local_device() -> torch.device:

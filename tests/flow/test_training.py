@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import toy
 from editr1.commands._judge import accepting
@@ -15,7 +16,7 @@ from editr1.config import Component
 from editr1.errors import BackendError, ChangedInputsError, NoSignalError, UnscoredError
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Sampling, Training, WeightedReward
 from editr1.flow.contexts import read_contexts
-from editr1.flow.state import checkpoints, load_state, load_weights, numbers, optimizer_tensors, save_state
+from editr1.flow.state import checkpoints, load_state, numbers, optimizer_tensors, save_state
 from editr1.flow.trainer import lr_share
 from editr1.flow.watch import symptoms, warning_of
 from editr1.schema import Reward
@@ -303,8 +304,8 @@ def test_the_best_evaluation_is_exported_when_asked_for(run):
     trainer = make_trainer(settings, toy.ToyEditor(), [toy.score_redness], run.dir)
     tasks, held = read_contexts(run, 0.4)
     train(trainer, tasks, held, lambda edits, seed: [Reward(next(falling) / 1000, 1, 1) for _ in edits], run)
-    exported = load_weights(finish(trainer, run.dir / "09_editor").exported / "diffusion_pytorch_model.safetensors")
-    best = load_weights(run.dir / "09_editor" / "best.safetensors")  # of the first evaluation, which nothing beat
+    exported = load_file(finish(trainer, run.dir / "09_editor").exported / "diffusion_pytorch_model.safetensors")
+    best = load_file(run.dir / "09_editor" / "best.safetensors")  # of the first evaluation, which nothing beat
     assert all(torch.equal(exported[name], best[name]) for name in best)
     assert any(not torch.equal(best[name], value) for name, value in trainer.state.ema.items())
 
@@ -383,6 +384,17 @@ def test_further_judges_count_by_their_weight_whatever_their_scale(run):
     assert unscored[0, 0] == 0.0
     train(trainer, read_contexts(run, 0.0)[0], [], toy.score_redness, run)
     assert points(run)[-1]["reward_1/mean"] == pytest.approx(0.1 * points(run)[-1]["reward/mean"], rel=1e-4)
+
+
+def test_a_cautious_run_follows_the_judge_that_thinks_less_of_an_edit(run):
+    cautious = config(iterations=1, further_rewards=(WeightedReward(Component("toy:RednessJudge"), caution=1.0),))
+    trainer = make_trainer(cautious, toy.ToyEditor(), [toy.score_redness] * 2, run.dir)
+    main, further = torch.tensor([[9.0, 8.0, 2.0]]), torch.tensor([[1.0, 8.0, float("nan")]])
+    first, second, unscored = trainer.advantages(torch.stack([main, further]))[0].tolist()
+    assert first < 0.0 < second
+    assert unscored == 0.0
+    with pytest.raises(ValueError, match="a weight above 0"):
+        WeightedReward(Component("toy:RednessJudge"), -1.0, caution=1.0)
 
 
 def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_iterations_are_not(run):

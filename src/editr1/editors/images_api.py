@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -68,15 +69,15 @@ def build(
     return ImagesAPI(endpoint, max_concurrency, size, send_seed, fields)
 
 
+@dataclass(frozen=True)
 class ImagesAPI:
     """An images.edit endpoint behind the Editor protocol; made by `build`."""
 
-    def __init__(self, endpoint: Endpoint, max_concurrency: int, size: str, send_seed: bool, fields: dict[str, Any]) -> None:
-        self._endpoint = endpoint
-        self._max_concurrency = max_concurrency
-        self._size = size
-        self._send_seed = send_seed
-        self._fields = fields
+    _endpoint: Endpoint
+    _max_concurrency: int
+    _size: str
+    _send_seed: bool
+    _fields: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -104,20 +105,14 @@ class ImagesAPI:
         row = rows[0] if isinstance(rows, list) and rows else None
         if not isinstance(row, dict):
             raise CutReplyError("the answer holds no image")
-        encoded = row.get("b64_json")
-        link = row.get("url")
-        if encoded is None and isinstance(link, str) and link.startswith("data:"):
-            encoded = link
-        if encoded is None and link:
+        encoded, link = row.get("b64_json"), row.get("url")
+        if encoded is None and link and not str(link).startswith("data:"):
             where = f"{self._endpoint.model} at {shown(self._endpoint.address)}"
             raise ConfigError(f"{where} sends a link in place of the image; set response_format to b64_json")
-        return _picture(encoded)
-
-
-def _picture(encoded: Any) -> Image.Image:
-    payload = encoded if isinstance(encoded, str) else ""
-    payload = payload.partition(",")[2] if payload.startswith("data:") else payload
-    try:
-        return decode_image(base64.b64decode("".join(payload.split()), validate=True), "the edited image")
-    except (ValueError, DataError) as error:
-        raise CutReplyError(f"the answer's image is broken: {error}") from error
+        found = link if encoded is None else encoded
+        payload = found if isinstance(found, str) else ""
+        payload = payload.partition(",")[2] if payload.startswith("data:") else payload
+        try:
+            return decode_image(base64.b64decode("".join(payload.split()), validate=True), "the edited image")
+        except (ValueError, DataError) as error:
+            raise CutReplyError(f"the answer's image is broken: {error}") from error

@@ -29,7 +29,7 @@ from editr1.config import Component, load
 from editr1.editors.base import Conditioning, FlowEditor
 from editr1.errors import ConfigError, DataError
 from editr1.flow.config import Config
-from editr1.schema import EditTask, PreferencePair, Principle, Source, TaskPrinciples, derive_seed, stable_id
+from editr1.schema import EditTask, PreferencePair, Principle, Source, derive_seed, stable_id
 from editr1.store import Run
 
 
@@ -74,24 +74,21 @@ def read_contexts(run: Run, held_out: float, pairs: bool = False) -> tuple[list[
     that is no tie. Raises DataError for none.
     """
     if pairs:
-        found = [row for row in run.read("07_pairs") if isinstance(row, PreferencePair) and row.label != "same"]
-        return _split([Context(row.task, row.principles, run, row) for row in found], held_out, "07_pairs holds no pair with a winner")
-    contexts = [Context(row.task, row.principles, run) for row in run.read("02_principles") if isinstance(row, TaskPrinciples)]
-    return _split(contexts, held_out, "02_principles is empty: editor RL trains on decomposed tasks; run `editr1 decompose` first")
-
-
-def _split(contexts: list[Context], held_out: float, nothing: str) -> tuple[list[Context], list[Context]]:
+        found = [row for row in run.read("07_pairs") if row.label != "same"]
+        contexts = [Context(row.task, row.principles, run, row) for row in found]
+    else:
+        contexts = [Context(row.task, row.principles, run) for row in run.read("02_principles")]
+    if not contexts and pairs:
+        raise DataError("07_pairs holds no pair with a winner")
     if not contexts:
-        raise DataError(nothing)
-    train = [c for c in contexts if not _is_held_out(c, held_out)]
-    rest = [c for c in contexts if _is_held_out(c, held_out)]
-    if not train:
+        raise DataError("02_principles is empty: editor RL trains on decomposed tasks; run `editr1 decompose` first")
+    parts: tuple[list[Context], list[Context]] = ([], [])
+    for context in contexts:
+        share = int(stable_id("held-out", context.task.source.digest), 16) / 16**16
+        parts[share < held_out].append(context)
+    if not parts[0]:
         raise DataError(f"all {len(contexts)} tasks are held out: lower evaluation.held_out or add tasks")
-    return train, rest
-
-
-def _is_held_out(context: Context, share: float) -> bool:
-    return int(stable_id("held-out", context.task.source.digest), 16) / 16**16 < share
+    return parts
 
 
 def choose_contexts(num_tasks: int, num_contexts: int, *, seed: int, iteration: int) -> list[int]:
@@ -109,19 +106,12 @@ def choose_contexts(num_tasks: int, num_contexts: int, *, seed: int, iteration: 
     return order[place * num_contexts : (place + 1) * num_contexts]
 
 
-def target_size(aspect: float, height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the given aspect with the area of height x width.
-
-    >>> target_size(4.0, 512, 512)
-    (256, 1024)
-    """
-    area = height * width
-    return round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
-
-
 def size_of(context: Context, config: Config) -> tuple[int, int]:
-    """(height, width) that is asked of the editor for a task, before it snaps them to what it can do."""
-    return target_size(context.aspect(), config.height, config.width) if config.keep_aspect else (config.height, config.width)
+    """(height, width) that is asked of the editor for a task, before it snaps them: the source's shape at the recipe's area."""
+    if not config.keep_aspect:
+        return config.height, config.width
+    area, aspect = config.height * config.width, context.aspect()
+    return round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
 
 
 def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:
@@ -136,18 +126,19 @@ ENCODERS = "encoders"
 """Option of an editor that can be loaded without its text encoders; such an editor also has `release_encoders()`."""
 
 
+@dataclass(frozen=True)
 class EncodingCache:
     """The encodings of one run's tasks in `folder`."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.config = folder, config
-        self._editor_id = json.dumps([config.editor.id, config.editor.options], sort_keys=True, default=str)
+    folder: Path
+    config: Config
 
     def path(self, context: Context) -> Path:
         """Where the encoding of a task lies, whether or not it exists."""
         height, width = size_of(context, self.config)
+        editor = json.dumps([self.config.editor.id, self.config.editor.options], sort_keys=True, default=str)
         sources = (ref.digest for ref in context.task.sources)
-        return self.folder / f"{stable_id(self._editor_id, *sources, context.task.instruction, str(height), str(width))}.safetensors"
+        return self.folder / f"{stable_id(editor, *sources, context.task.instruction, str(height), str(width))}.safetensors"
 
     def missing(self, contexts: Sequence[Context]) -> list[Context]:
         """Tasks whose encoding is not there yet."""

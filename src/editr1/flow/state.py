@@ -117,8 +117,3 @@ def save_weights(state: State, path: Path, write: bool = True) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     save_file(whole, partial)
     os.replace(partial, path)
-
-
-def load_weights(path: Path) -> Weights:
-    """What `save_weights` wrote."""
-    return load_file(path)

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from editr1.algorithms.base import Needs
@@ -31,7 +32,7 @@ from editr1.flow.plan import describe_plan, memory_of
 from editr1.flow.policy import Policy, export, make_optimizer, spread
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
 from editr1.flow.rollout import engine_of
-from editr1.flow.state import State, checkpoints, load_state, load_weights, save_state, save_weights
+from editr1.flow.state import State, checkpoints, load_state, save_state, save_weights
 from editr1.flow.trainer import Trainer
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
 from editr1.judge.item import RewardItem, check_alive
@@ -285,7 +286,7 @@ def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult
     save_state(state, folder / "checkpoints", config.keep_checkpoints, main)
     trainer.accelerator.wait_for_everyone()  # the best evaluation's file, for all that read it
     best = folder / "best.safetensors"
-    weights = load_weights(best) if config.evaluation.choose == "best" and best.exists() else state.ema
+    weights = load_file(best) if config.evaluation.choose == "best" and best.exists() else state.ema
     exported = export(state.policy, weights, folder, main)
     trainer.accelerator.wait_for_everyone()
     return EditRLResult(state.iteration, exported, state.best, seconds)

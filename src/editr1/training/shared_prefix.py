@@ -5,6 +5,7 @@ TRL reads it anew for every trace; its `rollout_func` hands the sampling to us, 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -228,15 +229,9 @@ def distinct(inputs: dict[str, Tensor], length: int, image_token: int, patches_p
 
 def _pictures_of(patches_I: list[int], patches_B: list[int]) -> list[int]:
     """Number of pictures of each sequence, from the patches of each picture and of each sequence."""
-    counts, pictures = [], iter(patches_I)
-    for total in patches_B:
-        count = 0
-        while total > 0:
-            total -= next(pictures)
-            count += 1
-        assert total == 0, "a picture belongs to one sequence"
-        counts.append(count)
-    return counts
+    ends = list(itertools.accumulate(patches_I))
+    places = [0, *(ends.index(total) + 1 for total in itertools.accumulate(patches_B))]  # a picture belongs to one sequence
+    return [after - before for before, after in itertools.pairwise(places)]
 
 
 def share_prefixes(model: Any) -> bool:

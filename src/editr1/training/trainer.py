@@ -14,6 +14,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -26,9 +27,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from editr1.config import to_plain
 from editr1.errors import ConfigError, DataError
-from editr1.memory import this_launch
 from editr1.optimizers import muon_adamw
-from editr1.placement import prepare
+from editr1.placement import check_joined, prepare
 from editr1.store import Run
 from editr1.training.model import save_checkpoint
 from editr1.training.options import Checkpoint, Machine, Schedule
@@ -48,11 +48,14 @@ ADVICE = {
 MIN_STEPS = 3  # ours: one or two steps try out the machine, and whether a random model answers is not asked of them
 
 
+@dataclass(eq=False)
 class Curves(TrainerCallback):
     """Writes every figure that the trainer logs to the run, and draws the bar."""
 
-    def __init__(self, run: Run, stage: str, shown: Mapping[str, str], progress: bool = True) -> None:
-        self.run, self.stage, self.shown, self.progress = run, stage, shown, progress
+    run: Run
+    stage: str
+    shown: Mapping[str, str]
+    progress: bool = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         hidden = not (self.progress and state.is_world_process_zero)
@@ -74,12 +77,13 @@ class Curves(TrainerCallback):
         self.bar.close()
 
 
+@dataclass(eq=False)
 class SilentSteps(TrainerCallback):
     """Raises DataError after `limit` (0 = never) steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more
     that has no others."""
 
-    def __init__(self, stage: str, limit: int) -> None:
-        self.stage, self.limit = stage, limit
+    stage: str
+    limit: int
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         silent = sum(1 for _ in takewhile(is_silent, reversed(_steps(state))))
@@ -219,15 +223,10 @@ def train(
     resume = resume_point(folder / STEPS)
     prepare(machine.placement)
     trainer, processor = build(resume)
-    announced = this_launch().processes
-    if trainer.accelerator.num_processes != announced:
-        raise ConfigError(
-            f"the launcher announced {announced} processes, but {trainer.accelerator.num_processes} of them found each other; "
-            "start with torchrun --nproc_per_node N -m -- editr1.cli ... (accelerate launch --cpu starts one process whatever it is told)"
-        )
-    if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and hasattr(trainer.model, "merge_and_unload"):
+    check_joined(trainer.accelerator.num_processes)
+    if _is_sharded(trainer) and hasattr(trainer.model, "merge_and_unload"):
         raise ConfigError("adapters need no sharding and could not be merged from it: launch with recipes/accelerate/verifier_ddp.yaml")
-    if resume is not None and _holds_weights(resume) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+    if resume is not None and _holds_weights(resume) and not _is_sharded(trainer):
         # `build` has loaded them. The trainer's own loading compares names in the file with names in memory; for the Qwen-VL line
         # they differ, it warns, loads next to nothing and would go on from the base model.
         trainer._load_from_checkpoint = lambda *_, **__: None
@@ -249,10 +248,14 @@ def train(
 
 def save(trainer: Any, processor: Any, folder: Path, merge: bool = True) -> None:
     """Weights and processor into `folder`, called by all ranks together: they gather sharded weights, and one of them writes."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if _is_sharded(trainer):
         trainer.save_model(str(folder))
     elif trainer.accelerator.is_main_process:
         save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder, merge)
+
+
+def _is_sharded(trainer: Any) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
 def weights_to_load(model: str | Path, resume: str | None) -> str:

@@ -15,9 +15,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from editr1.vlm.base import NEVER, ChatRequest, TokenAlternatives, cache_argument, token_mask
-
-NUM_ALTERNATIVES = 20  # ours: what vLLM and the OpenAI API return at most
+from editr1.vlm.base import NEVER, NUM_ALTERNATIVES, ChatRequest, TokenAlternatives, cache_argument, token_mask
 
 
 class RowSampler:

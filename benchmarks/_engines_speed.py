@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -93,7 +95,7 @@ def _turns(run: Run, checkpoint: Path, load: Load, address: str, server: int, lo
     served = openai_api.build(NAME, base_url=address, max_concurrency=2 * MAX_NUM_SEQS, extra_body=extra)
     command = [sys.executable, __file__, str(run.dir), str(checkpoint), json.dumps(dataclasses.asdict(load))]
     with log.open("w") as file, subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, env=environment()
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, env=environment(), start_new_session=True
     ) as offline:  # fmt: skip
         try:
             _ask(offline, load.number - 1, load.number)  # it has loaded its model
@@ -113,7 +115,7 @@ def _turns(run: Run, checkpoint: Path, load: Load, address: str, server: int, lo
                 same += sum(a.text == b for a, b in zip(traces, told["texts"], strict=True))
                 asked += len(traces)
         finally:
-            offline.kill()
+            os.killpg(offline.pid, signal.SIGKILL)  # with the engine, a process of its own
     ours, theirs = (sum(side) for side in zip(*spent, strict=True))
     told = (
         f"{load.rounds} rounds of {load.edits} edits x {TRACES} traces in turns, texts equal {same}/{asked}: served {tokens / ours:.0f} "

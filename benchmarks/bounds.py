@@ -18,7 +18,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-from editr1.store.run import commit
+from editr1.store import commit
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("test_cli.py", "test_config.py", "judge", "store", "vlm/test_local.py", "stages/test_sft.py", "stages/test_gcpo.py")

@@ -128,6 +128,7 @@ HOSTILE = (
     "[" * 9,
     "<think>",
     "</think>",
+    "<plan>",
     "> ",
     "\u202e",
     "\u201c<score>1</score>",

@@ -221,7 +221,7 @@ def write_pages(args: argparse.Namespace, cells: list[Cell]) -> dict[str, Any]:
     """Both pages of the cells that are finished; returns the last line's object."""
     from datetime import UTC, datetime
 
-    from editr1.store.run import environment
+    from editr1.store import environment
 
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:

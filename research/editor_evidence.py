@@ -302,7 +302,7 @@ def write_pages(results: dict[str, dict[str, Any]], rewards: Sequence[str], args
     """Both pages; returns the last line's object."""
     from datetime import UTC, datetime
 
-    from editr1.store.run import environment
+    from editr1.store import environment
 
     found = summarise(results, rewards)
     machine = environment()

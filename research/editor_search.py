@@ -29,7 +29,7 @@ from torch import Tensor
 from editr1.algorithms.nft import nft_loss, optimality
 from editr1.optimizers import muon_adamw
 from editr1.schema import derive_seed
-from editr1.store.run import commit
+from editr1.store import commit
 from editr1.world.oracle import judge
 from editr1.world.scene import draw, read_one, to_image, to_pixels
 from editr1.world.tasks import TaskSource, WorldTask, apply_all, parse_instruction

@@ -35,7 +35,7 @@ TABLES = ("01_tasks", "02_principles", "03_candidates", "07_pairs", "images", "c
 
 def run_cell(way: str, seed: int, args: argparse.Namespace) -> None:
     """Trains (or resumes), judges the held-out pairs, and writes the cell's `result.json`."""
-    from editr1.store.run import environment
+    from editr1.store import environment
 
     begin = time.perf_counter()
     folder = args.cells / f"{way}_{seed}"

@@ -207,7 +207,7 @@ def write_pages(results: dict[tuple[str, int], dict[str, Any]], args: argparse.N
     """Both pages; returns the last line's object. What a person wrote under `## Reading` stays."""
     from datetime import UTC, datetime
 
-    from editr1.store.run import environment
+    from editr1.store import environment
     from editr1.training.rows import read_pairs
 
     run = Run.open(args.run, create=False)

@@ -38,8 +38,7 @@ from editr1.judge.rrm import build
 from editr1.measure.groups import ScoredEdit, signal_metrics
 from editr1.schema import Metric, Reward
 from editr1.stages.edit_rl import make_trainer
-from editr1.store import Run, held_out_share, is_held_out
-from editr1.store.run import commit
+from editr1.store import Run, commit, held_out_share, is_held_out
 from research.editor_evidence import ORACLE, judge_options
 
 JUDGES = {"scorer": ("06_scorer", "compact_direct"), "SFT-RRM": ("06_rrm_sft", "compact"), "RL-RRM": ("08_rrm_gcpo", "compact")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -20,14 +21,13 @@ from editr1._server_errors import complaint_of
 from editr1.config import Component, component_of, section, to_plain
 from editr1.endpoint import connect
 from editr1.errors import BackendError, ConfigError, EditR1Error
-from editr1.integrations import _client
 from editr1.integrations._client import Edit, RewardClient
 from editr1.serve.app import Config as ServeConfig
 from editr1.store import Run
 from editr1.text import shown
 from editr1.vlm import openai_api
 from editr1.vlm.base import ChatReply, ChatRequest, Sampling
-from editr1.wire import check_address, http_client, retry_after, via_proxy
+from editr1.wire import Client, check_address, retry_after, via_proxy
 from fake_endpoint import completion, serve
 
 IMAGE = Image.new("RGB", (4, 4), "red")
@@ -197,7 +197,7 @@ def test_this_machine_is_asked_directly_whatever_the_variables_say(name: str, pr
 @pytest.mark.parametrize("proxy", ["socks5://me:pass-word@127.0.0.1:9", "ftp://h:1", "http://me:pass-word@h:PORT"])
 def test_a_proxy_that_cannot_be_used_is_one_line_with_its_variable(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    for build in (lambda: openai_api.build("m", base_url="http://judge.example/v1"), lambda: http_client("http://judge.example", 1.0)):
+    for build in (lambda: openai_api.build("m", base_url="http://judge.example/v1"), lambda: Client("http://judge.example", 1.0)):
         with pytest.raises(ConfigError, match=r"^ALL_PROXY ") as caught:
             build()
         assert "pass-word" not in str(caught.value)
@@ -219,7 +219,7 @@ def test_every_form_of_no_proxy_is_read(spared: str, address: str, monkeypatch: 
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", spared)
     assert via_proxy(address) == ""
-    http_client(address, 1.0)
+    Client(address, 1.0)
     assert (via_proxy("http://other.host:8001") == "") == (spared == "*")
 
 
@@ -497,6 +497,21 @@ def test_retries_and_later_requests_use_one_connection() -> None:
         assert (len(endpoint.bodies), endpoint.num_connections) == (6, 1)
 
 
+def test_a_forked_process_has_connections_of_its_own() -> None:
+    with serve() as endpoint:
+        vlm = openai_api.build("m", base_url=endpoint.url, sampler="plain", timeout=5.0, max_attempts=1)
+        ask(vlm)
+        child = os.fork()
+        if child == 0:
+            try:
+                ask(vlm)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert (len(endpoint.bodies), endpoint.num_connections) == (2, 2)
+
+
 def results(body: dict[str, Any]) -> dict[str, Any]:
     return {"results": [{"value": 7.0, "categories": {}, "reason": None} for _ in body["items"]]}
 
@@ -507,8 +522,6 @@ def test_the_clients_of_one_service_share_a_connection() -> None:
             client = RewardClient(endpoint.url)
             assert [client.score([Edit(IMAGE, IMAGE, "x")])[0].value for _ in range(3)] == [7.0] * 3
         assert endpoint.num_connections == 1
-        _client._client(endpoint.url, 600.0, -1)  # another process has its own
-        assert _client._client.cache_info().currsize >= 2
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_type_checker_sees_the_names(tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False,
     )  # fmt: skip
     assert "editr1.judge.rrm.RewardModel" in done.stdout
-    assert "editr1.store.run.Run" in done.stdout
+    assert "editr1.store.Run" in done.stdout
 
 
 def test_the_api_page_is_current() -> None:

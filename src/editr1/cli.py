@@ -81,9 +81,9 @@ def _files() -> dict[str, Path]:
 def _command(name: str, file: Path) -> tuple[str | None, Any, Any]:
     """The help of a command, what adds its options, and what runs it. A stage is not imported: some load model libraries."""
     if file.parent == _STAGES:
-        from editr1.commands.loop import add_stage, run_stage
+        from editr1.commands.loop import add_stage, start_stage
 
-        return _doc(ast.parse(file.read_bytes()), name), partial(add_stage, file=file), partial(run_stage, name=file.stem)
+        return _doc(ast.parse(file.read_bytes()), name), partial(add_stage, file=file), partial(start_stage, name=file.stem)
     module, word = importlib.import_module(f"{commands.__name__}.{file.stem}"), name.replace("-", "_")
     run = getattr(module, f"run_{word}")
     return inspect.getdoc(run), getattr(module, f"add_{word}"), run

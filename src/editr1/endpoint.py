@@ -22,7 +22,7 @@ from editr1._server_errors import Complaint, complaint_in, complaint_of
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
 from editr1.schema import derive_seed
 from editr1.text import shown
-from editr1.wire import bearer, check_address, fetch, hidden, http_client, secrets_of, via_proxy
+from editr1.wire import Client, bearer, check_address, fetch, hidden, secrets_of, via_proxy
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class _ComplaintError(Exception):
 class Endpoint:
     """A model at an address; made by `connect`. Safe to share between threads."""
 
-    client: httpx.AsyncClient
+    client: Client
     model: str
     address: str = field(repr=False)
     max_attempts: int
@@ -172,7 +172,7 @@ def connect(model: str, base_url: str | None, api_key: str | None, timeout: floa
     if not key and address.startswith(OPENAI_URL):
         raise ConfigError(f"{address} needs an API key: set OPENAI_API_KEY, or give base_url for a server of your own")
     headers = bearer(key, "the API key (OPENAI_API_KEY, or the option api_key)")
-    return Endpoint(http_client(address, timeout), model, address, max_attempts, headers, secrets_of(address, key))
+    return Endpoint(Client(address, timeout), model, address, max_attempts, headers, secrets_of(address, key))
 
 
 def _passes(error: BaseException) -> bool:

@@ -109,6 +109,8 @@ class Inspection:
 
 
 Label = Literal["a", "b", "same"]
+MIRRORED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
+"""What a label says when the sides are exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,7 @@ class PreferencePair:
 
     def swapped(self) -> PreferencePair:
         """The same fact with the sides exchanged; twice is the identity."""
-        label: Label = {"a": "b", "b": "a", "same": "same"}[self.label]  # type: ignore[assignment]
-        return dataclasses.replace(self, a=self.b, b=self.a, label=label)
+        return dataclasses.replace(self, a=self.b, b=self.a, label=MIRRORED[self.label])
 
 
 @dataclass(frozen=True, slots=True)

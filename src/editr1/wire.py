@@ -53,8 +53,23 @@ def bearer(key: str | None, name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def http_client(address: str, timeout: float) -> httpx.AsyncClient:
-    """A client that keeps its connections, by the user's proxy variables, and by none to this machine. Raises ConfigError for bad ones."""
+class Client:
+    """Keeps its connections, by the user's proxy variables, and by none to this machine. Every process has its own: a forked one would
+    wait for the event loop of its parent."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """timeout: seconds of one exchange. Raises ConfigError for proxies that cannot be."""
+        self.address, self.timeout = address, timeout
+        self._made = {os.getpid(): _http_client(address, timeout)}
+
+    def here(self) -> httpx.AsyncClient:
+        process = os.getpid()
+        if process not in self._made:
+            self._made[process] = _http_client(self.address, self.timeout)
+        return self._made[process]
+
+
+def _http_client(address: str, timeout: float) -> httpx.AsyncClient:
     direct = not _proxied(address)
     try:
         # With trust_env off, httpx would forget SSL_CERT_FILE too, which is no proxy's business.
@@ -162,17 +177,18 @@ class Fetched:
     """Where a redirection led that lost the body of the request on the way; empty = nowhere."""
 
 
-def fetch(client: httpx.AsyncClient, method: str, url: str, timeout: float | None, **content: Any) -> Fetched:
+def fetch(client: Client, method: str, url: str, timeout: float | None, **content: Any) -> Fetched:
     """The answer, within `timeout` seconds (None = the client's own) from connecting to its last byte, redirections included.
 
     Safe in any thread. Raises httpx.RequestError.
     """
-    return asyncio.run_coroutine_threadsafe(_exchange(client, method, url, timeout, content), _loop(os.getpid())).result()
+    with _STARTING:
+        loop, own = _loop(os.getpid()), client.here()
+    seconds = client.timeout if timeout is None else timeout
+    return asyncio.run_coroutine_threadsafe(_exchange(own, method, url, seconds, content), loop).result()
 
 
-async def _exchange(client: httpx.AsyncClient, method: str, url: str, timeout: float | None, content: dict[str, Any]) -> Fetched:
-    seconds = client.timeout.read if timeout is None else timeout
-    assert seconds is not None
+async def _exchange(client: httpx.AsyncClient, method: str, url: str, seconds: float, content: dict[str, Any]) -> Fetched:
     try:
         # httpx bounds the wait for each next byte, so that headers or a body that dribble would never be late: the whole is bounded here.
         async with asyncio.timeout(seconds):
@@ -183,6 +199,9 @@ async def _exchange(client: httpx.AsyncClient, method: str, url: str, timeout: f
     pause = retry_after(reply.headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
     moved = str(reply.url) if reply.history and reply.request.method != method else ""
     return Fetched(reply.status_code, reply.content, reply.content.decode(reply.encoding or "utf-8", "replace"), pause, moved)
+
+
+_STARTING = threading.Lock()  # two threads that come first together would each start a loop, and a client belongs to one
 
 
 @functools.cache

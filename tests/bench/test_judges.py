@@ -13,7 +13,7 @@ from PIL import Image
 
 from editr1.bench.base import PartedReward
 from editr1.bench.judges._aspects import read_scores
-from editr1.bench.judges.plain import expected_digit
+from editr1.bench.judges.pairwise import expected_digit
 from editr1.config import Component, available, create
 from editr1.errors import BackendError, ConfigError
 from editr1.judge.item import RewardItem

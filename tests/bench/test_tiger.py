@@ -11,14 +11,23 @@ import pytest
 
 from bench_files import png, write_parquet
 from editr1.bench.base import JudgedEdit, JudgedPair
-from editr1.bench.editreward_tiger import AnsweredGroup, Row, build, complete_groups, kway_pair_metrics, metrics, read_ranking
+from editr1.bench.editreward_tiger import LABELS, AnsweredGroup, Row, TigerBench, build, complete_groups, kway_pair_metrics, read_ranking
 from editr1.errors import DataError
+from editr1.schema import Metric
+
+
+def row(group: str, k: int, letters: tuple[str, str], keys: tuple[str, str], sign: int) -> Row:
+    return Row("", keys, "", LABELS[sign], group, f"k{k}", lambda _: None, k=k, letters=letters)  # type: ignore[arg-type, return-value]
+
+
+def metrics(rows: list[Row], scores: dict[str, float]) -> list[Metric]:
+    return TigerBench(tuple(rows)).metrics({key: JudgedEdit(key, score) for key, score in scores.items()})
 
 
 def group_rows(name: str, order: str, k: int) -> list[Row]:
     """All comparisons of a group whose letters fall in `order`, best first."""
     return [
-        Row(name, k, (a, b), (f"{name}{a}", f"{name}{b}"), 1 if order.index(a) < order.index(b) else -1)
+        row(name, k, (a, b), (f"{name}{a}", f"{name}{b}"), 1 if order.index(a) < order.index(b) else -1)
         for a, b in itertools.combinations(sorted(order), 2)
     ]
 
@@ -44,7 +53,7 @@ def test_oracle_constant_and_missing_scores() -> None:
         row for g in range(20) for row in group_rows(f"f{g}", "DBCA", 4)
     ]
     rows += [row for g in range(20) for row in group_rows(f"p{g}", "AB", 2)]
-    keys = {key for row in rows for key in row.keys}
+    keys = {key for one in rows for key in one.sides}
     rank = {"t": "BAC", "f": "DBCA", "p": "AB"}
     oracle = {key: 9.0 - rank[key[0]].index(key[-1]) for key in keys}
     found = {metric.protocol: metric for metric in metrics(rows, oracle)}
@@ -60,20 +69,20 @@ def test_oracle_constant_and_missing_scores() -> None:
 def test_a_coin_meets_the_chance_of_its_protocol() -> None:
     rows = [row for g in range(400) for row in group_rows(f"t{g}", "ABC", 3)]
     rng = np.random.default_rng(0)
-    coin = {key: float(rng.random()) for row in rows for key in row.keys}
+    coin = {key: float(rng.random()) for one in rows for key in one.sides}
     found = {metric.protocol: metric for metric in metrics(rows, coin)}["tiger-erb/k3/argsort"]
     assert found.low < 1 / 6 < found.high
 
 
 def test_incomplete_and_circular_groups_are_left_out_and_counted() -> None:
     whole, short = group_rows("w", "ABC", 3), group_rows("s", "ABC", 3)[:2]
-    circle = [Row("c", 3, pair, pair, sign) for pair, sign in [(("A", "B"), 1), (("B", "C"), 1), (("A", "C"), -1)]]
+    circle = [row("c", 3, pair, pair, sign) for pair, sign in [(("A", "B"), 1), (("B", "C"), 1), (("A", "C"), -1)]]
     groups, num_broken = complete_groups([*whole, *short, *circle])
     assert ([group.name for group in groups], num_broken) == (["w"], 2)
     assert groups[0].places == (1, 2, 3)
     twice = [*group_rows("d", "ABC", 3)[:2], group_rows("d", "ABC", 3)[0]]
     assert complete_groups(twice) == ([], 1)  # three rows, and B against C was never asked
-    tied = [Row("e", 3, ("A", "B"), ("a", "b"), 0), Row("e", 3, ("A", "C"), ("a", "c"), 1), Row("e", 3, ("B", "C"), ("b", "c"), 1)]
+    tied = [row("e", 3, ("A", "B"), ("a", "b"), 0), row("e", 3, ("A", "C"), ("a", "c"), 1), row("e", 3, ("B", "C"), ("b", "c"), 1)]
     assert complete_groups(tied)[0][0].places == (1, 1, 3)
 
 
@@ -115,7 +124,7 @@ def test_loading_the_published_layout(tmp_path: Path) -> None:
     items = list(bench.edits())
     assert len(items) == 3
     assert items[0].load()[0].size == (8, 8)
-    groups, num_broken = complete_groups(bench.ranked)
+    groups, num_broken = complete_groups(bench.rows)
     assert (len(groups), num_broken) == (1, 0)
     judged = {key: JudgedEdit(key, 9.0 - place) for key, place in zip(groups[0].keys, groups[0].places, strict=True)}
     assert {metric.protocol: metric.value for metric in bench.metrics(judged)}["tiger-erb/k3/argsort"] == 1.0

@@ -386,6 +386,17 @@ def test_further_judges_count_by_their_weight_whatever_their_scale(run):
     assert points(run)[-1]["reward_1/mean"] == pytest.approx(0.1 * points(run)[-1]["reward/mean"], rel=1e-4)
 
 
+def test_a_cautious_run_follows_the_judge_that_thinks_less_of_an_edit(run):
+    cautious = config(iterations=1, further_rewards=(WeightedReward(Component("toy:RednessJudge"), caution=1.0),))
+    trainer = make_trainer(cautious, toy.ToyEditor(), [toy.score_redness] * 2, run.dir)
+    main, further = torch.tensor([[9.0, 8.0, 2.0]]), torch.tensor([[1.0, 8.0, float("nan")]])
+    first, second, unscored = trainer.advantages(torch.stack([main, further]))[0].tolist()
+    assert first < 0.0 < second
+    assert unscored == 0.0
+    with pytest.raises(ValueError, match="a weight above 0"):
+        WeightedReward(Component("toy:RednessJudge"), -1.0, caution=1.0)
+
+
 def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_iterations_are_not(run):
     settings = config(dataclasses.replace(LORA, lr=1e-3))
     edit_rl.run(settings, run.dir)

@@ -94,7 +94,9 @@ def test_an_unreadable_last_tag_lets_no_earlier_one_through(content: str) -> Non
     assert said(f"{HIGH} No, I look again. <score>{content}</score>") == "AMBIGUOUS"
 
 
-@pytest.mark.parametrize("unit", [OVERRIDE, "<think>", "</think>", "{", '{"\\"', "[" * 9, "<score>", "> ", "\u201c", "F1 ->"])
+@pytest.mark.parametrize(
+    "unit", [OVERRIDE, "<think>", "</think>", "<plan>", "</plan>", "{", '{"\\"', "[" * 9, "<score>", "> ", "\u201c", "F1 ->"]
+)
 def test_a_hostile_text_is_unscored_and_raises_nothing(unit: str) -> None:
     assert isinstance(said(unit * 5_000), str)
 

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from editr1.objectives.advantages import combine_rewards, group_advantages
+from editr1.objectives.advantages import cautious_rewards, combine_rewards, group_advantages
 from editr1.objectives.sde import window_steps
 
 NAN = float("nan")
@@ -62,6 +62,37 @@ def test_rewards_are_normalised_before_they_are_summed():
         combine_rewards(torch.stack([wide, narrow]), (0.5, 0.5), epsilon=0.0), torch.zeros(1, 2)
     )  # each reward says +-1
     assert combine_rewards(torch.stack([wide, torch.tensor([[NAN, 1.0]])]), (0.5, 0.5))[0, 0].isnan()
+
+
+def test_caution_takes_the_mean_less_the_spread_of_two_judges_and_at_1_the_smaller():
+    first, second = torch.tensor([[9.0, 4.0, 7.0]]), torch.tensor([[5.0, 6.0, NAN]])
+    both = torch.stack([first, second])
+    for caution in (0.0, 0.5, 1.0, 2.0):
+        known = 2 * (both.mean(0) - caution * both.std(0, unbiased=False))
+        torch.testing.assert_close(cautious_rewards(both, [1.0], [caution]), known, equal_nan=True)
+    torch.testing.assert_close(cautious_rewards(both, [1.0], [1.0])[0, :2], torch.tensor([10.0, 8.0]))
+    three = cautious_rewards(torch.stack([first, second, first]), [0.5, 2.0], [1.0, 0.0])
+    assert three[0, 0] == 9.0 + 0.5 * (5.0 - 4.0) + 2.0 * 9.0
+
+
+@pytest.mark.parametrize("combine", ["sum", "cautious"])
+def test_a_judge_that_can_be_deceived_is_held_by_one_that_cannot_where_the_smaller_counts(combine):
+    """An edit is (quality, trick); tricks cost truth, the first judge loves them, the second does not see them."""
+    generator = torch.Generator().manual_seed(0)
+    policy = torch.zeros(2)
+    for _ in range(300):
+        edits_CGD = policy + 0.3 * torch.randn(8, 8, 2, generator=generator)
+        quality, trick = edits_CGD.unbind(-1)
+        judges = torch.stack([quality + 3.0 * trick, quality])
+        if combine == "sum":
+            advantages = combine_rewards(judges, (1.0, 1.0))
+        else:
+            advantages = group_advantages(cautious_rewards(judges, [1.0], [1.0]), "batch")
+        policy = policy + 0.1 * (advantages[..., None] * (edits_CGD - policy)).mean((0, 1)) / 0.3
+    quality, trick = policy.tolist()
+    truth = quality - trick**2
+    assert quality > 3.0  # both learn
+    assert truth < -10.0 if combine == "sum" else truth > 3.0
 
 
 def test_the_random_window_is_pure_stays_inside_and_covers_its_range():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from editr1.bench.judges.plain import bradley_terry
+from editr1.bench.judges.editreward import bradley_terry
 from editr1.config import Component
 from editr1.errors import ConfigError
 from editr1.judge.item import RewardItem

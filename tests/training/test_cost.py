@@ -22,11 +22,11 @@ def test_seven_billion_weights_in_float32_with_adamw_are_more_than_a_card() -> N
     """Sixteen bytes a trained parameter, by hand; eight cards share them; adapters leave the weights at two bytes."""
     config = sft.Config(SEVEN, machine=Machine(precision="bfloat16", micro_batch=2))
     verifier = cost.KNOWN["Qwen2.5-VL-7B"]
-    whole, shared = (sft._memory(config, verifier, layout) for layout in (Layout(), Layout(8, sharded=True)))
+    whole, shared = (sft._job(config).memory(verifier, layout) for layout in (Layout(), Layout(8, sharded=True)))
     states = (16 * 7.61e9 + 2 * 0.68e9) / 2**30
     assert whole.total - whole.activations == pytest.approx(states, rel=0.01)
     assert shared.total - shared.activations == pytest.approx(states / 8, rel=0.01)
-    adapters = sft._memory(sft.Config(SEVEN, trained=Trained(lora_rank=64), machine=config.machine), verifier, Layout())
+    adapters = sft._job(sft.Config(SEVEN, trained=Trained(lora_rank=64), machine=config.machine)).memory(verifier, Layout())
     assert adapters.weights == pytest.approx(2 * 8.29e9 / 2**30, rel=0.05)
     assert adapters.total < 25
 
@@ -34,13 +34,13 @@ def test_seven_billion_weights_in_float32_with_adamw_are_more_than_a_card() -> N
 def test_a_colocated_engine_takes_its_share_and_sampling_its_cache() -> None:
     verifier, machine = cost.KNOWN["Qwen2.5-VL-7B"], Machine(precision="bfloat16", micro_batch=2)
     colocated = gcpo.Config(SEVEN, generation=gcpo.Generation(engine="vllm_colocate", vllm_memory=0.35), machine=machine)
-    assert gcpo._memory(colocated, verifier, Layout(8, sharded=True), card=80).engine == pytest.approx(28)
-    plain = gcpo._memory(gcpo.Config(SEVEN, machine=machine), verifier, Layout(8, sharded=True))
+    assert gcpo._job(colocated).memory(verifier, Layout(8, sharded=True), card=80).engine == pytest.approx(28)
+    plain = gcpo._job(gcpo.Config(SEVEN, machine=machine)).memory(verifier, Layout(8, sharded=True))
     assert plain.copy == pytest.approx(2 * 8.29e9 / 2**30)  # gathered in bfloat16 while traces are sampled
     assert plain.total == pytest.approx(
         plain.weights + plain.gradients + plain.optimizer + max(plain.activations, plain.kv_cache + plain.prefill + plain.copy)
     )
-    with_kl = gcpo._memory(gcpo.Config(SEVEN, machine=machine, loss=Loss(kl=0.003)), verifier, Layout(8, sharded=True))
+    with_kl = gcpo._job(gcpo.Config(SEVEN, machine=machine, loss=Loss(kl=0.003))).memory(verifier, Layout(8, sharded=True))
     assert with_kl.weights - plain.weights == pytest.approx(4 * 8.29e9 / 8 / 2**30)
 
 

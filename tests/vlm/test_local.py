@@ -89,6 +89,45 @@ def test_every_way_of_sharing_says_the_same(vlm, monkeypatch, how):
     assert [(reply.text, reply.num_prompt_tokens) for reply in vlm.chat(requests)] == aside
 
 
+@pytest.mark.parametrize("build_tiny", [None, tiny_qwen3_vl, tiny_glm46v], ids=["qwen25", "qwen3", "glm46"])
+@pytest.mark.parametrize("how", ["side_by_side", "copied"])
+def test_what_prompts_share_is_read_once_and_changes_no_reply(vlm, monkeypatch, build_tiny, how):
+    import editr1.vlm.local as local
+
+    if build_tiny is not None:
+        vlm = LocalVLM(*build_tiny(copy.deepcopy(vlm.processor.tokenizer)), "other", batch_size=16)
+    # four edits of two tasks, of several sizes: padding before the beginnings and inside, before the edits
+    pictures = {number: photo(number, (60 + 28 * (number % 2), 48)) for number in range(2, 6)}
+    sources = {"a": photo(0), "a longer question": photo(1, (88, 60))}
+    warm = Sampling(1.0, 0.9, 9)
+    requests = [
+        ChatRequest((sources[text], text, edit, "?"), "", warm, seed, want_logprobs=True)
+        for text in sources for edit in pictures.values() for seed in range(2)
+    ]  # fmt: skip
+    read = []
+    monkeypatch.setattr(local, "decode_side_by_side", local.decode_side_by_side if how == "side_by_side" else local.decode_copied)
+    handle = vlm.model.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    together = vlm.chat(requests)
+    shared = sum(read[:2])
+    monkeypatch.setattr("editr1.vlm._inputs._SHARED_BY", 9)
+    read.clear()
+    aside = vlm.chat(requests)
+    handle.remove()
+    assert shared < 0.7 * read[0]
+    assert [reply.text for reply in together] == [reply.text for reply in aside]
+    assert [reply.num_prompt_tokens for reply in together] == [reply.num_prompt_tokens for reply in aside]
+    for one, other in zip(together, aside, strict=True):
+        for here, there in zip(one.logprobs, other.logprobs, strict=True):
+            assert dict(here.alternatives) == pytest.approx(dict(there.alternatives), abs=1e-4)
+
+
+def test_prompts_of_one_picture_have_no_beginning_to_share(vlm):
+    requests = [ask("a", number, seed=number) for number in range(6)]
+    assert [reply.text for reply in vlm.chat(requests)] == [vlm.chat([request])[0].text for request in requests]
+
+
 def test_a_reply_depends_on_its_own_seed_and_not_on_its_neighbours(vlm):
     warm = Sampling(temperature=1.0, max_tokens=10)
     requests = [ask("a", 1, 2, seed=seed, sampling=warm) for seed in range(20)]
@@ -153,7 +192,7 @@ def test_text_without_pictures_is_answered(vlm):
 
 
 def test_each_distinct_picture_is_processed_once(vlm, monkeypatch):
-    from editr1.vlm.local import distinct_prompts
+    from editr1.vlm._inputs import distinct_prompts
 
     requests = [ask("a", 1, 2), ask("b", 1, 3), ask("a", 1, 2, seed=4)]
     prompts = distinct_prompts(vlm.processor, requests)

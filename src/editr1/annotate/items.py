@@ -10,12 +10,11 @@ from operator import attrgetter
 from pathlib import Path
 
 from editr1.errors import DataError
-from editr1.schema import Candidate, EditTask, Label, Principle, Quadruple, derive_seed, stable_id
+from editr1.schema import MIRRORED, Candidate, EditTask, Label, Principle, Quadruple, derive_seed, stable_id
 from editr1.stages.pairs import label_in
 from editr1.store import Run, quadruples, whole_table
 
 LABELS: tuple[Label, ...] = ("a", "b", "same")
-MIRRORED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from editr1.annotate.items import MIRRORED, Item, item_id
+from editr1.annotate.items import Item, item_id
 from editr1.errors import DataError, EditR1Error
-from editr1.schema import Label
+from editr1.schema import MIRRORED, Label
 from editr1.stages.pairs import label_in
 from editr1.store import name_in, read_table
 from editr1.text import from_cell, is_missing

@@ -26,12 +26,11 @@ import numpy as np
 
 from editr1.bench.base import JudgedEdit, JudgedPair, require_folder
 from editr1.errors import DataError
-from editr1.measure.metrics import accuracy_metrics, three_class_metrics, to_metric
+from editr1.measure.metrics import three_class_metrics, to_metric
 from editr1.measure.rows import Pair, PairBench, opener, pair_keys, read_rows
 from editr1.schema import Label, Metric, derive_seed
-from editr1.stats import TIE_TOLERANCE, mean_estimate, share_estimate, to_margins
+from editr1.stats import TIE_TOLERANCE, mean_estimate, share_estimate
 from editr1.stats.agreement import kendall_tau_b
-from editr1.stats.clusters import Floats
 
 SIZES = (2, 3, 4)
 LABELS: dict[int, Label] = {1: "a", -1: "b", 0: "same"}
@@ -41,16 +40,12 @@ DOWNLOAD = "accept the terms of HF TIGER-Lab/EditReward-Bench, then huggingface-
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One comparison of a group."""
+class Row(Pair):
+    """One comparison of a group, which is its cluster."""
 
-    group: str
-    k: int
-    letters: tuple[str, str]
-    keys: tuple[str, str]
-    """Keys of the judged edits, in the order of the letters."""
-    sign: int
-    """+1: the first is better, -1: the second, 0: same."""
+    k: int = 0
+    letters: tuple[str, str] = ("A", "B")
+    """Names of the two edits in the group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +55,7 @@ class Group:
     name: str
     keys: tuple[str, ...]
     places: tuple[int, ...]
-
-    @property
-    def k(self) -> int:
-        return len(self.keys)
+    rows: tuple[Row, ...]
 
 
 def read_ranking(comparison: str, ranking: str, where: str) -> tuple[tuple[str, str], int]:
@@ -88,7 +80,7 @@ def complete_groups(rows: Sequence[Row]) -> tuple[list[Group], int]:
     """
     by_group: dict[str, list[Row]] = {}
     for row in rows:
-        by_group.setdefault(row.group, []).append(row)
+        by_group.setdefault(row.cluster, []).append(row)
     groups, num_broken = [], 0
     for name, members in by_group.items():
         group = _group(name, members)
@@ -100,7 +92,7 @@ def complete_groups(rows: Sequence[Row]) -> tuple[list[Group], int]:
 
 def _group(name: str, rows: Sequence[Row]) -> Group | None:
     letters = sorted({letter for row in rows for letter in row.letters})
-    key_of = {letter: key for row in rows for letter, key in zip(row.letters, row.keys, strict=True)}
+    key_of = {letter: key for row in rows for letter, key in zip(row.letters, row.sides, strict=True)}
     compared = {frozenset(row.letters) for row in rows}
     if not len(rows) == len(compared) == math.comb(rows[0].k, 2) or len(letters) != rows[0].k:
         return None  # a comparison that stands twice would hide one that is missing
@@ -113,7 +105,7 @@ def _group(name: str, rows: Sequence[Row]) -> Group | None:
         first, second = (places[letter] for letter in row.letters)
         if np.sign(second - first) != row.sign:
             return None
-    return Group(name, tuple(key_of[letter] for letter in letters), tuple(places[letter] for letter in letters))
+    return Group(name, tuple(key_of[letter] for letter in letters), tuple(places[letter] for letter in letters), tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -123,21 +115,33 @@ class TigerBench(PairBench):
     Its outcomes are decisive comparisons of all group sizes: exact order is too coarse to compare two judges with.
     """
 
-    rows: tuple[Pair, ...]
-    ranked: tuple[Row, ...]
+    rows: tuple[Row, ...]
     name: str = "tiger_erb"
 
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
-        return metrics(self.ranked, {key: row.value for key, row in judged.items()}, seed)
+        """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
+        found = []
+        if twos := [row for row in self.rows if row.k == 2]:
+            signs, groups = [row.sign for row in twos], [row.cluster for row in twos]
+            found = three_class_metrics("tiger_k2", self.gaps(twos, judged), signs, groups, "tiger-erb/k2/three-class", seed)
+        # Every comparison in which people chose a side, whatever the size of its group: comparisons of a group share their edits.
+        found += self.accuracy("tiger_decisive", "tiger-erb/decisive", judged)
+        scores = {key: row.value for key, row in judged.items()}
+        for k in SIZES[1:]:
+            complete, num_broken = complete_groups([row for row in self.rows if row.k == k])
+            if complete:
+                found += _kway(complete, k, num_broken, scores, seed)
+        return found
 
     def pair_metrics(self, judged: Mapping[str, JudgedPair], seed: int = 0) -> list[Metric]:
         """What tables print of judges of pairs: groups of K with all comparisons right, K = 2 with "same" as a third class."""
         found = []
         for k in SIZES:
-            groups, num_broken = complete_groups([row for row in self.ranked if row.k == k])
-            pairs = [[pair for pair in self.rows if (pair.cluster, pair.category) == (group.name, f"k{k}")] for group in groups]
-            answered = [AnsweredGroup(tuple(pair.label for pair in of), tuple(judged.get(pair.key) for pair in of)) for of in pairs]
-            found += kway_pair_metrics(answered, k, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken)
+            groups, num_broken = complete_groups([row for row in self.rows if row.k == k])
+            said = [
+                AnsweredGroup(tuple(row.label for row in group.rows), tuple(judged.get(row.key) for row in group.rows)) for group in groups
+            ]
+            found += kway_pair_metrics(said, k, f"tiger_k{k}_pairs", f"tiger-erb/k{k}/pairs", num_broken)
         return found
 
 
@@ -149,11 +153,10 @@ def build(root: Path | str | None = None) -> TigerBench:
 
 def open_table(folder: Path, table: Any) -> TigerBench:
     """The benchmark of rows that were read. Raises DataError for a comparison that cannot be meant."""
-    found = [_row(table, i, folder) for i in range(len(table))]
-    return TigerBench(tuple(pair for pair, _ in found), tuple(row for _, row in found))
+    return TigerBench(tuple(_row(table, i, folder) for i in range(len(table))))
 
 
-def _row(table: Any, i: int, folder: Path) -> tuple[Pair, Row]:
+def _row(table: Any, i: int, folder: Path) -> Row:
     row, where = table[i], f"editreward_tiger: row {i}"
     letters, sign = read_ranking(row["comparison_type"], row["ranking"], where)
     head, underscore, _ = str(row["id"]).partition("_")
@@ -162,29 +165,7 @@ def _row(table: Any, i: int, folder: Path) -> tuple[Pair, Row]:
         raise DataError(f"{where}: num_candidates is {k!r}, expected 2, 3 or 4")
     _, keys = pair_keys(CELLS(row), row["instruction"], folder, where)
     load = opener(table, i, CELLS, folder, where)
-    return Pair(str(i), keys, row["instruction"], LABELS[sign], group, f"k{k}", load), Row(group, int(k), letters, keys, sign)
-
-
-def metrics(rows: Sequence[Row], scores: Mapping[str, float | None], seed: int = 0) -> list[Metric]:
-    """Numbers of a judge of scores; an unscored image makes its comparison or group wrong, and is counted."""
-    twos, found = [row for row in rows if row.k == 2], list[Metric]()
-    if twos:
-        signs, groups = [row.sign for row in twos], [row.group for row in twos]
-        found = three_class_metrics("tiger_k2", _gaps(twos, scores), signs, groups, "tiger-erb/k2/three-class", seed)
-    found += _decisive(rows, scores)
-    for k in SIZES[1:]:
-        complete, num_broken = complete_groups([row for row in rows if row.k == k])
-        if complete:
-            found += _kway(complete, k, num_broken, scores, seed)
-    return found
-
-
-def _decisive(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[Metric]:
-    """Every comparison in which people chose a side, whatever the size of its group: comparisons of a group share their edits."""
-    chosen = [row for row in rows if row.sign]
-    margins = _gaps(chosen, scores) * [row.sign for row in chosen]
-    groups, sizes = [row.group for row in chosen], [f"k{row.k}" for row in chosen]
-    return accuracy_metrics("tiger_decisive", margins, groups, "tiger-erb/decisive", kinds=sizes)
+    return Row(str(i), keys, row["instruction"], LABELS[sign], group, f"k{k}", load, k=int(k), letters=letters)
 
 
 def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str, float | None], seed: int) -> list[Metric]:
@@ -201,11 +182,6 @@ def _kway(groups: Sequence[Group], k: int, num_broken: int, scores: Mapping[str,
         Metric(f"tiger_k{k}_chance", chance(k, "argsort"), n=len(groups), protocol=f"{protocol}/chance"),
         to_metric(f"tiger_k{k}_tau_b", mean_tau, f"tiger-erb/k{k}/tau-b", n=len(taus), num_unscored=len(groups) - len(taus)),
     ]
-
-
-def _gaps(rows: Sequence[Row], scores: Mapping[str, float | None]) -> Floats:
-    """`[N]` score of a comparison's first edit minus its second; nan = unscored."""
-    return to_margins([scores.get(row.keys[0]) for row in rows], [scores.get(row.keys[1]) for row in rows])
 
 
 # --- groups of K --------------------------------------------------------------------------------------

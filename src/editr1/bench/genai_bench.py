@@ -16,6 +16,7 @@ accuracies follow from it.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -125,9 +126,30 @@ def read_label(response: str, rule: Literal["first", "last", "unambiguous"] = "f
 
 
 def metrics(answers: Sequence[Answer]) -> list[Metric]:
-    """All protocols of a pairwise judge's answers, clustered by source."""
-    labels = [four_label(answers, rule) for rule in RULES]
-    return [*labels, *decisive(answers), three_class_labels(answers), *position_metrics(answers)]
+    """All protocols of a pairwise judge's answers, clustered by source.
+
+    An answer without a label is wrong, and counted, among four labels and among three classes. The share of answers that prefer the left
+    image stands beside that of people: a gap is position bias or taste.
+    """
+    signs = np.array([_sign(read_label(answer.response)) for answer in answers])
+    people, sources = np.array([SIGNS[answer.vote] for answer in answers]), [answer.source for answer in answers]
+    found = []
+    for rule in RULES:
+        votes = [read_votes(answer.response, rule) for answer in answers]
+        right = np.array([answer.vote in read for read, answer in zip(votes, answers, strict=True)], dtype=np.float64)
+        by_vote, num_unscored = by_kind(right, [answer.vote for answer in answers]), sum(not read for read in votes)
+        label = share_estimate(right, sources)
+        found.append(to_metric("genai_4_label", label, f"genai-bench/4-label/{rule}", num_unscored=num_unscored, by_category=by_vote))
+    chosen = people != 0
+    margins = (signs * people)[chosen]
+    found += accuracy_metrics("genai_decisive", margins, list(itertools.compress(sources, chosen)), "genai-bench/decisive")
+    three, num_unscored = share_estimate((signs == people).astype(np.float64), sources), int(np.isnan(signs).sum())
+    found.append(to_metric("genai_three_class", three, "genai-bench/three-class/labels", num_unscored=num_unscored))
+    for name, sided, whose in (("", signs, "judge"), ("_people", people, "people")):
+        left = sided[np.isin(sided, (1, -1))] > 0
+        share = float(left.mean()) if len(left) else None
+        found.append(Metric(f"genai_left_share{name}", share, n=len(left), protocol=f"genai-bench/position/{whose}"))
+    return found
 
 
 def recognise(path: Path) -> bool:
@@ -156,46 +178,6 @@ def read_stored(paths: Sequence[Path], data: Path | None = None, seed: int = 0) 
     return found
 
 
-def four_label(answers: Sequence[Answer], rule: Rule) -> Metric:
-    """Share of answers whose label is the vote, of four; no label counts as wrong and is counted."""
-    votes = [read_votes(answer.response, rule) for answer in answers]
-    right = np.array([answer.vote in read for read, answer in zip(votes, answers, strict=True)], dtype=np.float64)
-    estimate = share_estimate(right, [answer.source for answer in answers])
-    by_vote = by_kind(right, [answer.vote for answer in answers])
-    num_unscored = sum(not read for read in votes)
-    protocol = f"genai-bench/4-label/{rule}"
-    return to_metric("genai_4_label", estimate, protocol, n=len(answers), num_unscored=num_unscored, by_category=by_vote)
-
-
-def three_class_labels(answers: Sequence[Answer]) -> Metric:
-    """As `four_label` with both kinds of tie in one class; no epsilon exists for a judge that names labels."""
-    signs = [_sign(read_label(answer.response)) for answer in answers]
-    right = np.array([sign == SIGNS[answer.vote] for sign, answer in zip(signs, answers, strict=True)], dtype=np.float64)
-    estimate = share_estimate(right, [answer.source for answer in answers])
-    num_unscored = sum(math.isnan(sign) for sign in signs)
-    return to_metric("genai_three_class", estimate, "genai-bench/three-class/labels", n=len(answers), num_unscored=num_unscored)
-
-
-def decisive(answers: Sequence[Answer]) -> list[Metric]:
-    """Accuracy on pairs where people chose a side."""
-    chosen = [answer for answer in answers if SIGNS[answer.vote] != 0]
-    margins = np.array([_sign(read_label(answer.response)) * SIGNS[answer.vote] for answer in chosen])
-    return accuracy_metrics("genai_decisive", margins, [answer.source for answer in chosen], "genai-bench/decisive")
-
-
-def position_metrics(answers: Sequence[Answer]) -> list[Metric]:
-    """Share of answers that prefer the left image, beside the share of people who do: a gap is position bias or taste."""
-    signs = [_sign(read_label(answer.response)) for answer in answers]
-    sided = [sign for sign in signs if sign in (1, -1)]
-    votes = [SIGNS[answer.vote] for answer in answers if SIGNS[answer.vote]]
-    left = sum(sign == 1 for sign in sided) / len(sided) if sided else None
-    people = sum(vote == 1 for vote in votes) / len(votes) if votes else None
-    return [
-        Metric("genai_left_share", left, n=len(sided), protocol="genai-bench/position/judge"),
-        Metric("genai_left_share_people", people, n=len(votes), protocol="genai-bench/position/people"),
-    ]
-
-
 def _sign(label: Vote | None) -> float:
     return math.nan if label is None else float(SIGNS[label])
 
@@ -214,8 +196,7 @@ class GenAIBench(PairBench):
     def metrics(self, judged: Mapping[str, JudgedEdit], seed: int = 0) -> list[Metric]:
         found = self.accuracy("genai_decisive", "genai-bench/decisive", judged)
         signs, sources = [row.sign for row in self.rows], [row.cluster for row in self.rows]
-        gaps = self.margins(self.rows, judged) * np.where(np.array(signs) < 0, -1, 1)
-        return found + three_class_metrics("genai", gaps, signs, sources, "genai-bench/three-class", seed)
+        return found + three_class_metrics("genai", self.gaps(self.rows, judged), signs, sources, "genai-bench/three-class", seed)
 
     def outcomes(self, judged: Mapping[str, JudgedEdit]) -> list[Outcome]:
         return [replace(outcome, category=self.votes[int(outcome.key)]) for outcome in super().outcomes(judged)]

@@ -40,9 +40,8 @@ from editr1.errors import ConfigError, DataError
 from editr1.judge.item import NUM_FIRST, Judge, RewardItem, check_answers
 from editr1.judge.rrm import RewardModel
 from editr1.schema import Metric, Quadruple
-from editr1.store import Run, held_out_share, preference_pairs, quadruples
+from editr1.store import Run, commit, held_out_share, preference_pairs, quadruples
 from editr1.store._files import write_atomic
-from editr1.store.run import commit
 
 EXIT_BROKEN = 1
 SHOWN_BROKEN = 3

@@ -20,9 +20,8 @@ from editr1.config import Component, available, create, offered, to_plain
 from editr1.editors.base import Editor
 from editr1.errors import ConfigError, nearest
 from editr1.measure.edit_files import MISSING, claim, make_edits, missing_orders, refuse_foreign
-from editr1.store import Run
+from editr1.store import Run, environment
 from editr1.store._files import write_atomic
-from editr1.store.run import environment
 from editr1.study.cells import Place, Task, estimate, is_finished, read_scored, run_all, run_cell, tasks_left
 from editr1.study.config import DATA, Config
 from editr1.study.table import Table, Verdict, build

@@ -22,6 +22,7 @@ from editr1.commands._judge import (
     options,
     say,
     show,
+    template,
     vlm_component,
     write_outcomes,
 )
@@ -29,7 +30,7 @@ from editr1.config import Component, create, load, offered, to_plain
 from editr1.errors import ChangedInputsError, ConfigError, DataError
 from editr1.judge.item import Asking, Judge, asking, check_alive, check_answers
 from editr1.measure.compare import between_run
-from editr1.measure.edit_files import as_csv, as_parquet, edit_page, edit_rows
+from editr1.measure.edit_files import as_csv, as_parquet, edit_rows, shown_pictures, worst_and_best
 from editr1.measure.judging import MAX_UNSCORED, Asker, CachedVLM, HasComparisons, Prices, check_unscored, judge_all, silence
 from editr1.measure.metrics import pairwise_metrics, pairwise_outcomes
 from editr1.schema import Metric
@@ -240,7 +241,9 @@ class _Ask:
         rows, title = edit_rows(self.benchmark.edits(), judged), table.removeprefix("bench_")
         write_atomic(Path(f"{place}.csv"), as_csv(rows).encode())
         write_atomic(Path(f"{place}.parquet"), as_parquet(rows))
-        write_atomic(Path(f"{place}.html"), edit_page(title, self.benchmark.edits(), judged).encode())
+        worst, best = worst_and_best(self.benchmark.edits(), judged)
+        known = {"title": title, "num_scored": sum(row.score is not None for row in rows), "judged": judged, "pictures_of": shown_pictures}
+        write_atomic(Path(f"{place}.html"), template("edits.html").render(worst=worst, best=best, **known).encode())
         if not self.args.json:
             say(f"every edit: {place}.csv and .parquet, the worst and the best: {place}.html")
 

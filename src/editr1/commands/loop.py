@@ -20,9 +20,8 @@ from editr1.errors import ConfigError, DataError
 from editr1.judge.inspect import AnnotatorAccuracies
 from editr1.memory import check, gibibytes
 from editr1.schema import CATEGORIES, Metric, to_json
-from editr1.store import Run, StageCounts
+from editr1.store import Run, StageCounts, environment
 from editr1.store._files import read_record, write_atomic
-from editr1.store.run import environment
 from editr1.text import aligned
 
 
@@ -40,7 +39,7 @@ def add_stage(parser: argparse.ArgumentParser, file: Path) -> None:
         add("--engine", choices=("local", "ray"), help="where the stage runs (default: the recipe's, local)")
 
 
-def run_stage(args: argparse.Namespace, name: str) -> int:
+def start_stage(args: argparse.Namespace, name: str) -> int:
     """Loads the recipe, checks all of it, prints the plan, runs the stage and prints its result."""
     overrides = list(args.set)
     if getattr(args, "engine", None):

@@ -16,8 +16,8 @@ from editr1.commands._judge import say
 from editr1.errors import DataError
 from editr1.records import KEY, SCHEMA_VERSION, encode
 from editr1.schema import from_json
+from editr1.store import TABLES, Run, environment
 from editr1.store._files import exclusive, read_json, read_jsonl, write_atomic, write_json
-from editr1.store.run import TABLES, Run, environment
 from editr1.store.shards import CHECKSUM, LOG, Row, about, dropped_row, log_line, problem, shard_path, shard_paths, sum_digests, write_shard
 from editr1.store.tables import STAGE_OF, read_summary
 

@@ -136,6 +136,14 @@ class WeightedReward:
     judge: Component
     weight: float = 1.0
     """Against the main judge's 1. Each reward is normalised in its own groups first, so weights do not depend on scales."""
+    caution: float = 0.0
+    """How much its disagreement with the main judge counts against an edit; 1 at weight 1 takes the smaller of both. Above 0 for any judge,
+    raw rewards are combined, and all must be of one scale (two reward models: 0 to 10). ours: 0; what one judge is deceived by, a judge of
+    another base seldom is."""
+
+    def __post_init__(self) -> None:
+        if self.caution < 0.0 or (self.caution > 0.0 and self.weight <= 0.0):
+            raise ValueError(f"caution is {self.caution} at weight {self.weight}: expected at least 0, and a weight above 0 with it")
 
 
 @dataclass(frozen=True)

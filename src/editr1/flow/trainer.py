@@ -21,7 +21,7 @@ from editr1.flow.rollout import Engine, Trajectory, rollout, start_seeds
 from editr1.flow.state import State
 from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, rows_per_sample
 from editr1.flow.watch import Clock, check_finite
-from editr1.objectives.advantages import MAX_ADVANTAGE, combine_rewards, group_advantages
+from editr1.objectives.advantages import MAX_ADVANTAGE, cautious_rewards, combine_rewards, group_advantages
 from editr1.objectives.sde import window_steps
 from editr1.schema import derive_seed
 
@@ -133,11 +133,13 @@ class Trainer:
 
     def advantages(self, tables_KCG: torch.Tensor) -> torch.Tensor:
         """[C, G] of all processes; a sample that any judge left unscored gets 0."""
-        training = self.config.training
+        training, further = self.config.training, self.config.further_rewards
+        weights, cautions = [judge.weight for judge in further], [judge.caution for judge in further]
+        if any(cautions):
+            tables_KCG = cautious_rewards(tables_KCG, weights, cautions)[None]
         if len(tables_KCG) == 1:
             return group_advantages(tables_KCG[0], training.std, min_std=training.min_std)
-        weights = (1.0, *(further.weight for further in self.config.further_rewards))
-        return combine_rewards(tables_KCG, weights).nan_to_num(0.0).clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE)
+        return combine_rewards(tables_KCG, (1.0, *weights)).nan_to_num(0.0).clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE)
 
     def keep_sampler(self) -> None:
         """Keeps the weights that drew the rollout ahead, before an update: a resumed run draws it again from them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from editr1.errors import BackendError, DataError, UnscoredError
 from editr1.pictures import encode_picture, read_picture
 from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle, Source, pictures_of, source_of
 from editr1.text import is_whole, shown
-from editr1.wire import Fetched, bearer, check_address, fetch, hidden, http_client, secrets_of, via_proxy
+from editr1.wire import Client, Fetched, bearer, check_address, fetch, hidden, secrets_of, via_proxy
 
 MAX_BATCH = 256  # edits that the service takes in one request
 MAX_BATCH_BYTES = 48_000_000  # ours: of base64; the service's default limit is 64 MB
@@ -102,7 +101,7 @@ class RewardClient:
     def _ask(self, messages: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         body = {"items": messages, "seed": seed}
         content, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **bearer(self.token, "token")}
-        client = _client(self.url, self.timeout, os.getpid())
+        client = _client(self.url, self.timeout)
         secrets, problem, pause = secrets_of(self.url, self.token), "", 0.0
         for attempt in range(self.max_attempts):
             if attempt:
@@ -125,9 +124,9 @@ class RewardClient:
 
 
 @functools.lru_cache(maxsize=8)
-def _client(url: str, timeout: float, process: int) -> httpx.AsyncClient:
-    """One a process: a connection that is made anew for every request costs twenty times the request, a forked one is shared by two."""
-    return http_client(url, timeout)
+def _client(url: str, timeout: float) -> Client:
+    """Shared by all that score: a connection that is made anew for every request costs twenty times the request."""
+    return Client(url, timeout)
 
 
 def _results(reply: Fetched, count: int, where: str, said: str) -> list[dict[str, Any]]:

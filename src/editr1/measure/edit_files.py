@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
-import html
 import io
 import json
 from collections import Counter
@@ -143,14 +142,6 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 SIDE = 320  # ours: pixels of a picture's longer side on the page
-STYLE = (
-    ":root{color-scheme:light dark}body{font:16px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "section{border-top:1px solid #8886;padding:1rem 0;overflow-wrap:anywhere}"
-    "img{width:48%;max-width:24rem;max-height:80vh;object-fit:contain;vertical-align:top;margin-right:1%}"
-    "h3{margin:.2rem 0}h3,li,pre{unicode-bidi:plaintext}li.no{color:light-dark(#a33,#ff9b92)}.small{image-rendering:pixelated}"
-    "pre{white-space:pre-wrap;background:#8882;padding:.6rem;font-size:13px}"
-)
-PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,34 +206,24 @@ def as_parquet(rows: Sequence[EditRow]) -> bytes:
     return buffer.getvalue()
 
 
-def edit_page(title: str, edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit], num: int = 12) -> str:
-    """One self-contained HTML page: the edits of the lowest and of the highest scores with pictures, verdicts and the judge's words."""
+def worst_and_best(edits: Iterable[EditItem], judged: Mapping[str, JudgedEdit], num: int = 12) -> tuple[list[EditItem], list[EditItem]]:
+    """The edits of the lowest and of the highest scores, at most `num` each and none twice."""
     scored = [(found.value, edit) for edit in edits if (found := judged.get(edit.key)) is not None and found.value is not None]
     ordered = [edit for _, edit in sorted(scored, key=lambda pair: (pair[0], pair[1].key))]
     half = min(num, (len(ordered) + 1) // 2)
-    parts = [f"<h1>{html.escape(title)}</h1><p>{len(ordered)} scored edits.</p>"]
-    for name, chosen in (("Worst", ordered[:half]), ("Best", ordered[::-1][: min(num, len(ordered) - half)])):
-        parts += [f"<h2>{name}</h2>", *(_section(edit, judged[edit.key]) for edit in chosen)]
-    return f"{PAGE}<title>{html.escape(title)}</title><style>{STYLE}</style>" + "".join(parts)
+    return ordered[:half], ordered[::-1][: min(num, len(ordered) - half)]
 
 
-def _section(edit: EditItem, found: JudgedEdit) -> str:
-    verdicts = "".join(
-        f'<li class="{"yes" if rate > 0.5 else "no"}">{html.escape(question)} {rate:.0%} yes</li>'
-        for question, rate in zip(found.questions, found.rates, strict=False)
-    )
-    words = f"<details><summary>What the judge said</summary><pre>{html.escape(found.text)}</pre></details>" if found.text else ""
+def shown_pictures(edit: EditItem) -> list[tuple[str, bool, str]] | str:
+    """(alternative text, whether it is small, data URI) of the sources and the edit; or why there are none."""
     try:
         source, edited = edit.load()
-        pictures = "".join(_picture(image, "before") for image in pictures_of(source)) + _picture(edited, "after")
     except DataError as error:
-        pictures = f"<p>{html.escape(str(error))}</p>"
-    head = f"<h3>{found.value:g}: {html.escape(edit.instruction)}</h3><p>{html.escape(edit.key)}</p>"
-    return f"<section>{head}{pictures}<ul>{verdicts}</ul>{words}</section>"
+        return str(error)
+    return [*(_picture(image, "before") for image in pictures_of(source)), _picture(edited, "after")]
 
 
-def _picture(image: Image.Image, alt: str) -> str:
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    kind = ' class="small"' if image.width <= 128 else ""
-    return f'<img alt="{alt}"{kind} src="data:image/jpeg;base64,{base64.b64encode(encode_picture(small, "jpeg", 85)).decode()}">'
+def _picture(image: Image.Image, alt: str) -> tuple[str, bool, str]:
+    shown = image.copy()
+    shown.thumbnail((SIDE, SIDE))
+    return alt, image.width <= 128, f"data:image/jpeg;base64,{base64.b64encode(encode_picture(shown, 'jpeg', 85)).decode()}"

@@ -145,7 +145,6 @@ class Pair:
         return {"a": 1, "b": -1, "same": 0}[self.label]
 
     def comparison(self) -> ComparisonItem:
-        """The pair as it is shown to judges that look at both edits."""
         return ComparisonItem(self.key, self.instruction, lambda: (*self.load(0), self.load(1)[1]), self.label, self.cluster, self.category)
 
 
@@ -154,7 +153,6 @@ class Edit(EditItem):
     """An edit, and what its figures are counted by."""
 
     cluster: str = ""
-    """What edits share: source image or task."""
     category: str = ""
 
 
@@ -198,9 +196,13 @@ class PairBench:
 
     def margins(self, pairs: Sequence[Pair], judged: Mapping[str, JudgedEdit]) -> Floats:
         """`[N]` score of the preferred edit minus the other's, a minus b where people said "same"; nan = unscored."""
+        gaps = self.gaps(pairs, judged)
+        return np.where([pair.label == "b" for pair in pairs], -gaps, gaps)
+
+    def gaps(self, pairs: Sequence[Pair], judged: Mapping[str, JudgedEdit]) -> Floats:
+        """`[N]` score of a minus that of b; nan = unscored."""
         scores = [[self.score(pair, judged.get(key)) for key in pair.sides] for pair in pairs]
-        margins = to_margins([a for a, _ in scores], [b for _, b in scores])
-        return np.where([pair.label == "b" for pair in pairs], -margins, margins)
+        return to_margins([a for a, _ in scores], [b for _, b in scores])
 
     def accuracy(
         self,
@@ -216,8 +218,7 @@ class PairBench:
         margins, clusters, kinds = self.margins(chosen, judged), [pair.cluster for pair in chosen], list(map(kind, chosen))
         return accuracy_metrics(name, margins, clusters, protocol, kinds=kinds, macro=macro)
 
-    def score(self, pair: Pair, judged: JudgedEdit | None) -> float | None:
-        """What of an answer counts for this pair."""
+    def score(self, pair: Pair, judged: JudgedEdit | None) -> float | None:  # what of an answer counts for this pair
         return judged.value if judged else None
 
 

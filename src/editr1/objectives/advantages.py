@@ -6,6 +6,7 @@ a missing score changes nobody else's weight.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -66,3 +67,19 @@ def combine_rewards(rewards_KCG: torch.Tensor, weights: tuple[float, ...], epsil
         advantage_CG = group_advantages(reward_CG, epsilon=epsilon)
         total = total + weight * advantage_CG.masked_fill(reward_CG.isnan(), float("nan"))
     return total
+
+
+def cautious_rewards(rewards_KCG: torch.Tensor, weights: Sequence[float], cautions: Sequence[float]) -> torch.Tensor:
+    """Several rewards of one scale as one, where disagreement counts against an edit, [C, G]: r_0 + sum_k w_k (r_k - c_k |r_k - r_0|).
+
+    weights and cautions are those of the further rewards. For two judges of equal weight that is 2 (mean - c std): twice their mean at c
+    = 0, twice the smaller at c = 1 (pessimistic ensembles, arXiv 2310.02743). ours: of raw rewards, since a reward normalised in its
+    group has lost by how much one judge is above the other, which is what tells that it is being deceived. A sample that any left
+    unscored is NaN.
+
+    >>> cautious_rewards(torch.tensor([[[9.0, 4.0]], [[5.0, 4.0]]]), [1.0], [1.0])
+    tensor([[10.,  8.]])
+    """
+    main_CG, *further = rewards_KCG.float()
+    parts = [w * (r_CG - c * (r_CG - main_CG).abs()) for r_CG, w, c in zip(further, weights, cautions, strict=True)]
+    return main_CG + torch.stack(parts).sum(0)

@@ -25,6 +25,7 @@ from editr1.errors import DataError
 from editr1.schema import Reward
 from editr1.serve.messages import MAX_ITEMS, MAX_SOURCES, MAX_TEXT
 from editr1.serve.worker import Draft, Encoded, from_base64
+from editr1.text import is_whole
 
 # --- UniRL and Flow-Factory ----------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ def _pickle_draft(number: int, source: Any, edited: Any, prompt: Any) -> Draft:
         raise DataError(f"sample {number}: expected the source (or a list of sources) and the edit as encoded bytes and the prompt as text")
     if len(prompt) > MAX_TEXT:
         raise DataError(f"sample {number}: the prompt is longer than {MAX_TEXT} characters")
-    if not prompt.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+    if not is_whole(prompt):
         raise DataError(f"sample {number}: the prompt holds a lone surrogate; send text")
     return Draft(tuple(Encoded(data, f"ref_images[{number}]") for data in sources), Encoded(edited, f"images[{number}]"), prompt)
 

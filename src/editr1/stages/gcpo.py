@@ -6,7 +6,6 @@ two groups sits in the reward function alone (`training.pair_reward`). `method` 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from editr1.config import Component, create
 from editr1.errors import ConfigError
 from editr1.judge.item import asking
-from editr1.memory import Layout, Memory, states, this_launch
+from editr1.memory import Memory
 from editr1.schema import derive_seed
 from editr1.store import Run, hold
 from editr1.training import cost
@@ -149,36 +148,22 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
     """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
-    verifier = cost.sizes(config.start(run_dir))
-    if verifier is None:
-        return None
-    cost.check_engine(verifier, config.picture, _sampled(config, this_launch()), card)
-    return _memory(config, verifier, this_launch(), card)
+    return _job(config).memory_here(config.start(run_dir), card)
 
 
-def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
-    found = cost.memory(verifier, config.trained, config.picture, config.machine, layout, _sampled(config, layout), card)
-    kept = verifier.text.parameters if config.kl and config.trained.lora_rank is None else 0  # TRL loads a reference in float32
-    return replace(found, weights=found.weights + states(kept, 0, layout, frozen_bytes=4).weights)
-
-
-def _sampled(config: Config, layout: Layout) -> cost.Sampled | None:
-    if not config.way.needs.traces:
-        return None
-    how, drawn = config.generation, config.rows
-    at_once = min(how.batch_size, drawn) if config.share_prompts else drawn
-    return cost.Sampled(how.engine, -(-at_once // layout.processes), how.max_tokens, how.vllm_memory, config.num_batches * drawn)
+def _job(config: Config) -> cost.Job:
+    how, drawn, sampled = config.generation, config.rows, None
+    if config.way.needs.traces:
+        at_once = min(how.batch_size, drawn) if config.share_prompts else drawn
+        sampled = cost.Sampled(how.engine, at_once, how.max_tokens, how.vllm_memory, config.num_batches * drawn)
+    reference = bool(config.kl) and config.trained.lora_rank is None
+    return cost.Job(config.trained, config.picture, config.machine, config.steps * drawn, sampled, reference)
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What a dry run prints."""
     model = config.start(run_dir)
-
-    def hours(verifier: cost.Verifier, layout: Layout) -> float:
-        rows, sampled = config.steps * config.rows, _sampled(config, layout)
-        return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, sampled)
-
-    costs = cost.lines("gcpo", model, config.trained, functools.partial(_memory, config), hours)
+    costs = _job(config).lines("gcpo", model)
     if not config.way.needs.traces:
         head = f"gcpo: {model}, {config.trained.scope} and a scalar head, learning by {config.method.id} without traces"
         return [head, f"gcpo: {config.steps} steps of {config.pairs_per_step} pairs x 2 images", *costs]

@@ -8,7 +8,6 @@ For comparison the stage also learns from traces that nobody inspected, or from 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from editr1.config import Component, create
 from editr1.errors import ConfigError
-from editr1.memory import Layout, Memory, this_launch
+from editr1.memory import Memory
 from editr1.store import Run, hold
 from editr1.training import cost
 from editr1.training.options import Checkpoint, Machine, Picture, Schedule, Trained
@@ -116,26 +115,20 @@ def run(config: Config, run_dir: Path) -> Checkpoint:
 
 def memory(config: Config, run_dir: Path, card: float) -> Memory | None:
     """GiB that this launch needs of a card; None for a model whose sizes are not known here."""
-    verifier = cost.sizes(config.model)
-    return None if verifier is None else _memory(config, verifier, this_launch(), card)
+    return _job(config).memory_here(config.model, card)
 
 
-def _memory(config: Config, verifier: cost.Verifier, layout: Layout, card: float = 80.0) -> Memory:
-    return cost.memory(verifier, config.trained, config.picture, config.machine, layout, None, card)
+def _job(config: Config) -> cost.Job:
+    return cost.Job(config.trained, config.picture, config.machine, config.steps * config.batch_size)
 
 
 def plan(config: Config, run_dir: Path) -> list[str]:
     """What a dry run prints."""
-
-    def hours(verifier: cost.Verifier, layout: Layout) -> float:
-        rows = config.steps * config.batch_size
-        return cost.hours(verifier, config.trained, config.picture, config.machine, layout, rows, None)
-
     vision = "frozen" if config.trained.freeze_vision or config.trained.last_blocks else "trained"
     return [
         f"sft: {config.model}, {config.trained.scope}, vision tower {vision}, target {config.target} of prompt {config.prompt_id}",
         f"sft: {config.steps} steps of {config.batch_size} rows -> {Path(run_dir) / config.output}",
-        *cost.lines("sft", config.model, config.trained, functools.partial(_memory, config), hours),
+        *_job(config).lines("sft", config.model),
     ]
 
 

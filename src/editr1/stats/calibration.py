@@ -38,13 +38,11 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How good a list of forecasts was. All three losses: lower is better, 0 is perfect."""
+    """How good a list of forecasts was. Both losses: lower is better, 0 is perfect."""
 
     n: int
     log_loss: float
     """Mean negative log-likelihood, nats; a coin has log 2 = .693."""
-    brier: float
-    """Mean squared error; a coin has .25."""
     ece: float
     """Expected calibration error over equal-mass bins."""
     bins: tuple[Bin, ...]
@@ -72,7 +70,7 @@ def calibration_of(forecasts: ArrayLike, came_true: ArrayLike, num_bins: int = N
     log_loss = float(-(y_N * np.log(safe_N) + (1 - y_N) * np.log1p(-safe_N)).mean())
     bins = reliability(p_N, y_N, num_bins)
     ece = sum(item.n * abs(item.forecast - item.observed) for item in bins) / len(p_N)
-    return Calibration(len(p_N), log_loss, float(((p_N - y_N) ** 2).mean()), ece, bins)
+    return Calibration(len(p_N), log_loss, ece, bins)
 
 
 def reliability(p_N: Floats, y_N: Floats, num_bins: int = NUM_BINS) -> tuple[Bin, ...]:
@@ -131,7 +129,7 @@ def calibrate(
         forecast_N[fold_N == fold] = _sigmoid(fit_slope(gap_N[fold_N != fold]) * np.abs(gap_N[fold_N == fold]))
     found = calibration_of(forecast_N, half_credit(gap_N), num_bins)
     slope = fit_slope(gap_N)
-    return Calibration(found.n, found.log_loss, found.brier, found.ece, found.bins, slope, len(margin_N) - len(scored))
+    return Calibration(found.n, found.log_loss, found.ece, found.bins, slope, len(margin_N) - len(scored))
 
 
 def folds(keys: Sequence[Hashable], num_folds: int, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -26,39 +26,18 @@ TIE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PairwiseReport:
-    """How often the preferred side of a decisive pair scored higher.
+    """What stands beside every accuracy of decisive pairs.
 
     >>> report = pairwise_report([2.0, -1.0, 0.0, None])
-    >>> report.strict, report.half_credit, report.non_tied, report.tie_rate
-    (0.25, 0.5, 0.5, 0.3333333333333333)
+    >>> report.n, report.num_unscored, report.tie_rate
+    (4, 1, 0.3333333333333333)
     """
 
     n: int
     """All decisive pairs, unscored ones included."""
-    num_right: int
     num_tied: int
     num_unscored: int
-    """At least one side has no score: wrong in `strict`, half in `half_credit`, never dropped from either."""
-
-    @property
-    def num_wrong(self) -> int:
-        return self.n - self.num_right - self.num_tied - self.num_unscored
-
-    @property
-    def strict(self) -> float | None:
-        """Share right of all pairs, in [0, 1]; ties and unscored are wrong. None without pairs."""
-        return self.num_right / self.n if self.n else None
-
-    @property
-    def half_credit(self) -> float | None:
-        """As `strict` with .5 for a tie and for an unscored pair: a judge that says nothing sits at chance."""
-        return (self.num_right + 0.5 * (self.num_tied + self.num_unscored)) / self.n if self.n else None
-
-    @property
-    def non_tied(self) -> float | None:
-        """Share right of the scored pairs that are no ties; None when there is none."""
-        decided = self.num_right + self.num_wrong
-        return self.num_right / decided if decided else None
+    """At least one side has no score: wrong in strict, half in half credit, never dropped from either."""
 
     @property
     def tie_rate(self) -> float | None:
@@ -76,13 +55,7 @@ def to_margins(preferred: Sequence[float | None], other: Sequence[float | None])
 def pairwise_report(margins: Sequence[float | None] | Floats) -> PairwiseReport:
     """Counts of the margins of decisive pairs (None or nan = unscored)."""
     margin_N = as_margins(margins)
-    scored = ~np.isnan(margin_N)
-    return PairwiseReport(
-        n=len(margin_N),
-        num_right=int((margin_N > TIE_TOLERANCE).sum()),
-        num_tied=int(is_tied(margin_N).sum()),
-        num_unscored=int((~scored).sum()),
-    )
+    return PairwiseReport(len(margin_N), int(is_tied(margin_N).sum()), int(np.isnan(margin_N).sum()))
 
 
 def as_margins(margins: Sequence[float | None] | Floats) -> Floats:

@@ -10,18 +10,22 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+import editr1
 from editr1.errors import ChangedInputsError, DataError
 from editr1.pictures import decode_image, encode_picture, inspect_image, to_rgb
-from editr1.schema import EditTask, ImageRef, Source, source_of
+from editr1.schema import SCHEMA_VERSION, EditTask, ImageRef, Source, source_of
 from editr1.store._files import read_object, write_json
 from editr1.store.engine import ROW_TROUBLE
 from editr1.store.shards import LOG, read_origins
@@ -223,3 +227,35 @@ def _file_digest(path: Path, known: dict[str, str]) -> str:
         with path.open("rb") as file:
             known[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return known[name]
+
+
+# --- with which versions ------------------------------------------------------------------------------
+
+_PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "accelerate", "datasets", "pillow", "pyarrow", "openai")
+
+
+def environment() -> dict[str, Any]:
+    """The header of a run: schema version, versions of what computes, and the commit where the source is a checkout."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "absent"
+    return {
+        "schema": SCHEMA_VERSION,
+        "editr1": editr1.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": packages,
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout that this package lies in; empty for an installed package."""
+    command = ["git", "-C", str(Path(editr1.__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git on this machine, or no checkout
+        return ""

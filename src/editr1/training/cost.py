@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from editr1.errors import ConfigError
 from editr1.memory import GIB, RATE, Layout, Memory, Transformer, activations, kv_cache, prefill, states, this_launch, training_hours
@@ -69,12 +68,91 @@ class Sampled:
     """How GCPO draws its traces."""
 
     engine: str
-    sequences: int
-    """Drawn together on one card."""
+    at_once: int
+    """Drawn together, over all processes."""
     max_tokens: int
     vllm_memory: float
     traces: int
     """Of the whole run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training as far as memory and time go."""
+
+    trained: Trained
+    picture: Picture
+    machine: Machine
+    rows: int
+    """Sequences that are learnt from in the whole run."""
+    sampled: Sampled | None = None
+    reference: bool = False
+    """Whether TRL loads the model a second time, in float32, for a KL term."""
+
+    def memory(self, verifier: Verifier, layout: Layout, card: float = 80.0) -> Memory:
+        """GiB on one card of `card` GiB."""
+        text, moving, sampled = verifier.text, trained_parameters(verifier, self.trained), self.sampled
+        frozen = text.parameters if self.trained.lora_rank is not None else text.parameters - moving
+        narrow = self.machine.precision == "bfloat16"
+        found = states(frozen, moving, layout, frozen_bytes=2 if narrow else 4)
+        prompt, number = prompt_tokens(verifier, self.picture), 2 if narrow else 4
+        length = prompt + (sampled.max_tokens if sampled else 2 * TRACE)
+        kept = activations(text, self.machine.micro_batch, length, self.machine.activation_checkpointing, number)
+        second = states(text.parameters * self.reference, 0, layout, frozen_bytes=4).weights
+        found = dataclasses.replace(found, activations=kept, weights=found.weights + second)
+        if sampled is None or sampled.engine == "vllm_server":
+            return found
+        if sampled.engine == "vllm_colocate":
+            return dataclasses.replace(found, engine=sampled.vllm_memory * card)
+        whole = (text.parameters if layout.shards > 1 else moving * narrow) * 2 / GIB
+        sequences = -(-sampled.at_once // layout.processes)
+        cache, reading = kv_cache(text, sequences, length, number), prefill(text, sequences, prompt, length, number)
+        return dataclasses.replace(found, kv_cache=cache, prefill=reading, copy=whole)
+
+    def memory_here(self, model: str | Path, card: float) -> Memory | None:
+        """`memory` of this launch; None for a model whose sizes are not known here. Raises ConfigError as `check_engine` does."""
+        verifier = sizes(model)
+        if verifier is None:
+            return None
+        self.check_engine(verifier, card)
+        return self.memory(verifier, this_launch(), card)
+
+    def check_engine(self, verifier: Verifier, card: float) -> None:
+        """Raises ConfigError when the share of a card of `card` GiB does not hold a colocated engine: weights and one trace."""
+        if self.sampled is None or self.sampled.engine != "vllm_colocate":
+            return
+        text, share = verifier.text, self.sampled.vllm_memory
+        needed = 2 * text.parameters / GIB + kv_cache(text, 1, prompt_tokens(verifier, self.picture) + self.sampled.max_tokens)
+        if needed > share * card:
+            raise ConfigError(
+                f"vllm_memory is {share}, of a card of {card:g} GiB {share * card:.1f}, and the colocated "
+                f"vLLM needs {needed:.1f} for its own weights and one trace: raise it, or set engine to vllm_server or transformers"
+            )
+
+    def hours(self, verifier: Verifier, layout: Layout) -> float:
+        """Hours of the whole run on cards of the H100's kind."""
+        text, sampled = verifier.text, self.sampled
+        tokens, moving = self.rows * (prompt_tokens(verifier, self.picture) + TRACE), trained_parameters(verifier, self.trained)
+        learning = training_hours(text.parameters, moving, tokens, self.machine.activation_checkpointing, layout.processes)
+        if sampled is None:
+            return learning
+        rate = _TOKENS_PER_SECOND["vllm" if sampled.engine.startswith("vllm") else "transformers"] * 8.29e9 / text.parameters
+        return learning + sampled.traces * min(TRACE, sampled.max_tokens) / (rate * layout.processes) / 3600
+
+    def lines(self, stage: str, model: str | Path) -> list[str]:
+        """The dry run's lines, for this launch and, where that is one card, for eight."""
+        layout, verifier = this_launch(), sizes(model)
+        if verifier is None:
+            return [f"{stage}: memory and time are not known: {model} is neither a folder here nor one of {', '.join(KNOWN)}"]
+        told = []
+        for each in [layout, *([Layout(8, sharded=self.trained.lora_rank is None)] if layout.processes == 1 else [])]:
+            needed = self.hours(verifier, each)
+            told += [
+                f"{stage}: on {each.words}: {self.memory(verifier, each)}",
+                f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, "
+                f"at {RATE / 1e12:.0f} TFLOP/s a card",
+            ]
+        return told
 
 
 def trained_parameters(verifier: Verifier, trained: Trained) -> float:
@@ -88,72 +166,6 @@ def trained_parameters(verifier: Verifier, trained: Trained) -> float:
     return language if trained.freeze_vision else text.parameters
 
 
-def memory(
-    verifier: Verifier, trained: Trained, picture: Picture, machine: Machine, layout: Layout, sampled: Sampled | None, card: float
-) -> Memory:
-    """GiB on one card of `card` GiB."""
-    text, moving = verifier.text, trained_parameters(verifier, trained)
-    frozen = text.parameters if trained.lora_rank is not None else text.parameters - moving
-    narrow = machine.precision == "bfloat16"
-    found = states(frozen, moving, layout, frozen_bytes=2 if narrow else 4)
-    prompt, number = prompt_tokens(verifier, picture), 2 if narrow else 4
-    length = prompt + (sampled.max_tokens if sampled else 2 * TRACE)
-    kept = activations(text, machine.micro_batch, length, machine.activation_checkpointing, number)
-    found = dataclasses.replace(found, activations=kept)
-    if sampled is None or sampled.engine == "vllm_server":
-        return found
-    if sampled.engine == "vllm_colocate":
-        return dataclasses.replace(found, engine=sampled.vllm_memory * card)
-    whole = (text.parameters if layout.shards > 1 else moving * narrow) * 2 / GIB
-    cache, reading = kv_cache(text, sampled.sequences, length, number), prefill(text, sampled.sequences, prompt, length, number)
-    return dataclasses.replace(found, kv_cache=cache, prefill=reading, copy=whole)
-
-
-def check_engine(verifier: Verifier, picture: Picture, sampled: Sampled | None, card: float) -> None:
-    """Raises ConfigError when the share of a card of `card` GiB does not hold a colocated engine: weights and one trace."""
-    if sampled is None or sampled.engine != "vllm_colocate":
-        return
-    text, length = verifier.text, prompt_tokens(verifier, picture) + sampled.max_tokens
-    needed = 2 * text.parameters / GIB + kv_cache(text, 1, length)
-    if needed > sampled.vllm_memory * card:
-        raise ConfigError(
-            f"vllm_memory is {sampled.vllm_memory}, of a card of {card:g} GiB {sampled.vllm_memory * card:.1f}, and the colocated "
-            f"vLLM needs {needed:.1f} for its own weights and one trace: raise it, or set engine to vllm_server or transformers"
-        )
-
-
 def prompt_tokens(verifier: Verifier, picture: Picture) -> int:
     """Tokens of a question with its two pictures at their budget."""
     return PROMPT_TEXT + 2 * (picture.max_pixels or _PIXELS) // verifier.pixels_per_token
-
-
-def hours(
-    verifier: Verifier, trained: Trained, picture: Picture, machine: Machine, layout: Layout, rows: int, sampled: Sampled | None
-) -> float:
-    """Hours of the whole run on cards of the H100's kind. rows: sequences that are learnt from."""
-    tokens = rows * (prompt_tokens(verifier, picture) + TRACE)
-    learning = training_hours(
-        verifier.text.parameters, trained_parameters(verifier, trained), tokens, machine.activation_checkpointing, layout.processes
-    )
-    if sampled is None:
-        return learning
-    rate = _TOKENS_PER_SECOND["vllm" if sampled.engine.startswith("vllm") else "transformers"] * 8.29e9 / verifier.text.parameters
-    return learning + sampled.traces * min(TRACE, sampled.max_tokens) / (rate * layout.processes) / 3600
-
-
-def lines(stage: str, model: str | Path, trained: Trained, per_card: Any, time: Any) -> list[str]:
-    """The dry run's lines, for this launch and, where that is one card, for eight. per_card, time: functions of (sizes, layout)."""
-    layout = this_launch()
-    verifier = sizes(model)
-    if verifier is None:
-        return [f"{stage}: memory and time are not known: {model} is neither a folder here nor one of {', '.join(KNOWN)}"]
-    layouts = [layout, *([Layout(8, sharded=trained.lora_rank is None)] if layout.processes == 1 else [])]
-    told = []
-    for each in layouts:
-        needed = time(verifier, each)
-        told += [
-            f"{stage}: on {each.words}: {per_card(verifier, each)}",
-            f"{stage}: on {each.words}: about {needed:.1f} hours, {needed * each.processes:.0f} GPU-hours, "
-            f"at {RATE / 1e12:.0f} TFLOP/s a card",
-        ]
-    return told

@@ -6,7 +6,8 @@ M largest number of new tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from editr1.vlm.base import NEVER, ChatRequest, TokenAlternatives, cache_argument, token_mask
-
-NUM_ALTERNATIVES = 20  # ours: what vLLM and the OpenAI API return at most
+from editr1.vlm.base import NEVER, NUM_ALTERNATIVES, ChatRequest, TokenAlternatives, cache_argument, token_mask
 
 
 class RowSampler:
@@ -93,10 +92,10 @@ class RowSampler:
     def _remember_alternatives(self, logits_BV: torch.Tensor, picked_B: torch.Tensor) -> None:
         """Log-probabilities at temperature 1, as servers report them."""
         top = logits_BV.log_softmax(-1).topk(min(NUM_ALTERNATIVES, logits_BV.shape[1]), -1)
-        for index, (values, ids) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True)):
-            row = self._rows[index]
-            if self._wanted[row] and bool(self.active_B[index]):
-                self.top[row].append((int(picked_B[index]), list(zip(ids, values, strict=True))))
+        found = (self.active_B.tolist(), picked_B.tolist(), top.indices.tolist(), top.values.tolist())
+        for row, active, token, ids, values in zip(self._rows, *found, strict=True):
+            if self._wanted[row] and active:
+                self.top[row].append((token, list(zip(ids, values, strict=True))))
 
 
 def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
@@ -106,11 +105,10 @@ def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Ten
     return probabilities_BV.masked_fill(outside_BV.gather(-1, order_BV.argsort(-1)), 0.0)
 
 
-def token_alternatives(tokenizer: object, top: Sequence[tuple[int, list[tuple[int, float]]]]) -> tuple[TokenAlternatives, ...]:
+def token_alternatives(text_of: Callable[[int], str], top: Sequence[tuple[int, list[tuple[int, float]]]]) -> tuple[TokenAlternatives, ...]:
     """The remembered alternatives with tokens as text."""
-    decode = tokenizer.decode  # type: ignore[attr-defined]
     return tuple(
-        TokenAlternatives(decode([token]), tuple((decode([other]), value) for other, value in others if value > NEVER / 2))
+        TokenAlternatives(text_of(token), tuple((text_of(other), value) for other, value in others if value > NEVER / 2))
         for token, others in top
     )
 
@@ -119,7 +117,21 @@ _ROOM = 64  # ours: steps for which a cache has room when it grows
 _SHRINK_BELOW = 0.75  # ours: prompts whose replies have all ended are dropped when less than this share is still answered
 
 
-def decode_side_by_side(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequence[int], sampler: RowSampler) -> None:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A batch of prompts as a model reads them: whole, or their beginnings once for all prompts that share them, and then the rests."""
+
+    whole: dict[str, torch.Tensor]
+    """Ids [D, L], mask and kinds of the tokens, and the sizes of all pictures: what positions are told from."""
+    rests: dict[str, torch.Tensor]
+    """Model inputs [D, L - P]: the last columns of `whole`, and their pictures. Without beginnings P is 0."""
+    beginnings: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Model inputs [E, P] of the distinct beginnings; empty where prompts are read whole."""
+    owner_D: torch.Tensor | None = None
+    """The beginning of each prompt."""
+
+
+def decode_side_by_side(model: Any, shown: Shown, copies_D: Sequence[int], sampler: RowSampler) -> None:
     """Fills `sampler` with the tokens of sum(copies_D) replies; their order is prompt 0, its copies, prompt 1, ...
 
     The n replies to one prompt are one row. Their next tokens stand side by side as n queries, and a mask lets each see the prompt and the
@@ -127,13 +139,12 @@ def decode_side_by_side(model: Any, inputs: dict[str, torch.Tensor], copies_D: S
 
         prompt prompt prompt | a1 b1 | a2 b2 | ...        a2 sees the prompt, a1 and itself; b2 sees the prompt, b1 and itself
     """
-    device, width = inputs["input_ids"].device, max(copies_D)
-    logits_DV, delta_D1, remembering, cache = _read(model, inputs)
+    mask_DL, width = shown.whole["attention_mask"], max(copies_D)
+    logits_DV, position_D1, remembering, cache = _read(model, shown)
     seats = [(prompt, column) for prompt, copies in enumerate(copies_D) for column in range(copies)]
-    owner_B, column_B = (torch.tensor(values, device=device) for values in zip(*seats, strict=True))
-    mask_D1NL = inputs["attention_mask"].bool()[:, None, None, :].expand(-1, -1, width, -1)
-    itself_NN = torch.eye(width, dtype=torch.bool, device=device)
-    position_D1 = inputs["attention_mask"].sum(1, keepdim=True) + delta_D1
+    owner_B, column_B = (torch.tensor(values, device=mask_DL.device) for values in zip(*seats, strict=True))
+    mask_D1NL = mask_DL.bool()[:, None, None, :].expand(-1, -1, width, -1)
+    itself_NN = torch.eye(width, dtype=torch.bool, device=mask_DL.device)
     picked_B = sampler.pick(logits_DV[owner_B])
     while bool(sampler.active_B.any()):
         alive_D = torch.bincount(owner_B[sampler.active_B], minlength=len(position_D1)) > 0
@@ -152,17 +163,16 @@ def decode_side_by_side(model: Any, inputs: dict[str, torch.Tensor], copies_D: S
         picked_B = sampler.pick(out.logits[owner_B, column_B])
 
 
-def decode_copied(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequence[int], sampler: RowSampler) -> None:
+def decode_copied(model: Any, shown: Shown, copies_D: Sequence[int], sampler: RowSampler) -> None:
     """Fills `sampler` as `decode_side_by_side` does; what the model keeps of a prompt is copied for every reply, and each reply is a row.
 
     A GPU reads the copies faster than its attention kernels take such a mask (Qwen2.5-VL-7B on an H100, 32 rows: 739 tokens/s against
     324), and a layer of linear attention would take replies that stand side by side for one text.
     """
-    logits_DV, delta_D1, remembering, cache = _read(model, inputs)
+    logits_DV, position_D1, remembering, cache = _read(model, shown)
     owner_B = torch.repeat_interleave(torch.tensor(copies_D)).to(logits_DV.device)
     cache.reorder_cache(owner_B)
-    mask_BL = inputs["attention_mask"][owner_B]
-    position_B1 = mask_BL.sum(1, keepdim=True) + delta_D1[owner_B]
+    mask_BL, position_B1 = shown.whole["attention_mask"][owner_B], position_D1[owner_B]
     picked_B = sampler.pick(logits_DV[owner_B])
     while bool(sampler.active_B.any()):
         if float(sampler.active_B.float().mean()) < _SHRINK_BELOW:
@@ -177,16 +187,27 @@ def decode_copied(model: Any, inputs: dict[str, torch.Tensor], copies_D: Sequenc
         picked_B = sampler.pick(out.logits[:, -1])
 
 
-def _read(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any], Any]:
-    """Reads the prompts: logits [D, V] of the next token, the offset [D, 1] of the positions that follow (padding is no position, and a
-    picture takes fewer positions than tokens), the arguments by which the model remembers, and the cache among them."""
+def _read(model: Any, shown: Shown) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any], Any]:
+    """Reads the prompts: logits [D, V] of the next token and its position [D, 1] (padding is no position, and a picture takes fewer
+    positions than tokens), the arguments by which the model remembers, and the cache among them."""
     cache: Any = DynamicCache(config=model.config)
     cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     # The class knows: a model in training may have a forward of its own (`training.shared_prefix`).
     remembering = {cache_argument(type(model).forward): cache, "use_cache": True}
-    positions, delta_D1 = _positions(model, inputs)
-    logits_DV = model(**inputs, position_ids=positions, logits_to_keep=1, **remembering).logits[:, -1]
-    return logits_DV, delta_D1, remembering, cache
+    mask_DL = shown.whole["attention_mask"]
+    position_3DL, delta_D1 = _positions(model, shown.whole)
+    columns = mask_DL.shape[1] - shown.rests["input_ids"].shape[1]
+    if shown.owner_D is not None:
+        owners = shown.owner_D.tolist()
+        first_E = [owners.index(beginning) for beginning in range(len(shown.beginnings["input_ids"]))]
+        model(**shown.beginnings, position_ids=position_3DL[:, first_E, :columns], logits_to_keep=1, **remembering)
+        cache.reorder_cache(shown.owner_D)
+    rests = {**shown.rests, "attention_mask": mask_DL, "position_ids": position_3DL[:, :, columns:]}
+    logits_DV = model(**rests, logits_to_keep=1, **remembering).logits[:, -1]
+    for layer in cache.layers:
+        if isinstance(layer, _RoomyLayer):
+            layer.grows = True
+    return logits_DV, mask_DL.sum(1, keepdim=True) + delta_D1, remembering, cache
 
 
 def _positions(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,12 +254,14 @@ class _RoomyLayer(DynamicLayer):
 
     keys: Any
     values: Any
+    grows = False
+    """Whether single tokens come now: prompts, which are read in one or two parts, leave no room."""
     _keys_buffer: torch.Tensor | None = None
     _values_buffer: torch.Tensor | None = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         old, new = self.get_seq_length(), key_states.shape[-2]
-        if old == 0 or self.keys is None or self.values is None:
+        if not self.grows:
             return super().update(key_states, value_states, *args, **kwargs)
         if self._keys_buffer is None or self._values_buffer is None or old + new > self._keys_buffer.shape[-2]:
             self._keys_buffer = _with_room(self.keys, new * _ROOM)

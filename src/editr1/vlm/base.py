@@ -62,6 +62,9 @@ class ChatRequest:
     """Ask for the log-probabilities of the alternatives at every generated token, where the backend has them."""
 
 
+NUM_ALTERNATIVES = 20  # what vLLM and the OpenAI API return at most
+
+
 @dataclass(frozen=True, slots=True)
 class TokenAlternatives:
     """The likeliest tokens at one generated position with their natural-log probabilities."""

@@ -28,10 +28,9 @@ from editr1.endpoint import CutReplyError, Endpoint, connect
 from editr1.errors import BackendError, ConfigError, ContentRefusedError
 from editr1.pictures import encode_picture
 from editr1.text import without_control_tokens
-from editr1.vlm.base import VLM, ChatReply, ChatRequest, TokenAlternatives, template_settings
+from editr1.vlm.base import NUM_ALTERNATIVES, VLM, ChatReply, ChatRequest, TokenAlternatives, template_settings
 
 ImageFormat = Literal["png", "jpeg"]
-NUM_ALTERNATIVES = 20  # what the OpenAI API and vLLM return at most
 
 _NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in SGLang
 _LIST_TIMEOUT = 10.0  # seconds; ours

@@ -1,4 +1,6 @@
-"""EditReward's heads: a normal distribution over quality read from a hidden state, not a text (TIGER-AI-Lab/EditReward).
+"""Judges that are heads on a hidden state and say no text: EditReward's (TIGER-AI-Lab/EditReward), and the one that `gcpo` trains.
+
+`editreward`: a normal distribution over quality.
 
 Two prompts an edit, instruction following and visual quality, each ending in `<|Reward|>`; the last hidden state at that token goes
 through the prompt's own head, H-1024-16-2, which gives (mu, log sigma). **The second number is uncertainty and not quality**: it is
@@ -11,6 +13,9 @@ token, `EditReward/dataset/data_collator_qwen_edit.py`.
 
 Weights: TIGER-Lab/EditReward-Qwen2.5-VL-7B on the hub, or EditReward-MiMo-VL-7B-SFT-2508 with base=XiaomiMiMo/MiMo-VL-7B-SFT-2508;
 `rm_heads.head_0` and `head_1` beside the backbone in `model.safetensors` of `checkpoint`; backbone and processor come from `base`.
+
+`bradley_terry`: a scalar head, as `gcpo.method: bradley_terry` trains it: one number an edit. value = 10 / (1 + exp(-s)), ours: s has no
+bounds; the order of edits stays, and near the ends differences shrink.
 """
 
 from __future__ import annotations
@@ -22,13 +27,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from editr1.bench.base import OVERALL, PartedReward
+from editr1.bench.base import OVERALL, Part, PartedReward
 from editr1.bench.judges.base import Project, digest_of
 from editr1.errors import BackendError, ConfigError
-from editr1.judge.item import RewardItem
+from editr1.judge.item import Asking, RewardItem, asking
+from editr1.judge.prompts import render_score
 from editr1.pictures import to_rgb
 from editr1.placement import place_of
 from editr1.schema import MAX_SCORE, Reward
+from editr1.vlm.base import request_images, template_settings, to_messages
 
 PROJECT = Project(
     "editreward",
@@ -53,19 +60,6 @@ class Gaussian:
     log_sigma: float
     """Natural logarithm of the standard deviation: higher is less sure. Says nothing about quality."""
 
-    @property
-    def sigma(self) -> float:
-        return math.exp(self.log_sigma)
-
-    def probability_better(self, other: Gaussian) -> float:
-        """P(this edit is better), both being independent.
-
-        >>> Gaussian(1.0, 0.0).probability_better(Gaussian(1.0, 2.0))
-        0.5
-        """
-        distance = (self.mean - other.mean) / math.hypot(self.sigma, other.sigma)
-        return 0.5 * (1.0 + math.erf(distance / math.sqrt(2.0)))
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UncertainReward(PartedReward):
@@ -84,7 +78,7 @@ def fuse(heads: Sequence[Gaussian], fusion: Fusion) -> Gaussian:
     """
     means, logs = [head.mean for head in heads], [head.log_sigma for head in heads]
     if fusion == "sum":
-        return Gaussian(sum(means), 0.5 * math.log(sum(head.sigma**2 for head in heads)))
+        return Gaussian(sum(means), 0.5 * math.log(sum(math.exp(2 * log) for log in logs)))
     if fusion == "min":
         return Gaussian(min(means), min(logs))
     return Gaussian(sum(means) / len(means), sum(logs) / len(logs))
@@ -99,26 +93,16 @@ def to_score(mean: float) -> float:
     return MAX_SCORE * 0.5 * (1.0 + math.tanh(mean / 2.0))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prompts:
-    """EditReward's two questions."""
-
-    templates: Mapping[str, str]
-    """By its name of the question: the text with the reward token once, and PLACE where the instruction goes."""
-    digest: str
-    """Names the contents of the files that they were read from."""
-
-
 class EditRewardJudge:
     """A loaded backbone with its heads. Made by `build`. Deterministic: seeds change nothing."""
 
-    def __init__(self, model: Any, heads: Sequence[Any], processor: Any, fusion: Fusion, prompts: Prompts) -> None:
+    def __init__(self, model: Any, heads: Sequence[Any], processor: Any, fusion: Fusion, templates: Mapping[str, str], texts: str) -> None:
         self.model = model
         self.heads = list(heads)
         self.processor = processor
         self.fusion = fusion
-        self.texts = prompts.digest
-        self._prompts = prompts
+        self.texts = texts
+        self._templates = templates
         self._token = processor.tokenizer.convert_tokens_to_ids(REWARD_TOKEN)
 
     def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
@@ -163,14 +147,14 @@ class EditRewardJudge:
         instruction = item.instruction
         for token in (REWARD_TOKEN, *self.processor.tokenizer.all_special_tokens):
             instruction = instruction.replace(token, f"{token[0]} {token[1:]}")
-        text = self._prompts.templates[name].replace(PLACE, instruction)
+        text = self._templates[name].replace(PLACE, instruction)
         parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": text}]
         prompt = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False)
         encoded = self.processor(text=[prompt], images=[to_rgb(item.only_source), to_rgb(item.edited)], return_tensors="pt")
         return {key: value.to(self.model.device) for key, value in encoded.items()}
 
 
-def build(
+def _build_editreward(
     checkpoint: str,
     prompts: str | None = None,
     base: str = "Qwen/Qwen2.5-VL-7B-Instruct",
@@ -185,28 +169,24 @@ def build(
     """
     if fusion not in FUSIONS:
         raise ConfigError(f"editreward: fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")
-    asked = _read_prompts(prompts)  # before the weights, which take minutes
+    templates, texts = _read_prompts(prompts)  # before the weights, which take minutes
     place = str(place_of(device))
     model, heads, processor = _load(Path(checkpoint), base, place, pixels)
-    return EditRewardJudge(model, heads, processor, fusion, asked)
+    return EditRewardJudge(model, heads, processor, fusion, templates, texts)
 
 
-def _read_prompts(folder: str | None) -> Prompts:
+def _read_prompts(folder: str | None) -> tuple[dict[str, str], str]:
+    """The text of each question by EditReward's name, with the reward token once and PLACE where the instruction goes; and their digest."""
     questions, collator = files = PROJECT.open(folder)
     ending = collator.text("prompt_with_special_token")
     templates = {name: questions.text(name) + ending for name in HEADS.values()}
     for name, text in templates.items():
         if (text.count(REWARD_TOKEN), text.count(PLACE)) != (1, 1):
             raise ConfigError(f"judge editreward: {name} of {questions.path} must hold one {PLACE} and one {REWARD_TOKEN}. {PROJECT.get}")
-    return Prompts(templates, digest_of(files))
+    return templates, digest_of(files)
 
 
-_OLD_NAMES = (
-    ("visual.", "visual."),
-    ("model.visual.", "visual."),
-    ("model.language_model.", "language_model."),
-    ("model.", "language_model."),
-)
+_OLD_NAMES = {"visual.": "visual.", "model.visual.": "visual.", "model.language_model.": "language_model.", "model.": "language_model."}
 
 
 def new_head(hidden: int) -> Any:
@@ -247,7 +227,7 @@ def _load(checkpoint: Path, base: str, device: str, pixels: int) -> tuple[Any, l
 
 def _modern(key: str) -> str:
     """A tensor's name in the bare backbone; checkpoints of older transformers keep the decoder under `model.`."""
-    for old, new in _OLD_NAMES:
+    for old, new in _OLD_NAMES.items():
         if key.startswith(old):
             return new + key.removeprefix(old)
     return key
@@ -259,3 +239,60 @@ def _fill(module: Any, tensors: dict[str, Any], where: str) -> None:
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise ConfigError(f"editreward: {where} does not fit: {detail}") from error
+
+
+editreward = Part(_build_editreward)
+
+# --- a head of our own --------------------------------------------------------------------------------
+
+
+class BradleyTerryJudge:
+    """A loaded model with its head. Made by `build`. Deterministic: seeds change nothing."""
+
+    def __init__(self, model: Any, processor: Any, how: Asking, batch_size: int) -> None:
+        self.model = model
+        self.processor = processor
+        self.how = how
+        self.batch_size = batch_size
+
+    def score(self, items: Sequence[RewardItem], seed: int = 0) -> list[Reward]:
+        """One reward an item. Raises BackendError when the memory does not suffice, ConfigError for an item without the principles that the
+        prompt shows."""
+        return [reward for i in range(0, len(items), self.batch_size) for reward in self._score(items[i : i + self.batch_size])]
+
+    def _score(self, items: Sequence[RewardItem]) -> list[Reward]:
+        import torch
+
+        from editr1.training.model import encode
+
+        begin = time.perf_counter()
+        asked = [render_score(self.how.prompt_id, i.source, i.edited, i.instruction, i.principles or ()) for i in items]
+        images = [request_images(request) for request in asked]
+        inputs = encode(self.processor, [to_messages(request) for request in asked], images, template_settings(self.how.thinking))
+        try:
+            with torch.inference_mode():
+                scores = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+        except torch.OutOfMemoryError as error:
+            raise BackendError(f"bradley_terry: out of memory with batch_size={self.batch_size}; lower it") from error
+        seconds = (time.perf_counter() - begin) / len(items)
+        return [
+            Reward(MAX_SCORE * value if known else None, int(known), 1, reason=None if known else "NOT_FINITE", seconds=seconds)
+            for value, known in zip(torch.sigmoid(scores).tolist(), torch.isfinite(scores).tolist(), strict=True)
+        ]
+
+
+def _bradley_terry(checkpoint: str, prompt_id: str | None = None, batch_size: int = 16, device: str = "auto") -> BradleyTerryJudge:
+    """The judge of a folder that the stage `gcpo` wrote. Raises ConfigError for one without a head.
+
+    prompt_id: None = as it was trained (`judge.item`). batch_size: edits read together. device: `auto`, or any torch device.
+    """
+    from editr1.training.model import add_head, load_model, load_processor, read_head
+    from editr1.training.options import Trained
+
+    if read_head(checkpoint) is None:
+        raise ConfigError(f"{checkpoint} holds no score_head.weight; train one with gcpo.method=bradley_terry, or ask it as judge rrm")
+    model = add_head(load_model(checkpoint, Trained()), checkpoint)
+    return BradleyTerryJudge(model.to(place_of(device)).eval(), load_processor(checkpoint), asking(checkpoint, prompt_id), batch_size)
+
+
+bradley_terry = Part(_bradley_terry)

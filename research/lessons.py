@@ -13,6 +13,7 @@ import numpy as np
 
 from editr1.judge.prompts import render_score
 from editr1.schema import Principle
+from editr1.vlm.base import ChatRequest
 from editr1.world.annotators import evidence_lines
 from editr1.world.lessons import Lesson, Pair, some_aspects
 from editr1.world.oracle import Check, Observation, cells_phrase, principles_for, truth_of, verdicts
@@ -32,7 +33,8 @@ def verify(rng: np.random.Generator, pair: Pair, task_share: float = 0.2) -> Les
         principles = _random_principles(rng, pair.seen)
     request = render_score("compact", pair.source, pair.edited, pair.instruction, principles)
     question = next(part for part in request.parts if isinstance(part, str))
-    return Lesson(pair.source, pair.edited, question, evidence_lines(pair.seen, principles, verdicts(pair.seen, principles)))
+    reply = evidence_lines(pair.seen, principles, verdicts(pair.seen, principles))
+    return Lesson(ChatRequest((pair.source, question, pair.edited)), reply)
 
 
 def _random_principles(rng: np.random.Generator, seen: Observation) -> tuple[Principle, ...]:

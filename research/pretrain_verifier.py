@@ -21,6 +21,7 @@ from PIL import Image
 
 from editr1.editors.base import EditRequest
 from editr1.optimizers import LOOKUPS, muon_adamw
+from editr1.vlm.base import request_images
 from editr1.world.lessons import Lesson, Pair, look, observe_pairs, random_pair
 from editr1.world.scene import CELL, GRID, split_cells, to_pixels
 from editr1.world.tiny_editor import build as build_editor
@@ -119,9 +120,9 @@ class Batcher:
         self.image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
 
     def __call__(self, lessons: Sequence[Lesson]) -> dict[str, torch.Tensor]:
-        prompts = [f"<|im_start|>user\n{_PICTURE}{x.question}{_PICTURE}<|im_end|>\n<|im_start|>assistant\n" for x in lessons]
+        prompts = [f"<|im_start|>user\n{_PICTURE}{x.request.parts[1]}{_PICTURE}<|im_end|>\n<|im_start|>assistant\n" for x in lessons]
         prompt_ids = self.tokenizer(prompts)["input_ids"]
-        reply_ids = self.tokenizer([f"{lesson.reply}<|im_end|>" for lesson in lessons])["input_ids"]
+        reply_ids = self.tokenizer([f"{lesson.completion}<|im_end|>" for lesson in lessons])["input_ids"]
         width = max(len(p) + len(r) for p, r in zip(prompt_ids, reply_ids, strict=True))
         ids = torch.full((len(lessons), width), self.tokenizer.pad_token_id)
         labels = torch.full_like(ids, -100)
@@ -131,7 +132,7 @@ class Batcher:
             ids[row, :end] = torch.tensor(prompt + reply)
             labels[row, len(prompt) : end] = torch.tensor(reply)
             mask[row, :end] = 1
-        images = [image for lesson in lessons for image in (lesson.source, lesson.edited)]
+        images = [image for lesson in lessons for image in request_images(lesson.request)]
         return {
             "input_ids": ids,
             "attention_mask": mask,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from editr1.cli import command_names, main
+from editr1.commands import GROUPS
 from editr1.config import available
 
 RECIPE = Path(__file__).parent / "stages" / "data_loop.yaml"
@@ -97,6 +98,10 @@ def test_help_lists_every_command_once_in_the_order_of_the_loop(capsys: pytest.C
     assert sorted(listed) == command_names()
     loop = ["tasks", "decompose", "generate", "score", "inspect", "sft", "pairs", "gcpo", "edit-rl", "evaluate", "report"]
     assert [name for name in listed if name in loop] == loop
+
+
+def test_every_command_has_a_place_in_the_overview_and_nothing_else_is_one() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == command_names()
 
 
 def test_every_stage_is_a_command_whose_help_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:

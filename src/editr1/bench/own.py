@@ -98,7 +98,7 @@ def find_list(folder: Path, columns: Sequence[str]) -> Path:
     return found[0]
 
 
-def _tasks_of_folder(root: Path | str | None = None) -> EditSet:
+def folder_tasks(root: Path | str | None = None) -> EditSet:
     """Tasks of one's own: rows need no `edited`. Raises DataError for a missing or broken list."""
     place = require_folder(root, "folder", f"make a folder with a file {LIST}")
     orders, lines = [], []
@@ -135,7 +135,7 @@ def _row(row: Mapping[str, Any], where: str) -> tuple[Row, bool]:
     return Row(key, cells["source"], cells["edited"], cells["instruction"], cells["category"], principles), bool(cells["id"])
 
 
-folder = Part(_build_folder, edit_set=_tasks_of_folder)
+folder = Part(_build_folder, edit_set=folder_tasks)
 
 # --- any table of scores ------------------------------------------------------------------------------
 

@@ -74,7 +74,8 @@ def _edit_set(args: argparse.Namespace) -> EditSet:
     names = offered("bench", "edit_set")
     if args.name not in names and ":" not in args.name:
         raise ConfigError(f"edit-benchmark has no tasks of {args.name!r}; {nearest(args.name, names)}")
-    place = args.name if ":" in args.name else f"editr1.bench.{args.name}:edit_set"
+    found = names.get(args.name)
+    place = f"{found.__module__}:{found.__name__}" if found else args.name
     component = Component(place, {"root": args.root, **options(args.set)})
     return cast(EditSet, create("bench", component))
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from editr1.editors._dit import ATTENTION, TEXT_PARTS, DiT, Pictures, condition_size, frozen, scheduler_sigmas, snapped, unpack
 from editr1.editors.base import Conditioning, Footprint, Plan
@@ -91,8 +92,10 @@ class Published:
     num_vae_parameters: float
     schedule: Callable[[int, int], Schedule]
     """Of a number of steps and of target tokens."""
-    text: Callable[[Mapping[str, Any], int], int]
-    """The most text tokens, from the editor's options and the square pixels of the encoded source."""
+    text: int = MAX_TEXT_TOKENS
+    """The most tokens of the words; the option `text_tokens` of editors that have it says otherwise."""
+    seen: Callable[[int], int] = lambda area: 0
+    """Square pixels that the text encoder reads of the source, from those of the encoded one; it stands for them among the words."""
     cfg: tuple[str, float] = ("", 1.0)
     """The option that is classifier-free guidance, where there is one, and its default."""
     token: int = 16
@@ -104,16 +107,18 @@ class Published:
         """Sizes and cost without weights."""
         plan = snapped(height, width, self.channels, self.multiple, self.token)
         area = math.prod(condition_size(plan, options.get("condition_area"), self.multiple))
+        words = options.get("text_tokens", self.text) + self.seen(area) // VISION_PIXELS**2
         return Footprint(
-            plan, area // self.token**2, self.text(options, area), 2 if options.get(*self.cfg) > 1.0 else 1, self.num_parameters,
+            plan, area // self.token**2, words, 2 if options.get(*self.cfg) > 1.0 else 1, self.num_parameters,
             self.schedule(num_steps, plan.num_tokens).sigmas, self.num_layers, self.hidden, self.num_encoder_parameters,
             self.num_vae_parameters,
         )  # fmt: skip
 
 
-def text_tokens(options: Mapping[str, Any], area: int) -> int:
-    """Of editors that pad words to their option `text_tokens`."""
-    return int(options.get("text_tokens", MAX_TEXT_TOKENS))
+def positions(grids: Sequence[tuple[int, int]], apart: int = 1) -> torch.Tensor:
+    """(time, row, column) of all tokens, [L + M, 3]: the target stands at time 0, the sources `apart` from one another."""
+    parts = [torch.cartesian_prod(torch.tensor([apart * i]), torch.arange(h), torch.arange(w)) for i, (h, w) in enumerate(grids)]
+    return torch.cat(parts)
 
 
 # --- FLUX.2 ------------------------------------------------------------------------------------------
@@ -156,9 +161,8 @@ class Flux2(DiT):
 
     def _inputs(self, x_BLD: torch.Tensor, cond: Conditioning, prefix: str) -> dict[str, Any]:
         num_samples, device = x_BLD.shape[0], x_BLD.device
-        grids = (cond["grid"], *cond["source_grids"])
-        image_ids = torch.cat([_ids(SOURCE_TIME * i, rows, columns, 1) for i, (rows, columns) in enumerate(grids)])
-        text_ids = _ids(0, 1, 1, cond[f"{prefix}prompt"].shape[1])
+        image_ids = pad(positions((cond["grid"], *cond["source_grids"]), SOURCE_TIME), (0, 1))
+        text_ids = pad(torch.arange(cond[f"{prefix}prompt"].shape[1])[:, None], (3, 0))  # the fourth coordinate is the place in the text
         return {
             "guidance": None if self.guidance is None else torch.full((num_samples,), self.guidance, device=device),
             "txt_ids": text_ids.to(device).expand(num_samples, -1, -1),
@@ -173,11 +177,6 @@ class Flux2(DiT):
         latents = x_BLD.view(-1, rows, columns, plan.channels).permute(0, 3, 1, 2) * std + norm.running_mean.view(1, -1, 1, 1).float()
         latents = latents.reshape(-1, plan.channels // 4, 2, 2, rows, columns).permute(0, 1, 4, 2, 5, 3)
         return latents.reshape(-1, plan.channels // 4, rows * 2, columns * 2)
-
-
-def _ids(time: int, rows: int, columns: int, length: int) -> torch.Tensor:
-    """Positions (time, row, column, place in the text), [rows * columns * length, 4]."""
-    return torch.cartesian_prod(torch.tensor([time]), torch.arange(rows), torch.arange(columns), torch.arange(length))
 
 
 # --- Qwen-Image-Edit and its Plus versions ------------------------------------------------------------
@@ -227,8 +226,6 @@ def qwen_published(vision_area: int | None = None) -> Published:
 
     `vision_area`: square pixels that the VL encoder reads; None = the source at its encoding size.
     """
-
-    def text(options: Mapping[str, Any], area: int) -> int:
-        return (vision_area or area) // VISION_PIXELS**2 + INSTRUCTION_TOKENS
-
-    return Published(64, 20.4e9, 60, 3072, 8.3e9, 0.13e9, qwen_schedule, text, ("true_cfg", 1.0))
+    return Published(
+        64, 20.4e9, 60, 3072, 8.3e9, 0.13e9, qwen_schedule, INSTRUCTION_TOKENS, lambda area: vision_area or area, ("true_cfg", 1.0)
+    )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from editr1.editors._published import MAX_TEXT_TOKENS, Flux2, Published, builder, text_tokens
+from editr1.editors._published import MAX_TEXT_TOKENS, Flux2, Published, builder
 from editr1.objectives.schedule import flux2_schedule
 
-footprint = Published(128, 32.2e9, 56, 6144, 24.0e9, 0.08e9, flux2_schedule, text_tokens).footprint  # encoder: Mistral Small 3
+footprint = Published(128, 32.2e9, 56, 6144, 24.0e9, 0.08e9, flux2_schedule).footprint  # encoder: Mistral Small 3
 
 
 class Flux2Editor(Flux2):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from editr1.editors._published import MAX_TEXT_TOKENS, Flux2, Published, builder, text_tokens
+from editr1.editors._published import MAX_TEXT_TOKENS, Flux2, Published, builder
 from editr1.errors import ConfigError
 from editr1.objectives.schedule import flux2_schedule
 
 # klein 4B; encoder: Qwen3-4B
-footprint = Published(128, 3.9e9, 25, 3072, 4.0e9, 0.08e9, flux2_schedule, text_tokens, ("guidance", 1.0)).footprint
+footprint = Published(128, 3.9e9, 25, 3072, 4.0e9, 0.08e9, flux2_schedule, cfg=("guidance", 1.0)).footprint
 
 
 class KleinEditor(Flux2):

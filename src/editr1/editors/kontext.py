@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures
-from editr1.editors._published import MAX_TEXT_TOKENS, Published, builder, text_tokens
+from editr1.editors._published import MAX_TEXT_TOKENS, Published, builder, positions
 from editr1.editors.base import Conditioning
 from editr1.objectives.schedule import flux_schedule
 
 # its text encoders are T5-XXL and CLIP
-footprint = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9, flux_schedule, text_tokens, ("true_cfg", 1.0)).footprint
+footprint = Published(64, 11.9e9, 57, 3072, 4.89e9, 0.08e9, flux_schedule, cfg=("true_cfg", 1.0)).footprint
 
 
 class KontextEditor(DiT):
@@ -52,14 +52,8 @@ class KontextEditor(DiT):
             "guidance": torch.full((x_BLD.shape[0],), self.guidance, device=device) if self.config.guidance_embeds else None,
             "pooled_projections": cond[f"{prefix}pooled"].to(dtype),
             "txt_ids": torch.zeros(cond[f"{prefix}prompt"].shape[1], 3, device=device, dtype=dtype),
-            "img_ids": _image_ids((cond["grid"], *cond["source_grids"])).to(device, dtype),
+            "img_ids": positions((cond["grid"], *cond["source_grids"])).to(device, dtype),
         }
-
-
-def _image_ids(grids: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    """Positions [L + M, 3]: (0, row, column) of the target, (1, row, column) of the source."""
-    parts = [torch.cartesian_prod(torch.tensor([i]), torch.arange(rows), torch.arange(columns)) for i, (rows, columns) in enumerate(grids)]
-    return torch.cat(parts)
 
 
 from_pipeline = KontextEditor  # the editor around a pipeline in memory, which is frozen

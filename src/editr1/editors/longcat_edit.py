@@ -6,25 +6,21 @@ pipeline has no LoRA loader, its transformer has (`load_lora_adapter` with prefi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from PIL import Image
 
 from editr1.editors._dit import DiT, Pictures
-from editr1.editors._published import VISION_PIXELS, Published, builder
+from editr1.editors._published import Published, builder
 from editr1.editors.base import Conditioning
 from editr1.objectives.schedule import flux_schedule
 
 TEXT_TOKENS = 512  # the pipeline pads the instruction to this, behind the picture's tokens
 
 
-def _text(options: Mapping[str, Any], area: int) -> int:
-    return area // 4 // VISION_PIXELS**2 + TEXT_TOKENS
-
-
-footprint = Published(64, 6.3e9, 30, 3072, 8.3e9, 0.08e9, flux_schedule, _text, ("true_cfg", 4.5)).footprint  # encoder: Qwen2.5-VL-7B
+# encoder: Qwen2.5-VL-7B, which reads the source at half its size
+footprint = Published(64, 6.3e9, 30, 3072, 8.3e9, 0.08e9, flux_schedule, TEXT_TOKENS, lambda area: area // 4, ("true_cfg", 4.5)).footprint
 
 
 class LongCatEditEditor(DiT):

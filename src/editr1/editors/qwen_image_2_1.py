@@ -6,7 +6,6 @@ tokens; the target comes last. A token is one latent of a VAE that compresses 16
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,12 +20,8 @@ from editr1.objectives.schedule import flux_schedule
 SLOT = 4  # tokens that stand in one slot
 
 
-def _text(options: Mapping[str, Any], area: int) -> int:
-    return INSTRUCTION_TOKENS
-
-
 # encoder: Qwen3-VL-8B
-footprint = Published(64, 7.1e9, 32, 4096, 8.8e9, 0.34e9, flux_schedule, _text, ("true_cfg", 1.0), multiple=32).footprint
+footprint = Published(64, 7.1e9, 32, 4096, 8.8e9, 0.34e9, flux_schedule, INSTRUCTION_TOKENS, cfg=("true_cfg", 1.0), multiple=32).footprint
 
 
 class QwenImage21Editor(DiT):

@@ -126,18 +126,19 @@ ENCODERS = "encoders"
 """Option of an editor that can be loaded without its text encoders; such an editor also has `release_encoders()`."""
 
 
+@dataclass(frozen=True)
 class EncodingCache:
     """The encodings of one run's tasks in `folder`."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.config = folder, config
-        self._editor_id = json.dumps([config.editor.id, config.editor.options], sort_keys=True, default=str)
+    folder: Path
+    config: Config
 
     def path(self, context: Context) -> Path:
         """Where the encoding of a task lies, whether or not it exists."""
         height, width = size_of(context, self.config)
+        editor = json.dumps([self.config.editor.id, self.config.editor.options], sort_keys=True, default=str)
         sources = (ref.digest for ref in context.task.sources)
-        return self.folder / f"{stable_id(self._editor_id, *sources, context.task.instruction, str(height), str(width))}.safetensors"
+        return self.folder / f"{stable_id(editor, *sources, context.task.instruction, str(height), str(width))}.safetensors"
 
     def missing(self, contexts: Sequence[Context]) -> list[Context]:
         """Tasks whose encoding is not there yet."""

@@ -22,6 +22,7 @@ from editr1.flow.rewarding import Score, principle_rates, reward_table
 from editr1.flow.rollout import Trajectory, denoise
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock
+from editr1.objectives.advantages import group_advantages
 from editr1.objectives.schedule import Schedule
 from editr1.schema import Reward, derive_seed
 from editr1.store import Run
@@ -157,26 +158,16 @@ def teaches(table_CG: torch.Tensor, curation: Curation, min_std: float) -> torch
     >>> teaches(torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 10.0]]), Curation(max_mean=9.0), 0.0).tolist()
     [True, False, False]
     """
-    scored, count, mean = _scored_mean(table_CG)
-    std = (torch.where(scored, table_CG - mean[:, None], 0.0).square().sum(1) / count).sqrt()
-    # 1e-6 of the reward's own size is rounding
-    differs = (scored.sum(1) >= 2) & (std > torch.clamp(1e-6 * mean.abs(), min=min_std))
+    differs = (group_advantages(table_CG, "none", min_std=min_std) != 0).any(1)
     return differs & in_range(table_CG, curation)
 
 
 def in_range(table_CG: torch.Tensor, curation: Curation) -> torch.Tensor:
     """Groups whose mean reward is neither hopeless nor solved, [C] bool."""
-    mean = _scored_mean(table_CG)[2]
+    mean = table_CG.nanmean(1)
     low = -math.inf if curation.min_mean is None else curation.min_mean
     high = math.inf if curation.max_mean is None else curation.max_mean
     return (mean > low) & (mean < high)
-
-
-def _scored_mean(table_CG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(which are scored [C, G], how many [C], their mean [C])."""
-    scored = ~table_CG.isnan()
-    count = scored.sum(1).clamp(min=1)
-    return scored, count, table_CG.nan_to_num(0.0).sum(1) / count
 
 
 def redraw(trainer: Trainer, drawn: Drawn, tasks: Sequence[Context], iteration: int, clock: Clock) -> int:

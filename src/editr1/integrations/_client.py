@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +101,7 @@ class RewardClient:
     def _ask(self, messages: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         body = {"items": messages, "seed": seed}
         content, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **bearer(self.token, "token")}
-        client = _client(self.url, self.timeout, os.getpid())
+        client = _client(self.url, self.timeout)
         secrets, problem, pause = secrets_of(self.url, self.token), "", 0.0
         for attempt in range(self.max_attempts):
             if attempt:
@@ -125,8 +124,8 @@ class RewardClient:
 
 
 @functools.lru_cache(maxsize=8)
-def _client(url: str, timeout: float, process: int) -> Client:
-    """One a process: a connection that is made anew for every request costs twenty times the request, a forked one is shared by two."""
+def _client(url: str, timeout: float) -> Client:
+    """Shared by all that score: a connection that is made anew for every request costs twenty times the request."""
     return Client(url, timeout)
 
 

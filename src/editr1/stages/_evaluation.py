@@ -20,6 +20,7 @@ from editr1.flow.contexts import read_contexts
 from editr1.judge.item import Judge, RewardItem
 from editr1.judge.rrm import RewardModel
 from editr1.measure.metrics import by_kind, to_metric
+from editr1.pictures import read_picture
 from editr1.schema import (
     Candidate,
     ImageRef,
@@ -264,8 +265,6 @@ def write_gallery(made: Editors, scores: dict[When, list[float | None]], num: in
 
 def _loader(row: Any) -> Callable[[], Source]:
     """The picture of a source's row: it has one, or loads one."""
-    from editr1.pictures import read_picture
-
     if hasattr(row, "image"):
         return lambda: row.image
     return lambda: source_of([read_picture(picture, "image") for picture in pictures_of(row.load())])

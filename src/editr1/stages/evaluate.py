@@ -145,9 +145,6 @@ def _ask_first(config: Config) -> Judge | None:
     return judge
 
 
-# --- judges -----------------------------------------------------------------------------------------
-
-
 def _evaluate_judges(config: Config, run: Run, pairs: Sequence[PreferencePair], oracle: Oracle | None) -> None:
     protocol = f"pairs/avg{config.num_traces}"
     candidates = candidates_of(pairs)
@@ -200,9 +197,6 @@ def _couples(rewards: Mapping[str, Reward], pairs: Sequence[PreferencePair]) -> 
 
 def _with_floor(metric: Metric, floor: float | None) -> Metric:
     return metric if floor is None else metric.promised(floor, f"above {floor:g}")
-
-
-# --- editors ----------------------------------------------------------------------------------------
 
 
 def _evaluate_editors(config: Config, run: Run, oracle: Oracle | None, judge: Judge | None) -> tuple[int, list[str]]:

@@ -143,9 +143,6 @@ def compare(pair: Comparison, annotator: Annotator, store: Run, seed: int) -> Pr
     return PreferencePair(pair.task, pair.principles, pair.a, pair.b, label, annotator.name)
 
 
-# --- answers from a file ----------------------------------------------------------------------------
-
-
 def _make_import(store: Run) -> Callable[[Sequence[PairRow]], list[PreferencePair | Drop]]:
     known = {q.id: q for q in quadruples(store)} if store.has("03_candidates") and store.has("02_principles") else {}
     tasks = {row.task.id: row.principles for row in store.read("02_principles")} if store.has("02_principles") else {}

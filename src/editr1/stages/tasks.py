@@ -185,9 +185,6 @@ def mark_repeats(rows: Iterable[IndexedRow]) -> Iterator[IndexedRow]:
         yield row if first == row.index else replace(row, repeats=first)
 
 
-# --- the two functions that the engine runs ---------------------------------------------------------
-
-
 def ingest(row: IndexedRow, store: Run) -> EditTask | Drop:
     """The row as a task with its image stored, or why it cannot be one."""
     if row.repeats is not None:

@@ -11,7 +11,7 @@ import os
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from editr1.training.rows import PairRows, epochs
 from editr1.training.trainer import save
 from editr1.vlm.base import VLM, Sampling
 
-BEST = "best"
+BEST, RECORD = "best", "held_out.json"
 STRATA = ("hard", "medium", "easy")
 _PAIRS_A_CALL = 64
 
@@ -142,23 +142,20 @@ def not_right(rows: PairRows, gaps: Sequence[float | None]) -> PairRows:
 # --- while it trains ------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False)
 class HeldOutAccuracy(TrainerCallback):
     """Every `options.every` steps: mean of K traces a side, one point on the curve `STAGE/held_out`, and the best checkpoint so far."""
 
-    def __init__(
-        self,
-        run: Run,
-        rows: PairRows,
-        trainer: Any,
-        processor: Any,
-        sampling: Sampling,
-        batch_size: int,
-        options: HeldOut,
-        folder: Path,
-        stage: str = "gcpo",
-    ) -> None:
-        self.run, self.rows, self.trainer, self.processor, self.stage = run, rows, trainer, processor, stage
-        self.sampling, self.batch_size, self.options, self.folder = sampling, batch_size, options, folder / BEST
+    run: Run
+    rows: PairRows
+    trainer: Any
+    processor: Any
+    sampling: Sampling
+    batch_size: int
+    options: HeldOut
+    output: Path
+    """The folder of the stage."""
+    stage: str = "gcpo"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.options.every:
@@ -166,12 +163,13 @@ class HeldOutAccuracy(TrainerCallback):
         figures = self.measure()
         if state.is_world_process_zero:
             self.run.log(f"{self.stage}/held_out", state.global_step, figures)
-        (better,) = broadcast_object_list([figures["pair_accuracy"] > self._best()])  # one rank's eyes: a shared disk may lag
+        best = self.output / BEST
+        so_far = json.loads((best / RECORD).read_text(encoding="utf-8"))["pair_accuracy"] if (best / RECORD).exists() else -1.0
+        (better,) = broadcast_object_list([figures["pair_accuracy"] > so_far])  # one rank's eyes: a shared disk may lag
         if better:
-            save(self.trainer, self.processor, self.folder, merge=False)
+            save(self.trainer, self.processor, best, merge=False)
         if better and state.is_world_process_zero:
-            record = {"step": state.global_step, **figures}
-            (self.folder / "held_out.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            (best / RECORD).write_text(json.dumps({"step": state.global_step, **figures}, indent=1) + "\n", encoding="utf-8")
 
     def measure(self) -> dict[str, float]:
         """Accuracy (ties and unscored pairs at half) with its 95 % interval, tie rate and parse rate, all in [0, 1]; alike on all ranks,
@@ -198,7 +196,3 @@ class HeldOutAccuracy(TrainerCallback):
         parsed = sum(score is not None for score in flat) / len(flat)
         known = {name: float(value) for name, value in values.items() if value is not None}
         return {**known, "parse_rate": parsed, "num_pairs": float(report.n), "num_unscored": float(report.num_unscored)}
-
-    def _best(self) -> float:
-        path = self.folder / "held_out.json"
-        return float(json.loads(path.read_text(encoding="utf-8"))["pair_accuracy"]) if path.exists() else -1.0

@@ -14,6 +14,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -47,11 +48,14 @@ ADVICE = {
 MIN_STEPS = 3  # ours: one or two steps try out the machine, and whether a random model answers is not asked of them
 
 
+@dataclass(eq=False)
 class Curves(TrainerCallback):
     """Writes every figure that the trainer logs to the run, and draws the bar."""
 
-    def __init__(self, run: Run, stage: str, shown: Mapping[str, str], progress: bool = True) -> None:
-        self.run, self.stage, self.shown, self.progress = run, stage, shown, progress
+    run: Run
+    stage: str
+    shown: Mapping[str, str]
+    progress: bool = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         hidden = not (self.progress and state.is_world_process_zero)
@@ -73,12 +77,13 @@ class Curves(TrainerCallback):
         self.bar.close()
 
 
+@dataclass(eq=False)
 class SilentSteps(TrainerCallback):
     """Raises DataError after `limit` (0 = never) steps in a row without a gradient or a parsed trace, and after a run of MIN_STEPS or more
     that has no others."""
 
-    def __init__(self, stage: str, limit: int) -> None:
-        self.stage, self.limit = stage, limit
+    stage: str
+    limit: int
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         silent = sum(1 for _ in takewhile(is_silent, reversed(_steps(state))))

@@ -153,13 +153,13 @@ def biased_score(rng: np.random.Generator, character: Character, principles: Seq
     return round(min(max(points + rng.normal(0, character.score_noise), 0.0), 10.0), 1)
 
 
+@dataclass(frozen=True)
 class HumanPairs:
     """People who compare two edits: they prefer the more useful one, call close ones "same", and err now and then."""
 
     name = "world/human"
-
-    def __init__(self, same_gap: float = 0.5, error_rate: float = 0.05) -> None:
-        self.same_gap, self.error_rate = same_gap, error_rate
+    same_gap: float = 0.5
+    error_rate: float = 0.05
 
     def label(self, source: Image.Image, instruction: str, a: Image.Image, b: Image.Image, seed: int) -> Label:
         """a, b or same."""

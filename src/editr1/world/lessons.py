@@ -37,12 +37,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One supervised example: the question's text (the source picture stands before it, the edited one after) and the reply."""
+    """One supervised example, as the stage `sft` mixes it in: source picture, question, edited picture; and what to answer."""
 
-    source: Image.Image
-    edited: Image.Image
-    question: str
-    reply: str
+    request: ChatRequest
+    completion: str
 
 
 def random_pair(rng: np.random.Generator, flawed_share: float, compound_share: float = 0.15) -> tuple[Image.Image, Image.Image, str]:
@@ -77,7 +75,8 @@ def look(rng: np.random.Generator, pair: Pair) -> Lesson:
     categories = [category for category, count in counts for _ in range(count)]
     asked = list(zip(labels([Principle("", category) for category in categories]), aspects, strict=True))
     question = "edit: after\n" + "".join(f"{label}: {aspect}?\n" for label, aspect in asked)
-    return Lesson(pair.source, pair.edited, question, "\n".join(f"{label} {aspect} {pair.seen.see(aspect)}" for label, aspect in asked))
+    reply = "\n".join(f"{label} {aspect} {pair.seen.see(aspect)}" for label, aspect in asked)
+    return Lesson(ChatRequest((pair.source, question, pair.edited)), reply)
 
 
 def some_aspects(rng: np.random.Generator, seen: Observation, num: int) -> list[str]:
@@ -89,20 +88,11 @@ def some_aspects(rng: np.random.Generator, seen: Observation, num: int) -> list[
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
-@dataclass(frozen=True, slots=True)
-class Practice:
-    """One lesson as the stage `sft` mixes it in: a request and what the student should answer."""
-
-    request: ChatRequest
-    completion: str
-
-
-def replay(seed: int = 0) -> Callable[[int], Practice]:
+def replay(seed: int = 0) -> Callable[[int], Lesson]:
     """Looking lessons for SFT, so that grounding is not unlearnt: the `replay` of the stage `sft`."""
 
-    def lesson(index: int) -> Practice:
+    def lesson(index: int) -> Lesson:
         rng = np.random.default_rng(derive_seed(seed, "replay", index))
-        shown = look(rng, observe_pairs([random_pair(rng, 0.5)])[0])
-        return Practice(ChatRequest((shown.source, shown.question, shown.edited)), shown.reply)
+        return look(rng, observe_pairs([random_pair(rng, 0.5)])[0])
 
     return lesson

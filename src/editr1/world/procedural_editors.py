@@ -113,18 +113,9 @@ def border(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     return to_image(framed)
 
 
-SCENE_FAILURES: dict[str, SceneFailure] = {
-    "no_op": no_op,
-    "wrong_object": wrong_object,
-    "near_miss": near_miss,
-    "wrong_value": wrong_value,
-    "small_move": small_move,
-    "leak_to_object": leak_to_object,
-    "leak_to_globals": leak_to_globals,
-    "drop_object": drop_object,
-    "extra_object": extra_object,
-}
-PIXEL_FAILURES: dict[str, PixelFailure] = {"noise": noise, "blur": blur, "border": border}
+_ON_SCENES = (no_op, wrong_object, near_miss, wrong_value, small_move, leak_to_object, leak_to_globals, drop_object, extra_object)
+SCENE_FAILURES: dict[str, SceneFailure] = {failure.__name__: failure for failure in _ON_SCENES}
+PIXEL_FAILURES: dict[str, PixelFailure] = {failure.__name__: failure for failure in (noise, blur, border)}
 
 
 def _untouched(source: Scene, edits: tuple[Edit, ...]) -> tuple[str, ...]:

@@ -191,11 +191,13 @@ class WorldTask:
     difficulty: Literal["random", "hard"]
 
 
+@dataclass(frozen=True)
 class TaskSource:
     """`num` tasks, the i-th a function of (seed, i) alone. Compound instructions are the hard half."""
 
-    def __init__(self, num: int = 100, seed: int = 0, compound_share: float = 0.15) -> None:
-        self.num, self.seed, self.compound_share = num, seed, compound_share
+    num: int = 100
+    seed: int = 0
+    compound_share: float = 0.15
 
     def __len__(self) -> int:
         return self.num

@@ -156,7 +156,7 @@ def table_of(path: Path, columns: tuple[str, ...]) -> Any:
 
 def tiger(path: Path) -> list[Stated | None]:
     bench = editreward_tiger.open_table(path.parent, table_of(path, editreward_tiger.COLUMNS))
-    rows = bench.ranked
+    rows = bench.rows
     bench.metrics({})
     return [row.letters[0] + ("" if row.sign == 0 else ">") if row.sign >= 0 else row.letters[1] + ">" for row in rows]
 

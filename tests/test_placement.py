@@ -10,6 +10,7 @@ import torch
 
 from editr1 import placement
 from editr1.bench.judges import editreward
+from editr1.config import Component, create
 from editr1.editors import _dit
 from editr1.placement import Placement, local_device, make_accelerator, prepare, repeated_blocks
 from editr1.training.options import Machine, Schedule
@@ -134,9 +135,9 @@ def test_a_judge_of_another_family_too(unchosen, monkeypatch):
     """Judges of all processes on the first card are out of memory on it."""
     asked = []
     monkeypatch.setattr(editreward, "_load", lambda checkpoint, base, place, pixels: (asked.append(place), (None, [], None))[1])
-    monkeypatch.setattr(editreward, "_read_prompts", lambda folder: {})
+    monkeypatch.setattr(editreward, "_read_prompts", lambda folder: ({}, ""))
     monkeypatch.setattr(editreward, "EditRewardJudge", lambda *parts: parts)
-    editreward.build("weights")
+    create("judges", Component("editreward", {"checkpoint": "weights"}))
     assert asked == ["cuda:3"]
     assert not unchosen()["cudnn"]
 

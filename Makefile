@@ -70,7 +70,7 @@ $(VENV)-engines/.ready: benchmarks/engines.txt benchmarks/vllm_cpu/pyproject.tom
 	$(VENV)-engines/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@
 
-engines: $(VENV)-engines/.ready $(VENV)-trainers/.ready  # about 17 minutes on two cores
+engines: $(VENV)-engines/.ready $(VENV)-trainers/.ready  # about 11 minutes on two cores, after the install
 	$(VENV)-engines/bin/python benchmarks/engines.py --swift $(VENV)-trainers/bin/python --out docs/results/engines.md
 
 clean:

@@ -315,7 +315,8 @@ def write_pages(results: dict[str, dict[str, Any]], rewards: Sequence[str], args
     args.out.with_suffix(".md").write_text(markdown(results, found, rewards, header), encoding="utf-8")
     cells = {name: {key: value for key, value in result.items() if key != "kinds"} for name, result in results.items()}
     page = {"header": header, "comparisons": found, "goals": goals(found), "kinds": results[BEFORE]["kinds"], "cells": cells}
-    args.out.with_suffix(".json").write_text(json.dumps(page, separators=(",", ":")), encoding="utf-8")
+    whole = json.dumps(page, separators=(",", ":")).replace(json.dumps(str(args.run))[1:-1], "{run}")  # as recipes write it
+    args.out.with_suffix(".json").write_text(whole, encoding="utf-8")
     main_one = found.get("score/rl_over_sft") or found[f"score/{rewards[0]}_over_before"]
     return {
         "measure": "score/rl_over_sft" if "score/rl_over_sft" in found else f"score/{rewards[0]}_over_before",

@@ -172,6 +172,11 @@ def test_the_index_names_every_page_once() -> None:
     assert len(linked) == len(set(linked))
 
 
+def test_no_page_and_no_figures_name_a_place_of_the_machine_that_made_them() -> None:
+    pages = [page for page in (ROOT / "docs").rglob("*") if page.suffix in (".md", ".json")]
+    assert [str(page) for page in pages if re.search(r"(?<![\w.:/])/(tmp|work|root|home)/\w", page.read_text(encoding="utf-8"))] == []
+
+
 # --- single pages -----------------------------------------------------------------------------------
 
 

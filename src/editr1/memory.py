@@ -112,11 +112,14 @@ def states(frozen: float, trained: float, layout: Layout, frozen_bytes: float = 
     return Memory(weights, gradients=trained * 4 / shards, optimizer=trained * _ADAM / shards)
 
 
-def activations(model: Transformer, rows: int, tokens: int, checkpointing: bool, number_bytes: int = 2) -> float:
-    """GiB that a forward keeps for its backward pass; with `checkpointing` every block's input, and one block with its gradients."""
+def activations(model: Transformer, rows: int, tokens: int, checkpointing: bool, number_bytes: int = 2, waiting: int = 0) -> float:
+    """GiB that a forward keeps for its backward pass; with `checkpointing` every block's input, and one block with its gradients.
+
+    `waiting`: rows of other forwards that are kept meanwhile.
+    """
     kept = model.layers * (number_bytes if checkpointing else model.block * number_bytes / 2)
     block = 2 * model.block * number_bytes / 2 if checkpointing else 0
-    return rows * tokens * model.hidden * (kept + block) / GIB
+    return tokens * model.hidden * ((rows + waiting) * kept + rows * block) / GIB
 
 
 def kv_cache(model: Transformer, sequences: int, tokens: int, number_bytes: int = 2) -> float:

@@ -93,7 +93,7 @@ class DiT(ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.pipe.device
+        return next(self.transformer.parameters()).device  # the pipeline's own looks through all modules at each reading
 
     def lora_targets(self) -> list[str]:
         """ours: attention and feed-forward layers, Flow-GRPO's choice for FLUX."""

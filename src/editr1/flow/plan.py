@@ -66,6 +66,8 @@ def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
         once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point
         rollout -= round((samples - groups) * once)
         rows -= samples - groups
+    if config.keep_graphs:
+        rollout -= rows  # sampled and trained in one
     return Evaluations(rollout, rows, rows * needs.passes(training.beta > 0))
 
 
@@ -160,14 +162,18 @@ def _memory(config: Config, f: Footprint) -> Memory:
         0.0, trained, Layout() if lora else layout, trained_bytes=4 + 2 + 4 * copies
     )  # masters, rounded working weights, averages
     rows = t.micro_batch or config.contexts_per_batch * config.group_size
+    waiting = max(0, count_evaluations(config).trained // launch.processes - rows) if config.keep_graphs else 0
     tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
     size = Transformer(f.num_parameters, f.num_layers, f.hidden)
     kept = config.group_size * config.contexts / launch.processes * (s.window + 2) * f.plan.num_tokens * f.plan.channels
+    kept_rows = activations(
+        size, rows * f.forwards_per_velocity, tokens, t.gradient_checkpointing, waiting=waiting * f.forwards_per_velocity
+    )
     latents = kept * (4 if s.storage == "float32" else 2) / GIB
     return dataclasses.replace(
         moved,
         weights=base + beside + moved.weights + reference,
-        activations=activations(size, rows * f.forwards_per_velocity, tokens, t.gradient_checkpointing) + latents,
+        activations=kept_rows + latents,
     )
 
 

@@ -58,6 +58,8 @@ class Trajectory:
     """The finished edits, where a server made them; else they are decoded from `final`."""
     shared_start: bool = False
     """The members of a group are equal at the window's first step: one forward serves them all."""
+    velocities: tuple[torch.Tensor, ...] = ()
+    """S velocities with the graphs of their gradients, of distinct rows only (`distinct_rows`); empty where the update computes them."""
 
     @property
     def num_samples(self) -> int:
@@ -82,11 +84,12 @@ def step_seeds(seed: int, iteration: int, context_ids: Sequence[str], group_size
 @torch.no_grad()
 def rollout(
     editor: FlowEditor, cond: Conditioning, plan: Plan, context_ids: Sequence[str], window: tuple[int, ...], sampling: Sampling,
-    *, group_size: int, seed: int, iteration: int, keep_means: bool = False,
+    *, group_size: int, seed: int, iteration: int, keep_means: bool = False, keep_graphs: bool = False,
 ) -> Trajectory:  # fmt: skip
     """Denoises G edits a context: Gaussian steps inside the window, Euler steps elsewhere.
 
     Members of a group that share their start are one and the same until the first noisy step, so they are computed once until then.
+    `keep_graphs`: the window's velocities are computed with gradient, and kept.
     """
     shared = sampling.same_start
     schedule = Schedule(editor.sigmas(plan, sampling.steps))
@@ -96,10 +99,16 @@ def rollout(
     latents: list[torch.Tensor] = []
     log_probs: list[torch.Tensor] = []
     means: list[torch.Tensor] = []
+    velocities: list[torch.Tensor] = []
     for index in range(schedule.num_steps):
         if window and index == window[0]:  # the first trained step starts from what will be replayed: the stored latents
             x = x.to(storage).float()
-        v = editor.velocity(x, schedule.sigmas[index], samples).float()
+        kept = keep_graphs and index in window
+        with torch.set_grad_enabled(kept):
+            v = editor.velocity(x, schedule.sigmas[index], samples).float()
+        if kept:
+            velocities.append(v)
+            v = v.detach()
         if index not in window:
             x = x + (schedule.sigmas[index + 1] - schedule.sigmas[index]) * v
             continue
@@ -128,6 +137,7 @@ def rollout(
         final=x,
         means=torch.stack(means) if means else None,
         shared_start=shared,
+        velocities=tuple(velocities),
     )
 
 

@@ -96,6 +96,7 @@ class Trainer:
             path = rollout(
                 self.editor, cond, plan, [c.id for c in contexts], window, config.sampling,
                 group_size=config.group_size, seed=config.seed, iteration=iteration, keep_means=keep_means,
+                keep_graphs=config.keep_graphs,
             )  # fmt: skip
         return dataclasses.replace(path, teacher_cond=taught)
 

@@ -191,5 +191,5 @@ def _forward(
             return learner.teacher.velocity(x, sigma, select_rows(trajectory.teacher_cond, context)).float()[copies]
 
     empty = torch.empty(0)
-    v = editor.velocity(x, sigma, cond).float()
+    v = trajectory.velocities[int(asked.step[0])] if trajectory.velocities else editor.velocity(x, sigma, cond).float()
     return Rows(v[copies], x[copies], sigma[copies], empty, empty, empty, reference, old, teacher)

@@ -45,7 +45,10 @@ __all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
 FOLDER = "09_editor"
 MAY_CHANGE = frozenset(
-    {"iterations", "evaluation", "limits", "save_every", "keep_checkpoints", "gallery_every", "cache_encodings", "placement", "trackers"}
+    {
+        "iterations", "evaluation", "limits", "save_every", "keep_checkpoints", "gallery_every", "keep_graphs", "cache_encodings",
+        "placement", "trackers",
+    }  # fmt: skip
 )
 """Settings that may differ between two halves of a run: what a step teaches does not depend on them (on `iterations` where rates fall)."""
 

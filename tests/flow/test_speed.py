@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from test_numerics import HalfToy
 
 import toy
 from editr1 import placement
@@ -13,7 +14,6 @@ from editr1.flow.contexts import read_contexts
 from editr1.flow.plan import count_evaluations, describe_plan, memory_of
 from editr1.stages.edit_rl import make_trainer, train
 from editr1.store import Run
-from test_numerics import HalfToy
 
 KONTEXT, JUDGE = Component("kontext"), Component("editr1.judge.rrm:build")
 LORA = Training(weights="lora", rank=4, alpha=8, lr=1e-2)
@@ -89,7 +89,7 @@ def test_compiled_blocks_follow_swapped_weights_and_the_lora_switch(run, trainin
     """Traced by torch's compiler as in a real run (its graphs then run uncompiled): reference passes, averages, old and new weights."""
     compile_ = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compile_(self, backend="eager", **options))
-    weights, averages, rows = trained(run, config(training), toy.ToyEditor())
+    weights, averages, _ = trained(run, config(training), toy.ToyEditor())
     torch._dynamo.utils.counters.clear()
     quick = config(training, placement=placement.Placement(compile=True), keep_graphs=True)
     weights_quick, averages_quick, _ = trained(run, quick, toy.ToyEditor())

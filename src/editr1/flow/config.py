@@ -189,9 +189,9 @@ class Config:
     """Each rollout is drawn before the update of the iteration before it, so that it is judged while that update runs; the ratio corrects
     for the one update between them. ours: off; it hides the time of a slow judge, and is a little off-policy."""
     keep_graphs: bool = False
-    """The noisy steps of a rollout keep the graphs of their gradients for the update, which then makes no second forward of them. ours: off;
-    the activations of all rows that a process trains an iteration lie in memory at once, in place of one forward's. For small editors, or
-    few groups with gradient checkpointing. The check of the first ratio has nothing left to compare."""
+    """The noisy steps of a rollout keep the graphs of their gradients for the update, which then makes no second forward of them. ours:
+    off; the activations of all rows that a process trains an iteration lie in memory at once, in place of one forward's. For small
+    editors, or few groups with gradient checkpointing. The check of the first ratio has nothing left to compare."""
     cache_encodings: bool = False
     """Encode every task once before training, keep that in 09_editor/encodings, and free the text encoders (Qwen-Image-Edit: 15 GB); a
     resumed run does not load them. ours: off, a task costs megabytes on disk (FLUX.1-Kontext: 4.4 at 512 text tokens)."""

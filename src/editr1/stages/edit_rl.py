@@ -44,12 +44,10 @@ from editr1.store import Run, hold
 __all__ = ["Config", "EditRLResult", "memory", "plan", "run"]
 
 FOLDER = "09_editor"
-MAY_CHANGE = frozenset(
-    {
-        "iterations", "evaluation", "limits", "save_every", "keep_checkpoints", "gallery_every", "keep_graphs", "cache_encodings",
-        "placement", "trackers",
-    }  # fmt: skip
-)
+MAY_CHANGE = frozenset({
+    "iterations", "evaluation", "limits", "save_every", "keep_checkpoints", "gallery_every", "keep_graphs", "cache_encodings", "placement",
+    "trackers",
+})  # fmt: skip
 """Settings that may differ between two halves of a run: what a step teaches does not depend on them (on `iterations` where rates fall)."""
 
 logger = logging.getLogger(__name__)

@@ -81,8 +81,10 @@ def test_a_refusal_is_a_refusal_even_with_a_score_in_it(name: str, root: Path) -
 @pytest.mark.parametrize("name", ASKING)
 def test_a_draft_is_no_answer(name: str, root: Path) -> None:
     other = {"rationalrewards": rationale("1", "1", "1")}.get(name, '{"score": [0, 0], "final_score": 0}')
-    reward = judge(name, root, says(f"<think>{other}</think>\n{REPLIES[name][0]}"), num_passes=1).score([item()])[0]
-    assert reward.value == pytest.approx(REPLIES[name][1])
+    text, value = REPLIES[name][:2]
+    for reply in (f"<think>{other}</think>\n{text}", f"<rationale>{other}</rationale>\n{text}", f"{text}\n<notes>{other}</notes>"):
+        assert judge(name, root, says(reply), num_passes=1).score([item()])[0].value == pytest.approx(value), reply
+    assert judge(name, root, says(f"<plan>{text}</plan> Well."), num_passes=1).score([item()])[0].reason == "NO_SCORE"
 
 
 @pytest.mark.parametrize(

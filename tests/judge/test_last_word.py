@@ -319,6 +319,16 @@ def test_an_aside_can_take_an_answer_back() -> None:
     assert said(f"{LOW}<rationale>The fence has gone.</rationale>") == ("yn", 2.0)
 
 
+def test_an_aside_chooses_and_scores_nothing() -> None:
+    assert read_choice("<rationale>CHOICE: A</rationale>\nCHOICE: B") == read_choice("CHOICE: B\n<notes>\nCHOICE: A\n</notes>") == "b"
+    assert read_choice("<plan>\nCHOICE: A\n</plan>\nBoth are fine.") is None
+    assert read_choice("CHOICE: B\n<rationale>On second thought, I take that back.</rationale>") is None
+    low, high = '{"score": [2, 3]}', '{"score": [8, 9]}'
+    assert stated_scores(f"<plan>{high}</plan>{low}", 10) == stated_scores(f"{low}<details>{high}</details>", 10) == (2.0, 3.0)
+    assert stated_scores(f"<plan>{high}</plan> I cannot tell.", 10) == "NO_SCORE"
+    assert stated_scores(f"{low}<rationale>Scratch that.</rationale>", 10) == "WITHDRAWN"
+
+
 def test_the_tag_of_an_aside_that_is_quoted_or_in_a_string_is_none() -> None:
     assert said(f"A plan goes into `<plan>` tags. {LOW}") == ("yn", 2.0)
     question = '{"id": "F1", "question": "Does the board say <plan>?", "score": 1}'
@@ -441,6 +451,11 @@ def test_the_filters_last_word_counts() -> None:
     assert parse_hardness(f"<think>{hard.replace('true', 'false')}</think>{hard}") == Hardness(True, "steps", "two changes")
     assert isinstance(parse_hardness(f"<think>{hard}"), ParseFailure)
     assert isinstance(parse_hardness(f'{hard} no: {{"hard": "perhaps"}}'), ParseFailure)
+    assert parse_hardness(f"<plan>{hard.replace('true', 'false')}</plan>{hard}<notes>{hard.replace('true', 'false')}</notes>") == Hardness(
+        True, "steps", "two changes"
+    )
+    assert isinstance(parse_hardness(f"<rationale>{hard}</rationale>"), ParseFailure)
+    assert isinstance(parse_hardness(f"{hard} Scratch that."), ParseFailure)
 
 
 def test_a_decomposers_draft_is_no_decomposition() -> None:
@@ -450,7 +465,10 @@ def test_a_decomposers_draft_is_no_decomposition() -> None:
 
     draft, final = ('[{"question": "Is it WORD?", "category": "follow"}]'.replace("WORD", word) for word in ("red", "blue"))
     assert parse_principles(f"<think>{draft}</think>{final}", quotas=None) == (Principle("Is it blue?", "follow"),)
+    assert parse_principles(f"<plan>{draft}</plan>{final}<notes>{draft}</notes>", quotas=None) == (Principle("Is it blue?", "follow"),)
     assert "inside its thinking" in problem(f"<think>{draft}")
+    assert problem(f"<rationale>{draft}</rationale>") == "there is no JSON array of objects in it"
+    assert "takes its last array back" in problem(f"{final}<rationale>Scratch that.</rationale>")
     assert problem(f"{draft}</think>I cannot.") == "there is no JSON array of objects in it"
     assert "cut short" in problem(f'{draft} better: [{{"question": "Is it blue?", "category": "follow"}}, {{"question": "Is')
     assert "cut short" in problem(f'{draft} better: [{{"question": "Is')

@@ -16,7 +16,7 @@ from typing import Any, cast
 from editr1.errors import DataError
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_loose_object
 from editr1.judge.claims import is_taken_back
-from editr1.judge.parse import answer_of
+from editr1.judge.parse import answer_of, without_asides
 from editr1.judge.prompts import DEFAULT_QUOTAS, NUM_SHOWN, Quotas, render_decompose
 from editr1.schema import CATEGORIES, Category, Principle, Source, derive_seed, pictures_of, stable_id
 from editr1.vlm.base import VLM, Sampling
@@ -92,15 +92,16 @@ def _last_array(text: str) -> tuple[str, ...] | BadDecomposition:
     answer = text if _is_json_array(text) else answer_of(normalised(text))
     if answer is None:
         return BadDecomposition("it ends inside its thinking, before any answer")
-    arrays = list(object_arrays(answer))
+    shown = without_asides(answer)
+    arrays = list(object_arrays(shown))
     asking = [array for array in arrays if any("question" in source.lower() for source in array.objects)] or arrays
     if not asking:
-        return BadDecomposition("the JSON array is cut short" if "[" in answer else "there is no JSON array of objects in it")
+        return BadDecomposition("the JSON array is cut short" if "[" in shown else "there is no JSON array of objects in it")
     last = asking[-1]
-    tail = answer[last.end :]
+    tail = shown[last.end :]
     if not (last.opened and last.closed) or tail.rfind("{") > tail.rfind("}"):
         return BadDecomposition("the JSON array is cut short")
-    return BadDecomposition("it takes its last array back") if is_taken_back(tail) else last.objects
+    return BadDecomposition("it takes its last array back") if is_taken_back(answer[last.end :]) else last.objects
 
 
 def _is_json_array(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from editr1.judge.answers import normalised, object_arrays, read_json_object, read_loose_object
 from editr1.judge.claims import contradicts, is_taken_back
-from editr1.judge.parse import answer_of, own_blocks
+from editr1.judge.parse import answer_of, own_blocks, without_asides
 from editr1.judge.verdicts import last_verdicts
 from editr1.schema import CATEGORIES, Category, Judgement, Outcome, ParseFailure, Principle, Trace
 from editr1.stats.agreement import VerdictAgreement
@@ -60,10 +60,11 @@ def parse_gold(text: str, num_principles: int, *, labels: Sequence[str] | None =
 
 def parse_hardness(text: str) -> Hardness | ParseFailure:
     """What the filter's last word about an instruction is; a failure when its answer is no such object."""
-    answer = answer_of(normalised(text))
-    rows = [read_json_object(source) for array in object_arrays(answer or "") for source in array.objects]
+    answer = answer_of(normalised(text)) or ""
+    arrays = list(object_arrays(without_asides(answer)))
+    rows = [read_json_object(source) for array in arrays for source in array.objects]
     found = [row for row in rows if row and "hard" in row]
-    if not found or not isinstance(found[-1]["hard"], bool):
+    if not found or not isinstance(found[-1]["hard"], bool) or is_taken_back(answer[arrays[-1].end :]):
         return ParseFailure("NO_VERDICTS", text[-160:])
     criterion = str(found[-1].get("criterion", "none"))
     return Hardness(found[-1]["hard"], criterion if criterion in HARD_CRITERIA else "none", str(found[-1].get("reason", "")))

@@ -135,6 +135,15 @@ def answer_of(plain: str, prompt_text: str = "") -> str | None:
     return None if _asides(answer, prompt) is None else answer
 
 
+def without_asides(answer: str) -> str:
+    """What `answer_of` gave, with passages in tags such as `<rationale>` blanked: they state nothing, though they may take something back.
+
+    >>> without_asides("<plan>CHOICE: A</plan>CHOICE: B")
+    '                      CHOICE: B'
+    """
+    return blanked(answer, _asides(answer, _Foreign("")) or ())
+
+
 def _own_marks(marks: list[Mark], text: str, prompt: _Foreign) -> list[Mark]:
     """Without those that the text copies from the request, or holds in the strings of JSON."""
     spans = json_spans(text) if marks else []

@@ -15,7 +15,7 @@ from editr1.bench.base import OVERALL
 from editr1.bench.judges.base import Scale
 from editr1.judge.answers import Contradiction, normalised, object_arrays, read_json_object, read_number
 from editr1.judge.claims import is_quoted, is_rejected, is_taken_back, restated
-from editr1.judge.parse import answer_of
+from editr1.judge.parse import answer_of, without_asides
 from editr1.schema import FailureCode
 
 NUM_SUB_SCORES = 2
@@ -85,17 +85,18 @@ def stated_scores(text: str, top: float, may_be_one: bool = False) -> tuple[floa
     answer = answer_of(normalised(text))
     if answer is None:
         return "NO_SCORE"
-    bare = _BARE.fullmatch(answer)
+    shown = without_asides(answer)
+    bare = _BARE.fullmatch(shown)
     if bare:
         return as_numbers(bare.group(1), top, may_be_one)
-    found = _last_stated(answer)
+    found = _last_stated(shown)
     if found is None:
         return "NO_SCORE"
     raw, end = found
     if raw is None or isinstance(raw, Contradiction):
         return "CONTRADICTORY"
-    tail = answer[end:]
-    if is_taken_back(tail):
+    tail = shown[end:]
+    if is_taken_back(answer[end:]):
         return "WITHDRAWN"
     if tail.rfind("{") > tail.rfind("}"):
         return "TRUNCATED"

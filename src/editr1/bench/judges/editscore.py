@@ -26,7 +26,7 @@ from editr1.config import made
 from editr1.errors import ConfigError
 from editr1.judge.answers import normalised
 from editr1.judge.item import RewardItem
-from editr1.judge.parse import answer_of
+from editr1.judge.parse import answer_of, without_asides
 from editr1.schema import FailureCode
 from editr1.vlm.base import VLM, Sampling
 
@@ -90,13 +90,14 @@ def _reader(path: Path) -> Callable[[str, float, bool], tuple[float, ...] | Fail
 
     def stated(text: str, top: float, may_be_one: bool) -> tuple[float, ...] | FailureCode:
         answer = answer_of(normalised(text))
-        if answer is None or not answer.strip():
+        shown = without_asides(answer or "")
+        if not shown.strip():
             return "NO_SCORE"
-        if _OPEN_LIST.search(answer):
+        if _OPEN_LIST.search(shown):
             return "TRUNCATED"  # a repaired list may end in half a number
         raw: Any = None
         with contextlib.suppress(Exception):  # whatever it raises on a text of a model, the text says nothing to it
-            raw = parse(answer, False)["score"]
+            raw = parse(shown, False)["score"]
         return "NO_SCORE" if raw is None else as_numbers(raw, top, may_be_one)
 
     return stated

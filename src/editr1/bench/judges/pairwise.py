@@ -24,7 +24,7 @@ from editr1.judge.answers import normalised
 from editr1.judge.claims import is_quoted, is_rejected, is_taken_back
 from editr1.judge.decompose import Decomposer
 from editr1.judge.item import RewardItem
-from editr1.judge.parse import answer_of
+from editr1.judge.parse import answer_of, without_asides
 from editr1.judge.prompts import labelled_sources
 from editr1.judge.reading import MAX_LOGPROB, no_alternatives
 from editr1.judge.rrm import RewardModel
@@ -82,7 +82,8 @@ def read_choice(text: str) -> Label | None:
     ('a', None, None)
     """
     answer = answer_of(normalised(text)) or ""
-    for match in reversed(list(_CHOICE.finditer(answer))):
+    shown = without_asides(answer)
+    for match in reversed(list(_CHOICE.finditer(shown))):
         start, end = answer.rfind("\n", 0, match.start()) + 1, answer.find("\n", match.end())
         end = end if end >= 0 else len(answer)
         if is_quoted(answer, match.start(), end):
@@ -91,9 +92,10 @@ def read_choice(text: str) -> Label | None:
         alone = not answer[start : match.start()].strip(_MARKUP)
         if not named or not alone or is_rejected(answer, start, end):
             return None
-        tail = answer[answer.index(named[1], match.end()) + len(named[1]) :]
+        behind = answer.index(named[1], match.end()) + len(named[1])
+        tail = shown[behind:]
         other = any(again[1] != named[1].upper() for again in _AGAIN.finditer(tail) if not is_quoted(tail, *again.span()))
-        return None if other or is_taken_back(tail) else _MEANING[named[1].upper()]
+        return None if other or is_taken_back(answer[behind:]) else _MEANING[named[1].upper()]
     return None
 
 

@@ -31,7 +31,7 @@ from editr1.errors import ConfigError
 from editr1.judge.answers import Contradiction, normalised, read_json_object, read_number
 from editr1.judge.claims import is_taken_back
 from editr1.judge.item import RewardItem
-from editr1.judge.parse import answer_of
+from editr1.judge.parse import answer_of, without_asides
 from editr1.schema import MAX_SCORE, FailureCode
 from editr1.vlm.base import VLM, Sampling
 
@@ -87,10 +87,11 @@ def _trm_number(texts: Sequence[str]) -> tuple[float, ...] | FailureCode:
     ((8.3,), 'OUT_OF_RANGE', 'NO_SCORE')
     """
     answer = answer_of(normalised(texts[0])) or ""
-    start, end = answer.find("{"), answer.rfind("}") + 1
-    stated = read_json_object(answer[start:end], MAX_CHARS) if 0 <= start < end else None
+    shown = without_asides(answer)
+    start, end = shown.find("{"), shown.rfind("}") + 1
+    stated = read_json_object(shown[start:end], MAX_CHARS) if 0 <= start < end else None
     if stated is None:
-        return "TRUNCATED" if answer.count("{") > answer.count("}") else "NO_SCORE"
+        return "TRUNCATED" if shown.count("{") > shown.count("}") else "NO_SCORE"
     value = stated.get("final_score")
     if isinstance(value, Contradiction):
         return "CONTRADICTORY"
@@ -231,7 +232,7 @@ def _rational_asks(texts: Texts) -> Ask:
 
 def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[float | None, ...] | FailureCode:
     """The scores of all aspects, None for one that does not apply, or why the reply states none of those that count."""
-    body = (answer_of(normalised(texts[0])) or "").split("# Summary:")[0]
+    body = without_asides(answer_of(normalised(texts[0])) or "").split("# Summary:")[0]
     marks = list(_HEADING.finditer(body))
     found: dict[str, list[str]] = {mark.group(1): [] for mark in marks}
     if len(found) < len(ASPECTS):

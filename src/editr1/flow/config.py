@@ -236,11 +236,13 @@ class Config:
                 f"{name} makes one update a rollout, of the policy's own edits (no ratio corrects earlier ones): "
                 "set updates_per_rollout: 1 and rollout_ahead: false"
             )
-        alone = self.training.micro_batch == 0 and not self.training.shard
-        if self.keep_graphs and not (needs.noisy and needs.old_decay is None and self.on_policy and alone):
+        t, batch = self.training, self.contexts_per_batch * self.group_size
+        whole = t.micro_batch == 0 or t.micro_batch >= batch
+        if self.keep_graphs and not (needs.noisy and needs.old_decay is None and self.on_policy and whole and not t.shard):
             raise ValueError(
-                f"keep_graphs goes back through the noisy steps of a rollout as they were sampled, found {name}: it needs an algorithm of "
-                "noisy rollouts, updates_per_rollout: 1, rollout_ahead: false, micro_batch: 0 and shard: false"
+                "keep_graphs goes back through the noisy steps of a rollout as they were sampled: it needs an algorithm of noisy rollouts, "
+                f"updates_per_rollout: 1, rollout_ahead: false, shard: false, and micro_batch 0 or at least the rollout's {batch}; found "
+                f"{name}, {t.updates_per_rollout}, {self.rollout_ahead}, {t.shard}, {t.micro_batch}"
             )
         if self.rollout is not None:
             self._check_rollout(self.rollout, needs.noisy, needs.on_policy)

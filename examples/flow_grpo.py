@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="2 iterations of 2 tasks x 4 edits")
     iterations, num_tasks, group = (2, 2, 4) if parser.parse_args().tiny else (24, 3, 12)
     torch.manual_seed(0)
-    editor, reference, source = build(), build(), TaskSource(seed=1)
+    editor, reference, source = build(device="cpu"), build(device="cpu"), TaskSource(seed=1)
     optimizer = torch.optim.AdamW(editor.transformer.parameters(), lr=1e-4)
     plan = editor.plan(72, 72)
     sigmas = editor.sigmas(plan, 6)

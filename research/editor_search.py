@@ -59,7 +59,7 @@ class Search:
     def __init__(self, way: str, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.way, self.args = way, args
-        self.editor = build(args.editor)
+        self.editor = build(args.editor, device="cpu")  # so are the batches
         self.policy = self.editor.transformer
         self.old = copy.deepcopy(self.policy) if way == "nft" else self.policy
         params = self.policy.parameters()

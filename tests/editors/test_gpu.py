@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_adapters as adapters
 import tiny_pipelines as tiny
@@ -114,3 +115,17 @@ def test_rows_of_all_processes_are_gathered_from_the_device(tmp_path):
     assert torch.equal(trainer.gather(table), table)
     assert trainer.gather(table).device.type == "cpu"
     assert dataclasses.asdict(trainer.config.placement)["attention"] == ("flash", "efficient", "math")
+
+
+def test_the_embedded_editor_edits_on_the_device_as_on_the_cpu():
+    from editr1.editors.base import EditRequest
+    from editr1.world.tasks import TaskSource
+    from editr1.world.tiny_editor import build
+
+    asked = [EditRequest(task.image, task.instruction, seed) for seed, task in enumerate(TaskSource(6, 4))]
+    here, there = build(device="cpu"), build()
+    assert there.device.type == local_device().type
+    distances = [
+        abs(np.asarray(a, float) - np.asarray(b, float)).mean() for a, b in zip(here.edit(asked), there.edit(asked), strict=True)
+    ]
+    assert max(distances) < 2.0  # of 255: matrix products in TF32

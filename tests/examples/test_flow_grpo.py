@@ -62,7 +62,7 @@ def moved(editor):
 @pytest.fixture(scope="module")
 def sampled():
     """(the package's trajectory, the example's rollout) from the same noise."""
-    editor = moved(build())
+    editor = moved(build(device="cpu"))
     plan, (rows, copies) = editor.plan(72, 72), conditions(editor)
     theirs = rollout(editor, rows, plan, IDS, WINDOW, config().sampling, group_size=GROUP, seed=0, iteration=0)
     seeds = [start_seeds(0, 0, IDS, GROUP), *(step_seeds(0, 0, IDS, GROUP, step) for step in WINDOW)]
@@ -91,15 +91,15 @@ def test_the_advantages_agree() -> None:
 def our_update(editor, sampled) -> float:
     optimizer = torch.optim.AdamW(editor.transformer.parameters(), lr=LR)
     sigmas, cond = editor.sigmas(editor.plan(72, 72), STEPS), conditions(editor)[1]
-    return flow_grpo.update(editor, build(), optimizer, cond, sampled, sigmas, range(1, 3), flow_grpo.advantages(TAU_CG).flatten())
+    return flow_grpo.update(editor, build(device="cpu"), optimizer, cond, sampled, sigmas, range(1, 3), flow_grpo.advantages(TAU_CG).flatten())
 
 
 def test_the_loss_and_the_first_update_agree(sampled, tmp_path: Path) -> None:
     trajectory, ours = sampled
-    trainer = make_trainer(config(), build(), [], tmp_path)
+    trainer = make_trainer(config(), build(device="cpu"), [], tmp_path)
     moved(trainer.editor)  # after the trainer has kept its reference
     logs = trainer.update([trajectory], group_advantages(TAU_CG), torch.ones(2, GROUP, dtype=torch.bool), 0, check=True)
-    editor = moved(build())
+    editor = moved(build(device="cpu"))
     before = {name: parameter.detach().clone() for name, parameter in editor.transformer.named_parameters()}
     loss = our_update(editor, ours)
     assert loss == pytest.approx(logs["train/loss_row"], abs=1e-6)
@@ -116,7 +116,7 @@ def test_the_loss_and_the_first_update_agree(sampled, tmp_path: Path) -> None:
 def test_the_clipped_loss_of_a_policy_that_has_moved_agrees(sampled, tmp_path: Path) -> None:
     """As in a second update of one rollout: ratios are no longer 1, and the clip acts on some."""
     trajectory, ours = sampled
-    trainer = make_trainer(config(updates=2), build(), [], tmp_path)
+    trainer = make_trainer(config(updates=2), build(device="cpu"), [], tmp_path)
     state, editor = trainer.state, moved(moved(trainer.editor))
     learner, logs = Learner(trainer.config, trainer.algorithm, editor, state.policy), UpdateLogs()
     everyone = torch.ones(2, GROUP, dtype=torch.bool)
@@ -127,7 +127,7 @@ def test_the_clipped_loss_of_a_policy_that_has_moved_agrees(sampled, tmp_path: P
     figures = logs.figures()
     assert figures["train/ratio_error_max"] > flow_grpo.CLIP
     assert 0.0 < figures["train/clipped"] < 1.0
-    assert our_update(moved(moved(build())), ours) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-6)
+    assert our_update(moved(moved(build(device="cpu"))), ours) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-6)
 
 
 def test_the_file_runs_alone_and_fits_a_screen() -> None:

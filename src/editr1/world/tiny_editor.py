@@ -28,6 +28,7 @@ from safetensors.numpy import load_file
 from editr1.editors.base import Conditioning, EditRequest, Plan, sigma_rows
 from editr1.errors import DataError
 from editr1.pictures import from_decoder
+from editr1.placement import place_of
 from editr1.world.scene import BACKGROUNDS, CELLS, COLOURS, LETTERS, MATERIALS, SHAPES, SIZE, STYLES, TONES, to_pixels
 
 PATCH = 12
@@ -82,7 +83,7 @@ def word_rows(instructions: Sequence[str]) -> torch.Tensor:
     return torch.nn.functional.one_hot(ids, len(VOCABULARY)).float()
 
 
-def _ids() -> tuple[torch.Tensor, torch.Tensor]:
+def _ids(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotary positions: picture tokens by row and column, words by their order (axis 0)."""
     side = SIZE // PATCH
     image = torch.zeros(NUM_PATCHES, 3)
@@ -90,14 +91,14 @@ def _ids() -> tuple[torch.Tensor, torch.Tensor]:
     image[:, 2] = torch.arange(NUM_PATCHES) % side
     text = torch.zeros(NUM_WORDS, 3)
     text[:, 0] = torch.arange(NUM_WORDS) + 1  # 0 belongs to the picture
-    return image, text
+    return image.to(device), text.to(device)
 
 
 def predict_velocity(
     transformer: torch.nn.Module, x_BLD: torch.Tensor, sigma_B: torch.Tensor, source_BLD: torch.Tensor, words_BTV: torch.Tensor
 ) -> torch.Tensor:
     """v = dx/dsigma [B, L, D]. The bag of words (without padding) goes where Flux has CLIP's pooled text."""
-    image_ids, text_ids = _ids()
+    image_ids, text_ids = _ids(x_BLD.device)
     bag = words_BTV.sum(dim=1)
     bag[:, 0] = 0
     return transformer(
@@ -121,6 +122,10 @@ class TinyEditor:
         self.codec = codec
         self.num_steps = num_steps
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
     def lora_targets(self) -> list[str]:
         return ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_mlp", "proj_out"]
 
@@ -134,10 +139,12 @@ class TinyEditor:
 
     def encode(self, sources: Sequence[Image.Image], instructions: Sequence[str], plan: Plan) -> Conditioning:
         pixels = np.stack([to_pixels(source) for source in sources])
-        return {"source": torch.from_numpy(self.codec.encode(pixels)), "words": word_rows(instructions)}
+        source = torch.from_numpy(self.codec.encode(pixels))
+        return {"source": source.to(self.device), "words": word_rows(instructions).to(self.device)}
 
     def latents(self, images: Sequence[Image.Image], plan: Plan) -> torch.Tensor:
-        return torch.from_numpy(self.codec.encode(np.stack([to_pixels(image) for image in images]))).float()
+        latents = self.codec.encode(np.stack([to_pixels(image) for image in images]))
+        return torch.from_numpy(latents).float().to(self.device)
 
     def expand(self, cond: Conditioning, copies: int) -> Conditioning:
         return {name: rows.repeat_interleave(copies, dim=0) for name, rows in cond.items()}
@@ -147,14 +154,15 @@ class TinyEditor:
 
     def noise(self, plan: Plan, seeds: Sequence[int]) -> torch.Tensor:
         shape = (plan.num_tokens, plan.channels)
-        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]  # the same on every device
+        return torch.stack(rows).to(self.device)
 
     def velocity(self, x_BLD: torch.Tensor, sigma: float | torch.Tensor, cond: Conditioning) -> torch.Tensor:
         sigma_B = sigma_rows(sigma, x_BLD)
         return predict_velocity(self.transformer, x_BLD, sigma_B, cond["source"], cond["words"])
 
     def decode(self, x_BLD: torch.Tensor, plan: Plan) -> list[Image.Image]:
-        return [from_decoder(pixels_HWC, self.name) for pixels_HWC in self.codec.decode(x_BLD.detach().numpy())]
+        return [from_decoder(pixels_HWC, self.name) for pixels_HWC in self.codec.decode(x_BLD.detach().cpu().numpy())]
 
     @torch.no_grad()
     def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:
@@ -168,13 +176,14 @@ class TinyEditor:
         return self.decode(x, plan)
 
 
-def build(path: str | None = None, transformer: str | None = None, num_steps: int = 6) -> TinyEditor:
+def build(path: str | None = None, transformer: str | None = None, num_steps: int = 6, device: str = "auto") -> TinyEditor:
     """The editor at `path`, by default the one that is shipped with the package.
 
     Args:
         path: folder of a tiny editor.
         transformer: folder of other transformer weights to put in, such as those that editor RL left.
         num_steps: Euler steps of an edit.
+        device: `auto` takes this process' own GPU, else the CPU; or any torch device.
 
     Raises:
         DataError: the folder holds no tiny editor.
@@ -187,4 +196,4 @@ def build(path: str | None = None, transformer: str | None = None, num_steps: in
         raise DataError(f"{weights} holds no transformer (config.json is missing)")
     parts = load_file(folder / "codec.safetensors")
     model = FluxTransformer2DModel.from_pretrained(weights, torch_dtype=torch.float32)
-    return TinyEditor(model, Codec(parts["mean"], parts["basis"], parts["scale"]), num_steps)
+    return TinyEditor(model.to(place_of(device)), Codec(parts["mean"], parts["basis"], parts["scale"]), num_steps)

@@ -125,7 +125,5 @@ def test_the_embedded_editor_edits_on_the_device_as_on_the_cpu():
     asked = [EditRequest(task.image, task.instruction, seed) for seed, task in enumerate(TaskSource(6, 4))]
     here, there = build(device="cpu"), build()
     assert there.device.type == local_device().type
-    distances = [
-        abs(np.asarray(a, float) - np.asarray(b, float)).mean() for a, b in zip(here.edit(asked), there.edit(asked), strict=True)
-    ]
+    distances = [abs(np.asarray(a, float) - np.asarray(b, float)).mean() for a, b in zip(here.edit(asked), there.edit(asked), strict=True)]
     assert max(distances) < 2.0  # of 255: matrix products in TF32

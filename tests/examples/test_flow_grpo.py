@@ -91,7 +91,9 @@ def test_the_advantages_agree() -> None:
 def our_update(editor, sampled) -> float:
     optimizer = torch.optim.AdamW(editor.transformer.parameters(), lr=LR)
     sigmas, cond = editor.sigmas(editor.plan(72, 72), STEPS), conditions(editor)[1]
-    return flow_grpo.update(editor, build(device="cpu"), optimizer, cond, sampled, sigmas, range(1, 3), flow_grpo.advantages(TAU_CG).flatten())
+    return flow_grpo.update(
+        editor, build(device="cpu"), optimizer, cond, sampled, sigmas, range(1, 3), flow_grpo.advantages(TAU_CG).flatten()
+    )
 
 
 def test_the_loss_and_the_first_update_agree(sampled, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ come; the goals were stated before. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -38,6 +39,7 @@ def run_part(name: str, tiny: bool, rate: float, out: Path) -> None:
     import _gpu_parts
 
     os.setsid()  # so that what the part started ends with it
+    faulthandler.register(signal.SIGUSR1)  # asked for when the part outlasts its limit
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -71,7 +73,7 @@ def isolated(name: str, limit: float, args: argparse.Namespace, rate: float, out
         process.join(limit)
         if process.is_alive():
             assert process.pid is not None
-            os.killpg(process.pid, signal.SIGKILL)
+            end(process.pid)
             process.join()
             return f"stopped after {limit:.0f} s"
         return f"died of signal {-process.exitcode}" if process.exitcode is not None and process.exitcode < 0 else None
@@ -80,9 +82,16 @@ def isolated(name: str, limit: float, args: argparse.Namespace, rate: float, out
         try:
             code = started.wait(limit + 20)  # importing takes its time
         except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
+            end(started.pid)
             return f"stopped after {limit:.0f} s"
     return f"died of signal {-code}" if code < 0 else None
+
+
+def end(process: int) -> None:
+    """Ends a part that outlasted its limit, and all that it started; its threads say first where they were."""
+    os.kill(process, signal.SIGUSR1)
+    time.sleep(1.0)
+    os.killpg(process, signal.SIGKILL)
 
 
 def can_fork() -> bool:

@@ -23,7 +23,7 @@ def check(monkeypatch):
     return gpu_check, _gpu_parts
 
 
-def test_a_crash_a_hang_and_an_error_end_their_part_alone(check, monkeypatch, tmp_path):
+def test_a_crash_a_hang_and_an_error_end_their_part_alone(check, monkeypatch, tmp_path, capfd):
     gpu_check, parts = check
 
     def works(say, tiny, rate):
@@ -41,6 +41,7 @@ def test_a_crash_a_hang_and_an_error_end_their_part_alone(check, monkeypatch, tm
     args, out = argparse.Namespace(tiny=True), tmp_path / "rows.jsonl"
     told = {name: gpu_check.isolated(name, bound, args, 0.0, out, forked=True) for name, (bound, _) in broken.items()}
     assert told == {"hang": "stopped after 1 s", "crash": "died of signal 9", "error": None, "works": None}
+    assert "test_gpu_check.py" in capfd.readouterr().err  # the hang says where it was
     rows = gpu_check.rows_of(out)
     assert [(row["part"], row["what"], row["holds"]) for row in rows] == [
         ("error", "before", None), ("error", "error: RuntimeError", False), ("works", "figure", True)

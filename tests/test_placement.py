@@ -71,6 +71,19 @@ def test_the_process_group_outlasts_a_slow_judge(kernels, monkeypatch):
         make_accelerator(Placement())
 
 
+def test_more_processes_than_cards_are_refused_before_they_meet_in_nccl(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(placement.ConfigError, match="--nproc_per_node 1"):
+        placement.check_joined(2)
+    monkeypatch.setattr(placement, "local_device", lambda: torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    placement.check_joined(2)
+
+
 def test_the_trainers_of_a_verifier_outlast_it_too(tmp_path):
     arguments = common_arguments(tmp_path, Schedule(), Machine(placement=Placement(timeout_minutes=45.0)), steps=1, rows=8, seed=0)
     assert arguments["ddp_timeout"] == 45 * 60

@@ -96,7 +96,15 @@ def make_accelerator(placement: Placement, **options: Any) -> Any:
 
 
 def check_joined(num_processes: int) -> None:
-    """Raises ConfigError when the launcher started more processes than have found each other: each would train alone."""
+    """Raises ConfigError when the launch cannot work: processes that did not find each other would train alone, two on one GPU fail in NCCL."""
+    import torch
+
+    here, cards = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.accelerator.device_count()
+    if here > cards and local_device().type != "cpu":
+        raise ConfigError(
+            f"{here} processes were started on this machine, which has {cards} GPU(s); expected one process a GPU: start "
+            f"--nproc_per_node {cards}, or set ACCELERATE_USE_CPU=true to train on the CPU"
+        )
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if num_processes != expected:
         raise ConfigError(

@@ -41,6 +41,7 @@ def on_device(made):
     """The adapter's editor and its pipeline in the device's dtype."""
     editor, pipe, call = made
     pipe.to(local_device(), KIND)
+    editor.dtype = KIND  # which an editor reads once, when it is built
     if hasattr(pipe, "encode_prompt") and "words" in getattr(pipe.encode_prompt, "__name__", ""):
         words = pipe.encode_prompt
         pipe.encode_prompt = lambda *args, **kwargs: tuple(_moved(part) for part in words(*args, **kwargs))

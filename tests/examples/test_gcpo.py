@@ -95,14 +95,15 @@ def test_the_first_update_is_that_of_the_stock_trainer(tmp_path: Path, monkeypat
     monkeypatch.setattr(trainer, "_generate_and_score_completions", remember)
     trainer.train()
 
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS)
+    device = seen["advantages"].device
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS).to(device)
     model.model.visual.requires_grad_(False)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     names = ("pixel_values", "image_grid_thw")
     prompt = seen["prompt_ids"].shape[1]
     inputs = {"input_ids": seen["prompt_ids"], "attention_mask": seen["prompt_mask"], **{name: seen[name] for name in names}}
     inputs["mm_token_type_ids"] = seen["mm_token_type_ids"][:, :prompt]
-    A = torch.stack([gcpo.advantages(r) for r in gcpo.ratios(TAU_W, TAU_L)], 1).flatten()
+    A = torch.stack([gcpo.advantages(r) for r in gcpo.ratios(TAU_W, TAU_L)], 1).flatten().to(device)
     torch.testing.assert_close(A, seen["advantages"], atol=1e-6, rtol=0)
     logp = gcpo.log_probs(model, inputs, seen["completion_ids"], seen["completion_mask"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=1e-2)

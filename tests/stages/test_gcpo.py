@@ -202,10 +202,10 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     tau_w, tau_l = torch.tensor([[7.0, 5.0, nan], [4.0, 4.0, 4.0]]), torch.tensor([[5.0, 6.0, 2.0], [1.0, 9.0, 4.0]])
     ratio_w, ratio_l = equations.win_ratio(tau_w, tau_l), equations.loss_ratio(tau_l, tau_w)
     expected = equations.advantages(torch.stack([ratio_w, ratio_l], dim=1).flatten(0, 1)).flatten()
-    torch.testing.assert_close(scored["advantages"], expected)
+    torch.testing.assert_close(scored["advantages"].cpu(), expected)
 
     torch.manual_seed(0)
-    scored["old_per_token_logps"] = -3 + torch.randn(scored["completion_mask"].shape)
+    scored["old_per_token_logps"] = -3 + torch.randn(scored["completion_mask"].shape).to(scored["completion_mask"].device)
     trainer.current_gradient_accumulation_steps = 1
     loss = trainer._compute_loss(trainer.model, scored)
     ids = torch.cat([scored["prompt_ids"], scored["completion_ids"]], 1)
@@ -214,7 +214,7 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     logits = trainer.model(input_ids=ids, attention_mask=mask, **pictures).logits[:, scored["prompt_ids"].shape[1] - 1 : -1]
     logits = logits + token_mask(forbidden_tokens(trainer.model, trainer.processing_class), logits.shape[-1], logits)
     logp = logits.log_softmax(-1).gather(2, scored["completion_ids"][:, :, None])[:, :, 0]
-    reference = equations.gcpo_loss(logp, scored["old_per_token_logps"], expected, scored["completion_mask"].float(), settings.clip)
+    reference = equations.gcpo_loss(logp, scored["old_per_token_logps"], expected.to(logp.device), scored["completion_mask"].float(), settings.clip)
     torch.testing.assert_close(loss, reference)
 
 
@@ -234,7 +234,7 @@ def test_the_trainer_learns_from_the_advantages_of_both_images_and_a_kl_term(
     monkeypatch.setattr(pair_reward, "parse", lambda *_, **__: Judgement((), next(scores)))
     scored = trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(2) for _ in range(2)])
     expected = torch.tensor([-0.25, -0.25, 0.75, -0.25]) / 0.5001
-    torch.testing.assert_close(scored["advantages"], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scored["advantages"].cpu(), expected, rtol=1e-4, atol=1e-6)
     own, _, _ = trainer._get_per_token_logps_and_entropies(
         trainer.model,
         torch.cat([scored["prompt_ids"], scored["completion_ids"]], 1),

@@ -68,7 +68,8 @@ def test_the_loss_is_the_equation_on_adjacent_rows(tmp_path: Path, verifier: Pat
     run = Run.open(build_tiny_run(tmp_path / "run"))
     settings = config(verifier)
     trainer, _ = gcpo._head_trainer(settings, run, pair_rows(run, read_pairs(run), settings.prompt_id, 2, 0))
-    torch.nn.init.normal_(trainer.model.score_head.weight, generator=torch.Generator().manual_seed(0))
+    weight = trainer.model.score_head.weight
+    weight.data.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     scores = trainer.model(**batch)
     expected = -torch.log(torch.sigmoid(scores[[0, 2]] - scores[[1, 3]])).mean()

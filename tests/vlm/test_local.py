@@ -36,7 +36,7 @@ def ask(text: str, *images: int, seed: int = 0, sampling: Sampling = GREEDY, **o
 
 def _by_transformers(vlm: LocalVLM, request: ChatRequest) -> str:
     text = vlm.processor.apply_chat_template(to_messages(request), add_generation_prompt=True, tokenize=False)
-    inputs = vlm.processor(text=[text], images=request_images(request), return_tensors="pt")
+    inputs = vlm.processor(text=[text], images=request_images(request), return_tensors="pt").to(vlm.model.device)
     out = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=forbidden_tokens(vlm.model, vlm.processor))
     return vlm.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 

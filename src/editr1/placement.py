@@ -96,7 +96,7 @@ def make_accelerator(placement: Placement, **options: Any) -> Any:
 
 
 def check_joined(num_processes: int) -> None:
-    """Raises ConfigError when the launch cannot work: processes that did not find each other would train alone, two on one GPU fail in NCCL."""
+    """Raises ConfigError for a launch that cannot work: processes that did not meet would train alone, two on one GPU fail in NCCL."""
     import torch
 
     here, cards = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.accelerator.device_count()

@@ -214,7 +214,8 @@ def test_the_stock_trainer_computes_the_papers_objective(tmp_path: Path, verifie
     logits = trainer.model(input_ids=ids, attention_mask=mask, **pictures).logits[:, scored["prompt_ids"].shape[1] - 1 : -1]
     logits = logits + token_mask(forbidden_tokens(trainer.model, trainer.processing_class), logits.shape[-1], logits)
     logp = logits.log_softmax(-1).gather(2, scored["completion_ids"][:, :, None])[:, :, 0]
-    reference = equations.gcpo_loss(logp, scored["old_per_token_logps"], expected.to(logp.device), scored["completion_mask"].float(), settings.clip)
+    old, A, mask = scored["old_per_token_logps"], expected.to(logp.device), scored["completion_mask"].float()
+    reference = equations.gcpo_loss(logp, old, A, mask, settings.clip)
     torch.testing.assert_close(loss, reference)
 
 

@@ -283,3 +283,12 @@ def test_edits_take_the_shape_of_their_source_and_equal_shapes_share_a_batch(run
     assert batches == [(80, 32, ["edit 0", "edit 2"]), (64, 64, ["edit 1"]), (32, 80, ["edit 3"])]
     square = make_trainer(Config(TOY, JUDGE, height=64, width=64, keep_aspect=False), toy.ToyEditor(), [toy.score_redness], run.dir)
     assert len(list(square.batches(contexts, 8))) == 1
+
+
+def test_the_editors_dtype_is_read_once_however_many_layers_are_trained(monkeypatch):
+    """diffusers looks through all modules at each reading: 720 layers of Qwen-Image-Edit took a minute."""
+    editor, reads = toy.ToyEditor(), []
+    monkeypatch.setattr(type(editor.transformer), "dtype", property(lambda _: reads.append(1) or torch.float32), raising=False)
+    policy = Policy(editor, Training(weights="lora", rank=4, alpha=8), seed=0)
+    assert len(policy.params) > 2
+    assert len(reads) == 1

@@ -243,13 +243,14 @@ def _add_lora(transformer: Any, targets: list[str], training: Training, seed: in
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     config = LoraConfig(r=training.rank, lora_alpha=training.alpha, target_modules=targets, init_lora_weights=True)
+    dtype = transformer.dtype  # read once: diffusers looks through all modules at each reading, half a minute for 60 blocks
     # peft draws A from torch's global generator; it is drawn again below from (seed, name), so its state is put back
     with torch.random.fork_rng(devices=[]):
         transformer.add_adapter(config)
     for name, param in transformer.named_parameters():
         if "lora_" not in name:
             continue
-        param.data = param.data.to(transformer.dtype)  # products in the editor's dtype; the masters are float32
+        param.data = param.data.to(dtype)  # products in the editor's dtype; the masters are float32
         if "lora_A" in name:
             generator = torch.Generator().manual_seed(derive_seed(seed, "lora", name))
             param.data.copy_(torch.randn(param.shape, generator=generator) / training.rank)

@@ -122,6 +122,8 @@ def test_trm_reads_what_its_own_parser_reads(text: str) -> None:
         (rationale("N/A", "N/A", "N/A", "N/A"), "NO_SCORE"),
         (rationale().replace("3. Physical", "3. Visual"), "NO_SCORE"),
         (rationale().replace("# Summary", section("Text Faithfulness", "1") + "# Summary"), "CONTRADICTORY"),
+        (rationale() + "\nI take that back.", "WITHDRAWN"),
+        (rationale().replace("2. Image", "I take that back.\n2. Image"), "WITHDRAWN"),
     ],
 )
 def test_rationalrewards_says_why_it_has_no_score(text: str, code: str) -> None:
@@ -229,6 +231,7 @@ def test_each_judge_asks_with_its_own_texts_and_pictures_in_place(root: Path) ->
         ('{"reasoning": "good", "score": []}', "AMBIGUOUS"),
         ('{"reasoning": "good"}', "NO_SCORE"),
         ('{"score": [19, 20], "reasoning": "its score: [ok"}', None),
+        ('{"reasoning": "good", "score": [19, 20]}\nI take that back.', "WITHDRAWN"),
     ],
 )
 def test_editscore_says_why_it_has_no_score(text: str, reason: str | None, root: Path) -> None:

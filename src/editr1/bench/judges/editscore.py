@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
-from editr1.bench.judges._aspects import as_numbers, read_aspects
+from editr1.bench.judges._aspects import as_numbers, read_aspects, stated_scores
 from editr1.bench.judges.base import AskingJudge, Project, Question, Scale, digest_of
 from editr1.config import made
 from editr1.errors import ConfigError
@@ -98,6 +98,8 @@ def _reader(path: Path) -> Callable[[str, float, bool], tuple[float, ...] | Fail
         raw: Any = None
         with contextlib.suppress(Exception):  # whatever it raises on a text of a model, the text says nothing to it
             raw = parse(shown, False)["score"]
+        if raw is not None and stated_scores(text, top, may_be_one) == "WITHDRAWN":
+            return "WITHDRAWN"
         return "NO_SCORE" if raw is None else as_numbers(raw, top, may_be_one)
 
     return stated

@@ -232,13 +232,17 @@ def _rational_asks(texts: Texts) -> Ask:
 
 def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[float | None, ...] | FailureCode:
     """The scores of all aspects, None for one that does not apply, or why the reply states none of those that count."""
-    body = without_asides(answer_of(normalised(texts[0])) or "").split("# Summary:")[0]
+    answer = answer_of(normalised(texts[0])) or ""
+    body = without_asides(answer).split("# Summary:")[0]
     marks = list(_HEADING.finditer(body))
     found: dict[str, list[str]] = {mark.group(1): [] for mark in marks}
     if len(found) < len(ASPECTS):
         return "NO_SCORE"
-    for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(body)], strict=True):
-        found[mark.group(1)] += [score.group(1) for score in _SCORE.finditer(body, mark.end(), end)]
+    for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(answer)], strict=True):
+        scores = list(_SCORE.finditer(body, mark.end(), end))
+        found[mark.group(1)] += [score.group(1) for score in scores]
+        if scores and is_taken_back(answer[scores[-1].end() : end]):
+            return "WITHDRAWN"
     stated: dict[str, float] = {}
     for aspect, (heading, _) in ASPECTS.items():
         values = {_value(raw) for raw in found[heading]}

@@ -106,7 +106,13 @@ class Complaint:
     def passing(self) -> bool:
         """Worth another try."""
         transient = self.status in (408, 409, 425, 429) or self.status >= 500 or self.status < 400
-        return transient and not (self.refusal or self.no_credit or self.wrong_address)
+        return transient and not (self.refusal or self.no_credit or self.wrong_address or self.too_long)
+
+    @property
+    def too_long(self) -> bool:
+        """The prompt does not fit: llama.cpp says so with a status of 500, others behind one of 200. It will not fit later."""
+        odd = not 400 <= self.status < 500  # of a rate limit (429) the same words are true
+        return odd and "exceed" in self.stated and any(words in self.stated for words in _SETTINGS[0][0])
 
     @property
     def pause(self) -> float | None:
@@ -117,6 +123,8 @@ class Complaint:
     @property
     def hint(self) -> str:
         """Which setting to change; empty where the words name none."""
+        if self.too_long:
+            return _SETTINGS[0][1]
         if not 400 <= self.status < 500 or self.status in (401, 408, 409, 425, 429):
             return ""
         if self.status == 407:

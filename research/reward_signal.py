@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -38,6 +40,7 @@ from editr1.judge.rrm import build
 from editr1.measure.groups import ScoredEdit, signal_metrics
 from editr1.schema import Metric, Reward
 from editr1.stages.edit_rl import make_trainer
+from editr1.stats.agreement import correlation_gain, pooled_correlation
 from editr1.store import Run, commit, held_out_share, is_held_out
 from research.editor_evidence import ORACLE, judge_options
 
@@ -114,6 +117,46 @@ def rows_of(name: str, judge: str, score: str, edits: Sequence[Edit], rewards: S
     ]
 
 
+Deviation = tuple[np.ndarray, np.ndarray]
+
+
+def gains(name: str, edits: Sequence[Edit], rewards: dict[tuple[str, str], list[Reward]], truths: Sequence[float]) -> list[dict[str, Any]]:
+    """Correlation with the truth inside groups, RL-RRM less SFT-RRM on the same edits: those that both could read in all traces."""
+    found = []
+    for score in dict.fromkeys(score for _, score in rewards):
+        judges = [rewards[judge, score] for judge in ("SFT-RRM", "RL-RRM")]
+        whole = [i for i in range(len(edits)) if all(len(j[i].scores) == DRAWN and None not in j[i].scores for j in judges)]
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i in whole:
+            groups[edits[i][0].id].append(i)
+        for k in (*NUM_TRACES, DRAWN):
+            sft, rl = ([inside([fmean(judge[i].scores[:k]) for i in group], [truths[i] for i in group]) for group in groups.values()]
+                       for judge in judges)  # fmt: skip
+            gain = correlation_gain(sft, rl, np.random.default_rng(0))
+            both = [pooled_correlation(judge, np.random.default_rng(0)) for judge in (sft, rl)]
+            if gain and all(both):
+                values = [estimate.value for estimate in both if estimate]
+                found.append({"edits": name, "score": score, "k": k, "sft": values[0], "rl": values[1], "n": gain.n,
+                              "num_groups": len(groups), "gain": gain.value, "low": gain.low, "high": gain.high})  # fmt: skip
+    return found
+
+
+def inside(scores: Sequence[float], truths: Sequence[float]) -> Deviation:
+    """Deviations from the group's means."""
+    score, truth = np.array(scores), np.array(truths)
+    return score - score.mean(), truth - truth.mean()
+
+
+def gain_table(found: Sequence[dict[str, Any]]) -> str:
+    """What GCPO changed in each way to score."""
+    lines = ["| edits | score | K | SFT-RRM | RL-RRM | RL-RRM over SFT-RRM | n |", "|---|---|---|---|---|---|---|"]
+    for row in found:
+        ends = f" ({row['low']:+.3f} to {row['high']:+.3f})"
+        who = f"{row['edits']} | {row['score']} | {row['k']} | {row['sft']:.3f} | {row['rl']:.3f}"
+        lines.append(f"| {who} | {row['gain']:+.3f}{ends} | {row['n']} in {row['num_groups']} |")
+    return "\n".join(lines)
+
+
 def kept(path: Path, name: str) -> list[Row]:
     """The rows of a set as an earlier call wrote them."""
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
@@ -178,6 +221,7 @@ def main() -> None:
     draws |= {name: partial(draw_groups, config, tasks[: args.groups], weights) for name, weights in stages}
     oracle = create("oracles", ORACLE)
     rows: list[Row] = []
+    paired: list[dict[str, Any]] = []
     for name, draw in draws.items():
         if args.only not in name:
             rows += kept(args.out.with_suffix(".json"), name)
@@ -185,16 +229,18 @@ def main() -> None:
         edits = draw()
         truth = oracle.judge([c.source() for c, _ in edits], [image for _, image in edits], [c.task.instruction for c, _ in edits])
         truths = [score.utility for score in truth]
+        seen: dict[tuple[str, str], list[Reward]] = {}
         for judge, (folder, prompt) in JUDGES.items():
             options = judge_options(config.reward.options, args.run / folder) | {"num_traces": DRAWN, "prompt_id": prompt}
             for score in ("sampled", "expected")[: 1 + (judge != "scorer" and name == CANDIDATES)]:
-                rewards = judged(options | {"expected": score == "expected"}, edits)
-                rows += rows_of(name, judge, score, edits, rewards, truths)
+                seen[judge, score] = judged(options | {"expected": score == "expected"}, edits)
+                rows += rows_of(name, judge, score, edits, seen[judge, score], truths)
                 print(f"{name}, {judge}, {score}: {len(edits)} edits", file=sys.stderr, flush=True)
-    write(rows, args)
+        paired += gains(name, edits, {key: value for key, value in seen.items() if key[0] != "scorer"}, truths)
+    write(rows, paired, args)
 
 
-def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
+def write(rows: Sequence[Row], paired: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
     found = {(row.edits, row.judge, row.score, row.num_traces): row.figures for row in rows}
     first = rows[0].edits
     before, after = (found[first, judge, "sampled", 4]["order/half"] for judge in ("SFT-RRM", "RL-RRM"))
@@ -216,9 +262,10 @@ def write(rows: Sequence[Row], args: argparse.Namespace) -> None:
             "[Is the judge a good reward?](../benchmarks.md#is-the-judge-a-good-reward)",
             "`agreement` is of two means of K traces, all else of one; `advantage/group-std`: each group divided by its own std first.",
         ]
-        page.write_text("\n".join([*head, "", as_table(rows), reading]).rstrip() + "\n", "utf-8")
-        data.write_text(json.dumps({"result": result, "rows": plain}, indent=1) + "\n", "utf-8")
-    print(as_table(rows))
+        tables = [as_table(rows), "### Correlation with the truth inside groups, paired", "", gain_table(paired), ""]
+        page.write_text("\n".join([*head, "", *tables, reading]).rstrip() + "\n", "utf-8")
+        data.write_text(json.dumps({"result": result, "rows": plain, "paired": list(paired)}, indent=1) + "\n", "utf-8")
+    print(as_table(rows), gain_table(paired), sep="\n")
     print(json.dumps(result))
 
 

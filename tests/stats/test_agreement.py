@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from editr1.bench.editreward_tiger import argsort_right, chance, group_tau
 from editr1.stats import binomial_p
-from editr1.stats.agreement import VerdictAgreement, cohen_kappa, kendall_tau_b, krippendorff_alpha, mean_correlation, merge_ties, spearman
+from editr1.stats.agreement import (
+    VerdictAgreement,
+    cohen_kappa,
+    correlation_gain,
+    kendall_tau_b,
+    krippendorff_alpha,
+    mean_correlation,
+    merge_ties,
+    pooled_correlation,
+    spearman,
+)
 from editr1.stats.calibration import best_epsilon, calibrate, calibration_of, fit_slope, folds, three_class, three_class_credit
 
 small = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=25)
@@ -172,3 +182,26 @@ def test_kway_treats_missing_and_tied_as_wrong() -> None:
     assert argsort_right([2.0, 1.0, 5.0], [2, 2, 1])  # two images share the second place
     assert group_tau([9.0, 8.0, 7.0], [1, 2, 3]) == 1.0
     assert group_tau([None, 8.0], [1, 2]) is None
+
+
+def test_the_gain_of_a_judge_inside_groups_is_paired_by_group() -> None:
+    """Two judges whose noise is the same part: the interval of their difference is narrower than either's, and that of a bootstrap."""
+    rng = np.random.default_rng(3)
+    groups = []
+    for _ in range(120):
+        truth, common, own = rng.normal(size=(3, 4))
+        groups.append([part - part.mean() for part in (truth, truth + 2 * common + 0.8 * own, truth + 2 * common)])
+    first, second = ([(group[judge], group[0]) for group in groups] for judge in (1, 2))
+    alone = [pooled_correlation(judge, np.random.default_rng(0)) for judge in (first, second)]
+    gain = correlation_gain(first, second, np.random.default_rng(0))
+    assert gain is not None
+    assert all(alone)
+    assert gain.value == pytest.approx(alone[1].value - alone[0].value)
+    assert gain.high - gain.low < 0.6 * (alone[0].high - alone[0].low)
+    draws = []
+    for _ in range(2000):
+        drawn = rng.integers(len(groups), size=len(groups))
+        joint = [np.concatenate([groups[i][judge] for i in drawn]) for judge in (0, 1, 2)]
+        draws.append(np.corrcoef(joint[0], joint[2])[0, 1] - np.corrcoef(joint[0], joint[1])[0, 1])
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.01)
+    assert correlation_gain(first, [(0 * scores, truth) for scores, truth in second], rng) is None

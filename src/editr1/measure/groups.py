@@ -34,8 +34,9 @@ from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, to_metric
 from editr1.schema import Metric, PreferencePair, derive_seed
 from editr1.stats import TIE_TOLERANCE, Estimate, mean_estimate, paired_difference, share_estimate
-from editr1.stats.clusters import Clustered, Floats, from_sums
-from editr1.stats.intervals import tested_mean
+from editr1.stats.agreement import pooled_correlation
+from editr1.stats.clusters import Floats, from_sums
+from editr1.stats.intervals import tested_mean, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +226,7 @@ def noise_share(groups: Sequence[Sequence[ScoredEdit]], rng: np.random.Generator
     if sum(total_G) == 0:
         return None
     sums = from_sums(np.array(noise_G), np.array(total_G), np.zeros(len(groups), dtype=np.intp))
-    return _within(tested_mean(sums, rng), 0.0)
-
-
-def _within(found: Estimate, low: float) -> Estimate:
-    """The estimate cut off at `low` and 1."""
-    ends = [None if end is None else min(1.0, max(low, end)) for end in (found.value, found.low, found.high)]
-    return Estimate(ends[0] or 0.0, ends[1], ends[2], found.n, found.num_clusters)
+    return within(tested_mean(sums, rng), 0.0)
 
 
 def _agreement(groups: Mapping[str, Sequence[ScoredEdit]]) -> list[Metric]:
@@ -272,18 +267,3 @@ def _against_truth(groups: Mapping[str, Sequence[ScoredEdit]], rng: np.random.Ge
         to_metric("signal_advantage", pooled_correlation(inside, rng), "signal/advantage", n=n),
         to_metric("signal_advantage_group_std", pooled_correlation(shrunk, rng), "signal/advantage/group-std", n=n),
     ]
-
-
-def pooled_correlation(groups: Sequence[tuple[Floats, Floats]], rng: np.random.Generator) -> Estimate | None:
-    """Correlation of deviations from each group's means over all groups, with the interval of its linear part by group; None where one
-    side never deviates."""
-    sums_G3 = np.array([(value @ truth, value @ value, truth @ truth) for value, truth in groups])
-    joint, squares, truths = sums_G3.sum(axis=0)
-    if min(squares, truths) <= 0:
-        return None
-    rho = joint / math.sqrt(squares * truths)
-    residual_G = sums_G3 @ np.array([1 / math.sqrt(squares * truths), -rho / (2 * squares), -rho / (2 * truths)])
-    size, n = len(groups), sum(len(value) for value, _ in groups)
-    weight_G = np.full(size, 1 / size)
-    data = Clustered(float(rho), n, weight_G, rho * weight_G + residual_G, residual_G, np.zeros(size, dtype=np.intp), is_single=False)
-    return _within(tested_mean(data, rng), -1.0)

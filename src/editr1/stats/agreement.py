@@ -1,4 +1,4 @@
-"""Do two lists agree: raters beyond chance (Cohen's kappa, Krippendorff's alpha), scores by their ranks.
+"""Do two lists agree: raters beyond chance (Cohen's kappa, Krippendorff's alpha), scores by their ranks, scores inside groups.
 
 Averaging rank correlations over groups needs care: `tanh(mean(rho))`, found in published scripts, applies the way back of Fisher's
 transform without the way there and lowers every figure (GPT-4o on VIEScore's study: 40.3 became 38.2). Here the mean is either plain or
@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editr1.stats.clusters import Floats, index_of
+from editr1.stats.clusters import Clustered, Floats, index_of
+from editr1.stats.intervals import Estimate, tested_mean, within
 from editr1.stats.pairwise import TIE_TOLERANCE
 
 Scale = Literal["nominal", "ordinal", "interval"]
@@ -230,3 +231,37 @@ def hacked(training: Mapping[int, float], held_out: Mapping[int, float], falls: 
     after = finite_mean([training[step] for step in sorted(training)][-SPAN:])
     falling = all(held_out[late] < held_out[early] for early, late in pairwise(times))
     return falling and before is not None and after is not None and after > before
+
+
+Deviations = Sequence[tuple[Floats, Floats]]
+"""(scores, truths) of each group, less the group's means."""
+
+
+def pooled_correlation(groups: Deviations, rng: np.random.Generator) -> Estimate | None:
+    """Correlation of deviations from each group's means over all groups, with the interval of its linear part by group; None where one
+    side never deviates."""
+    found = _linear_correlation(groups)
+    return None if found is None else within(_of_linear(*found, groups, rng), -1.0)
+
+
+def correlation_gain(first: Deviations, second: Deviations, rng: np.random.Generator) -> Estimate | None:
+    """Pooled correlation of the second judge less that of the first on the same groups, paired by group; None where either has none."""
+    before, after = _linear_correlation(first), _linear_correlation(second)
+    return None if before is None or after is None else _of_linear(after[0] - before[0], after[1] - before[1], second, rng)
+
+
+def _linear_correlation(groups: Deviations) -> tuple[float, Floats] | None:
+    """The correlation, and how much each group moves it."""
+    sums_G3 = np.array([(value @ truth, value @ value, truth @ truth) for value, truth in groups])
+    joint, squares, truths = sums_G3.sum(axis=0)
+    if min(squares, truths) <= 0:
+        return None
+    rho = joint / math.sqrt(squares * truths)
+    return float(rho), sums_G3 @ np.array([1 / math.sqrt(squares * truths), -rho / (2 * squares), -rho / (2 * truths)])
+
+
+def _of_linear(value: float, residual_G: Floats, groups: Deviations, rng: np.random.Generator) -> Estimate:
+    size, n = len(groups), sum(len(scores) for scores, _ in groups)
+    weight_G = np.full(size, 1 / size)
+    data = Clustered(value, n, weight_G, value * weight_G + residual_G, residual_G, np.zeros(size, dtype=np.intp), is_single=False)
+    return tested_mean(data, rng)

@@ -222,3 +222,9 @@ def _t_quantile(degrees_of_freedom: float) -> float:
 
     tail = 0.5 + LEVEL / 2
     return float(ndtri(tail) if math.isinf(degrees_of_freedom) else stdtrit(degrees_of_freedom, tail))
+
+
+def within(found: Estimate, low: float, high: float = 1.0) -> Estimate:
+    """The estimate cut off at the ends of its scale."""
+    ends = [None if end is None else min(high, max(low, end)) for end in (found.value, found.low, found.high)]
+    return Estimate(ends[0] or 0.0, ends[1], ends[2], found.n, found.num_clusters)

@@ -117,9 +117,6 @@ def rows_of(name: str, judge: str, score: str, edits: Sequence[Edit], rewards: S
     ]
 
 
-Deviation = tuple[np.ndarray, np.ndarray]
-
-
 def gains(name: str, edits: Sequence[Edit], rewards: dict[tuple[str, str], list[Reward]], truths: Sequence[float]) -> list[dict[str, Any]]:
     """Correlation with the truth inside groups, RL-RRM less SFT-RRM on the same edits: those that both could read in all traces."""
     found = []
@@ -132,16 +129,14 @@ def gains(name: str, edits: Sequence[Edit], rewards: dict[tuple[str, str], list[
         for k in (*NUM_TRACES, DRAWN):
             sft, rl = ([inside([fmean(judge[i].scores[:k]) for i in group], [truths[i] for i in group]) for group in groups.values()]
                        for judge in judges)  # fmt: skip
-            gain = correlation_gain(sft, rl, np.random.default_rng(0))
-            both = [pooled_correlation(judge, np.random.default_rng(0)) for judge in (sft, rl)]
-            if gain and all(both):
-                values = [estimate.value for estimate in both if estimate]
-                found.append({"edits": name, "score": score, "k": k, "sft": values[0], "rl": values[1], "n": gain.n,
+            gain, before = correlation_gain(sft, rl, np.random.default_rng(0)), pooled_correlation(sft, np.random.default_rng(0))
+            if gain and before:
+                found.append({"edits": name, "score": score, "k": k, "sft": before.value, "rl": before.value + gain.value, "n": gain.n,
                               "num_groups": len(groups), "gain": gain.value, "low": gain.low, "high": gain.high})  # fmt: skip
     return found
 
 
-def inside(scores: Sequence[float], truths: Sequence[float]) -> Deviation:
+def inside(scores: Sequence[float], truths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Deviations from the group's means."""
     score, truth = np.array(scores), np.array(truths)
     return score - score.mean(), truth - truth.mean()
@@ -157,9 +152,14 @@ def gain_table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def read(path: Path, what: str) -> list[dict[str, Any]]:
+    """What an earlier call wrote, if any."""
+    return json.loads(path.read_text("utf-8")).get(what, []) if path.exists() else []
+
+
 def kept(path: Path, name: str) -> list[Row]:
     """The rows of a set as an earlier call wrote them."""
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    rows = read(path, "rows")
     figures = [{key: Metric(**metric) for key, metric in row["figures"].items()} for row in rows]
     return [Row(**row | {"figures": found}) for row, found in zip(rows, figures, strict=True) if row["edits"] == name]
 
@@ -225,6 +225,7 @@ def main() -> None:
     for name, draw in draws.items():
         if args.only not in name:
             rows += kept(args.out.with_suffix(".json"), name)
+            paired += [row for row in read(args.out.with_suffix(".json"), "paired") if row["edits"] == name]
             continue
         edits = draw()
         truth = oracle.judge([c.source() for c, _ in edits], [image for _, image in edits], [c.task.instruction for c, _ in edits])

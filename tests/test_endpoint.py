@@ -363,6 +363,7 @@ def test_a_wrong_setting_is_the_machines_failure_and_is_named(name: str) -> None
         ((429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}), "no credit left (You exceeded", 1),
         ((400, {"error": {"message": "Your credit balance is too low to access the API"}}), "no credit left (Your credit", 1),
         ((429, {"error": {"message": "Rate limit exceeded: maximum number of tokens per minute"}}), "status 429, 3 times", 3),
+        ((503, {"error": {"message": "Too many tokens are waiting: capacity exceeded"}}), "status 503, 3 times", 3),
         ((500, {"error": {"message": "The moderation service is unavailable"}}), "status 500, 3 times (The moderation", 3),
         ((403, {"error": {"message": "Your account is suspended: it violates our usage policies"}}), "Your account is suspended", 1),
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "status 529, 3 times (Overloaded)", 3),

@@ -111,7 +111,7 @@ class Complaint:
     @property
     def too_long(self) -> bool:
         """The prompt does not fit: llama.cpp says so with a status of 500, others behind one of 200. It will not fit later."""
-        odd = not 400 <= self.status < 500  # of a rate limit (429) the same words are true
+        odd = self.status < 400 or self.status == 500  # of a rate limit (429) or load (503) the same words may be true
         return odd and "exceed" in self.stated and any(words in self.stated for words in _SETTINGS[0][0])
 
     @property

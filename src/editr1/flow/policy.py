@@ -243,7 +243,7 @@ def _add_lora(transformer: Any, targets: list[str], training: Training, seed: in
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     config = LoraConfig(r=training.rank, lora_alpha=training.alpha, target_modules=targets, init_lora_weights=True)
-    dtype = transformer.dtype  # read once: diffusers looks through all modules at each reading, half a minute for 60 blocks
+    dtype = transformer.dtype  # read once: diffusers looks through all modules at each reading, a minute for 60 blocks
     # peft draws A from torch's global generator; it is drawn again below from (seed, name), so its state is put back
     with torch.random.fork_rng(devices=[]):
         transformer.add_adapter(config)

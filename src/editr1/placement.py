@@ -162,8 +162,8 @@ def shard(
 
     `ignored` parameters stay whole on each process, on `device`; the gradients of the others are summed over processes, in float32. All
     processes must make the same forwards. Weights may still lie on the CPU: a block reaches the device only once it has been cut. Weights
-    are gathered anew for each forward and each backward (ZeRO-3), so that parts may be written to in between; with `keep_gathered` once, until
-    `drop_gathered` (ZeRO-2). Source: torch.distributed.fsdp.fully_shard.
+    are gathered anew for each forward and each backward (ZeRO-3), so that parts may be written to in between; with `keep_gathered` once,
+    until `drop_gathered` (ZeRO-2). Source: torch.distributed.fsdp.fully_shard.
     """
     if num_processes == 1:
         return

@@ -25,7 +25,9 @@ def settings(std, algorithm):
     zero = 2 if algorithm == "zero2" else 3
     weights = "full" if algorithm in ("full", "zero2") else "lora"
     algorithm = "grpo" if shard else algorithm
-    training = Training(weights=weights, rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard, zero=zero)
+    training = Training(
+        weights=weights, rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard, zero=zero
+    )  # fmt: skip
     return Config(
         Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=3, save_every=0,
         contexts_per_batch=1 if shard else 2,

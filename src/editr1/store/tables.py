@@ -141,7 +141,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any], begun: bool, curve
 
 IDLE = frozenset({"price_in", "price_out", "gradient_checkpointing", "shard", "zero"})
 IDLE_OPTIONS = frozenset({"batch_size", "max_concurrency", "timeout", "max_attempts", "device", "check_traces"})
-"""Settings, and options of components, that say for what price, in how much memory, how patiently, how fast and where, and change no result."""
+"""Settings, and options of components, that say for what price, in how much memory, how patiently and where, and change no result."""
 
 
 def _telling(value: Any, idle: frozenset[str] = IDLE) -> Any:

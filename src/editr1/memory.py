@@ -158,7 +158,7 @@ def check(memory: Memory, card: float) -> None:
     if memory.total > 0.95 * card:
         largest = max(dataclasses.fields(memory), key=lambda field: float(getattr(memory, field.name))).name
         raise ConfigError(
-            f"this takes {memory}, more than {card:.0f} GiB hold; the largest part is {largest.replace('_', ' ')}. Shard it over more cards "
-            "(recipes/accelerate; edit_rl.training.shard), train LoRA in the place of all weights (trained.lora_rank; edit_rl.training.weights), "
-            "or lower micro_batch"
+            f"this takes {memory}, more than {card:.0f} GiB hold; the largest part is {largest.replace('_', ' ')}. Shard it over more "
+            "cards (recipes/accelerate; edit_rl.training.shard), train LoRA in the place of all weights (trained.lora_rank; "
+            "edit_rl.training.weights), or lower micro_batch"
         )

@@ -117,7 +117,7 @@ def parse_yaml(text: str, where: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice in one group: the first value would be lost without a word."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:

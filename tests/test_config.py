@@ -112,7 +112,8 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.yaml")
 
 
-def build(path: str, dtype: str = "float32") -> tuple[str, str]:
+def build(path: str, dtype: str = "float32", timeout: float = 1.0, api_key: str | None = None, model: object = None) -> tuple[str, str]:
+    assert isinstance(timeout, float)
     return path, dtype
 
 
@@ -121,6 +122,7 @@ HERE = f"{__name__}:build"
 
 def test_outside_code_is_named_by_module_and_attribute() -> None:
     assert create("vlm", Component(HERE, {"path": "/m"})) == ("/m", "float32")
+    assert create("vlm", Component(HERE, {"path": Path("/m"), "timeout": "1e3", "model": build})) == ("/m", "float32")  # YAML's 1e3 is a text
 
 
 @pytest.mark.parametrize(
@@ -129,14 +131,20 @@ def test_outside_code_is_named_by_module_and_attribute() -> None:
         (Component("kontex"), "unknown component 'kontex' of kind 'editors'"),
         (Component("no_such_module:build"), "no module named 'no_such_module'"),
         (Component(f"{__name__}:nothing"), "has no callable 'nothing'"),
+        (Component("..base:build"), "named as 'package.module:Name'"),
+        (Component("/home/me/editor.py:build"), "named as 'package.module:Name'"),
         (Component(HERE, {"pth": "/m"}), "unknown option 'pth'; did you mean 'path'?"),
         (Component(HERE), "option 'path' is required"),
+        (Component(HERE, {"path": 7}), "option 'path': expected a text (in quotes where it looks like a number), found 7"),
+        (Component(HERE, {"path": "/m", "timeout": "soon"}), "option 'timeout': expected a number, found 'soon'"),
+        (Component(HERE, {"path": "/m", "api_key": 70231}), "option 'api_key' is no text; put it in quotes"),
     ],
 )
 def test_a_component_that_cannot_be_made_says_why(component: Component, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         create("editors", component)
     assert message in str(caught.value)
+    assert "70231" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["vlm", "editors", "sources"])

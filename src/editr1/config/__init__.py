@@ -13,6 +13,7 @@ another type, stops the run before anything starts: a typo that silently becomes
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from editr1.text import without_secrets
 __all__ = [
     "SPEED_KEYS",
     "Component",
+    "at_least",
     "available",
     "component_of",
     "create",
@@ -37,6 +39,7 @@ __all__ = [
     "made",
     "offered",
     "parse_yaml",
+    "positive",
     "section",
     "to_plain",
     "with_overrides",
@@ -101,10 +104,17 @@ def fill_in(value: Any, **names: str) -> Any:
     return [fill_in(item, **names) for item in value] if isinstance(value, list) else value
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as the number that it is in YAML 1.2; in YAML 1.1 it is text without its dot."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789"))
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. Raises ConfigError on one line, naming `where` and the line number."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error
@@ -161,6 +171,22 @@ def _plain(value: Any, without: frozenset[str]) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, without) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def at_least(low: float, settings: object, *names: str) -> None:
+    """Raises ValueError for the first of these settings that is below `low`, or not a number. None means "not set", and passes."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value >= low:
+            raise ValueError(f"{name} is {value}, expected at least {low:g}")
+
+
+def positive(settings: object, *names: str) -> None:
+    """As `at_least` of 0, which itself is refused too."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}, expected a positive number")
 
 
 def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:

@@ -97,11 +97,24 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
             raise ConfigError(f"{where}: option {option!r} is set by the stage that uses it; remove it")
         if option not in named and not takes_any:
             raise ConfigError(f"{where}: unknown option {option!r}; {nearest(option, named)}")
+        _check_scalar(parameters[option].annotation if option in named else Any, component.options[option], f"{where}: option {option!r}")
     options = {**component.options, **fixed}
     missing = [n for n in named if n not in options and parameters[n].default is inspect.Parameter.empty]
     if missing:
         raise ConfigError(f"{where}: option {missing[0]!r} is required")
     return factory(**options)
+
+
+_SCALARS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+
+
+def _check_scalar(annotation: Any, value: Any, where: str) -> None:
+    """Raises ConfigError for a value of another type than a plain annotation (`int`, `float`, `bool`, `str`, each perhaps `| None`)."""
+    wanted = str(getattr(annotation, "__name__", annotation)).removesuffix(" | None")
+    expected = _SCALARS.get(wanted)
+    if expected is None or value is None or (isinstance(value, expected) and isinstance(value, bool) <= (wanted == "bool")):
+        return
+    raise ConfigError(f"{where}: expected {wanted}, found {value!r}")
 
 
 def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Component:
@@ -110,11 +123,15 @@ def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Compo
         return named
     if isinstance(named, str):
         return Component(named)
+    shape = f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}"
+    if not isinstance(named, Mapping):
+        raise ConfigError(f"{shape}, found {named!r}")
     if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
-        raise ConfigError(
-            f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found the keys {sorted(map(str, named))}"
-        )
-    return Component(named["id"], dict(named.get("options") or {}))
+        raise ConfigError(f"{shape}, found the keys {sorted(map(str, named))}")
+    options = named.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{shape}, found the options {options!r}")
+    return Component(named["id"], dict(options))
 
 
 def made(kind: str, named: Any) -> Any:

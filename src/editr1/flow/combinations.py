@@ -57,6 +57,11 @@ def _placement_combinations(c: Config, needs: Needs) -> Iterator[tuple[bool, str
         "lr_matrices: Muon turns whole matrices and shard cuts them; use AdamW (lr_matrices: null) or weights: lora",
     )
     yield (
+        t.zero == 2 and not (t.shard and t.weights == "full"),
+        "zero: 2 keeps weights whole and cuts what full fine-tuning adds to them: it needs shard: true and weights: full; found "
+        f"{t.shard}, {t.weights}",
+    )
+    yield (
         c.curation.redraw > 0 and (c.contexts_per_batch != 1 or t.shard),
         "curation.redraw replaces single groups: it needs contexts_per_batch: 1, and no shard",
     )

@@ -84,6 +84,10 @@ class Training:
     shard: bool = False
     """FSDP2: weights are spread over the processes instead of lying on each; in full fine-tuning their float32 masters, gradients, averages
     and moments as well. ours: off, 20 billion parameters in bf16 fit 80 GB, and gathering them costs time; smaller cards need it."""
+    zero: Literal[2, 3] = 3
+    """What `shard` cuts. 3: weights too, gathered block by block at each forward. 2: working weights stay whole between updates, gathered
+    once for each; masters, gradients, averages and moments are cut. For full fine-tuning where the weights alone fit. Source: ZeRO,
+    https://arxiv.org/abs/1910.02054."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
 

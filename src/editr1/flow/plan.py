@@ -179,6 +179,7 @@ def _memory(config: Config, f: Footprint) -> Memory:
     layout = Layout(launch.processes, t.shard)
     swapped = 0 if lora else (t.beta > 0 or needs.reference) + (needs.old_decay is not None)  # weights that take the trained ones' place
     reference = 2.0 * swapped * f.num_parameters / GIB / layout.shards
+    gathered = 2.0 * f.num_parameters / GIB if t.zero == 2 else 0.0  # beside the parts
     encoders = 0.0 if config.cache_encodings else f.num_encoder_parameters
     base = states(f.num_parameters if lora else 0.0, 0.0, layout).weights
     beside = encoders + f.num_vae_parameters
@@ -202,7 +203,7 @@ def _memory(config: Config, f: Footprint) -> Memory:
     latents = kept * bytes_kept * f.plan.num_tokens * f.plan.channels / GIB
     return dataclasses.replace(
         moved,
-        weights=base + beside + moved.weights + reference,
+        weights=base + beside + moved.weights + reference + gathered,
         activations=kept_rows + latents,
     )
 

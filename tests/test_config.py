@@ -118,7 +118,7 @@ def test_options_are_of_the_types_that_their_component_names() -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             create("algorithms", Component("grpo", options))
-    with pytest.raises(ConfigError, match="option 'levels': expected int, found 2.5"):
+    with pytest.raises(ConfigError, match=r"option 'levels': expected int, found 2\.5"):
         create("algorithms", Component("awm", {"levels": 2.5}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import numbers
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping
@@ -97,7 +98,7 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
             raise ConfigError(f"{where}: option {option!r} is set by the stage that uses it; remove it")
         if option not in named and not takes_any:
             raise ConfigError(f"{where}: unknown option {option!r}; {nearest(option, named)}")
-        _check_scalar(parameters[option].annotation if option in named else Any, component.options[option], f"{where}: option {option!r}")
+        _check_number(parameters[option].annotation if option in named else Any, component.options[option], f"{where}: option {option!r}")
     options = {**component.options, **fixed}
     missing = [n for n in named if n not in options and parameters[n].default is inspect.Parameter.empty]
     if missing:
@@ -105,14 +106,13 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
     return factory(**options)
 
 
-_SCALARS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+_NUMBERS: Mapping[str, type] = {"int": numbers.Integral, "float": numbers.Real, "bool": bool}
 
 
-def _check_scalar(annotation: Any, value: Any, where: str) -> None:
-    """Raises ConfigError for a value of another type than a plain annotation (`int`, `float`, `bool`, `str`, each perhaps `| None`)."""
+def _check_number(annotation: Any, value: Any, where: str) -> None:
+    """Raises ConfigError where a plain annotation asks for a number or a switch (`float`, `int | None`) and the value is none."""
     wanted = str(getattr(annotation, "__name__", annotation)).removesuffix(" | None")
-    expected = _SCALARS.get(wanted)
-    if expected is None or value is None or (isinstance(value, expected) and isinstance(value, bool) <= (wanted == "bool")):
+    if value is None or wanted not in _NUMBERS or (isinstance(value, _NUMBERS[wanted]) and isinstance(value, bool) <= (wanted == "bool")):
         return
     raise ConfigError(f"{where}: expected {wanted}, found {value!r}")
 

@@ -214,11 +214,7 @@ ASPECTS = {
 RATIONAL_SCALE = Scale(1, 4)
 _HEADING = re.compile(rf"^[\s#*]*(?:[1-4]\.)?[\s*]*({'|'.join(heading for heading, _ in ASPECTS.values())})[\s*]*:", re.MULTILINE)
 _SCORE = re.compile(r"^[\s*]*##[\s*]*Score[\s*]*:[\s*]*([^\n]*)$", re.MULTILINE)
-_LEADING = re.compile(
-    r"([0-9]+(?:\.[0-9]+)?)(?:\s*(?:/|(?:out\s+)?of)\s*4(?:\.0+)?\b)?(?!\s*(?:[-\u2013/,~%]|or\b|to\b|(?:out\s+)?of\b)\s*[0-9]|[0-9.%])",
-    re.IGNORECASE,
-)
-_NONE = re.compile(r"(?:n/?a|not\s+applicable)\b", re.IGNORECASE)
+_REMARK = re.compile(r"\s*(?:[;:]|\((?!(?:out )?of\b)|\s[-\u2013\u2014]\s(?!\d)|\s(?!(?:out|of|or|to)\b)[^\W\d]).*", re.IGNORECASE)
 
 
 def _rational_asks(texts: Texts) -> Ask:
@@ -265,13 +261,12 @@ def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[flo
 
 
 def _value(raw: str) -> float | str:
-    """The number that a line consists of or, before a remark, begins with; `N/A`, or the line itself."""
+    """The number of a line, which a remark may follow; `N/A`, or the line itself."""
     stated = raw.strip(" *[]`")
-    if _NONE.match(stated):
+    if re.match(r"(?:n/?a|not applicable)\b", stated, re.IGNORECASE):
         return "N/A"
-    number = read_number(stated, RATIONAL_SCALE.high)
-    leading = _LEADING.match(stated) if number is None else None
-    return float(leading.group(1)) if leading else stated if number is None else number
+    number = read_number(_REMARK.sub("", stated), RATIONAL_SCALE.high)
+    return stated if number is None else number
 
 
 RATIONAL = Project(

@@ -33,9 +33,9 @@ from editr1.schema import derive_seed
 from editr1.stats import paired_difference
 from editr1.store import Run
 
-REWARDS = {"rl": "08_rrm_gcpo", "sft": "06_rrm_sft", "oracle": ""}
+REWARDS = {"rl": "08_rrm_gcpo", "sft": "06_rrm_sft", "scorer": "06_scorer", "oracle": ""}
 """Checkpoint folder of each reward, the slow cells first."""
-NAMES = {"rl": "RL-RRM", "sft": "SFT-RRM", "oracle": "oracle"}
+NAMES = {"rl": "RL-RRM", "sft": "SFT-RRM", "scorer": "scorer without principles", "oracle": "oracle"}
 BEFORE = "before"
 ORACLE = Component("editr1.world.oracle:Oracle")
 TASK_SEED = 12  # of the held-out tasks: no stage of the recipe draws from it
@@ -109,7 +109,8 @@ def train_cell(cell: Cell, config: Any, base: Path, folder: Path) -> Path:
     run = Run.open(folder, {"edit_rl": to_plain(config)})
     tasks, _ = read_contexts(Run.open(base, create=False), 0.0, config.source == "pairs")
     score = watched(judge_function(create("judges", config.reward)), folder / "watched.jsonl")
-    trainer = make_trainer(config, create("editors", config.editor), [score], run.dir / FOLDER)
+    further = [judge_function(create("judges", reward.judge)) for reward in config.further_rewards]
+    trainer = make_trainer(config, create("editors", config.editor), [score, *further], run.dir / FOLDER)
     if done := checkpoints(run.dir / FOLDER / "checkpoints"):
         load_state(trainer.state, done[-1])
     try:
@@ -339,7 +340,7 @@ def main() -> None:
         "--config", type=Path, default=Path(str(files("editr1.world") / "demo.yaml")), help="recipe with an edit_rl section"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe; repeatable")
-    parser.add_argument("--rewards", nargs="+", choices=list(REWARDS), default=list(REWARDS))
+    parser.add_argument("--rewards", nargs="+", choices=list(REWARDS), default=["rl", "sft", "oracle"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=0, help="0 = the recipe's")
     parser.add_argument("--tasks", type=int, default=1000, help="held-out tasks")

@@ -79,6 +79,11 @@ def test_a_mistake_names_the_key(raw: object, message: str) -> None:
         ("seed: 1", ["score.limit"], "must have the form"),
         ("score: {pool: [1]}", ["score.pool.7=2"], "'7' is no index of a list of 1 entries"),
         ("seed: 1", ["seed.x=2"], "'seed' is the value 1"),
+        ("score: {a: 1}\nseed: 1\nscore: {b: 1}", [], "the key 'score' stands a second time in line 3"),
+        ("score:\n  limit: 1\n  limit: 2", [], "the key 'limit' stands a second time in line 3"),
+        ('seed: "a\x01b"', [], "is not YAML: unacceptable character #x0001"),
+        ("seed: 2024-13-45", [], "is not YAML: month must be in 1..12"),
+        ("score: {pool: [1]}", ["score.pool.\u00b2=2"], "'\u00b2' is no index"),
     ],
 )
 def test_a_broken_recipe_is_one_clear_line(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
@@ -86,6 +91,20 @@ def test_a_broken_recipe_is_one_clear_line(tmp_path: Path, text: str, overrides:
         load_recipe(recipe_file(tmp_path, text), overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
+    for data in (b"seed: 1\n", b"\xef\xbb\xbfseed: 1\n"):
+        (tmp_path / "r.yaml").write_bytes(data)
+        assert load_recipe(tmp_path / "r.yaml") == {"seed": 1}
+    (tmp_path / "r.yaml").write_bytes("x-note: caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"r\.yaml' is not UTF-8 text"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_what_an_anchor_brings_may_be_said_otherwise(tmp_path: Path) -> None:
+    text = "x-a: &a {k: 1, l: 1}\nx-b: &b {m: 1}\nscore:\n  <<: *a\n  <<: *b\n  k: 2"
+    assert load_recipe(recipe_file(tmp_path, text))["score"] == {"k": 2, "l": 1, "m": 1}
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

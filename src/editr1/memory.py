@@ -159,5 +159,6 @@ def check(memory: Memory, card: float) -> None:
         largest = max(dataclasses.fields(memory), key=lambda field: float(getattr(memory, field.name))).name
         raise ConfigError(
             f"this takes {memory}, more than {card:.0f} GiB hold; the largest part is {largest.replace('_', ' ')}. Shard it over more "
-            "cards (recipes/accelerate), train adapters (trained.lora_rank), or lower machine.micro_batch"
+            "cards (recipes/accelerate; edit_rl.training.shard), train LoRA in the place of all weights (trained.lora_rank; "
+            "edit_rl.training.weights), or lower micro_batch"
         )

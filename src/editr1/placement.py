@@ -155,12 +155,15 @@ def adopt_device() -> None:
         torch.accelerator.set_device_index(device.index)
 
 
-def shard(model: Any, blocks: Iterable[Any], device: torch.device, num_processes: int, ignored: Iterable[Any] = ()) -> None:
+def shard(
+    model: Any, blocks: Iterable[Any], device: torch.device, num_processes: int, ignored: Iterable[Any] = (), keep_gathered: bool = False
+) -> None:  # fmt: skip
     """FSDP2: each process keeps a part of every weight, gathered block by block when it is used; nothing to do for one process.
 
     `ignored` parameters stay whole on each process, on `device`; the gradients of the others are summed over processes, in float32. All
     processes must make the same forwards. Weights may still lie on the CPU: a block reaches the device only once it has been cut. Weights
-    are gathered anew for each forward, so that parts may be written to in between. Source: torch.distributed.fsdp.fully_shard.
+    are gathered anew for each forward and each backward (ZeRO-3), so that parts may be written to in between; with `keep_gathered` once,
+    until `drop_gathered` (ZeRO-2). Source: torch.distributed.fsdp.fully_shard.
     """
     if num_processes == 1:
         return
@@ -173,9 +176,19 @@ def shard(model: Any, blocks: Iterable[Any], device: torch.device, num_processes
         parameter.data = parameter.data.to(device)
     precision = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for module in [*blocks, model]:
-        fully_shard(module, mesh=mesh, ignored_params=kept, mp_policy=precision, reshard_after_forward=True)
+        fully_shard(module, mesh=mesh, ignored_params=kept, mp_policy=precision, reshard_after_forward=not keep_gathered)
+        module.set_reshard_after_backward(not keep_gathered, recurse=False)
         module.set_force_sum_reduction_for_comms(True)  # with the next line: a sum, where FSDP2 averages
         module.set_gradient_divide_factor(1.0)
+
+
+def drop_gathered(model: Any) -> None:
+    """Leaves a sharded model its own parts alone: the next forward reads what was written to them. Nothing to do for other models."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def repeated_blocks(model: Any) -> list[Any]:

@@ -53,6 +53,12 @@ def test_sharding_divides_the_weights_and_full_fine_tuning_fits_no_single_card(m
     assert full.total > 200
     spread = memory_of(Config(KONTEXT, JUDGE, training=Training(weights="full", shard=True)))
     assert (spread.gradients, spread.optimizer) == (pytest.approx(full.gradients / 8), pytest.approx(full.optimizer / 8))
+    kept = memory_of(Config(KONTEXT, JUDGE, training=Training(weights="full", shard=True, zero=2)))
+    assert (kept.gradients, kept.optimizer) == (spread.gradients, spread.optimizer)
+    assert kept.weights - spread.weights == pytest.approx(11.9e9 * 2 / 2**30)
+    for without in (Training(shard=True, zero=2), Training(weights="full", zero=2)):
+        with pytest.raises(ValueError, match="shard: true and weights: full"):
+            Config(KONTEXT, JUDGE, training=without)
     assert memory_of(Config(Component("editr1.world.tiny_editor:build"), JUDGE)) is None
 
 

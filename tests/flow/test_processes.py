@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).parent / "two_processes.py"
 
 
 # nft divides by the size of an error, which carries rounding of three iterations further
-TOLERANCES = {"batch-grpo": 1e-5, "group-nft": 1e-4, "group-sharded": 1e-5, "group-full": 1e-5}
+TOLERANCES = {"batch-grpo": 1e-5, "group-nft": 1e-4, "group-sharded": 1e-5, "group-full": 1e-5, "group-zero2": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,11 @@ def test_two_processes_give_the_update_of_one(trained, way, tolerance):
             assert alone.keys() == together.keys()
             for name, value in alone.items():
                 torch.testing.assert_close(together[name], value, atol=tolerance * max(1.0, size), rtol=1e-4)
+
+
+def test_zero_2_gathers_weights_when_they_change_and_zero_3_at_every_forward(trained):
+    gathers = {way: int((trained / f"group-{way}_2" / "gathers.txt").read_text()) for way in ("full", "zero2")}
+    assert 0 < 2 * gathers["zero2"] < gathers["full"]  # the reference of the KL term is swapped in and out
 
 
 @pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])

@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import editr1  # noqa: F401  (its torchvision hook must come before diffusers)
 import toy
@@ -20,16 +21,29 @@ from editr1.store import Run
 
 
 def settings(std, algorithm):
-    shard = algorithm in ("sharded", "full")  # grpo with the frozen weights, or all of them, spread over the processes
-    weights = "full" if algorithm == "full" else "lora"
+    shard = algorithm in ("sharded", "full", "zero2")  # grpo with the frozen weights, or all of them, spread over the processes
+    zero = 2 if algorithm == "zero2" else 3
+    weights = "full" if algorithm in ("full", "zero2") else "lora"
     algorithm = "grpo" if shard else algorithm
-    training = Training(weights=weights, rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard)
+    training = Training(
+        weights=weights, rank=4, alpha=8, lr=1.0, beta=0.01, std=std, algorithm=Component(algorithm), shard=shard, zero=zero
+    )  # fmt: skip
     return Config(
         Component("toy:build"), Component("toy:RednessJudge"), group_size=4, contexts=4, iterations=3, save_every=0,
         contexts_per_batch=1 if shard else 2,
         sampling=Sampling(steps=4, kind="cps", level=0.5, window=2, last=3), training=training,
         evaluation=Evaluation(every=3, tasks=3, steps=2, held_out=0.4), gallery_every=0,
     )  # fmt: skip
+
+
+class Gathers(TorchDispatchMode):
+    """Counts how often weights are gathered from all processes."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.c10d._allgather_base_.default
+        return function(*args, **(kwargs or {}))
 
 
 def learn(run_dir, std, algorithm):
@@ -41,7 +55,9 @@ def learn(run_dir, std, algorithm):
     trainer.state.optimizer = torch.optim.SGD(trainer.state.policy.params.values(), lr=1.0)
     start = gathered(trainer.state.policy.snapshot())
     tasks, held = read_contexts(run, config.evaluation.held_out)
-    train(trainer, tasks, held[:3], toy.score_redness, run)
+    with Gathers() as gathers:
+        train(trainer, tasks, held[:3], toy.score_redness, run)
+    (run.dir / "gathers.txt").write_text(str(gathers.count))
     accelerator = trainer.accelerator
     moved = {name: value - start[name] for name, value in gathered(trainer.state.policy.params).items()}
     save_file(moved, run.dir / f"end_{accelerator.num_processes}_{accelerator.process_index}.safetensors")

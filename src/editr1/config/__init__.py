@@ -56,9 +56,11 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, An
     Raises ConfigError for a missing file, broken YAML, a malformed override or a section that no stage or command owns.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read recipe {str(path)!r}: {error.strerror}; give the path of a YAML file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {str(path)!r} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
     recipe = parse_yaml(text, f"recipe {str(path)!r}")
     if recipe is None:
         recipe = {}
@@ -104,10 +106,25 @@ def fill_in(value: Any, **names: str) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. Raises ConfigError on one line, naming `where` and the line number."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date that is none
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one group: the first value would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (name := (key.tag, str(key.value))) in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands a second time", problem_mark=key.start_mark)
+            seen.add(name)
+        return node
 
 
 def _child(node: Any, part: str, name: str) -> Any:
@@ -124,7 +141,7 @@ def _child(node: Any, part: str, name: str) -> Any:
 
 
 def _index(node: list[Any], part: str, name: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not part.isdecimal() or int(part) >= len(node):
         raise ConfigError(f"override {name!r}: {part!r} is no index of a list of {len(node)} entries (they count from 0)")
     return int(part)
 

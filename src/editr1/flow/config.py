@@ -73,6 +73,10 @@ class Training:
     shard: bool = False
     """FSDP2: weights are spread over the processes instead of lying on each; in full fine-tuning their float32 masters, gradients, averages
     and moments as well. ours: off, 20 billion parameters in bf16 fit 80 GB, and gathering them costs time; smaller cards need it."""
+    zero: Literal[2, 3] = 3
+    """What `shard` cuts. 3: weights too, gathered block by block at each forward. 2: working weights stay whole between updates, gathered
+    once for each; masters, gradients, averages and moments are cut. For full fine-tuning where the weights alone fit. Source: ZeRO,
+    https://arxiv.org/abs/1910.02054."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
 
@@ -223,6 +227,11 @@ class Config:
             raise ValueError(f"source: pairs needs group_size: 2, no curation, and an algorithm of the forward process (dpo), found {name}")
         if self.training.shard and self.training.weights == "full" and self.training.lr_matrices is not None:
             raise ValueError("lr_matrices: Muon turns whole matrices and shard cuts them; use AdamW (lr_matrices: null) or weights: lora")
+        if self.training.zero == 2 and not (self.training.shard and self.training.weights == "full"):
+            raise ValueError(
+                "zero: 2 keeps weights whole and cuts what full fine-tuning adds to them: it needs shard: true and weights: full; found "
+                f"{self.training.shard}, {self.training.weights}"
+            )
         if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):
             raise ValueError("curation.redraw replaces single groups: it needs contexts_per_batch: 1, and no shard")
         if self.curation.first_pass and self.training.shard:

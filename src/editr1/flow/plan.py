@@ -155,6 +155,7 @@ def _memory(config: Config, f: Footprint) -> Memory:
     copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None) + config.rollout_ahead
     layout = Layout(launch.processes, t.shard)
     reference = 0.0 if lora or t.beta == 0 else 2.0 * f.num_parameters / GIB / layout.shards
+    gathered = 2.0 * f.num_parameters / GIB if t.zero == 2 else 0.0  # beside the parts
     encoders = 0.0 if config.cache_encodings else f.num_encoder_parameters
     base = states(f.num_parameters if lora else 0.0, 0.0, layout).weights
     beside = states(encoders + f.num_vae_parameters, 0.0, Layout()).weights
@@ -172,7 +173,7 @@ def _memory(config: Config, f: Footprint) -> Memory:
     latents = kept * (4 if s.storage == "float32" else 2) / GIB
     return dataclasses.replace(
         moved,
-        weights=base + beside + moved.weights + reference,
+        weights=base + beside + moved.weights + reference + gathered,
         activations=kept_rows + latents,
     )
 

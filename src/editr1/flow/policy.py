@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from editr1.editors.base import FlowEditor
 from editr1.errors import ConfigError
 from editr1.flow.config import Training
 from editr1.optimizers import muon_adamw
-from editr1.placement import repeated_blocks, shard
+from editr1.placement import drop_gathered, repeated_blocks, shard
 from editr1.schema import derive_seed
 
 Weights = dict[str, torch.Tensor]
@@ -56,10 +56,7 @@ class Policy:
 
     def refresh(self) -> None:
         """Rounds the masters into the working weights, after a step."""
-        with torch.no_grad():
-            for name, param in self.working.items():
-                if param is not self.params[name]:
-                    param.copy_(self.params[name])
+        self._write({name: param for name, param in self.working.items() if param is not self.params[name]}, self.params)
 
     def snapshot(self) -> Weights:
         """A copy of the trained weights, float32."""
@@ -100,7 +97,9 @@ class Policy:
         """Whether each process holds a part of each trained weight."""
         return any(isinstance(param, DTensor) for param in self.working.values())
 
-    def _write(self, params: dict[str, torch.nn.Parameter], weights: Weights) -> None:
+    def _write(self, params: Mapping[str, torch.nn.Parameter], weights: Mapping[str, torch.Tensor]) -> None:
+        if self.is_sharded:
+            drop_gathered(self.transformer)
         with torch.no_grad():
             for name, param in params.items():
                 param.copy_(part_of(weights[name], param))
@@ -147,14 +146,15 @@ def make_optimizer(policy: Policy, training: Training) -> torch.optim.Optimizer:
     return torch.optim.AdamW(policy.params.values(), lr=training.lr, weight_decay=training.weight_decay)
 
 
-def spread(editor: Any, accelerator: Any, stays_whole: Sequence[torch.nn.Parameter]) -> None:
+def spread(editor: Any, accelerator: Any, keep_gathered: bool, stays_whole: Sequence[torch.nn.Parameter]) -> None:
     """FSDP2 of the transformer: every process keeps a part of it, but for the LoRA layers, which stay whole on each.
 
     What it asks for is that all processes make the same number of forwards, since each gathers the weights from all: no row is skipped,
     groups are sampled one at a time.
     """
     transformer = editor.transformer
-    shard(transformer, repeated_blocks(transformer), accelerator.device, accelerator.num_processes, ignored=stays_whole)
+    blocks = repeated_blocks(transformer)
+    shard(transformer, blocks, accelerator.device, accelerator.num_processes, stays_whole, keep_gathered)
     if hasattr(editor, "place"):
         editor.place(accelerator.device)  # what was loaded on the CPU and is not sharded: encoders, VAE
 

@@ -233,7 +233,7 @@ def make_trainer(
     accelerator = accelerator or start(config, folder)
     algorithm = create("algorithms", training.algorithm)
     needs: Needs = algorithm.needs
-    cut = partial(spread, editor, accelerator) if training.shard else None
+    cut = partial(spread, editor, accelerator, training.zero == 2) if training.shard else None
     policy = Policy(editor, training, config.seed, needs.reference or training.beta > 0, cut)
     if config.placement.compile:
         compile_blocks(policy.transformer)

@@ -139,13 +139,13 @@ def check_settings(folder: Path, settings: Mapping[str, Any], begun: bool, curve
         raise ChangedInputsError(folder, f"{folder} was begun with {key}={was!r:.200}, now it is {now!r:.200}", curves)
 
 
-IDLE = frozenset({"price_in", "price_out"})
+IDLE = frozenset({"price_in", "price_out", "gradient_checkpointing", "shard", "zero"})
 IDLE_OPTIONS = frozenset({"batch_size", "max_concurrency", "timeout", "max_attempts", "device", "check_traces"})
-"""Of a component's options those that say how patiently, how fast and where rows are made, and change none."""
+"""Settings, and options of components, that say for what price, in how much memory, how patiently and where, and change no result."""
 
 
 def _telling(value: Any, idle: frozenset[str] = IDLE) -> Any:
-    """The settings without those that change no row."""
+    """The settings without those that change no result."""
     if isinstance(value, list):
         return [_telling(item) for item in value]
     if not isinstance(value, dict):

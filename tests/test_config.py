@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from editr1.config import Component, available, create, load, load_recipe, section, to_plain
+from editr1.config import Component, available, create, load, load_recipe, parse_yaml, section, to_plain
 from editr1.errors import ConfigError
 
 
@@ -105,6 +105,21 @@ def test_a_recipe_is_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
 def test_what_an_anchor_brings_may_be_said_otherwise(tmp_path: Path) -> None:
     text = "x-a: &a {k: 1, l: 1}\nx-b: &b {m: 1}\nscore:\n  <<: *a\n  <<: *b\n  k: 2"
     assert load_recipe(recipe_file(tmp_path, text))["score"] == {"k": 2, "l": 1, "m": 1}
+
+
+def test_options_are_of_the_types_that_their_component_names() -> None:
+    """1e-4 is text in YAML 1.1, and no section's dataclass stands between a recipe and the options of a component."""
+    (option,) = parse_yaml("[{clip_low: 1e-4, clip_high: 2E+3, model: 1e4b}]", "here")
+    assert option == {"clip_low": 1e-4, "clip_high": 2000.0, "model": "1e4b"}
+    assert create("algorithms", Component("grpo", {"clip_low": 1e-4, "clip_high": 1})).clip_low == 1e-4
+    for options, told in (
+        ({"clip_low": "small"}, "grpo': option 'clip_low': expected a number, found 'small'"),
+        ({"clip_low": True}, "expected a number, found True"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            create("algorithms", Component("grpo", options))
+    with pytest.raises(ConfigError, match=r"option 'levels': expected a whole number, found 2\.5"):
+        create("algorithms", Component("awm", {"levels": 2.5}))
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

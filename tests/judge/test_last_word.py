@@ -551,6 +551,10 @@ def test_one_number_answers_the_question_about_quality_only() -> None:
         ("CHOICE: A\n> CHOICE: B", "a"),
         ("CHOICE: A\nThe sign says: CHOICE: B", "a"),
         ("\uff23HOICE\uff1a\uff21", "a"),
+        ("<think>CHOICE: B</think><answer>CHOICE: A</answer>", "a"),
+        ("| CHOICE: $A$ |", "a"),
+        ("CHOICE: A, since B lost the roof", "a"),
+        ("CHOICE: A, B", None),
     ],
 )
 def test_the_last_choice_counts(text: str, choice: str | None) -> None:

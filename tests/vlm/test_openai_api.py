@@ -198,6 +198,14 @@ def test_alternatives_that_are_null_are_no_alternatives(positions):
         assert openai_api.build("m", base_url=endpoint.url).chat([ask("q", want_logprobs=True)])[0].logprobs == ()
 
 
+def test_a_sampled_token_that_is_none_of_the_likeliest_has_a_say():
+    likely = [{"token": "8", "logprob": -0.5}, {"token": "9", "logprob": -1.0}]
+    answer = completion("7", logprobs={"content": [{"token": "7", "logprob": -3.0, "top_logprobs": likely}]})
+    with serve(lambda body: answer) as endpoint:
+        reply = openai_api.build("m", base_url=endpoint.url).chat([ask("q", want_logprobs=True)])[0]
+    assert reply.logprobs[0].alternatives == (("8", -0.5), ("9", -1.0), ("7", -3.0))
+
+
 # --- sampling of the server
 
 

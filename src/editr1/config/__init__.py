@@ -13,6 +13,7 @@ another type, stops the run before anything starts: a typo that silently becomes
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,12 +22,13 @@ from typing import Any, TypeVar
 import yaml
 
 from editr1.config.components import available, component_of, create, load, made, offered
-from editr1.config.values import Component, record, to_plain
+from editr1.config.values import Component, at_least, positive, record, to_plain
 from editr1.errors import ConfigError, nearest
 
 __all__ = [
     "SPEED_KEYS",
     "Component",
+    "at_least",
     "available",
     "component_of",
     "create",
@@ -36,6 +38,7 @@ __all__ = [
     "made",
     "offered",
     "parse_yaml",
+    "positive",
     "section",
     "to_plain",
     "with_overrides",
@@ -114,7 +117,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one group: the first value would be lost without a word."""
+    """Refuses a key that stands twice in one group: the first value would be lost without a word. Reads 1e-4 as the number that it is in
+    YAML 1.2; in YAML 1.1 it is text without its dot."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -124,6 +128,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands a second time", problem_mark=key.start_mark)
             seen.add(name)
         return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def _child(node: Any, part: str, name: str) -> Any:

@@ -120,11 +120,15 @@ def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Compo
         return named
     if isinstance(named, str):
         return Component(named)
+    shape = f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}"
+    if not isinstance(named, Mapping):
+        raise ConfigError(f"{shape}, found {named!r}")
     if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
-        raise ConfigError(
-            f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found the keys {sorted(map(str, named))}"
-        )
-    return Component(named["id"], dict(named.get("options") or {}))
+        raise ConfigError(f"{shape}, found the keys {sorted(map(str, named))}")
+    options = named.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{shape}, found the options {options!r}")
+    return Component(named["id"], dict(options))
 
 
 def made(kind: str, named: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,22 @@ def _plain(value: Any, without: frozenset[str]) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, without) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def at_least(low: float, settings: object, *names: str) -> None:
+    """Raises ValueError for the first of these settings that is below `low`, or not a number. None means "not set", and passes."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value >= low:
+            raise ValueError(f"{name} is {value}, expected at least {low:g}")
+
+
+def positive(settings: object, *names: str) -> None:
+    """As `at_least` of 0, which itself is refused too."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}, expected a positive number")
 
 
 def record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
@@ -140,11 +157,11 @@ def _nested(hint: Any, value: Any, where: str) -> Any:
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+    if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if hint is float and isinstance(value, numbers.Real | str) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML 1.1 reads 1e-4 (no dot) as text
+            return float(value)
         except ValueError:
             pass
     if hint is Path and isinstance(value, str | Path):

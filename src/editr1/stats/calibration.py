@@ -208,7 +208,8 @@ def three_class(
 
     Raises ValueError for lengths that differ, labels outside {-1, 0, 1}, or fewer than two clusters.
     """
-    gap_N, label_N = as_margins(gaps), np.asarray(labels)
+    # rounding of means of the same scores makes no gap, and no two sizes of one
+    gap_N, label_N = np.round(as_margins(gaps), 9), np.asarray(labels)
     if len(gap_N) != len(label_N) or not set(label_N.tolist()) <= {-1, 0, 1}:
         raise ValueError(f"{len(gap_N)} gaps and {len(label_N)} labels: expected one label of -1, 0 or 1 a gap")
     fold_N = folds(list(range(len(gap_N))) if clusters is None else clusters, num_folds, rng)

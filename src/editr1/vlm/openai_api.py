@@ -224,11 +224,15 @@ def _logprobs(found: Any) -> tuple[TokenAlternatives, ...]:
 
 
 def _alternatives(position: Any) -> TokenAlternatives:
+    """The likeliest tokens, and the sampled one where it is none of them."""
     position = position if isinstance(position, dict) else {}
     rows = [row for row in position.get("top_logprobs") or () if isinstance(row, dict)]
+    token = _text(position.get("token"))
+    if rows and all(row.get("token") != token for row in rows):
+        rows.append(position)
     pairs = ((row.get("token"), row.get("logprob")) for row in rows)
     known = tuple((t, float(p)) for t, p in pairs if isinstance(t, str) and isinstance(p, int | float) and not math.isnan(p))
-    return TokenAlternatives(_text(position.get("token")), known)
+    return TokenAlternatives(token, known)
 
 
 # ours, all of them: when equal traces are no chance any more. A judge that writes a paragraph never repeats it at a temperature; one that

@@ -137,7 +137,7 @@ HERE = f"{__name__}:build"
 
 def test_outside_code_is_named_by_module_and_attribute() -> None:
     assert create("vlm", Component(HERE, {"path": "/m"})) == ("/m", "float32")
-    assert create("vlm", Component(HERE, {"path": Path("/m"), "timeout": "1e3", "model": build})) == ("/m", "float32")  # YAML's 1e3 is a text
+    assert create("vlm", Component(HERE, {"path": Path("/m"), "timeout": "1e3", "model": build})) == ("/m", "float32")
 
 
 @pytest.mark.parametrize(

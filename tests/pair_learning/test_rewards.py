@@ -102,7 +102,7 @@ def test_irpos_second_reward_is_a_sign() -> None:
     [
         ("pd_grpo", {"margin": -1.0}, "margin is -1.0"),
         ("irpo", {"temperature": 0.0}, "temperature is 0.0"),
-        ("irpo", {"kind": "median"}, "expected bradley_terry or mean"),
+        ("irpo", {"kind": "median"}, "known: bradley_terry, mean"),
         ("bradley_terry", {"centre": NAN}, "centre is nan"),
     ],
 )

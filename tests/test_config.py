@@ -113,12 +113,12 @@ def test_options_are_of_the_types_that_their_component_names() -> None:
     assert option == {"clip_low": 1e-4, "clip_high": 2000.0, "model": "1e4b"}
     assert create("algorithms", Component("grpo", {"clip_low": 1e-4, "clip_high": 1})).clip_low == 1e-4
     for options, told in (
-        ({"clip_low": "small"}, "grpo': option 'clip_low': expected float, found 'small'"),
-        ({"clip_low": True}, "expected float, found True"),
+        ({"clip_low": "small"}, "grpo': option 'clip_low': expected a number, found 'small'"),
+        ({"clip_low": True}, "expected a number, found True"),
     ):
         with pytest.raises(ConfigError, match=told):
             create("algorithms", Component("grpo", options))
-    with pytest.raises(ConfigError, match=r"option 'levels': expected int, found 2\.5"):
+    with pytest.raises(ConfigError, match=r"option 'levels': expected a whole number, found 2\.5"):
         create("algorithms", Component("awm", {"levels": 2.5}))
 
 
@@ -127,7 +127,8 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.yaml")
 
 
-def build(path: str, dtype: str = "float32") -> tuple[str, str]:
+def build(path: str, dtype: str = "float32", timeout: float = 1.0, api_key: str | None = None, model: object = None) -> tuple[str, str]:
+    assert isinstance(timeout, float)
     return path, dtype
 
 
@@ -136,6 +137,7 @@ HERE = f"{__name__}:build"
 
 def test_outside_code_is_named_by_module_and_attribute() -> None:
     assert create("vlm", Component(HERE, {"path": "/m"})) == ("/m", "float32")
+    assert create("vlm", Component(HERE, {"path": Path("/m"), "timeout": "1e3", "model": build})) == ("/m", "float32")
 
 
 @pytest.mark.parametrize(
@@ -144,14 +146,20 @@ def test_outside_code_is_named_by_module_and_attribute() -> None:
         (Component("kontex"), "unknown component 'kontex' of kind 'editors'"),
         (Component("no_such_module:build"), "no module named 'no_such_module'"),
         (Component(f"{__name__}:nothing"), "has no callable 'nothing'"),
+        (Component("..base:build"), "named as 'package.module:Name'"),
+        (Component("/home/me/editor.py:build"), "named as 'package.module:Name'"),
         (Component(HERE, {"pth": "/m"}), "unknown option 'pth'; did you mean 'path'?"),
         (Component(HERE), "option 'path' is required"),
+        (Component(HERE, {"path": 7}), "option 'path': expected a text (in quotes where it looks like a number), found 7"),
+        (Component(HERE, {"path": "/m", "timeout": "soon"}), "option 'timeout': expected a number, found 'soon'"),
+        (Component(HERE, {"path": "/m", "api_key": 70231}), "option 'api_key' is no text; put it in quotes"),
     ],
 )
 def test_a_component_that_cannot_be_made_says_why(component: Component, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         create("editors", component)
     assert message in str(caught.value)
+    assert "70231" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["vlm", "editors", "sources"])

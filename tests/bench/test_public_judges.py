@@ -249,7 +249,7 @@ def test_editscore_asks_each_backbone_as_its_package_does(root: Path) -> None:
         judge("editscore", root, vlm, backbone=backbone, num_passes=1).score([item()])
         assert [("text" if isinstance(part, str) else "#") for part in vlm.requests[0].parts] == order
         assert vlm.requests[0].system == ""
-    with pytest.raises(ConfigError, match="qwen25vl, qwen3vl, openai"):
+    with pytest.raises(ConfigError, match="known: openai, qwen25vl, qwen3vl"):
         judge("editscore", root, says(""), backbone="gpt")
 
 

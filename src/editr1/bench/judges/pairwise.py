@@ -96,7 +96,7 @@ def read_choice(text: str) -> Label | None:
         behind = answer.index(named[1], match.end()) + len(named[1])
         tail = shown[behind:]
         other = any(again[1] != named[1].upper() for again in _AGAIN.finditer(tail) if not is_quoted(tail, *again.span()))
-        return None if other or is_taken_back(answer[behind:]) else _MEANING[named[1].upper()]
+        return None if other or is_taken_back(answer, behind) else _MEANING[named[1].upper()]
     return None
 
 

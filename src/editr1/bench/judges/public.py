@@ -95,7 +95,7 @@ def _trm_number(texts: Sequence[str]) -> tuple[float, ...] | FailureCode:
     value = stated.get("final_score")
     if isinstance(value, Contradiction):
         return "CONTRADICTORY"
-    if is_taken_back(answer[end:]):
+    if is_taken_back(answer, end):
         return "WITHDRAWN"
     if value is None:
         return "NO_SCORE"
@@ -242,7 +242,7 @@ def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[flo
     for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(answer)], strict=True):
         scores = list(_SCORE.finditer(body, mark.end(), end))
         found[mark.group(1)] += [score.group(1) for score in scores]
-        if scores and is_taken_back(answer[scores[-1].end() : end]):
+        if scores and is_taken_back(answer[:end], scores[-1].end()):
             return "WITHDRAWN"
     stated: dict[str, float] = {}
     for aspect, (heading, _) in ASPECTS.items():

@@ -8,7 +8,7 @@ import torch
 
 import toy
 from editr1.config import Component, create, section
-from editr1.errors import ConfigError, DataError
+from editr1.errors import ConfigError, DataError, NoSignalError
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Rollout, Sampling, Training, WeightedReward
 from editr1.flow.contexts import EncodingCache, read_contexts
 from editr1.flow.plan import count_evaluations, describe_plan, memory_of
@@ -158,6 +158,13 @@ def test_a_group_that_only_a_further_judge_tells_apart_is_not_drawn_anew(run):
     assert points(run)[-1]["curation/redrawn"] == 0.0
     trained(run, settings, tie, tie)
     assert points(run)[-1]["curation/redrawn"] == 8.0
+
+
+@pytest.mark.parametrize("changes", [{"curation": Curation(max_mean=0.1)}, {"training": dataclasses.replace(LORA, min_std=9.0)}])
+def test_a_run_whose_groups_are_all_left_out_stops_as_one_whose_groups_tie(run, changes):
+    with pytest.raises(NoSignalError, match="that min_std and curation let count"):
+        trained(run, config(iterations=9, limits=Limits(max_constant=2), **changes))
+    assert len(points(run)) == 2
 
 
 def test_a_student_goes_on_whatever_the_judge_sees_and_its_teacher_must_fit(run, monkeypatch):

@@ -20,13 +20,6 @@ def combinations(c: Config, needs: Needs) -> Iterator[tuple[bool, str]]:
     yield c.group_size < 2, f"group_size must be at least 2 (an advantage compares edits of one task), found {c.group_size}"
     updates = t.updates_per_rollout
     yield c.contexts % updates > 0, f"contexts = {c.contexts} must be a multiple of updates_per_rollout = {updates}"
-    if needs.noisy:
-        window_steps(s.window_kind, s.window, s.first, s.last, seed=0, iteration=0, num_steps=s.steps, hold=s.hold)
-        silent = s.level == 0 or s.kind == "ode"
-        yield (
-            silent,
-            f"{name} needs a noise level above 0 and a noisy sampling.kind: without noise the policy has no density (nft needs none)",
-        )
     yield not needs.noisy and s.same_start, f"{name} samples without noise, so same_start would make all edits of a group equal"
     yield needs.means and s.log_prob != "normal", f"{name} compares normal densities: set sampling.log_prob to normal"
     yield (
@@ -43,6 +36,13 @@ def combinations(c: Config, needs: Needs) -> Iterator[tuple[bool, str]]:
     )
     ranks = needs.samples_per_group is not None and bool(c.curation.weights)
     yield ranks, f"{name} learns from the order inside a group, which curation.weights does not change: leave weights out"
+    if needs.noisy:
+        window_steps(s.window_kind, s.window, s.first, s.last, seed=0, iteration=0, num_steps=s.steps, hold=s.hold)
+        silent = s.level == 0 or s.kind == "ode"
+        yield (
+            silent,
+            f"{name} needs a noise level above 0 and a noisy sampling.kind: without noise the policy has no density (nft needs none)",
+        )
 
 
 def _placement_combinations(c: Config, needs: Needs) -> Iterator[tuple[bool, str]]:

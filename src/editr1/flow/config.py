@@ -159,7 +159,7 @@ class Limits:
     max_unscored: float = 0.2
     """Share of an iteration's edits without a score above which the run stops."""
     max_constant: int = 10
-    """Iterations in a row in which no group has two different rewards."""
+    """Iterations in a row in which no group teaches: rewards tie in all, or `min_std` and curation leave them out."""
     max_ratio_error: float | None = None
     """Largest |ratio - 1| of the first replay; None = what rounding of the editor's dtype can explain, negative = do not stop."""
 

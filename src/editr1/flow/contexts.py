@@ -121,13 +121,14 @@ def check_enough(tasks: Sequence[Context], held_out: Sequence[Context], config: 
     choose_contexts(len(tasks), config.contexts, seed=config.seed, iteration=0)
 
 
-def check_fit(editor: FlowEditor, contexts: Sequence[Context], config: Config) -> None:
-    """Raises ConfigError for a task whose shape or number of source pictures the editor does not take, before any is sampled."""
+def fitting(editor: FlowEditor, contexts: Sequence[Context], config: Config) -> FlowEditor:
+    """The editor. Raises ConfigError for a task whose shape or number of source pictures it does not take, before any is sampled."""
     most = getattr(editor, "max_sources", None)
     for context in contexts:
         editor.plan(*size_of(context, config))
         if most is not None and len(context.task.sources) > most:
             raise ConfigError(f"{editor.name} reads up to {most} source picture(s), task {context.id} has {len(context.task.sources)}")
+    return editor
 
 
 def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:

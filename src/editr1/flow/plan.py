@@ -80,7 +80,7 @@ def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
 def describe_plan(config: Config) -> list[str]:
     """One line a topic: sizes, evaluations, time and memory, clip in nats, KL conversions."""
     footprint = read_footprint(config)
-    lines = [_algorithm_line(config)]
+    lines = [_algorithm_line(config), *_curation_lines(config)]
     if footprint is None:
         lines.append(f"editor {config.editor.id}: states no footprint, so no token counts and no estimate of time and memory")
         return [*lines, _evaluations_line(config, 1)]
@@ -119,6 +119,14 @@ def _algorithm_line(config: Config) -> str:
         f"{t.algorithm.id}: {config.iterations} iterations of {config.contexts} groups x {config.group_size} edits; {window}; {what}, "
         f"lr {t.lr:g}, {t.updates_per_rollout} update(s) a rollout"
     )
+
+
+def _curation_lines(config: Config) -> list[str]:
+    """What it samples and judges beyond the counts of an iteration."""
+    c, steps = config.curation, config.evaluation.steps
+    lines = [f"curation: before training every task is edited {c.first_pass} time(s), {steps} steps each, and judged"] * (c.first_pass > 0)
+    more = f"curation: groups that teach nothing are drawn anew, up to {c.redraw} time(s) what an iteration samples and judges"
+    return [*lines, more] if c.redraw else lines
 
 
 def _sizes_line(f: Footprint) -> str:

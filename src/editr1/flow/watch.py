@@ -95,12 +95,13 @@ def rounding_bound(
 
 
 def check_constant(num_constant: int, limit: int) -> None:
-    """Raises NoSignalError when no group had two different rewards for too many iterations in a row."""
+    """Raises NoSignalError when no group taught anything for too many iterations in a row."""
     if num_constant < limit:
         return
     raise NoSignalError(
-        f"for {num_constant} iterations no group had two different rewards: the judge cannot tell these edits apart, so nothing can be "
-        f"learnt. Use more traces a reward (avg@K), a larger group_size, or a higher sampling.level; {HELP}"
+        f"for {num_constant} iterations no group had two different rewards that min_std and curation let count: the judge cannot tell "
+        "these edits apart, so nothing can be learnt. Use more traces a reward (avg@K), a larger group_size, or a higher "
+        f"sampling.level; {HELP}"
     )
 
 

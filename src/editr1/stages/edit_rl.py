@@ -26,7 +26,7 @@ from editr1.algorithms.base import Needs
 from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
-from editr1.flow.contexts import Context, EncodingCache, check_enough, check_fit, read_contexts, share_of_process, without_encoders
+from editr1.flow.contexts import Context, EncodingCache, check_enough, fitting, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import Drawn, answer, ask, curated, due, evaluate, first_pass, note_best, note_principles, redraw, write_gallery
 from editr1.flow.plan import VELOCITY_BETA, describe_plan, memory_of
 from editr1.flow.policy import Policy, export, make_optimizer, spread
@@ -181,7 +181,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
             check = iteration == first and (first == 0 or not config.rollout_ahead)  # else its rollout is one update behind
             logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=check)
         state.iteration = iteration + 1
-        state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
+        state.num_constant = state.num_constant + 1 if all_constant(advantages_CG) else 0
 
         logs |= staleness | judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
         logs |= state.policy.drift() | {
@@ -216,9 +216,7 @@ def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequenc
         without_encoders(component)  # refuses editors that cannot release them, before an hour of encoding
     if config.training.shard and "device" in inspect.signature(load("editors", component.id)).parameters:
         component = dataclasses.replace(component, options={**component.options, "device": "cpu"})
-    editor = create("editors", component)
-    check_fit(editor, needed, config)
-    return editor
+    return fitting(create("editors", component), needed, config)
 
 
 def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Context]) -> None:
@@ -293,6 +291,8 @@ def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult
     save_state(state, folder / "checkpoints", config.keep_checkpoints, main)
     trainer.accelerator.wait_for_everyone()  # the best evaluation's file, for all that read it
     best = folder / "best.safetensors"
+    if config.evaluation.choose == "best" and not best.exists():
+        logger.warning("edit-rl: no evaluation has a score, so the last weights are exported in the place of the best")
     weights = load_file(best) if config.evaluation.choose == "best" and best.exists() else state.ema
     exported = export(state.policy, weights, folder, main)
     trainer.accelerator.wait_for_everyone()

@@ -174,6 +174,12 @@ def test_content_may_be_a_list_of_parts(content, text):
         assert openai_api.build("m", base_url=endpoint.url).chat([ask("q")])[0].text == text
 
 
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "max_output_tokens", "model_context_window_exceeded"])
+def test_a_reply_that_a_limit_ended_is_cut(reason):
+    with serve(lambda body: completion("half", finish_reason=reason)) as endpoint:
+        assert openai_api.build("m", base_url=endpoint.url).chat([ask("q")])[0].truncated
+
+
 TOKEN = {"token": "7", "logprob": -0.1}
 
 

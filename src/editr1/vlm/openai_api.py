@@ -36,7 +36,8 @@ _NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in 
 _LIST_TIMEOUT = 10.0  # seconds; ours
 _CHECK_ATTEMPTS = 3
 _CHECK_TOKENS = 16  # ours: some vendors refuse less
-_CUT_SHORT = ("length", "maxtokens", "modellength", "tokenlimit")  # OpenAI, Gemini, Mistral
+# OpenAI, Gemini, Mistral, Responses API, Anthropic
+_CUT_SHORT = ("length", "maxtokens", "modellength", "tokenlimit", "maxoutputtokens", "modelcontextwindowexceeded")
 _BROKEN_OFF = ("error", "abort", "aborted", "cancelled", "networkerror", "insufficientsystemresource")  # by the machine, not by the model
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
 

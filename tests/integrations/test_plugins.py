@@ -29,7 +29,7 @@ from PIL import Image
 
 from editr1.config import Component
 from editr1.errors import BackendError, ChangedInputsError, ConfigError, DataError, UnscoredError
-from editr1.integrations import _client, flow_factory, flow_grpo, verl_omni
+from editr1.integrations import _client, flow_factory, flow_grpo, ms_swift, verl_omni
 from editr1.integrations._client import Edit, RewardClient, to_picture
 from editr1.judge.rrm import RewardModel
 from editr1.schema import pictures_of
@@ -272,6 +272,24 @@ def test_the_converter_carries_the_source_bytes(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"images": [{"bytes": None, "path": "../b.png"}]}]), tmp_path / "bad.parquet")
     with pytest.raises(DataError, match="outside"):
         verl_omni.attach_sources(tmp_path / "bad.parquet", tmp_path / "x.parquet")
+    for cell in (png(BLUE), "b.png", [png(BLUE)], ["b.png"]):
+        pq.write_table(pa.Table.from_pylist([{"images": cell}]), tmp_path / "in.parquet")
+        assert verl_omni.attach_sources(tmp_path / "in.parquet", tmp_path / "out.parquet") == 1
+        assert pq.read_table(tmp_path / "out.parquet").to_pylist()[0]["extra_info"] == {"source_image": png(BLUE)}
+
+
+def test_a_converter_says_what_is_wrong_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.parquet").write_bytes(b"no table")
+    for name in ("in.parquet", "none.parquet"):
+        monkeypatch.setattr(sys, "argv", ["verl_omni", str(tmp_path / name), str(tmp_path / "out.parquet")])
+        with pytest.raises(SystemExit, match="2"):
+            verl_omni.main()
+        assert f"{name} cannot be read as Parquet" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        ms_swift.main([str(tmp_path / "none"), str(tmp_path / "out.jsonl")])
+    assert "there is no run at" in capsys.readouterr().err
 
 
 # --- Flow-Factory

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from editr1.errors import EditR1Error
 from editr1.store import Run
 from editr1.store._files import write_atomic
 from editr1.training.pair_reward import PairReward
@@ -73,7 +74,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--prompt-id", default="tv")
     args = parser.parse_args(argv)
-    sys.stdout.write(f"{export_pairs(args.run, args.output, args.prompt_id)} rows -> {args.output}\n")
+    try:
+        sys.stdout.write(f"{export_pairs(args.run, args.output, args.prompt_id)} rows -> {args.output}\n")
+    except EditR1Error as error:
+        parser.error(str(error))
     return 0
 
 

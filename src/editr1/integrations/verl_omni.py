@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.config import Component, create
-from editr1.errors import DataError, UnscoredError
+from editr1.errors import DataError, EditR1Error, UnscoredError
 from editr1.integrations._client import Edit, RewardClient, Score, category_scores, to_picture, to_principles, to_source
 from editr1.judge.decompose import Decomposer
 from editr1.judge.item import PersistentJudge, RewardItem
@@ -98,7 +98,7 @@ def attach_sources(table_in: Path, table_out: Path, image_column: str = "images"
     """Copies each row's first picture into `extra_info.source_image` as encoded bytes; returns the number of rows.
 
     `image_column` holds lists of {bytes, path}, as verl's preprocessing writes them; a path is read below the table's folder.
-    Raises DataError for a row without a picture.
+    A cell may also be the bytes or the path itself. Raises DataError for a row without a picture, and for what is no such table.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -106,13 +106,17 @@ def attach_sources(table_in: Path, table_out: Path, image_column: str = "images"
     from editr1.pictures import decode_image
     from editr1.store import read_inside
 
-    rows = pq.read_table(table_in).to_pylist()
+    try:
+        rows = pq.read_table(table_in).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{table_in} cannot be read as Parquet ({error})") from error
     for number, row in enumerate(rows):
         pictures = row.get(image_column)
         if not pictures:
             raise DataError(f"{table_in}: row {number} has no picture in column {image_column!r}")
         first = pictures[0] if isinstance(pictures, list) else pictures
-        data = first.get("bytes") or read_inside(table_in.parent, first.get("path") or "")
+        cell = first if isinstance(first, dict) else {"bytes" if isinstance(first, bytes) else "path": first}
+        data = cell.get("bytes") or read_inside(table_in.parent, cell.get("path") or "")
         decode_image(data, f"{table_in}: row {number}")
         row["extra_info"] = {**(row.get("extra_info") or {}), "source_image": data}
     pq.write_table(pa.Table.from_pylist(rows), table_out)
@@ -126,7 +130,10 @@ def main() -> None:
     parser.add_argument("table_out", type=Path)
     parser.add_argument("--image-column", default="images")
     args = parser.parse_args()
-    print(f"{args.table_out}: {attach_sources(args.table_in, args.table_out, args.image_column)} rows")  # noqa: T201
+    try:
+        print(f"{args.table_out}: {attach_sources(args.table_in, args.table_out, args.image_column)} rows")  # noqa: T201
+    except EditR1Error as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

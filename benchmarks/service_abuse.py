@@ -49,7 +49,7 @@ def serve(port: int, root: Path) -> None:
     from editr1.config import Component
     from editr1.judge.rrm import RewardModel
     from editr1.serve.app import Access, Config, build_app
-    from editr1.serve.listen import listen
+    from editr1.serve.listen import bind, listen
     from editr1.vlm.base import ChatReply, ChatRequest, Sampling
 
     class Instant:
@@ -60,7 +60,7 @@ def serve(port: int, root: Path) -> None:
 
     model = RewardModel(Instant(), "compact_direct", 1, Sampling(0.0))
     app = build_app(model, Config(Component("instant"), "compact_direct"), Access(root=root, allow_pickle=True))
-    listen(app, "127.0.0.1", port)
+    listen(app, bind("127.0.0.1", port))
 
 
 def watch(port: int) -> None:

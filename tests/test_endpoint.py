@@ -287,6 +287,8 @@ REFUSALS = {
     "a cut reply": completion("It is half", finish_reason="content_filter"),
     "zhipu": completion("", finish_reason="sensitive"),
     "litellm": (400, {"error": {"message": "litellm.ContentPolicyViolationError: no", "type": None, "code": "400"}}),
+    "minimax": {"choices": None, "base_resp": {"status_code": 1027, "status_msg": "output new_sensitive"}},
+    "minimax, newer": (400, {"type": "error", "error": {"type": "bad_request_error", "message": "input new_sensitive (1026)"}}),
     "doubao": (400, {"error": {"code": "InputImageSensitiveContentDetected", "message": "The request failed"}}),
     "azure, no choices": {"choices": [], "prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True}}}]},
     "an image too large": (400, {"error": {"type": "invalid_request_error", "message": "image exceeds 5 MB maximum: 6291456 bytes"}}),

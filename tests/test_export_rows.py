@@ -85,5 +85,7 @@ def test_the_command_says_how_many_rows_and_an_empty_run_what_is_missing(
 ) -> None:
     assert main(["export-rows", str(run.dir), str(tmp_path / "x.jsonl"), "--what", "pairs", "--as", "sharegpt"]) == 0
     assert "rows" in capsys.readouterr().out
+    (tmp_path / "y.jsonl").write_text("of an earlier run\n")
     with pytest.raises(DataError):
         export_rows(Run.open(tmp_path / "empty", {}), tmp_path / "y.jsonl")
+    assert (tmp_path / "y.jsonl").read_text() == "of an earlier run\n"

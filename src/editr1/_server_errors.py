@@ -24,7 +24,7 @@ _MODERATION = (
     "contentfilter", "contentpolicy", "contentmanagementpolicy", "responsibleaipolicy", "datainspectionfailed", "prohibitedcontent",
     "moderation", "inappropriatecontent", "sensitivecontent", "inputwasflagged", "flaggedinput", "promptwasflagged", "safetysystem",
     "blockedbysafety", "imagesafety", "usageguidelines", "usagepolicy", "usagepolicies", "censorship", "guardrailintervened",
-    "recitation", "highrisk",
+    "recitation", "highrisk", "newsensitive",
 )  # fmt: skip
 _MODERATED_FINISH = ("contentfilter", "prohibitedcontent", "safety", "recitation", "blocklist", "spii", "sensitive", "refusal", "guardrail")
 _MODERATED_CODE = ("invalidprompt", "safety", "blocklist", "spii", "refusal")
@@ -153,6 +153,9 @@ def complaint_in(answer: Any) -> Complaint | None:
         return None
     if answer.get("error") or (answer.keys() & {"detail", "message"} and not answer.keys() & {"choices", "data"}):
         return _of_json(0, answer)
+    base = answer.get("base_resp")  # MiniMax, where `choices` is null then
+    if isinstance(base, dict) and base.get("status_code") and not answer.get("choices"):
+        return _of_json(0, {"error": {"message": base.get("status_msg")}})
     rows = answer.get("choices") or answer.get("data")
     row = rows[0] if isinstance(rows, list) and rows else None
     if isinstance(row, dict):

@@ -90,7 +90,10 @@ def make_accelerator(placement: Placement, **options: Any) -> Any:
 
     prepare(placement)
     patience = InitProcessGroupKwargs(timeout=timedelta(minutes=placement.timeout_minutes))
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience], **options)
+    try:
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience], **options)
+    except ValueError as error:  # a tracker that it does not know
+        raise ConfigError(f"accelerate: {error}") from error
     check_joined(accelerator.num_processes)
     return accelerator
 

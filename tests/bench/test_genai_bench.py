@@ -62,6 +62,8 @@ def test_a_label_is_read_only_where_it_stands(text: str, rule: Rule) -> None:
         ("1. [[A>B]]\n2. [[B>A]]", ("A>B",), ("A>B",)),
         ("[[left]]\n[[B>A]]", (), ("B>A",)),
         ("A>B", (), ()),
+        ("<think>[[B>A]]</think>\n[[A>B]]", ("B>A",), ("A>B",)),  # the official script knows no thinking
+        ("<think>[[B>A]]", ("B>A",), ()),
     ],
 )
 def test_the_benchmarks_own_rule_takes_one_label_from_the_first_line_that_has_brackets(text: str, official: tuple, first: tuple) -> None:

@@ -45,6 +45,8 @@ def test_the_two_readings_differ_exactly_on_dressed_marks() -> None:
     assert complete_marks(DRESSED) == (4, 3, 5)
     assert official_marks("Compliance: 9\nx: 0\ny: ²") is None
     assert complete_marks("Compliance: 4\nVisual: 3") is None  # two of three marks are no judgement
+    assert complete_marks(f"<think>{GOOD}</think>\n{DRESSED}") == (4, 3, 5)
+    assert complete_marks(f"<think>{GOOD}") is complete_marks(f"<think>{GOOD}</think>I cannot tell.") is None  # a draft
 
 
 @settings(deadline=None)

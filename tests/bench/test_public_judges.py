@@ -119,6 +119,9 @@ def test_trm_reads_what_its_own_parser_reads(text: str) -> None:
         (rationale(image="0.5"), "OUT_OF_RANGE"),
         (rationale(physical="3-4"), "AMBIGUOUS"),
         (rationale(physical="good"), "AMBIGUOUS"),
+        (rationale(physical="3/10"), "AMBIGUOUS"),
+        (rationale(physical="30%"), "AMBIGUOUS"),
+        (rationale() + rationale(text="1"), "CONTRADICTORY"),
         (rationale("N/A", "N/A", "N/A", "N/A"), "NO_SCORE"),
         (rationale().replace("3. Physical", "3. Visual"), "NO_SCORE"),
         (rationale().replace("# Summary", section("Text Faithfulness", "1") + "# Summary"), "CONTRADICTORY"),
@@ -137,6 +140,8 @@ def test_rationalrewards_counts_the_aspects_that_apply() -> None:
     assert found["overall"] == pytest.approx((10 + 5 + 8 + 0) / 4)
     loose = rationale("4.0 / 4", "2.5 (sky)", "**3.4**").replace("## Score", "**## Score**")
     assert rational_preset().read([loose]) == rational_preset().read([rationale()])
+    spelled = rationale("4/4 (red hat)", "2,5", "3,4", "Not applicable")
+    assert rational_preset().read([spelled]) == rational_preset().read([rationale("4", "2.5", "3.4", "N/A")])
     no_image = rational_preset(("text", "physical", "rendering")).read([rationale()])
     assert isinstance(no_image, dict)
     assert no_image["overall"] == pytest.approx((10 + 8) / 2)
@@ -244,7 +249,7 @@ def test_editscore_asks_each_backbone_as_its_package_does(root: Path) -> None:
         judge("editscore", root, vlm, backbone=backbone, num_passes=1).score([item()])
         assert [("text" if isinstance(part, str) else "#") for part in vlm.requests[0].parts] == order
         assert vlm.requests[0].system == ""
-    with pytest.raises(ConfigError, match="qwen25vl, qwen3vl, openai"):
+    with pytest.raises(ConfigError, match="known: openai, qwen25vl, qwen3vl"):
         judge("editscore", root, says(""), backbone="gpt")
 
 

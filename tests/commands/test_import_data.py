@@ -107,6 +107,15 @@ def test_bad_rows_are_dropped_by_number_and_a_bad_table_is_refused(table: Path, 
     assert main(["import-data", str(tmp_path / "none.csv"), "--run", str(tmp_path / "other")]) == 2
 
 
+def test_a_share_that_is_none_is_refused_before_anything_is_written(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for share in ("2", "-0.1", "nan"):
+        assert main(["import-data", str(table), "--run", str(tmp_path / "run"), "--held-out-share", share]) == 2
+        assert "held_out_share is a share in [0, 1]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_table_of_which_most_rows_are_bad_is_refused_and_a_changed_one_needs_a_word(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -171,6 +171,12 @@ def test_bad_input_is_one_clear_line_and_exit_code_two(photos, principles, capsy
     assert len(complaint.splitlines()) == 1
 
 
+@pytest.mark.parametrize("words", [("--temperature", "nan"), ("--temperature", "-1"), ("--max-tokens", "0")])
+def test_what_no_model_can_draw_by_is_refused_before_it_is_asked(words, photos, capsys):
+    assert _verify(*photos, "x", "--model", "m", "--base-url", "http://127.0.0.1:9/v1", *words) == 2
+    assert f"{words[0].strip('-').replace('-', '_')} is {words[1]}" in capsys.readouterr().err.replace("-1.0", "-1")
+
+
 def test_one_judge_must_be_named(photos, capsys):
     assert _verify(*photos, "x") == 2
     assert _verify(*photos, "x", "--model", "m", "--checkpoint", "c") == 2

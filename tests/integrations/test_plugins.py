@@ -152,6 +152,15 @@ def test_what_a_table_or_a_batch_holds_is_a_picture() -> None:
     assert len(str(caught.value)) < 500
 
 
+def test_an_address_names_a_file_of_this_machine_or_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_bytes(png(RED))
+    for value in (f"file://{tmp_path}/a%20b.png", {"path": (tmp_path / "a b.png").as_uri()}):
+        assert to_picture(value).tobytes() == RED.tobytes()
+    for value in ("http://host/a.png", "s3://bucket/a.png", f"file://elsewhere{tmp_path}/a.png"):
+        with pytest.raises(DataError, match=r"download it|another machine"):
+            to_picture(value)
+
+
 def test_principles_come_as_rows_or_columns() -> None:
     rows = [{"question": "Is it red?", "category": "follow"}, {"question": "Is the rest kept?", "category": "keep"}]
     columns = {name: [row[name] for row in rows] for name in ("question", "category")}
@@ -160,6 +169,12 @@ def test_principles_come_as_rows_or_columns() -> None:
     for wrong in ([{"question": "x"}], ["Is it red?"], [None], {"question": ["x"]}):
         with pytest.raises(DataError, match="rows of"):
             _client.to_principles(wrong)
+    for wrong in (5, {"question": "Is it red?", "category": "follow"}, [{"question": "x", "category": "Follow"}]):
+        with pytest.raises(DataError, match="rows of"):
+            _client.to_principles(wrong)
+    for question in (None, "", 3):
+        with pytest.raises(DataError, match="expected a text"):
+            _client.to_principles([{"question": question, "category": "keep"}])
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", None, 7, b"make it red", "cut \ud83d"])

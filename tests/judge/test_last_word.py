@@ -126,6 +126,9 @@ def test_an_unclosed_last_tag_lets_no_earlier_one_through() -> None:
         "I missed that the roof is gone.",
         "My bad.",
         "N/A",
+        "Note that I cannot view the images.",
+        "No image was provided, so this is a guess.",
+        "\u8bf7\u6ce8\u610f\uff0c\u6211\u65e0\u6cd5\u67e5\u770b\u56fe\u7247\u3002",
         "Too generous!",
         "That isn't right.",
         "After reflection, I think that is too generous.",
@@ -155,6 +158,15 @@ def test_an_unclosed_last_tag_lets_no_earlier_one_through() -> None:
 )
 def test_a_score_that_is_taken_back_is_none(tail: str) -> None:
     assert said(f"{HIGH} {tail}") == "WITHDRAWN"
+
+
+def test_a_judge_that_saw_no_picture_has_no_score() -> None:
+    for said_first in ("I'm unable to view images directly, so", "As an AI I can't see the images, but", "No images were provided; a"):
+        text = f"{said_first} here is an assessment.\n{HIGH}"
+        assert said(text) == "WITHDRAWN"
+        assert stated_scores(text.replace(HIGH, '{"score": [7, 8]}'), 10) == "WITHDRAWN"
+        assert read_choice(text.replace(HIGH, "CHOICE: A")) is None
+    assert said(f"I cannot see the picture on the wall any more, as asked.\n{HIGH}") == ("yy", 9.0)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +205,10 @@ def test_a_score_that_a_rejection_leads_to_counts(lead: str) -> None:
     [
         "Final: 3", "rather 3", "Or rather, 3.", "So I give it a 3.", "Make that 3.", "I'll go with 3 instead.", "3/10", "\u2192 3",
         "Score: three",
-        "A 3 would be fairer.", "K1 should be no.", "K1 is actually 0.", "K1\u5e94\u8be5\u662f\u5426\u3002",
+        "A 3 would be fairer.", "\\boxed{3}", "Endnote: 3/10", "Note finale : 3", "La puntuaci\u00f3n final es 3.",
+        "\u6700\u7d42\u30b9\u30b3\u30a2\uff1a3", "\ucd5c\uc885 \uc810\uc218\ub294 3\uc810\uc785\ub2c8\ub2e4.",
+        "However, K1 fails.", "K1 is violated.", "That means K1 gets 0.", "K1 should be no.",
+        "K1 is actually 0.", "K1\u5e94\u8be5\u662f\u5426\u3002",
         "\u6240\u4ee5\u7ed93\u5206\u3002", "\u603b\u5206\uff1a3", "\u6539\u4e3a3\u5206\u3002",
     ],
 )  # fmt: skip
@@ -210,6 +225,7 @@ def test_another_answer_in_words_contradicts_the_first(tail: str) -> None:
         "With a better shadow the score would be 10.", "Not a 10, because the shadow is off.",
         "I would have given 10 without that flaw.", "I did not give a 10 because the shadow is wrong.",
         "I took one point off for the wrong shadow.", "I would not change this score.",
+        "\\boxed{9}", "Endnote: 9/10", "I cannot see the picture on the wall any more.", "I do not see any photos.", "K1 fails nowhere.",
         "I stand by it.", "I looked again and saw nothing else.", "I cannot tell the roofs apart.",
         "I can't say that anything else changed.", "I'm not sure why the bird was added, but it is small.",
         "Because the shadow changed, I cannot give a high score.", "It is wrong to expect more.", "There is a mistake in the lettering.",
@@ -387,6 +403,9 @@ def test_a_line_corrects_the_line_that_it_names() -> None:
         '[{"question": "K1: roof kept?", "score": 0}, {"question": "F1: hat red?", "score": 1}]',
         '[{"id": "F1", "score": 1}, // red\n {"id": "K1", "score": 0} # gone\n]',
         '{"F1": 1, "K1": 0}',
+        '{"F1": 1, "K1": 0, "average_score": 0.5}',
+        '{"id": "F1", "score": 1}\n{"id": "K1", "score": 0}\n{"average_score": 0.5}',
+        '[{"id": "F1", "score": 1}, {"id": "K1", "score": 0}, {"average_score": 0.5, "score": 2}]',
         '[{"F1": "yes"}, {"K1": "no"}]',
         "~~~json\n" + YES_NO + "\n~~~",
         "F1 - yes\nK1 - no",
@@ -551,6 +570,10 @@ def test_one_number_answers_the_question_about_quality_only() -> None:
         ("CHOICE: A\n> CHOICE: B", "a"),
         ("CHOICE: A\nThe sign says: CHOICE: B", "a"),
         ("\uff23HOICE\uff1a\uff21", "a"),
+        ("<think>CHOICE: B</think><answer>CHOICE: A</answer>", "a"),
+        ("| CHOICE: $A$ |", "a"),
+        ("CHOICE: A, since B lost the roof", "a"),
+        ("CHOICE: A, B", None),
     ],
 )
 def test_the_last_choice_counts(text: str, choice: str | None) -> None:

@@ -120,12 +120,24 @@ def _at(*pairs: tuple[str, float]) -> TokenAlternatives:
         ([_at(("7", 0.5), ("banana", 0.5))], 7.0),  # what is no number has no vote
         ([_at(("1", 0.5), ("8", 0.5)), _at(("0", 1.0))], 9.0),  # one token a digit: the sampled 10 is a 10
         ([_at(("10", 0.5), ("9", 0.5))], 9.5),
+        ([_at(("7", 1.0)), _at((".", 1.0)), _at(("2", 0.5), ("4", 0.5)), _at(("5", 1.0))], 7.35),
+        ([_at(("7", 1.0)), _at((".25", 0.5), (".75", 0.5))], 7.5),
+        # One token a digit: what follows a sampled 1 is known, what follows another 1 is not.
+        ([_at(("1", 1.0)), _at(("0", 0.75), ("</", 0.25))], 7.75),
+        ([_at(("9", 0.5), ("1", 0.5))], 9.5),
+        ([_at(("2", 0.5), ("1", 0.5))], 1.5),
+        ([_at(("9", 0.5), ("1", 0.25), ("10", 0.25))], 7.25),
     ],
 )
 def test_expected_score_by_hand(digits, value):
     positions = [_at(("fine <sc", 1.0)), _at(("ore>", 1.0)), *digits, _at(("</score>", 1.0))]
     sampled = float("".join(position.token for position in digits))
     assert expected_score(positions, sampled) == pytest.approx(value)
+
+
+def test_a_sampled_one_may_have_been_a_ten():
+    positions = [_at(("<score>", 1.0)), _at(("1", 1.0)), _at(("</", 0.75), ("0", 0.25)), _at(("score>", 1.0))]
+    assert expected_score(positions, 1.0) == pytest.approx(3.25)
 
 
 def test_decimals_whose_alternatives_hold_no_number_leave_the_expectation_out():

@@ -39,6 +39,10 @@ def test_unscored_edits_are_counted_and_not_picked() -> None:
     assert best_of_n(groups("silent"))[0].num_unscored == 180
 
 
+def test_the_last_bit_of_a_mean_of_traces_picks_nothing() -> None:
+    assert pick_value([Choice("x", (0.1 + 0.2 + 0.3) / 3, 1.0), Choice("y", (0.3 + 0.2 + 0.1) / 3, 0.0)]) == 0.5
+
+
 def test_no_edit_is_no_best_of_n() -> None:
     for bad in ([], [[]]):
         with pytest.raises(DataError, match="at least one"):

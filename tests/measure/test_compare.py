@@ -80,6 +80,15 @@ def test_the_noise_floor_can_be_measured_and_marks_categories_and_samples(tmp_pa
     assert main(["compare", *map(str, paths), "--noise-floor", "-1"]) == 2
 
 
+def test_the_last_bit_of_a_mean_is_no_difference() -> None:
+    a, b = ([Outcome(str(i), str(i), "", value) for i in range(8)] for value in ((0.1 + 0.2 + 0.3) / 3, (0.3 + 0.2 + 0.1) / 3))
+    found = compare(a, b)
+    assert [(metric.value, metric.p_value) for metric in found.metrics] == [(0.0, 1.0), (0.0, 1.0)]  # the mean and GSB
+    assert not found.disagreements
+    at_the_floor = compare([Outcome("k", "k", "", 7.2)], [Outcome("k", "k", "", 7.3)], noise_floor=0.1)
+    assert at_the_floor.metrics[0].holds
+
+
 def test_nothing_differs_from_itself() -> None:
     found = compare(scores(0.0), scores(0.0))
     assert found.disagreements == []

@@ -36,6 +36,13 @@ def test_known_answers() -> None:
         signal_metrics({"u": groups["u"]})
 
 
+def test_a_judge_that_tells_nothing_apart_has_no_correlation_with_the_truth() -> None:
+    # The mean of three 6.9 is not 6.9 to the last bit.
+    found = by_protocol({str(i): [ScoredEdit(6.9, (6.9, 6.9), truth) for truth in (0.0, 0.5, 1.0)] for i in range(8)})
+    assert found["flat"] == 1.0
+    assert found["noise"] is found["advantage"] is found["advantage/group-std"] is None
+
+
 def test_noise_is_what_editor_rl_logs_as_lost_signal() -> None:
     rewards = [Reward(value, 2, 2, scores=(value - 1.0, value + 1.0)) for value in (8.0, 6.0, 4.0, 8.0)]
     edits = [ScoredEdit(reward.value, reward.scores) for reward in rewards]

@@ -126,9 +126,17 @@ def test_the_clip_takes_the_pessimistic_side() -> None:
     assert float(gcpo.gcpo_loss(far, old, torch.tensor([-1.0]), mask)) == pytest.approx(math.e)
 
 
+def test_a_gap_of_the_margin_is_no_win_whatever_its_last_bit() -> None:
+    low = torch.arange(0, 100) / 10
+    assert not gcpo.win_ratio((low + 0.1).round(decimals=1)[:, None], low[:, None], gcpo.WinRule(margin=0.1)).any()
+    assert gcpo.win_ratio((low + 0.2).round(decimals=1)[:, None], low[:, None], gcpo.WinRule(margin=0.1)).all()
+    assert gcpo.closeness_ratio((low + 0.1).round(decimals=1)[:, None], low[:, None], tolerance=0.1).all()
+
+
 def test_batch_figures_of_a_hand_worked_pair() -> None:
     tau_w, tau_l = torch.tensor([[7.0, 5.0], [4.0, 4.0], [NAN, NAN]]), torch.tensor([[5.0, NAN], [3.0, 5.0], [1.0, 2.0]])
     # means 6 > 5, 4 = 4, and a side that never parsed: accuracy (1 + 1/2) / 2, one of two tied
     assert gcpo.pair_accuracy(tau_w, tau_l) == (0.75, 0.5)
+    assert gcpo.pair_accuracy(torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([[0.3, 0.2, 0.1]])) == (0.5, 1.0)
     # comparisons: 7-5, 5-5 | 4-3, 4-5 twice | none: one equal of six
     assert gcpo.tie_share(tau_w, tau_l) == pytest.approx(1 / 6)

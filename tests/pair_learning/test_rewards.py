@@ -63,6 +63,14 @@ def test_pd_grpo_compares_with_the_mean_of_the_other_image() -> None:
     assert not torch.cat(no_opponent).any()
 
 
+def test_equal_scores_are_no_gap_whatever_the_last_bit_of_their_mean() -> None:
+    for score in (6.9, 9.9, 8.3):
+        for number in (3, 6, 8):
+            equal = torch.full((1, number), score)
+            assert not torch.cat(made("pd_grpo").rewards(equal, equal)).any()  # type: ignore[attr-defined]
+            assert (torch.cat(made("irpo", kind="mean").rewards(equal, equal)) == -1).all()  # type: ignore[attr-defined]
+
+
 def test_pd_grpos_advantages_are_over_both_images() -> None:
     """Rewards 1 1 1 0: mean 3/4, deviation (n - 1) 1/2; all of w agree and still have an advantage."""
     reward_w, reward_l = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
@@ -94,7 +102,7 @@ def test_irpos_second_reward_is_a_sign() -> None:
     [
         ("pd_grpo", {"margin": -1.0}, "margin is -1.0"),
         ("irpo", {"temperature": 0.0}, "temperature is 0.0"),
-        ("irpo", {"kind": "median"}, "expected bradley_terry or mean"),
+        ("irpo", {"kind": "median"}, "known: bradley_terry, mean"),
         ("bradley_terry", {"centre": NAN}, "centre is nan"),
     ],
 )

@@ -103,6 +103,13 @@ def test_an_edit_without_an_instruction_is_refused_in_every_dialect() -> None:
             assert "item 0 has no instruction" in answer.json()["error"]
 
 
+def test_a_principle_without_a_question_is_refused() -> None:
+    with client() as service:
+        answer = post(service, json.dumps({"items": [edit(principles=[{"question": " ", "category": "keep"}])]}))
+    assert answer.status_code == 400
+    assert "without a question" in answer.json()["error"]
+
+
 def test_unknown_keys_are_counted_and_never_repeated() -> None:
     with client() as service:
         for body in ({"items": [edit()]} | {f"k{i}": 1 for i in range(50_000)}, {"items": [edit() | {"x" * 100_000: 1}]}):
@@ -157,6 +164,22 @@ def test_a_page_of_another_site_is_refused() -> None:
         assert post(service, body, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
         assert post(service, body, Origin="http://[").status_code == 403
         assert post(service, body, Origin=LOCAL).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Content-Type", ("application/json", "text/plain")),  # the bound on JSON values looked at one, the app at the other
+        ("Origin", ("http://evil.example", LOCAL)),
+        ("Authorization", ("Bearer wrong", "Bearer right")),
+    ],
+)
+def test_of_two_headers_of_one_name_neither_is_believed(name: str, values: tuple[str, str]) -> None:
+    body = b'{"items":[' + b"[]," * 300_000 + b"[]]}"
+    with client() as service:
+        answer = service.post("/edit-reward", content=body, headers=[(name, value) for value in values])
+    assert answer.status_code == 400
+    assert "stands twice" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2:8090", "LOCALHOST", "[::1]:8090", "127.0.0.1"])

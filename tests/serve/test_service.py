@@ -31,6 +31,7 @@ from editr1.serve.messages import published_schema
 from editr1.serve.worker import Load
 from editr1.vlm.base import ChatReply, ChatRequest, request_images
 from serve_tools import Live, ScriptedVLM, b64, client, edit, judge, png
+from small_run import make_run
 
 
 def bomb() -> bytes:
@@ -382,6 +383,26 @@ def test_the_command_listens_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
     assert main(["serve", "--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--port", "0"]) == 0
     assert taken[0].host == "127.0.0.1"
     assert issubclass(taken[0].http, PatientProtocol)
+
+
+@pytest.mark.parametrize("command", ["serve", "annotate"])
+def test_an_address_that_cannot_be_had_is_one_line_before_anything_is_loaded(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_run(tmp_path / "run", training=False).dir if command == "annotate" else None
+    words = ["annotate", str(made)] if made else ["serve", "--checkpoint", str(tmp_path)]  # which holds no checkpoint
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for place in (
+            ("--port", str(taken.getsockname()[1])),
+            ("--port", "99999"),
+            ("--port", "-1"),
+            ("--host", "no.such", "--token", "t"),
+        ):
+            assert main([*words, *place]) == 2
+            said = capsys.readouterr()
+            assert said.out == ""
+            assert said.err.startswith(f"editr1 {command}: cannot serve at ")
+            assert said.err.count("\n") == 1
 
 
 def test_a_client_that_connects_and_says_nothing_is_cut_off() -> None:

@@ -163,6 +163,8 @@ def test_an_oracle_of_three_classes_is_right_everywhere() -> None:
     found = three_class([3.0 * label for label in labels], labels, rng=rng())
     assert found.credit.mean() == found.in_sample == 1.0
     assert three_class([None] * 90, labels, rng=rng()).in_sample == 0.0
+    last_bit = (0.1 + 0.2 + 0.3) / 3 - (0.3 + 0.2 + 0.1) / 3
+    assert three_class([last_bit, 3.0, -3.0, 2.0, 4.0, -2.0], [0, 1, -1, 1, 1, -1], rng=rng()).credit.tolist() == [1.0] * 6
 
 
 def test_chance_levels_and_their_simulation() -> None:

@@ -174,6 +174,12 @@ def test_content_may_be_a_list_of_parts(content, text):
         assert openai_api.build("m", base_url=endpoint.url).chat([ask("q")])[0].text == text
 
 
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "max_output_tokens", "model_context_window_exceeded"])
+def test_a_reply_that_a_limit_ended_is_cut(reason):
+    with serve(lambda body: completion("half", finish_reason=reason)) as endpoint:
+        assert openai_api.build("m", base_url=endpoint.url).chat([ask("q")])[0].truncated
+
+
 TOKEN = {"token": "7", "logprob": -0.1}
 
 
@@ -196,6 +202,14 @@ def test_alternatives_that_are_null_are_no_alternatives(positions):
     answer = completion("7", logprobs={"content": positions})
     with serve(lambda body: answer) as endpoint:
         assert openai_api.build("m", base_url=endpoint.url).chat([ask("q", want_logprobs=True)])[0].logprobs == ()
+
+
+def test_a_sampled_token_that_is_none_of_the_likeliest_has_a_say():
+    likely = [{"token": "8", "logprob": -0.5}, {"token": "9", "logprob": -1.0}]
+    answer = completion("7", logprobs={"content": [{"token": "7", "logprob": -3.0, "top_logprobs": likely}]})
+    with serve(lambda body: answer) as endpoint:
+        reply = openai_api.build("m", base_url=endpoint.url).chat([ask("q", want_logprobs=True)])[0]
+    assert reply.logprobs[0].alternatives == (("8", -0.5), ("9", -1.0), ("7", -3.0))
 
 
 # --- sampling of the server

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from editr1.algorithms.base import Needs, Rows, with_advantage
+from editr1.config import at_least
 
 POWERS = {"uniform": 0, "t": 1, "t2": 2}
 
@@ -30,6 +31,7 @@ class Awm:
     choose = staticmethod(with_advantage)
 
     def __post_init__(self) -> None:
+        at_least(1, self, "levels")
         if self.weight not in POWERS:
             raise ValueError(f"weight is {self.weight!r}, expected uniform, t or t2")
 

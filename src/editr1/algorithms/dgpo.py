@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from editr1.algorithms.base import Needs, Rows
+from editr1.config import at_least, positive
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Dgpo:
     """How soon a group that is told apart weighs less. Its public recipe: 100, for errors that are means over elements."""
     levels: int = 2
     """Noise levels drawn a group."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "levels")
+        positive(self, "beta")
 
     @property
     def needs(self) -> Needs:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from editr1.algorithms.base import Needs, Rows
-from editr1.config import Component
+from editr1.config import component_of
+from editr1.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,7 @@ class Distill:
 
 def build(teacher: dict[str, object] | str) -> Distill:
     """`teacher`: an editor as `edit_rl.editor` names one, `{id: ..., options: {...}}`, with latents, sizes and schedule of the student."""
-    named = {"id": teacher} if isinstance(teacher, str) else teacher
-    if not isinstance(named, dict) or "id" not in named or set(named) - {"id", "options"}:
-        raise ValueError(f"teacher must be an editor, {{id: ..., options: {{...}}}}, found {teacher!r}")
-    options = named.get("options", {})
-    assert isinstance(options, dict)
-    return Distill(Needs(teacher=Component(str(named["id"]), options), on_policy=True))
+    try:
+        return Distill(Needs(teacher=component_of("editors", teacher), on_policy=True))
+    except ConfigError as error:
+        raise ConfigError(f"teacher: {error}") from error

@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from editr1.algorithms.base import Needs, Rows
+from editr1.config import at_least, positive
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Dpo:
     """How far the policy may leave the reference; small = far. Its authors: 2000 to 5000, for errors that are means over elements."""
     levels: int = 2
     """Noise levels drawn a pair."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "levels")
+        positive(self, "beta")
 
     @property
     def needs(self) -> Needs:

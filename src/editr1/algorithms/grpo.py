@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from editr1.algorithms.base import Needs, Rows, with_advantage
+from editr1.config import positive
 from editr1.objectives.sde import clipped_surrogate
 
 
@@ -29,6 +30,7 @@ class Grpo:
     choose = staticmethod(with_advantage)
 
     def __post_init__(self) -> None:
+        positive(self, "clip_low", "clip_high")
         if self.step_weights not in ("none", "std"):
             raise ValueError(f"step_weights is {self.step_weights!r}, expected none or std")
 

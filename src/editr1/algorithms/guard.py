@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from editr1.algorithms.base import Needs, Rows, step_kl, with_advantage
+from editr1.config import positive
 from editr1.objectives.sde import clipped_surrogate
 
 
@@ -24,6 +25,9 @@ class Guard:
     clip_high: float = 4e-6
     needs = Needs(means=True)
     choose = staticmethod(with_advantage)
+
+    def __post_init__(self) -> None:
+        positive(self, "clip_low", "clip_high")
 
     def loss(self, rows: Rows) -> torch.Tensor:
         centred = guard_log_ratio(*rows.taken())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from editr1.algorithms.base import Needs, Rows, with_advantage
+from editr1.config import at_least
 from editr1.objectives.advantages import MAX_ADVANTAGE
 
 
@@ -35,6 +36,8 @@ class Nft:
     choose = staticmethod(with_advantage)
 
     def __post_init__(self) -> None:
+        at_least(1, self, "levels")
+        at_least(0, self, "max_old_decay", "old_decay_rate")
         if not 0 < self.beta <= 1:
             raise ValueError(f"beta is {self.beta}, expected a number in (0, 1]")
 

@@ -29,6 +29,8 @@ import numpy as np
 
 from editr1.bench.base import JudgedEdit, Outcome, Stored, credit_outcome, headline, refuse_doubles, require_folder
 from editr1.errors import DataError
+from editr1.judge.answers import normalised
+from editr1.judge.parse import answer_of
 from editr1.measure.metrics import accuracy_metrics, by_kind, three_class_metrics, to_metric
 from editr1.measure.rows import Pair, PairBench, expect_count, opener, read_json, read_rows
 from editr1.schema import Label, Metric
@@ -114,12 +116,12 @@ def read_votes(response: str, rule: Rule) -> tuple[Vote, ...]:
 
 
 def read_label(response: str, rule: Literal["first", "last", "unambiguous"] = "first") -> Vote | None:
-    """The label that an answer gives; None when there is none, or by `unambiguous` when there are several.
+    """The label that an answer gives behind its thinking; None when there is none, or by `unambiguous` when there are several.
 
     >>> read_label("[[A>B]] or [[B>A]]", "last"), read_label("[[A>B]] or [[B>A]]", "unambiguous")
     ('B>A', None)
     """
-    found: list[Vote] = _LABEL.findall(response)
+    found: list[Vote] = _LABEL.findall(answer_of(normalised(response)) or "")
     if not found or (rule == "unambiguous" and len(set(found)) > 1):
         return None
     return found[-1] if rule == "last" else found[0]

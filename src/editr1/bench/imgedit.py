@@ -24,6 +24,8 @@ from typing import Any
 
 from editr1.bench.base import EditOrder, EditSet, JudgedEdit, Outcome, Stored, headline, require_columns, require_edits, require_folder
 from editr1.errors import DataError
+from editr1.judge.answers import normalised
+from editr1.judge.parse import answer_of, without_asides
 from editr1.measure.metrics import mean_metric
 from editr1.measure.rows import Edit, EditBench, expect_count, load_pair, load_source, read_json
 from editr1.schema import MAX_SCORE, Metric
@@ -61,13 +63,13 @@ def official_marks(text: str) -> tuple[int, ...] | None:
 
 
 def complete_marks(text: str) -> tuple[int, ...] | None:
-    """The three marks of a text, in the forms that judges write; None unless there are exactly three.
+    """The three marks of an answer, in the forms that judges write; None unless there are exactly three.
 
     >>> complete_marks("Prompt Compliance: 4/5\\nVisual Quality: **3**\\nPhysical: 5.")
     (4, 3, 5)
     """
     found = []
-    for line in text.splitlines():
+    for line in without_asides(answer_of(normalised(text)) or "").splitlines():
         name, colon, value = line.partition(":")
         match = _MARK.fullmatch(value) if colon and name.strip() else None
         if match:

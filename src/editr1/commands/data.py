@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from editr1.bench.judges.pairwise import question
 from editr1.commands._judge import accepting, say
+from editr1.config import section
 from editr1.errors import DataError
 from editr1.judge.decompose import stated_principles
 from editr1.judge.inspect import agreement
@@ -31,6 +32,7 @@ from editr1.store import (
     read_table,
     with_inspections,
 )
+from editr1.store._files import write_atomic
 from editr1.text import instruction_fault, is_missing
 from editr1.vlm.base import ChatRequest, flat_messages, to_messages
 
@@ -76,6 +78,8 @@ def run_import_data(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
+    labelled = {"file": args.table, "held_out_share": args.held_out_share, "engine": {"max_dropped_share": 1.0}}
+    pairs_config = section({"pairs": labelled}, "pairs", pairs_stage.Config)
     run = Run.open(args.run)
     before = _finished(run)
     found = _read(args.table, run)
@@ -95,8 +99,7 @@ def _import(args: argparse.Namespace) -> int:
     edits = [(candidate.id, candidate) for key in usable for candidate in found.edits.get(key, {}).values()]
     _write(run, "03_candidates", edits, run.made_from(settings, "02_principles"))
     if found.num_labelled:
-        config = pairs_stage.Config(file=args.table, held_out_share=args.held_out_share, engine=Engine(max_dropped_share=1.0))
-        counts = pairs_stage.run(config, args.run)
+        counts = pairs_stage.run(pairs_config, args.run)
         say(f"07_pairs: {counts}")
         if not counts.num_out:
             raise DataError(f"{args.table}: no pair can be used; {args.run}/07_pairs/dropped.jsonl says why each")
@@ -222,16 +225,14 @@ def export_rows(run: Run, output: Path, what: What = "sft", form: Form = "messag
     """
     examples = _preferences(run) if what == "pairs" else _traces(run, prompt_id, with_rejected=what == "dpo")
     folder = run.dir.resolve()
-    count = 0
-    with output.open("w", encoding="utf-8") as file:
-        for example in examples:
-            paths = [str(folder / run.images.path(ref).resolve().relative_to(folder)) for ref in example.images]
-            file.write(json.dumps({**_ROWS[form](example), "images": paths}, ensure_ascii=False) + "\n")
-            count += 1
-    if not count:
-        output.unlink()
+    lines = []
+    for example in examples:
+        paths = [str(folder / run.images.path(ref).resolve().relative_to(folder)) for ref in example.images]
+        lines.append(json.dumps({**_ROWS[form](example), "images": paths}, ensure_ascii=False) + "\n")
+    if not lines:
         raise DataError(f"{run.dir} holds nothing to export as {what}: no pair with a preference, or no trace that the inspector kept")
-    return count
+    write_atomic(output, "".join(lines).encode())
+    return len(lines)
 
 
 def _traces(run: Run, prompt_id: str | None, with_rejected: bool) -> Iterator[Example]:

@@ -147,20 +147,21 @@ def _exchange(args: argparse.Namespace, run: Run, plan: Plan) -> int:
 def _serve(args: argparse.Namespace, run: Run, plan: Plan, overlap: Overlap) -> int:
     try:
         from editr1.annotate.server import Desk, build_app
-        from editr1.serve.listen import listen
+        from editr1.serve.listen import address, bind, listen
     except ModuleNotFoundError as error:
         raise ConfigError(f"the labelling page needs {error.name}; install it with: pip install -e '.[serve]'") from error
     from editr1.serve.guard import check_exposure, is_loopback
 
     check_exposure(args.host, args.token)
+    bound = bind(args.host, args.port)
     desk = Desk.open(run, plan, overlap, args.principles)
     app = build_app(desk, token=args.token, loopback=is_loopback(args.host))
-    address = f"http://{args.host}:{args.port}/"
+    page = f"{address(args.host, bound)}/"
     token = "token=...&" if args.token else ""
     labelled = f"{len(desk.items)} pairs, {len(desk.votes.all())} answers so far"
-    say(f"{labelled}. Label at {address}{'?token=...' if token else ''} (Ctrl-C stops)")
-    say(f"Results, review and export are for the owner, who labels at {address}?{token}owner={desk.owner_key}")
-    listen(app, args.host, args.port)
+    say(f"{labelled}. Label at {page}{'?token=...' if token else ''} (Ctrl-C stops)")
+    say(f"Results, review and export are for the owner, who labels at {page}?{token}owner={desk.owner_key}")
+    listen(app, bound)
     return 0
 
 

@@ -228,18 +228,19 @@ def run_serve(args: argparse.Namespace) -> int:
     """
     try:
         from editr1.serve.app import Access, Config, build_app, make_judge
-        from editr1.serve.listen import listen
+        from editr1.serve.listen import address, bind, listen
     except ModuleNotFoundError as error:
         raise ConfigError(f"the service needs {error.name}; install it with: pip install -e '.[serve]'") from error
     access = Access(args.host, args.token, args.root, args.allow_pickle)
     access.check()
     config = section({"serve": _settings(args)}, "serve", Config)
+    bound = bind(args.host, args.port)
     judge = make_judge(config)
     app = build_app(judge, config, access)
     what = f"prompt {judge.prompt_id}" if isinstance(judge, RewardModel) else f"judge {config.judge.id if config.judge else ''}"
     model = f"{config.vlm.id}, " if config.vlm else ""
-    say(f"serving {model}{what}, at http://{args.host}:{args.port} (Ctrl-C stops)")
-    listen(app, args.host, args.port)
+    say(f"serving {model}{what}, at {address(args.host, bound)} (Ctrl-C stops)")
+    listen(app, bound)
     return 0
 
 

@@ -13,21 +13,22 @@ another type, stops the run before anything starts: a typo that silently becomes
 from __future__ import annotations
 
 import dataclasses
-import types
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
-from editr1.config.components import Component, available, component_of, create, load, made, offered
+from editr1.config.components import available, component_of, create, load, made, offered
+from editr1.config.values import Component, at_least, positive, record, to_plain
 from editr1.errors import ConfigError, nearest
-from editr1.text import without_secrets
 
 __all__ = [
     "SPEED_KEYS",
     "Component",
+    "at_least",
     "available",
     "component_of",
     "create",
@@ -37,6 +38,7 @@ __all__ = [
     "made",
     "offered",
     "parse_yaml",
+    "positive",
     "section",
     "to_plain",
     "with_overrides",
@@ -56,9 +58,11 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, An
     Raises ConfigError for a missing file, broken YAML, a malformed override or a section that no stage or command owns.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read recipe {str(path)!r}: {error.strerror}; give the path of a YAML file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {str(path)!r} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
     recipe = parse_yaml(text, f"recipe {str(path)!r}")
     if recipe is None:
         recipe = {}
@@ -104,10 +108,29 @@ def fill_in(value: Any, **names: str) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. Raises ConfigError on one line, naming `where` and the line number."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date that is none
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one group: the first value would be lost without a word. Reads 1e-4 as the number that it is in
+    YAML 1.2; in YAML 1.1 it is text without its dot."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (name := (key.tag, str(key.value))) in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands a second time", problem_mark=key.start_mark)
+            seen.add(name)
+        return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def _child(node: Any, part: str, name: str) -> Any:
@@ -124,7 +147,7 @@ def _child(node: Any, part: str, name: str) -> Any:
 
 
 def _index(node: list[Any], part: str, name: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not part.isdecimal() or int(part) >= len(node):
         raise ConfigError(f"override {name!r}: {part!r} is no index of a list of {len(node)} entries (they count from 0)")
     return int(part)
 
@@ -141,125 +164,4 @@ def section(recipe: Mapping[str, Any], name: str, cls: type[T]) -> T:
     fields = {f.name for f in dataclasses.fields(typing.cast(Any, cls))}
     if "seed" in fields and "seed" not in raw and "seed" in recipe:
         raw = {**raw, "seed": recipe["seed"]}
-    return typing.cast(T, _record(cls, raw, name))
-
-
-def to_plain(value: Any, without: frozenset[str] = frozenset()) -> Any:
-    """A config as plain JSON values, the same for equal configs; fields named in `without` are left out at every depth.
-
-    `without=SPEED_KEYS` gives what a result depends on: how fast it was made does not change it. Options that hold a key, and the secrets
-    of an address, are never in it: what it gives is written into runs and reports.
-    """
-    return without_secrets(_plain(value, without))
-
-
-def _plain(value: Any, without: frozenset[str]) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name), without) for f in dataclasses.fields(value) if f.name not in without}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, without) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, without) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _record(cls: Any, raw: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    for key in raw:
-        if key not in fields:
-            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), fields)}")
-    values = {key: _value(hints[key], _over_default(fields[key], value), f"{where}.{key}") for key, value in raw.items()}
-    missing = [name for name, f in fields.items() if name not in values and f.default is f.default_factory is dataclasses.MISSING]
-    if missing:
-        raise ConfigError(f"{where}: {missing[0]!r} is required; set it in the recipe or with --set {where}.{missing[0]}=...")
-    try:
-        return cls(**values)
-    except ValueError as error:  # a rule that crosses fields, from __post_init__
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _over_default(f: dataclasses.Field[Any], value: Any) -> Any:
-    """Settings of a group keep the defaults that the enclosing config gives the group, where they say nothing else."""
-    if not isinstance(value, Mapping) or f.default_factory is dataclasses.MISSING:
-        return value
-    default = f.default_factory()
-    if not dataclasses.is_dataclass(default) or isinstance(default, Component):  # options belong to one id, not to its successor
-        return value
-    return {**{g.name: getattr(default, g.name) for g in dataclasses.fields(default)}, **value}
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _union(args, value, where)
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{where}: unknown value {value!r}; {nearest(str(value), map(str, args))}")
-        return value
-    if origin in (tuple, list, Sequence):
-        return _sequence(origin, args, value, where)
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise _mismatch(where, "a mapping", value)
-        return {str(key): _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return _nested(hint, value, where)
-    return _scalar(hint, value, where)
-
-
-def _union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in options:
-        return None
-    errors: list[ConfigError] = []
-    for option in options:
-        if option is not type(None):
-            try:
-                return _value(option, value, where)
-            except ConfigError as error:
-                errors.append(error)
-    raise errors[-1]
-
-
-def _sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str) -> Any:
-    if not isinstance(value, list | tuple):
-        raise _mismatch(where, "a list", value)
-    fixed = origin is tuple and Ellipsis not in args
-    if fixed and len(value) != len(args):
-        raise _mismatch(where, f"a list of {len(args)} values", value)
-    hints = args if fixed else [args[0]] * len(value)
-    items = [_value(hint, item, f"{where}.{i}") for i, (hint, item) in enumerate(zip(hints, value, strict=True))]
-    return items if origin is list else tuple(items)
-
-
-def _nested(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(value, hint):
-        return value
-    if hint is Component and isinstance(value, str):
-        return Component(value)
-    if not isinstance(value, Mapping):
-        raise _mismatch(where, "a mapping of settings", value)
-    return _record(hint, value, where)
-
-
-def _scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 (no dot) as text
-        except ValueError:
-            pass
-    if hint is Path and isinstance(value, str | Path):
-        return Path(value)
-    if hint is str and isinstance(value, str):
-        return value
-    raise _mismatch(where, {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, hint.__name__), value)
-
-
-def _mismatch(where: str, expected: str, value: Any) -> ConfigError:
-    return ConfigError(f"{where}: expected {expected}, found {to_plain(value)!r}")
+    return typing.cast(T, record(cls, raw, name))

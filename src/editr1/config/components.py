@@ -7,26 +7,15 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import editr1
+from editr1.config.values import Component, is_plain, typed
 from editr1.errors import ConfigError, nearest
+from editr1.text import without_secrets
 
 _FOLDERS = {"judges": "bench/judges"}  # component kinds whose folder is not named after them
-
-
-@dataclass(frozen=True)
-class Component:
-    """Something chosen by name: a file of the kind's folder, or `package.module:Name` for outside code.
-
-    In YAML `{id: openai_api, options: {model: m}}`, or only the id.
-    """
-
-    id: str
-    options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the component's `build`."""
 
 
 def available(kind: str) -> list[str]:
@@ -70,6 +59,8 @@ def load(kind: str, id: str) -> Callable[..., Any]:
     """
     module, colon, name = id.partition(":")
     attribute = name if colon else "build"
+    if colon and not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ConfigError(f"cannot load {id!r} of kind {kind!r}: outside code is named as 'package.module:Name'")
     if not colon and id not in available(kind):
         raise ConfigError(f"unknown component {id!r} of kind {kind!r}; {nearest(id, available(kind))}; outside code: 'package.module:Name'")
     try:
@@ -85,7 +76,8 @@ def load(kind: str, id: str) -> Callable[..., Any]:
 def create(kind: str, component: Component, **fixed: Any) -> Any:
     """What the component's factory makes of its options (and of `fixed`, values that the caller supplies).
 
-    Raises ConfigError for an option that the factory does not take, naming the nearest, and for a missing one.
+    Raises ConfigError for an option that the factory does not take, naming the nearest, for a missing one, and for a value of another
+    type than the factory's hint says.
     """
     factory = load(kind, component.id)
     parameters = inspect.signature(factory).parameters
@@ -97,11 +89,29 @@ def create(kind: str, component: Component, **fixed: Any) -> Any:
             raise ConfigError(f"{where}: option {option!r} is set by the stage that uses it; remove it")
         if option not in named and not takes_any:
             raise ConfigError(f"{where}: unknown option {option!r}; {nearest(option, named)}")
-    options = {**component.options, **fixed}
+    options = {**_typed_options(factory, component.options, where), **fixed}
     missing = [n for n in named if n not in options and parameters[n].default is inspect.Parameter.empty]
     if missing:
         raise ConfigError(f"{where}: option {missing[0]!r} is required")
     return factory(**options)
+
+
+def _typed_options(factory: Callable[..., Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options as the factory's hints want them, where those are of plain values; a judge's model, say, is taken as it comes."""
+    try:
+        hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError):  # outside code: names that only a type checker sees, or no function
+        return dict(options)
+    found = dict(options)
+    for name in found.keys() & hints.keys():
+        if is_plain(hints[name]):
+            try:
+                found[name] = typed(hints[name], found[name], f"{where}: option {name!r}")
+            except ConfigError:
+                if without_secrets({name: ""}):
+                    raise
+                raise ConfigError(f"{where}: option {name!r} is no text; put it in quotes") from None
+    return found
 
 
 def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Component:
@@ -110,11 +120,15 @@ def component_of(kind: str, named: Component | Mapping[str, Any] | str) -> Compo
         return named
     if isinstance(named, str):
         return Component(named)
+    shape = f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}"
+    if not isinstance(named, Mapping):
+        raise ConfigError(f"{shape}, found {named!r}")
     if not isinstance(named.get("id"), str) or named.keys() - {"id", "options"}:
-        raise ConfigError(
-            f"a component of kind {kind!r} must be an id or {{id: ..., options: {{...}}}}, found the keys {sorted(map(str, named))}"
-        )
-    return Component(named["id"], dict(named.get("options") or {}))
+        raise ConfigError(f"{shape}, found the keys {sorted(map(str, named))}")
+    options = named.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{shape}, found the options {options!r}")
+    return Component(named["id"], dict(options))
 
 
 def made(kind: str, named: Any) -> Any:

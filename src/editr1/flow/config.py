@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from editr1.config import Component, create
+from editr1.algorithms.base import Needs
+from editr1.config import Component, at_least, create, positive
+from editr1.flow.combinations import combinations
 from editr1.objectives.advantages import AdvantageStd
 from editr1.objectives.sde import KLKind, LogProbKind, StepKind, WindowKind
 from editr1.placement import Placement
@@ -38,6 +40,14 @@ class Sampling:
     storage: Literal["float32", "bfloat16", "float16"] = "float32"
     """How latents of the window are kept until they are trained on; rounded before their density is taken."""
 
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps", "window", "hold")
+        at_least(0, self, "level", "first")
+        if self.kind in ("cps", "ddim") and self.level > 1:
+            raise ValueError(
+                f"level is {self.level}: the noise of {self.kind} would exceed what is left at the next step; expected at most 1"
+            )
+
 
 @dataclass(frozen=True)
 class Training:
@@ -66,7 +76,8 @@ class Training:
     min_std: float = 0.0
     """Groups at or below this std (in points of tau) teach nothing."""
     updates_per_rollout: int = 1
-    """Optimiser steps a rollout, each on its share of the groups. At 1 the ratio is exactly 1 and needs no replay."""
+    """Optimiser steps a rollout, each on its share of the groups. At 1 the ratio is exactly 1 and needs no replay. Above 1, noisy steps of
+    batches of several groups are made by each update for all of these, unless `micro_batch` is one group."""
     micro_batch: int = 0
     """Rows of one forward and backward; 0 = as many as a forward of the rollout had, so that kernels round alike in both."""
     gradient_checkpointing: bool = False
@@ -79,6 +90,11 @@ class Training:
     https://arxiv.org/abs/1910.02054."""
     ema_decay: float = 0.9
     """Upper bound of min((1 + n) / (10 + n), decay); 0 switches the EMA off and exports the raw weights."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "rank", "alpha", "updates_per_rollout")
+        positive(self, "lr", "lr_matrices", "max_grad_norm")
+        at_least(0, self, "warmup", "final_lr_share", "weight_decay", "beta", "min_std", "micro_batch", "ema_decay")
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,14 @@ class Evaluation:
     held_out: float = 0.1
     """Share of tasks, by a hash of their id, that training never sees."""
 
+    def __post_init__(self) -> None:
+        at_least(1, self, "tasks", "steps", "batch")
+        at_least(0, self, "every", "patience", "hacking", "held_out")
+        if self.every == 0 and (self.choose == "best" or self.patience or self.hacking or self.reward is not None):
+            raise ValueError("evaluation's reward, choose: best, patience and hacking look at evaluations: set every above 0")
+        if self.every and not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}: evaluations are of tasks held out from training; expected a share in (0, 1)")
+
 
 @dataclass(frozen=True)
 class Curation:
@@ -120,6 +144,13 @@ class Curation:
     weights: dict[str, float] = field(default_factory=dict)
     """Weight of the advantages by a task's kind; 1 where a kind is not named."""
 
+    def __post_init__(self) -> None:
+        at_least(0, self, "first_pass", "redraw")
+        if self.all_bad >= self.all_good:
+            raise ValueError(f"all_bad is {self.all_bad} and all_good {self.all_good}: every edit would be one of both")
+        if self.min_mean is not None and self.max_mean is not None and self.min_mean >= self.max_mean:
+            raise ValueError(f"no mean is above min_mean {self.min_mean} and below max_mean {self.max_mean}")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -128,9 +159,13 @@ class Limits:
     max_unscored: float = 0.2
     """Share of an iteration's edits without a score above which the run stops."""
     max_constant: int = 10
-    """Iterations in a row in which no group has two different rewards."""
+    """Iterations in a row in which no group teaches: rewards tie in all, or `min_std` and curation leave them out."""
     max_ratio_error: float | None = None
     """Largest |ratio - 1| of the first replay; None = what rounding of the editor's dtype can explain, negative = do not stop."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "max_constant")
+        at_least(0, self, "max_unscored")
 
 
 @dataclass(frozen=True)
@@ -139,7 +174,8 @@ class WeightedReward:
 
     judge: Component
     weight: float = 1.0
-    """Against the main judge's 1. Each reward is normalised in its own groups first, so weights do not depend on scales."""
+    """Against the main judge's 1. Each reward is normalised by itself first (`training.std`; `min_std` is in points of each), so weights do
+    not depend on scales."""
     caution: float = 0.0
     """How much its disagreement with the main judge counts against an edit; 1 at weight 1 takes the smaller of both. Above 0 for any judge,
     raw rewards are combined, and all must be of one scale (two reward models: 0 to 10). ours: 0; what one judge is deceived by, a judge of
@@ -213,59 +249,12 @@ class Config:
     """accelerate trackers beside metrics.jsonl, such as tensorboard or wandb."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise ValueError(f"group_size must be at least 2 (an advantage compares edits of one task), found {self.group_size}")
-        if self.contexts % self.training.updates_per_rollout:
-            raise ValueError(f"contexts = {self.contexts} must be a multiple of updates_per_rollout = {self.training.updates_per_rollout}")
-        needs = create("algorithms", self.training.algorithm).needs
-        name = self.training.algorithm.id
-        if needs.noisy and self.sampling.level <= 0.0:
-            raise ValueError(f"{name} needs a noise level above 0: without noise the policy has no density (nft needs none)")
-        if self.training.shard and self.contexts_per_batch != 1:
-            raise ValueError("shard gathers weights from all processes: it needs contexts_per_batch: 1 to keep them in step")
-        if self.source == "pairs" and (needs.noisy or self.group_size != 2 or self.curation != Curation()):
-            raise ValueError(f"source: pairs needs group_size: 2, no curation, and an algorithm of the forward process (dpo), found {name}")
-        if self.training.shard and self.training.weights == "full" and self.training.lr_matrices is not None:
-            raise ValueError("lr_matrices: Muon turns whole matrices and shard cuts them; use AdamW (lr_matrices: null) or weights: lora")
-        if self.training.zero == 2 and not (self.training.shard and self.training.weights == "full"):
-            raise ValueError(
-                "zero: 2 keeps weights whole and cuts what full fine-tuning adds to them: it needs shard: true and weights: full; found "
-                f"{self.training.shard}, {self.training.weights}"
-            )
-        if self.curation.redraw and (self.contexts_per_batch != 1 or self.training.shard):
-            raise ValueError("curation.redraw replaces single groups: it needs contexts_per_batch: 1, and no shard")
-        if self.curation.first_pass and self.training.shard:
-            raise ValueError("curation.first_pass lets processes sample different numbers of tasks: it needs shard: false")
-        if not needs.noisy and self.sampling.same_start:
-            raise ValueError(f"{name} samples without noise, so same_start would make all edits of a group equal")
-        if needs.means and self.sampling.log_prob != "normal":
-            raise ValueError(f"{name} compares normal densities: set sampling.log_prob to normal")
-        if needs.on_policy and not self.on_policy:
-            raise ValueError(
-                f"{name} makes one update a rollout, of the policy's own edits (no ratio corrects earlier ones): "
-                "set updates_per_rollout: 1 and rollout_ahead: false"
-            )
-        t, batch = self.training, self.contexts_per_batch * self.group_size
-        whole = t.micro_batch == 0 or t.micro_batch >= batch
-        if self.keep_graphs and not (needs.noisy and needs.old_decay is None and self.on_policy and whole and not t.shard):
-            raise ValueError(
-                "keep_graphs goes back through the noisy steps of a rollout as they were sampled: it needs an algorithm of noisy rollouts, "
-                f"updates_per_rollout: 1, rollout_ahead: false, shard: false, and micro_batch 0 or at least the rollout's {batch}; found "
-                f"{name}, {t.updates_per_rollout}, {self.rollout_ahead}, {t.shard}, {t.micro_batch}"
-            )
-        if self.rollout is not None:
-            self._check_rollout(self.rollout, needs.noisy, needs.on_policy)
-        if self.rollout_ahead and (self.curation.redraw or self.source == "pairs"):
-            raise ValueError("rollout_ahead overlaps judging with updates: it needs source: rollout and curation.redraw: 0")
-
-    def _check_rollout(self, rollout: Rollout, noisy: bool, on_policy: bool) -> None:
-        name = self.training.algorithm.id
-        if noisy:
-            raise ValueError(f"{name} learns from the steps of a rollout, and a server gives finished edits: take nft, awm, dgpo or dpo")
-        if self.training.weights != "lora" or self.source != "rollout" or self.rollout_ahead:
-            raise ValueError("rollout: {engine: ...} pushes a LoRA: it needs weights: lora, source: rollout and rollout_ahead: false")
-        if rollout.push_every < 1 or (on_policy and rollout.push_every > 1):
-            raise ValueError(f"{name} with push_every: {rollout.push_every}: expected 1, or more for nft, whose sampler may be an old copy")
+        at_least(1, self, "contexts", "contexts_per_batch", "height", "width", "keep_checkpoints")
+        at_least(0, self, "iterations", "save_every", "gallery_every")
+        needs: Needs = create("algorithms", self.training.algorithm).needs
+        for wrong, line in combinations(self, needs):
+            if wrong:
+                raise ValueError(line)
 
     @property
     def on_policy(self) -> bool:

@@ -114,6 +114,23 @@ def size_of(context: Context, config: Config) -> tuple[int, int]:
     return round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
 
 
+def check_enough(tasks: Sequence[Context], held_out: Sequence[Context], config: Config) -> None:
+    """Raises DataError where evaluations would have no task, ConfigError where an iteration would have too few."""
+    if config.evaluation.every and not held_out:
+        raise DataError(f"no source picture of {len(tasks)} tasks is held out for evaluation: raise evaluation.held_out, or add tasks")
+    choose_contexts(len(tasks), config.contexts, seed=config.seed, iteration=0)
+
+
+def fitting(editor: FlowEditor, contexts: Sequence[Context], config: Config) -> FlowEditor:
+    """The editor. Raises ConfigError for a task whose shape or number of source pictures it does not take, before any is sampled."""
+    most = getattr(editor, "max_sources", None)
+    for context in contexts:
+        editor.plan(*size_of(context, config))
+        if most is not None and len(context.task.sources) > most:
+            raise ConfigError(f"{editor.name} reads up to {most} source picture(s), task {context.id} has {len(context.task.sources)}")
+    return editor
+
+
 def share_of_process(items: Sequence[int], rank: int, world: int) -> list[int]:
     """This process' contiguous part; whole groups stay on one process. Raises ConfigError when it does not divide."""
     if len(items) % world:
@@ -141,8 +158,8 @@ class EncodingCache:
         return self.folder / f"{stable_id(editor, *sources, context.task.instruction, str(height), str(width))}.safetensors"
 
     def missing(self, contexts: Sequence[Context]) -> list[Context]:
-        """Tasks whose encoding is not there yet."""
-        return [context for context in contexts if not self.path(context).exists()]
+        """Tasks whose encoding is not there yet, each once: people's pairs share theirs."""
+        return [context for path, context in {self.path(context): context for context in contexts}.items() if not path.exists()]
 
     def fill(self, editor: FlowEditor, contexts: Sequence[Context], *, rank: int = 0, world: int = 1) -> None:
         """Encodes this process' share of what is missing, one task at a time, so that no row depends on its neighbours."""

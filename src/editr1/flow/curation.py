@@ -22,7 +22,6 @@ from editr1.flow.rewarding import Score, principle_rates, reward_table
 from editr1.flow.rollout import Trajectory, denoise
 from editr1.flow.trainer import Trainer, iteration_window
 from editr1.flow.watch import Clock
-from editr1.objectives.advantages import group_advantages
 from editr1.objectives.schedule import Schedule
 from editr1.schema import Reward, derive_seed
 from editr1.store import Run
@@ -152,16 +151,6 @@ def answer(trainer: Trainer, drawn: Drawn, clock: Clock) -> Drawn:
     return drawn
 
 
-def teaches(table_CG: torch.Tensor, curation: Curation, min_std: float) -> torch.Tensor:
-    """Groups from which something can be learnt, [C] bool: two scored edits that differ, and a mean inside the wanted range.
-
-    >>> teaches(torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 10.0]]), Curation(max_mean=9.0), 0.0).tolist()
-    [True, False, False]
-    """
-    differs = (group_advantages(table_CG, "none", min_std=min_std) != 0).any(1)
-    return differs & in_range(table_CG, curation)
-
-
 def in_range(table_CG: torch.Tensor, curation: Curation) -> torch.Tensor:
     """Groups whose mean reward is neither hopeless nor solved, [C] bool."""
     mean = table_CG.nanmean(1)
@@ -183,8 +172,9 @@ def redraw(trainer: Trainer, drawn: Drawn, tasks: Sequence[Context], iteration: 
     own = order[accelerator.process_index :: accelerator.num_processes]
     size, replaced = config.group_size, 0
     for _ in range(config.curation.redraw):
-        table = reward_table(drawn.rewards[0], size)
-        dead = (~teaches(table, config.curation, config.training.min_std)).nonzero().flatten().tolist()[: len(own)]
+        tables_KCG = torch.stack([reward_table(judged, size) for judged in drawn.rewards])
+        teaches_C = (trainer.advantages(tables_KCG) != 0).any(1) & in_range(tables_KCG[0], config.curation)
+        dead = (~teaches_C).nonzero().flatten().tolist()[: len(own)]
         if not dead:
             break
         fresh, own = own[: len(dead)], own[len(dead) :]

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 
 from editr1.algorithms.base import Needs
-from editr1.config import create, load
+from editr1.config import Component, create, load
 from editr1.editors.base import Footprint
 from editr1.flow.config import Config
 from editr1.flow.trainer import iteration_window
@@ -20,6 +20,7 @@ from editr1.objectives.schedule import Schedule
 from editr1.objectives.sde import clip_in_nats, kl_weight, make_step
 
 ASSUMED_FLOPS = 4e14  # ours: dense bf16 on an H100-class card at about 40 % of its peak
+VELOCITY_BETA = "the same beta weighs far more here, values near 1e-3 are usual (training.kl: velocity)"
 BACKWARD_COST = 2.0  # a backward costs two forwards; one more forward with gradient checkpointing
 
 
@@ -66,15 +67,20 @@ def count_evaluations(config: Config, forwards: int = 1) -> Evaluations:
         once = (sampling.first + last_start) / 2 + 1  # steps up to the first noisy one, which all members take from the same point
         rollout -= round((samples - groups) * once)
         rows -= samples - groups
+    if needs.noisy:  # a forward in the rollout's shape is made by each update that learns from one of its groups
+        rows *= min(training.updates_per_rollout, -(-_rows_together(config, needs) // config.group_size))
     if config.keep_graphs:
         rollout -= rows  # sampled and trained in one
-    return Evaluations(rollout, rows, rows * needs.passes(training.beta > 0))
+    passes = rows * needs.passes(training.beta > 0)
+    if (teacher := _teacher(config)) is not None:  # with guidance it may cost more than the student
+        passes += rows // forwards * (teacher.forwards_per_velocity - forwards)
+    return Evaluations(rollout, rows, passes)
 
 
 def describe_plan(config: Config) -> list[str]:
     """One line a topic: sizes, evaluations, time and memory, clip in nats, KL conversions."""
     footprint = read_footprint(config)
-    lines = [_algorithm_line(config)]
+    lines = [_algorithm_line(config), *_curation_lines(config)]
     if footprint is None:
         lines.append(f"editor {config.editor.id}: states no footprint, so no token counts and no estimate of time and memory")
         return [*lines, _evaluations_line(config, 1)]
@@ -89,11 +95,18 @@ def describe_plan(config: Config) -> list[str]:
     return [*lines, *_kl_lines(config, footprint.sigmas)]
 
 
-def read_footprint(config: Config) -> Footprint | None:
-    """What the adapter's file says about its size, when it says it."""
-    module = importlib.import_module(load("editors", config.editor.id).__module__)
+def read_footprint(config: Config, editor: Component | None = None) -> Footprint | None:
+    """What an adapter's file says about its size, when it says it; of another editor than the trained one, where it is named."""
+    editor = editor or config.editor
+    module = importlib.import_module(load("editors", editor.id).__module__)
     footprint = getattr(module, "footprint", None)
-    return footprint(config.height, config.width, config.sampling.steps, config.editor.options) if footprint else None
+    return footprint(config.height, config.width, config.sampling.steps, editor.options) if footprint else None
+
+
+def _teacher(config: Config) -> Footprint | None:
+    """Of the editor that a distilling algorithm learns from."""
+    teacher = needs_of(config).teacher
+    return None if teacher is None else read_footprint(config, teacher)
 
 
 def _algorithm_line(config: Config) -> str:
@@ -101,11 +114,19 @@ def _algorithm_line(config: Config) -> str:
     what = f"LoRA r={t.rank} alpha={t.alpha}" if t.weights == "lora" else "all weights"
     window = f"{s.window} noisy steps in [{s.first}, {s.last}) of {s.steps}, {s.kind} a={s.level:g}"
     if not needs_of(config).noisy:
-        window = f"{s.steps} ODE steps"
+        window = "people's pairs" if config.source == "pairs" else f"{s.steps} ODE steps" + (" by a server" if config.rollout else "")
     return (
         f"{t.algorithm.id}: {config.iterations} iterations of {config.contexts} groups x {config.group_size} edits; {window}; {what}, "
         f"lr {t.lr:g}, {t.updates_per_rollout} update(s) a rollout"
     )
+
+
+def _curation_lines(config: Config) -> list[str]:
+    """What it samples and judges beyond the counts of an iteration."""
+    c, steps = config.curation, config.evaluation.steps
+    lines = [f"curation: before training every task is edited {c.first_pass} time(s), {steps} steps each, and judged"] * (c.first_pass > 0)
+    more = f"curation: groups that teach nothing are drawn anew, up to {c.redraw} time(s) what an iteration samples and judges"
+    return [*lines, more] if c.redraw else lines
 
 
 def _sizes_line(f: Footprint) -> str:
@@ -119,9 +140,14 @@ def _sizes_line(f: Footprint) -> str:
 def _evaluations_line(config: Config, forwards: int) -> str:
     counts = count_evaluations(config, forwards)
     samples = config.contexts * config.group_size
+    made = f"decodes and judged edits: {samples}"
+    if config.source == "pairs":
+        made = f"people's edits encoded: {samples}, none judged"
+    elif config.rollout is not None:
+        made = f"a server's edits encoded and judged: {samples}"
     return (
         f"model evaluations an iteration: {counts.rollout} sampling + {counts.trained} trained + {counts.reference} reference = "
-        f"{counts.per_trained_sample(samples):.3g} a sample; encodes: {config.contexts}; decodes and judged edits: {samples}"
+        f"{counts.per_trained_sample(samples):.3g} a sample; encodes: {config.contexts}; {made}"
     )
 
 
@@ -130,7 +156,11 @@ def _cost_lines(config: Config, f: Footprint) -> list[str]:
     tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
     counts = count_evaluations(config, f.forwards_per_velocity)
     checkpointing = counts.trained if config.training.gradient_checkpointing else 0
-    hours = (counts.forward_equivalents + checkpointing) * 2.0 * f.num_parameters * tokens / ASSUMED_FLOPS / 3600.0
+    forwards = counts.forward_equivalents + checkpointing
+    if (teacher := _teacher(config)) is not None:  # its passes in the student's
+        taught = counts.trained // f.forwards_per_velocity * teacher.forwards_per_velocity
+        forwards += taught * (teacher.num_parameters / f.num_parameters - 1.0)
+    hours = forwards * 2.0 * f.num_parameters * tokens / ASSUMED_FLOPS / 3600.0
     processes = this_launch().processes
     whole = hours * config.iterations
     return [
@@ -152,30 +182,48 @@ def _memory(config: Config, f: Footprint) -> Memory:
     lora = t.weights == "lora"
     # attention's four projections in and out, and feed-forward layers four times as wide
     trained = f.num_layers * 18.0 * t.rank * f.hidden if lora else f.num_parameters
-    copies = (t.ema_decay > 0) + (needs_of(config).old_decay is not None) + config.rollout_ahead
+    needs = needs_of(config)
+    copies = (t.ema_decay > 0) + (needs.old_decay is not None) + config.rollout_ahead
     layout = Layout(launch.processes, t.shard)
-    reference = 0.0 if lora or t.beta == 0 else 2.0 * f.num_parameters / GIB / layout.shards
+    swapped = 0 if lora else (t.beta > 0 or needs.reference) + (needs.old_decay is not None)  # weights that take the trained ones' place
+    reference = 2.0 * swapped * f.num_parameters / GIB / layout.shards
     gathered = 2.0 * f.num_parameters / GIB if t.zero == 2 else 0.0  # beside the parts
     encoders = 0.0 if config.cache_encodings else f.num_encoder_parameters
     base = states(f.num_parameters if lora else 0.0, 0.0, layout).weights
-    beside = states(encoders + f.num_vae_parameters, 0.0, Layout()).weights
+    beside = encoders + f.num_vae_parameters
+    if (teacher := _teacher(config)) is not None:
+        beside += teacher.num_parameters + teacher.num_encoder_parameters + teacher.num_vae_parameters
+    beside = states(beside, 0.0, Layout()).weights
     moved = states(
         0.0, trained, Layout() if lora else layout, trained_bytes=4 + 2 + 4 * copies
     )  # masters, rounded working weights, averages
-    rows = t.micro_batch or config.contexts_per_batch * config.group_size
+    rows = _rows_together(config, needs)
     waiting = max(0, count_evaluations(config).trained // launch.processes - rows) if config.keep_graphs else 0
     tokens = f.plan.num_tokens + f.num_condition_tokens + f.num_text_tokens
     size = Transformer(f.num_parameters, f.num_layers, f.hidden)
-    kept = config.group_size * config.contexts / launch.processes * (s.window + 2) * f.plan.num_tokens * f.plan.channels
     kept_rows = activations(
         size, rows * f.forwards_per_velocity, tokens, t.gradient_checkpointing, waiting=waiting * f.forwards_per_velocity
     )
-    latents = kept * (4 if s.storage == "float32" else 2) / GIB
+    bytes_kept = 4.0  # the finished edit; in a window its latents, and where several updates are made of it its means
+    if needs.noisy:
+        bytes_kept += (s.window + 1) * (4 if s.storage == "float32" else 2) + 4 * s.window * (needs.means and not config.on_policy)
+    kept = config.group_size * config.contexts / launch.processes * (1 + config.rollout_ahead)
+    latents = kept * bytes_kept * f.plan.num_tokens * f.plan.channels / GIB
     return dataclasses.replace(
         moved,
         weights=base + beside + moved.weights + reference + gathered,
         activations=kept_rows + latents,
     )
+
+
+def _rows_together(config: Config, needs: Needs) -> int:
+    """The most rows of one forward with a gradient."""
+    groups = config.contexts_per_batch
+    size = config.training.micro_batch or groups * config.group_size
+    if not needs.groups:
+        return min(size, groups * config.group_size)
+    members = needs.samples_per_group or config.group_size  # a group is never cut
+    return members * min(groups, max(1, size // members))
 
 
 def _clip_line(config: Config, elements: int) -> str:
@@ -193,7 +241,7 @@ def _kl_lines(config: Config, sigmas: tuple[float, ...]) -> list[str]:
     if t.beta == 0:
         return ["KL: off (beta = 0)"]
     if not needs_of(config).noisy:
-        return [f"KL: beta = {t.beta:g} on the velocity"]
+        return [f"KL: beta = {t.beta:g} on the velocity" + ("" if t.kl == "velocity" else f": {t.kl} weighs noisy steps; {VELOCITY_BETA}")]
     schedule = Schedule(sigmas)
     lines = [f"KL: beta = {t.beta:g} in the convention {t.kl}; weight of mean||dv||^2 at each step of the window:"]
     for index in iteration_window(config, needs_of(config), 0):

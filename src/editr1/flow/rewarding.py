@@ -140,7 +140,7 @@ def judge_logs(tables_KCG: torch.Tensor, rewards: Sequence[Sequence[Reward]]) ->
 
 
 def all_constant(rewards_CG: torch.Tensor) -> bool:
-    """No group has two different rewards: nothing can be learnt from this iteration."""
+    """No group has two different values (rewards, or advantages): nothing can be learnt from this iteration."""
     return all(_spread(row) == 0.0 for row in rewards_CG)
 
 

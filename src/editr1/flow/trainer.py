@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from editr1.algorithms.base import Algorithm, Needs
+from editr1.config import create
 from editr1.editors.base import Conditioning, FlowEditor, Plan
+from editr1.errors import ConfigError
 from editr1.flow.config import Config
 from editr1.flow.contexts import Context, EncodingCache, choose_contexts, share_of_process, size_of
 from editr1.flow.policy import Weights, follow, whole
@@ -30,6 +32,7 @@ Edit = tuple[Context, Image.Image]
 logger = logging.getLogger(__name__)
 
 EMA_WARMUP = 10.0  # decay = min((1 + n) / (10 + n), ema_decay), so that early averages forget the start
+MAX_OTHER = 0.1  # ours: far above the rounding of one VAE, far below what another makes of a picture
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ class Trainer:
             tables_KCG = cautious_rewards(tables_KCG, weights, cautions)[None]
         if len(tables_KCG) == 1:
             return group_advantages(tables_KCG[0], training.std, min_std=training.min_std)
-        return combine_rewards(tables_KCG, (1.0, *weights)).nan_to_num(0.0).clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE)
+        combined_CG = combine_rewards(tables_KCG, (1.0, *weights), training.std, min_std=training.min_std)
+        return combined_CG.nan_to_num(0.0).clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE)
 
     def keep_sampler(self) -> None:
         """Keeps the weights that drew the rollout ahead, before an update: a resumed run draws it again from them."""
@@ -261,3 +265,20 @@ def lr_share(config: Config, iteration: int) -> float:
         return (iteration + 1) / training.warmup
     done = (iteration - training.warmup) / max(last - training.warmup, 1)
     return 1.0 - (1.0 - training.final_lr_share) * min(max(done, 0.0), 1.0)
+
+
+def teacher_of(config: Config, needs: Needs, student: FlowEditor) -> FlowEditor | None:
+    """The editor that is learnt from, if any. Raises ConfigError where its sizes or latents (another VAE's) are not the student's."""
+    if needs.teacher is None:
+        return None
+    teacher: FlowEditor = create("editors", needs.teacher)
+    plans = [editor.plan(config.height, config.width) for editor in (teacher, student)]
+    if plans[0] != plans[1]:
+        raise ConfigError(f"a teacher's latents must be the student's: {teacher.name} has {plans[0]}, {student.name} {plans[1]}")
+    picture = Image.effect_mandelbrot((plans[0].width, plans[0].height), (-2.0, -1.5, 1.0, 1.5), 50).convert("RGB")
+    taught, own = (editor.latents([picture], plans[0]).float() for editor in (teacher, student))
+    if (share := float((taught - own.to(taught.device)).norm() / own.norm())) > MAX_OTHER:
+        raise ConfigError(
+            f"a teacher's latents must be the student's: of one picture {teacher.name} makes others than {student.name}, by {share:.0%}"
+        )
+    return teacher

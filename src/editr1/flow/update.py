@@ -69,18 +69,20 @@ def micro_batches(weighs_CG: torch.Tensor, num_steps: int, size: int, needs: Nee
 
     Noisy rollouts are replayed in the shapes of the rollout, for kernels round by shape: rows that weigh nothing are masked by the caller,
     and only forwards without a single weighing row are left out (none, where others count on their `company`). Algorithms of the forward
-    process have no ratio that could be off: their rows that weigh nothing are dropped, whole groups staying together where they must.
+    process have no ratio that could be off: their rows that weigh nothing are dropped, whole groups staying together where they must;
+    of a group that weighs nothing, only company asks for the rows.
     """
     group_size = weighs_CG.shape[1]
     weighs_B = weighs_CG.flatten()
     for step in range(num_steps):
-        if needs.noisy or company:
-            chunks = torch.arange(len(weighs_B)).split(size or len(weighs_B))
-        elif needs.groups:
+        if needs.groups:
             together = max(1, (size or len(weighs_B)) // (needs.samples_per_group or group_size))
-            useful = weighs_CG.any(1).nonzero().flatten()
-            members = [torch.arange(g * group_size, (g + 1) * group_size)[weighs_CG[g]] for g in useful.tolist()]
+            useful = weighs_CG.any(1)
+            rows = torch.arange(len(weighs_B)).view_as(weighs_CG)
+            members = [rows[g][weighs_CG[g] | ~useful[g]] for g in range(len(rows)) if useful[g] or company]
             chunks = tuple(torch.cat(members[i : i + together]) for i in range(0, len(members), together))
+        elif needs.noisy or company:
+            chunks = torch.arange(len(weighs_B)).split(size or len(weighs_B))
         else:
             useful = weighs_B.nonzero().flatten()
             chunks = useful.split(size or max(1, len(useful))) if len(useful) else ()

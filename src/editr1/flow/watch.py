@@ -6,6 +6,7 @@ Each message names the figure, the limit, and the knob or the trap that it usual
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,12 +95,13 @@ def rounding_bound(
 
 
 def check_constant(num_constant: int, limit: int) -> None:
-    """Raises NoSignalError when no group had two different rewards for too many iterations in a row."""
+    """Raises NoSignalError when no group taught anything for too many iterations in a row."""
     if num_constant < limit:
         return
     raise NoSignalError(
-        f"for {num_constant} iterations no group had two different rewards: the judge cannot tell these edits apart, so nothing can be "
-        f"learnt. Use more traces a reward (avg@K), a larger group_size, or a higher sampling.level; {HELP}"
+        f"for {num_constant} iterations no group had two different rewards that min_std and curation let count: the judge cannot tell "
+        "these edits apart, so nothing can be learnt. Use more traces a reward (avg@K), a larger group_size, or a higher "
+        f"sampling.level; {HELP}"
     )
 
 
@@ -141,13 +143,14 @@ def symptoms(points: Sequence[Point]) -> dict[str, str]:
 class Symptoms:
     """The curves so far, those before a resume included; warns once of each sign of collapse."""
 
-    def __init__(self, run_: Run) -> None:
-        self.points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl")]
+    def __init__(self, run_: Run, iteration: int) -> None:
+        """`iteration`: the first that is still to come; points after it are of a process that ended before its next checkpoint."""
+        self.points: list[dict[str, float]] = [dict(point) for point in run_.curves("edit_rl") if point["step"] < iteration]
         self._told = set(symptoms(self.points))
 
     def add(self, logs: dict[str, float]) -> None:
-        """Adds an iteration."""
-        self.points.append(logs)
+        """Adds an iteration, as a resumed run reads it back: without what is no number."""
+        self.points.append({name: value for name, value in logs.items() if math.isfinite(value)})
 
     def tell(self) -> None:
         """Logs what is new."""

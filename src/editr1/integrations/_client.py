@@ -16,6 +16,7 @@ from PIL import Image
 from editr1.errors import BackendError, DataError, UnscoredError
 from editr1.pictures import encode_picture, read_picture
 from editr1.schema import CATEGORIES, MAX_SCORE, Category, Principle, Source, pictures_of, source_of
+from editr1.store import local_name
 from editr1.text import is_whole, shown
 from editr1.wire import Client, Fetched, bearer, check_address, fetch, hidden, secrets_of, via_proxy
 
@@ -177,7 +178,7 @@ def _base64(image: Image.Image) -> dict[str, str]:
 def to_picture(value: Any) -> Image.Image:
     """A picture from what trainers hold; see `read_picture`, which raises DataError for what would have to be guessed at.
 
-    A cell of a table with pictures, {bytes, path}, and a data URL are read too.
+    A cell of a table with pictures, {bytes, path}, a data URL and a `file://` address are read too.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -186,7 +187,7 @@ def to_picture(value: Any) -> Image.Image:
             value = base64.b64decode("".join(value.partition(",")[2].split()), validate=True)
         except ValueError as error:
             raise DataError(f"the picture's data URL is broken ({error})") from error
-    return read_picture(value)
+    return read_picture(local_name(value) if isinstance(value, str) else value)
 
 
 def to_source(value: Any) -> Source:
@@ -202,16 +203,20 @@ def to_source(value: Any) -> Source:
 def to_principles(rows: Any) -> tuple[Principle, ...] | None:
     """Principles from rows of {question, category}, or from columns of both; None where there are none.
 
-    Raises DataError for rows of another form, ValueError for an unknown category.
+    Raises DataError for rows of another form, without a question, or of an unknown category.
     """
-    if rows is None or len(rows) == 0:
+    if rows is None:
         return None
     try:
         if isinstance(rows, Mapping):
             rows = [{"question": asked, "category": kind} for asked, kind in zip(rows["question"], rows["category"], strict=True)]
-        return tuple(Principle(row["question"], row["category"]) for row in rows) or None
-    except (KeyError, TypeError, IndexError) as error:
-        raise DataError("principles must be rows of {question, category}") from error
+        found = tuple(Principle(row["question"], row["category"]) for row in rows)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise DataError(f"principles must be rows of {{question, category}} ({error})") from error
+    for principle in found:
+        if not isinstance(principle.question, str) or not principle.question.strip():
+            raise DataError(f"the question of a principle is {str(principle.question)[:60]!r}, expected a text")
+    return found or None
 
 
 def category_scores(score: Score) -> dict[str, float]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.store import Run
+from editr1.store._files import write_atomic
 from editr1.training.pair_reward import PairReward
 from editr1.training.rows import pair_rows, read_pairs
 from editr1.vlm.base import flat_messages
@@ -54,15 +55,16 @@ def export_pairs(run_dir: Path, output: Path, prompt_id: str = "tv", seed: int =
     run = Run.open(run_dir.resolve(), create=False)
     pairs = read_pairs(run)
     rows = pair_rows(run, pairs, prompt_id, len(pairs), seed)
-    with output.open("w", encoding="utf-8") as file:
-        for index in range(len(rows)):
-            row = rows[index]
-            pair = pairs[rows.order[index // 2]]
-            edited = pair.loser if row["side"] == "l" else pair.winner
-            paths = [str(run.images.path(ref)) for ref in (*pair.task.sources, edited.image)]
-            line = {"messages": flat_messages(row["prompt"]), "images": paths}
-            file.write(json.dumps({**line, **{name: row[name] for name in _PASSED}}, ensure_ascii=False) + "\n")
-    return len(rows)
+    lines = []
+    for index in range(len(rows)):
+        row = rows[index]
+        pair = pairs[rows.order[index // 2]]
+        edited = pair.loser if row["side"] == "l" else pair.winner
+        paths = [str(run.images.path(ref)) for ref in (*pair.task.sources, edited.image)]
+        line = {"messages": flat_messages(row["prompt"]), "images": paths}
+        lines.append(json.dumps({**line, **{name: row[name] for name in _PASSED}}, ensure_ascii=False) + "\n")
+    write_atomic(output, "".join(lines).encode())
+    return len(lines)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -130,6 +130,7 @@ def is_rejected(text: str, start: int, end: int, floor: int = 0) -> bool:
 # --- taken back -----------------------------------------------------------------------------------------
 
 _TAKEN_BACK = re.compile(any_of("taken_back"), re.IGNORECASE)
+_BLIND = re.compile(any_of("blind"), re.IGNORECASE)
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _BARE = re.compile(
     rf"(?:^|[\n(;!?]|[.,](?=\s))[ \t*_>\"'-]*((?:{any_of('says_anew')}\b[\s:=,*_\"'-]*){{0,9}})(?:[-=]*>+|[=\u2192\u21d2])?[\s*_(\"']*"
@@ -145,13 +146,18 @@ _BARE_CHINESE = re.compile(
 _CONDITION = re.compile(any_of("condition"), re.IGNORECASE)
 
 
-def is_taken_back(tail: str) -> bool:
-    """Whether what follows a judgement withdraws it.
+def is_taken_back(answer: str, end: int = 0) -> bool:
+    """Whether what follows a judgement, which ends at `end`, withdraws it, or any of the answer says that its judge was shown no picture.
 
     >>> is_taken_back("I take that back."), is_taken_back("The roof is wrong, and that costs much.")
     (True, False)
+    >>> text = "I cannot view images, so this is a guess: <score>7</score>"
+    >>> is_taken_back(text, len(text))
+    True
     """
-    return any(not _is_anothers(tail, *match.span()) for match in _TAKEN_BACK.finditer(tail))
+    tail = answer[end:]
+    taken = any(not _is_anothers(tail, *match.span()) for match in _TAKEN_BACK.finditer(tail))
+    return taken or any(not _is_anothers(answer, *match.span()) for match in _BLIND.finditer(answer))
 
 
 def restated(tail: str) -> list[float]:
@@ -165,9 +171,10 @@ def restated(tail: str) -> list[float]:
 
 _RELABELLED = re.compile(
     r"\b([A-Z][0-9]{1,3})(?![0-9])[*_`]*\s*(?:(?:(?:should|must|ought\s+to|would)\s+(?:be|have\s+been)|is|was)\b|=|:|-+>|\u2192|应?该?[是为]"
-    r"|改[成为])"
+    r"|改[成为]|(?=\s+(?:\w+\s+)?(?:fail|get)))"
     r"\s*(?:(?:actually|really|also|now|in\s+fact|therefore)\s+)?[*_`'\"]*"
-    r"(?:(yes|1|true|met|satisfied|fulfilled|是|满足)|(?:no|0|false|unmet|not\s+(?:met|satisfied|fulfilled)|否|不满足))[*_`'\"]*"
+    r"(?:(yes|1|true|met|satisfied|fulfilled|是|满足)|(?:no|0|false|unmet|violated|broken|fail(?:s|ed)|gets\s+(?:an?\s+)?(?:0|no)"
+    r"|not\s+(?:met|satisfied|fulfilled)|否|不满足))[*_`'\"]*"
     r"(?=\s*(?:[.,;:!)\n]|$|instead|not|because|since|as\b))"
 )
 

@@ -223,10 +223,11 @@ def _score(
             continue
         if value is None:
             return "AMBIGUOUS"
-        tail = blanked(kept, reversed(ignored))[end:]
+        shown = blanked(kept, reversed(ignored))
+        tail = shown[end:]
         if _OPEN_BRACKET_AT_END.search(tail) or tail.rfind("{") > tail.rfind("}"):
             return "TRUNCATED"  # it was about to say more
-        if value in rejected or is_taken_back(tail):
+        if value in rejected or is_taken_back(shown, end):
             return "WITHDRAWN"
         if any(other != value for other in restated(tail)):
             return "CONTRADICTORY"

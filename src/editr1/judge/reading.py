@@ -72,8 +72,8 @@ _DECIMALS = re.compile(r"[.,]?([0-9]{1,3})")
 def expected_score(positions: Sequence[TokenAlternatives], score: float, tags_behind: int = 0) -> float | None:
     """The expected tau in [0, 10]; None when the tokens do not hold `score` where Phi read it, or no alternative that is a number.
 
-    Exact for tokenizers that write a whole part as one token, and the first decimal as one token with or without the
-    point. With one token a digit, an alternative 1 means 10 exactly if the sampled score was 10.
+    Exact for tokenizers that write a whole part as one token, and each decimal as one, the first with or without the point. With one
+    token a digit, what follows an alternative 1 is unknown: it is a 10 where that lies nearer to the sampled score.
 
     Args:
         positions: of the whole reply; thinking may stand before it.
@@ -85,18 +85,38 @@ def expected_score(positions: Sequence[TokenAlternatives], score: float, tags_be
     >>> round(expected_score(tokens, 7.5), 3)
     7.9
     """
-    digits = _digits(positions, score, tags_behind)
+    digits, following = _digits(positions, score, tags_behind)
     if not digits:
         return None
-    is_ten = score == MAX_SCORE and digits[0].token.strip() == "1"
-    values = {"1": MAX_SCORE} if is_ten else {}
-    whole = _mean(digits[0].alternatives, lambda token: values.get(token.strip(), _whole(token)))
-    if whole is None:
-        return None
-    behind = digits[2:] if is_ten else [] if _DECIMALS_INSIDE.search(digits[0].token) else digits[1:]
-    carriers = [position for position in behind if position.token.strip() not in (".", ",")]  # the first holds the first decimal
-    decimals = _mean(carriers[0].alternatives, _fraction) if carriers else 0.0
-    return None if decimals is None else min(max(whole + decimals, 0.0), MAX_SCORE)
+    one = _one(digits[0], following, score)
+    whole = _mean(digits[0].alternatives, lambda token: one if token.strip() == "1" else _whole(token))
+    is_split_ten = score == MAX_SCORE and digits[0].token.strip() == "1"
+    decimals = _decimals(digits[2:] if is_split_ten else [] if _DECIMALS_INSIDE.search(digits[0].token) else digits[1:])
+    return None if whole is None or decimals is None else min(max(whole + decimals, 0.0), MAX_SCORE)
+
+
+def _one(first: TokenAlternatives, following: TokenAlternatives | None, score: float) -> float:
+    """What an alternative 1 to the first token of a number stands for: 1, or the beginning of 10 where tokens hold one digit each."""
+    if any(re.fullmatch(r"[0-9]{2}", token.strip()) for token, _ in first.alternatives):
+        return 1.0
+    if first.token.strip() != "1":
+        return MAX_SCORE if MAX_SCORE - score < score - 1 else 1.0
+    goes_on = _mean(following.alternatives, lambda token: float(token.startswith("0"))) if following else None
+    return 1.0 if goes_on is None else 1.0 + (MAX_SCORE - 1) * goes_on
+
+
+def _decimals(positions: Sequence[TokenAlternatives]) -> float | None:
+    """The expected decimals of the tokens behind a whole part; None where alternatives to one of them hold no digit."""
+    total, place = 0.0, 1.0
+    for position in positions:
+        if position.token.strip() in (".", ","):
+            continue
+        mean = _mean(position.alternatives, _fraction)
+        if mean is None:
+            return None
+        total += mean * place
+        place /= 10 ** sum(map(str.isdigit, position.token))
+    return total
 
 
 def no_alternatives(reply: ChatReply) -> str:
@@ -108,21 +128,24 @@ def no_alternatives(reply: ChatReply) -> str:
     return "no alternatives to its tokens (top_logprobs)" if reply.logprobs else "no token log-probabilities (logprobs, top_logprobs)"
 
 
-def _digits(positions: Sequence[TokenAlternatives], score: float, tags_behind: int) -> list[TokenAlternatives]:
-    """The positions of the number in the tag that Phi took; what its first token holds before the number is cut off."""
+def _digits(
+    positions: Sequence[TokenAlternatives], score: float, tags_behind: int
+) -> tuple[list[TokenAlternatives], TokenAlternatives | None]:
+    """The positions of the number in the tag that Phi took, and the one behind; what its first token holds before the number is cut off."""
     text = "".join(position.token for position in positions)
     plain, places = normalised(text), origins(text)
     tags = list(SCORE_TAG.finditer(plain))
     if tags_behind >= len(tags):
-        return []
+        return [], None
     content = _CONTENT.match(plain, tags[-1 - tags_behind].end())
     number = _FIRST_NUMBER.search(content.group()) if content else None
     if content is None or number is None or read_number(content.group(), MAX_SCORE) != score:
-        return []
+        return [], None
     start, end = places[content.start() + number.start()], places[content.start() + number.end()]
     starts = [0, *accumulate(len(position.token) for position in positions)]
     first, last = bisect_right(starts, start) - 1, bisect_right(starts, end - 1) - 1
-    return [_behind(positions[first], start - starts[first]), *positions[first + 1 : last + 1]]
+    following = next(iter(positions[first + 1 :]), None)
+    return [_behind(positions[first], start - starts[first]), *positions[first + 1 : last + 1]], following
 
 
 def _behind(position: TokenAlternatives, offset: int) -> TokenAlternatives:

@@ -36,6 +36,8 @@ _LOOSE_LABEL = re.compile(
     re.IGNORECASE,
 )
 
+_SUMMARY = re.compile(r'\{\s*"(?:average|final|overall|total)_?score"', re.IGNORECASE)  # stands behind verdicts, and is none
+
 _LINE_LABEL = re.compile(r"[ \t]*+(?:(?:[-+*\u2022]|#{1,6}|[0-9]{1,2}[.)])[ \t]++)?+[*_`(\[| \t]*+([A-Za-z][0-9]{1,3})\b")
 _ARROW = re.compile(r"-{1,2}>|=>|[\u2192\u21d2\u27f6\u279c]")
 _SHORT = re.compile(r"[*_`)\]]*(?:[ \t]*[:=|.)\u2013\u2014-])?[ \t]*(.*)")  # `F1: yes`, `F1 - yes`, `F1 yes`
@@ -160,21 +162,24 @@ def verdict_blocks(text: str) -> list[VerdictBlock]:
 
 
 def _array_block(array: ObjectArray) -> VerdictBlock | None:
-    if keyed := _keyed_entries(array.objects):
+    objects = [item for item in array.objects if not _SUMMARY.match(item)]
+    if keyed := _keyed_entries(objects):
         return VerdictBlock(array.start, array.end, array.opened == array.closed, keyed)
-    entries = [_entry(item) for item in array.objects]
+    entries = [_entry(item) for item in objects]
     if not any(entries):
         return None  # some other array, such as bounding boxes
     # An object without a score among verdicts is a verdict that is missing: it counts, and is not binary.
-    filled = tuple(entry or VerdictEntry(None, None, item) for entry, item in zip(entries, array.objects, strict=True))
+    filled = tuple(entry or VerdictEntry(None, None, item) for entry, item in zip(entries, objects, strict=True))
     if len(filled) == 1 and not array.opened and filled[0].label is None and filled[0].verdict is None and not filled[0].contradictory:
-        return None  # a summary such as {"average_score": 0.5, "score": 6.5}
+        return None  # a summary such as {"score": 6.5}
     return VerdictBlock(array.start, array.end, array.opened == array.closed, filled)
 
 
 def _keyed_entries(objects: Sequence[str]) -> tuple[VerdictEntry, ...]:
     """Those of objects whose keys are the labels, as in `{"F1": 1, "K1": 0}`; none where one of them is another kind of object."""
     rows = [read_json_object(source) for source in objects]
+    for row in rows:
+        (row or {}).pop("average_score", None)
     if not all(row and all(re.fullmatch(r"[FKQ][0-9]{1,2}", key) for key in row) for row in rows):
         return ()
     return tuple(_judged(key, [_binary(value)], f'"{key}": {value}') for row in rows if row for key, value in row.items())

@@ -20,9 +20,10 @@ from editr1.config import offered
 from editr1.errors import DataError
 from editr1.measure.metrics import to_metric
 from editr1.schema import Metric, derive_seed, from_json
-from editr1.stats import MIN_CLUSTERS, holm, mcnemar, paired_difference
+from editr1.stats import MIN_CLUSTERS, TIE_TOLERANCE, holm, mcnemar, paired_difference
 from editr1.stats.agreement import cohen_kappa
 from editr1.stats.clusters import Floats
+from editr1.stats.pairwise import without_rounding
 from editr1.text import lines_of
 
 # ours: peers report about .1 between two runs of the same judge on the same images; a smaller change in a mean score is no finding
@@ -105,7 +106,7 @@ def _scores(common: Sequence[tuple[Outcome, Outcome]], seed: int) -> list[Metric
         return [Metric("compare_micro", None, num_unscored=num_unscored, protocol="compare/score/micro")]
     rows = [row for row, _, _ in scored]
     first, second = np.array([value for _, value, _ in scored]), np.array([value for _, _, value in scored])
-    gsb = _difference(rows, np.zeros(len(rows)), np.sign(second - first), "score", "gsb", None, num_unscored, seed)
+    gsb = _difference(rows, np.zeros(len(rows)), np.sign(without_rounding(second - first)), "score", "gsb", None, num_unscored, seed)
     return [*_differences(rows, first, second, "score", num_unscored, seed), gsb]
 
 
@@ -140,7 +141,7 @@ def _against_noise(metric: Metric, floor: float) -> Metric:
     """The metric with its mark, where it is the change of a mean score."""
     if not metric.protocol.startswith(("compare/score/micro", "compare/score/macro", "compare/score/category/")):
         return metric
-    holds = metric.value is not None and abs(metric.value) >= floor
+    holds = metric.value is not None and abs(metric.value) >= floor - TIE_TOLERANCE
     return replace(metric, goal=f"a change of at least {floor:g}, the spread between runs of one judge", holds=holds)
 
 
@@ -164,15 +165,19 @@ def sample_table(a: Sequence[Outcome], b: Sequence[Outcome], noise_floor: float 
         if x.value is None or y.value is None:
             rows.append((x.key, x.category, shown_a, shown_b, "", "unscored"))
         else:
-            change = y.value - x.value
-            is_small = x.unit == "score" and abs(change) < noise_floor
+            change = float(without_rounding(y.value - x.value))
+            is_small = x.unit == "score" and abs(change) < noise_floor - TIE_TOLERANCE
             rows.append((x.key, x.category, shown_a, shown_b, f"{change:g}", "below noise floor" if is_small else ""))
     return rows
 
 
 def _disagreements(common: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str, float | None, float | None]]:
-    rows = [(x.key, x.value, y.value) for x, y in common if x.value != y.value]
+    rows = [(x.key, x.value, y.value) for x, y in common if _differ(x.value, y.value)]
     return sorted(rows, key=lambda row: (row[1] is None or row[2] is None, -abs((row[1] or 0.0) - (row[2] or 0.0)), row[0]))
+
+
+def _differ(a: float | None, b: float | None) -> bool:
+    return a != b if a is None or b is None else bool(without_rounding(a - b))
 
 
 FIXED = ("chance", "chance-with-ties", "floor", "single-rater", "unanimous")  # ends of protocols of numbers that no judge moves

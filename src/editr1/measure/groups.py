@@ -34,7 +34,7 @@ from editr1.errors import DataError
 from editr1.measure.metrics import accuracy_metrics, to_metric
 from editr1.schema import Metric, PreferencePair, derive_seed
 from editr1.stats import TIE_TOLERANCE, Estimate, mean_estimate, paired_difference, share_estimate
-from editr1.stats.agreement import pooled_correlation
+from editr1.stats.agreement import deviations, pooled_correlation
 from editr1.stats.clusters import Floats, from_sums
 from editr1.stats.intervals import tested_mean, within
 
@@ -66,7 +66,7 @@ def pick_value(group: Sequence[Choice]) -> float:
 def picked(group: Sequence[Choice]) -> list[Choice]:
     """The edits that share the judge's highest score; none when it scored none."""
     scores = [choice.score for choice in group if choice.score is not None]
-    return [choice for choice in group if choice.score == max(scores)] if scores else []
+    return [choice for choice in group if choice.score is not None and choice.score >= max(scores) - TIE_TOLERANCE]
 
 
 def best_of_n(groups: Sequence[Sequence[Choice]], seed: int = 0) -> list[Metric]:
@@ -222,7 +222,7 @@ def noise_share(groups: Sequence[Sequence[ScoredEdit]], rng: np.random.Generator
     if any(len(edit.traces) < 2 for group in groups for edit in group):
         return None
     noise_G = [sum(float(np.var(e.traces, ddof=1)) / len(e.traces) for e in group) * (len(group) - 1) / len(group) for group in groups]
-    total_G = [float(np.var([edit.value for edit in group])) * len(group) for group in groups]
+    total_G = [float(np.square(deviations([edit.value for edit in group])).sum()) for group in groups]
     if sum(total_G) == 0:
         return None
     sums = from_sums(np.array(noise_G), np.array(total_G), np.zeros(len(groups), dtype=np.intp))
@@ -257,7 +257,7 @@ def _against_truth(groups: Mapping[str, Sequence[ScoredEdit]], rng: np.random.Ge
                 names.append(name)
         if len(known) > 1:
             value, truth = np.array(known).T
-            inside.append((value - value.mean(), truth - truth.mean()))
+            inside.append((deviations(value), deviations(truth)))
     if not margins:
         return []
     n = sum(len(value) for value, _ in inside)

@@ -54,19 +54,21 @@ def group_advantages(
     return divided_CG.clamp(-max_advantage, max_advantage)
 
 
-def combine_rewards(rewards_KCG: torch.Tensor, weights: tuple[float, ...], epsilon: float = 1e-4) -> torch.Tensor:
-    """Several rewards as one advantage: each is normalised in its own group first, then weighted and summed, [C, G].
+def combine_rewards(
+    rewards_KCG: torch.Tensor, weights: tuple[float, ...], std: AdvantageStd = "group", *, epsilon: float = 1e-4, min_std: float = 0.0
+) -> torch.Tensor:
+    """Several rewards as one advantage: each is normalised as by `group_advantages` first, then weighted and summed, [C, G].
 
-    Summing raw rewards lets the one with the widest scale swamp the others. A sample that any reward left
-    unscored is NaN in the result. Raises ValueError when the number of weights differs from K.
+    Summing raw rewards lets the one with the widest scale swamp the others. A sample that any reward left unscored is NaN in the result,
+    and enters no mean of the others either. Raises ValueError when the number of weights differs from K.
     """
     if len(weights) != rewards_KCG.shape[0]:
         raise ValueError(f"{rewards_KCG.shape[0]} rewards but {len(weights)} weights")
+    unscored_CG = rewards_KCG.isnan().any(0)
     total = torch.zeros_like(rewards_KCG[0], dtype=torch.float32)
-    for reward_CG, weight in zip(rewards_KCG, weights, strict=True):
-        advantage_CG = group_advantages(reward_CG, epsilon=epsilon)
-        total = total + weight * advantage_CG.masked_fill(reward_CG.isnan(), float("nan"))
-    return total
+    for reward_CG, weight in zip(rewards_KCG.masked_fill(unscored_CG, float("nan")), weights, strict=True):
+        total = total + weight * group_advantages(reward_CG, std, epsilon=epsilon, min_std=min_std)
+    return total.masked_fill(unscored_CG, float("nan"))
 
 
 def cautious_rewards(rewards_KCG: torch.Tensor, weights: Sequence[float], cautions: Sequence[float]) -> torch.Tensor:

@@ -32,6 +32,7 @@ class WinRule:
 
 PAPER = WinRule()
 EPSILON = 1e-4  # added to a standard deviation before it divides, as TRL does
+ROUNDING = 1e-5  # ours: score points; 6.9 - 6.8 is not .1 to the last bit, nor the mean of three 6.9 always 6.9: no judge means such a gap
 
 
 def win_ratio(tau_w_PN: Tensor, tau_l_PK: Tensor, rule: WinRule = PAPER) -> Tensor:
@@ -68,7 +69,7 @@ def closeness_ratio(tau_PN: Tensor, tau_other_PK: Tensor, tolerance: float) -> T
     [[0.5]]
     """
     gap_PNK = (tau_PN[:, :, None] - tau_other_PK[:, None, :]).abs()
-    return (gap_PNK <= tolerance).to(tau_PN.dtype).sum(dim=2) / _num_parsed(tau_other_PK)
+    return (without_rounding(gap_PNK - tolerance) <= 0).to(tau_PN.dtype).sum(dim=2) / _num_parsed(tau_other_PK)
 
 
 def has_opponent(tau_other_PK: Tensor) -> Tensor:
@@ -121,10 +122,19 @@ def pair_accuracy(tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[float, float]:
 
     A pair with a side that never parsed is left out; (nan, nan) when no pair is left.
     """
-    gap_P = tau_w_PN.nanmean(dim=1) - tau_l_PN.nanmean(dim=1)
+    gap_P = without_rounding(tau_w_PN.nanmean(dim=1) - tau_l_PN.nanmean(dim=1))
     gap_P = gap_P[~gap_P.isnan()]
     wins, ties = (gap_P > 0).float(), (gap_P == 0).float()
     return float((wins + 0.5 * ties).mean()), float(ties.mean())
+
+
+def without_rounding(gap: Tensor) -> Tensor:
+    """Gaps between scores or means of them, 0 where they are equal up to rounding.
+
+    >>> without_rounding(torch.full((3,), 6.9).mean() - torch.tensor([6.9, 6.8])).sign().tolist()
+    [0.0, 1.0]
+    """
+    return torch.where(gap.abs() < ROUNDING, 0.0, gap)
 
 
 def tie_share(tau_w_PN: Tensor, tau_l_PK: Tensor) -> float:
@@ -135,9 +145,9 @@ def tie_share(tau_w_PN: Tensor, tau_l_PK: Tensor) -> float:
 
 def _credit(tau_w_PN: Tensor, tau_l_PK: Tensor, rule: WinRule) -> Tensor:
     """What the comparison of winner's trace j with loser's trace k earns both of them, `[P, N, K]` in [0, 1]."""
-    tau_w_PN1, tau_l_P1K = tau_w_PN[:, :, None], tau_l_PK[:, None, :]
-    won_PNK = (tau_w_PN1 > tau_l_P1K + rule.margin).to(tau_w_PN.dtype)
-    tied_PNK = (tau_w_PN1 == tau_l_P1K).to(tau_w_PN.dtype)
+    gap_PNK = tau_w_PN[:, :, None] - tau_l_PK[:, None, :]
+    won_PNK = (without_rounding(gap_PNK - rule.margin) > 0).to(tau_w_PN.dtype)
+    tied_PNK = (gap_PNK == 0).to(tau_w_PN.dtype)
     return won_PNK + rule.tie_credit * tied_PNK
 
 

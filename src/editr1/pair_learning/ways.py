@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from editr1.objectives.gcpo import WinRule, loss_ratio, win_ratio
+from editr1.objectives.gcpo import WinRule, loss_ratio, win_ratio, without_rounding
 from editr1.pair_learning.base import Needs
 
 
@@ -65,8 +65,8 @@ class PdGrpo:
         return Needs(group="pair", scaled=True, kl=0.003, format_reward=self.format_reward)
 
     def rewards(self, tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[Tensor, Tensor]:
-        gap_w, gap_l = _gaps(tau_w_PN, tau_l_PN)
-        return (gap_w > self.margin).to(gap_w.dtype), (gap_l > self.margin).to(gap_l.dtype)
+        gap_w, gap_l = _gaps(tau_w_PN, tau_l_PN, self.margin)
+        return (gap_w > 0).to(gap_w.dtype), (gap_l > 0).to(gap_l.dtype)
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,11 @@ class BradleyTerry:
 bradley_terry, gcpo, irpo, pd_grpo = BradleyTerry, Gcpo, Irpo, PdGrpo
 
 
-def _gaps(tau_w_PN: Tensor, tau_l_PN: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each trace is on the right side of the mean of the other image's read traces; nan without one, which no comparison passes."""
-    return tau_w_PN - tau_l_PN.nanmean(dim=1, keepdim=True), tau_w_PN.nanmean(dim=1, keepdim=True) - tau_l_PN
+def _gaps(tau_w_PN: Tensor, tau_l_PN: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+    """By how much more than `margin` each trace is on the right side of the mean of the other image's read traces; nan without one, which
+    no comparison passes."""
+    gap_w_PN, gap_l_PN = tau_w_PN - tau_l_PN.nanmean(dim=1, keepdim=True), tau_w_PN.nanmean(dim=1, keepdim=True) - tau_l_PN
+    return without_rounding(gap_w_PN - margin), without_rounding(gap_l_PN - margin)
 
 
 def _sign(gap_PN: Tensor) -> Tensor:

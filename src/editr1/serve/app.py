@@ -140,6 +140,8 @@ class Service:
         for number, draft in enumerate(drafts):
             if not draft.instruction.strip():
                 raise DataError(f"item {number} has no instruction: nothing says what the edit should do")
+            if draft.principles and not all(principle.question.strip() for principle in draft.principles):
+                raise DataError(f"item {number} has a principle without a question; leave it out")
         if self._wants_principles:
             missing = [number for number, draft in enumerate(drafts) if not draft.principles]
             if missing:

@@ -27,6 +27,8 @@ COOKIE = "editr1_token"
 SMALL_BODY = (
     4_000_000  # ours: bytes; two pictures of a megapixel. Small bodies have room of their own, so that large ones cannot crowd them out
 )
+ONCE = ("host", "origin", "sec-fetch-site", "authorization", "content-type", "content-encoding")
+"""Headers that are read here or in the app; of two the one would be checked and the other obeyed."""
 MIN_RATE = 200_000  # ours: bytes a second below which a body is sent away, but only while others wait for its room
 
 
@@ -109,8 +111,8 @@ class Room:
 
 
 class Guard:
-    """Wraps an ASGI app. Refuses as JSON with `error`: 400 (foreign host), 401 (token), 403 (foreign page), 408 (slow body), 413 (large
-    body), 429 (no room). A client that leaves cancels its request.
+    """Wraps an ASGI app. Refuses as JSON with `error`: 400 (foreign host, doubled header), 401 (token), 403 (foreign page), 408 (slow
+    body), 413 (large body), 429 (no room). A client that leaves cancels its request.
 
     On loopback the Host header must name this machine, and an Origin header the same: a page of another site neither resolves its own
     name to 127.0.0.1 nor sends requests across. Elsewhere the token is what a foreign page lacks.
@@ -128,7 +130,11 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        names = [name.decode("latin-1").lower() for name, _ in scope["headers"]]
+        if doubled := next((name for name in ONCE if names.count(name) > 1), None):
+            await refuse(send, 400, f"the header {doubled} stands twice; send it once")
+            return
+        headers = dict(zip(names, (value.decode("latin-1") for _, value in scope["headers"]), strict=True))
         if problem := self._problem(scope, headers):
             await refuse(send, *problem)
             return

@@ -18,6 +18,7 @@ import time
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from editr1.errors import ConfigError
 from editr1.serve.guard import App
 
 HEADER_SECONDS = 10.0  # ours: a phone on a bad line sends its kilobyte of headers in one or two
@@ -122,10 +123,28 @@ class _Server(uvicorn.Server):
             one.listen(BACKLOG)
 
 
-def listen(app: App, host: str, port: int) -> None:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket of this address, which takes no connections yet: before a judge is loaded. Raises ConfigError where it cannot be had."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError, UnicodeError) as error:
+        bound.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot serve at {host}, port {port} ({reason}); give another --port, or a --host of this machine") from error
+    return bound
+
+
+def address(host: str, bound: socket.socket) -> str:
+    """What a browser on this host opens; where port 0 was asked for, with the one that was given."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
+
+
+def listen(app: App, bound: socket.socket) -> None:
     """Serves the app until Ctrl-C."""
     logging.getLogger("asyncio").addFilter(_OnceAMinute())
-    config = uvicorn.Config(app, host, port, log_level="warning", http=protocol(), ws="none", backlog=ACCEPTED_AT_ONCE)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, bound.getsockname()[0], log_level="warning", http=protocol(), ws="none", backlog=ACCEPTED_AT_ONCE)  # type: ignore[arg-type]
     sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.suppress(KeyboardInterrupt):
-        _Server(config).run(sockets=[config.bind_socket()])
+        _Server(config).run(sockets=[bound])

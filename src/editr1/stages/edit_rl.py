@@ -26,14 +26,14 @@ from editr1.algorithms.base import Needs
 from editr1.config import create, load, to_plain
 from editr1.errors import ConfigError
 from editr1.flow.config import Config
-from editr1.flow.contexts import Context, EncodingCache, read_contexts, share_of_process, without_encoders
+from editr1.flow.contexts import Context, EncodingCache, check_enough, fitting, read_contexts, share_of_process, without_encoders
 from editr1.flow.curation import Drawn, answer, ask, curated, due, evaluate, first_pass, note_best, note_principles, redraw, write_gallery
-from editr1.flow.plan import describe_plan, memory_of
+from editr1.flow.plan import VELOCITY_BETA, describe_plan, memory_of
 from editr1.flow.policy import Policy, export, make_optimizer, spread
 from editr1.flow.rewarding import RewardCollector, Score, all_constant, check_unscored, judge_logs, reward_table
 from editr1.flow.rollout import engine_of
 from editr1.flow.state import State, checkpoints, load_state, save_state, save_weights
-from editr1.flow.trainer import Trainer
+from editr1.flow.trainer import Trainer, teacher_of
 from editr1.flow.watch import Clock, Symptoms, check_constant, hacked, warning_of
 from editr1.judge.item import RewardItem, check_alive
 from editr1.memory import Memory
@@ -89,6 +89,7 @@ def run(config: Config, run_dir: Path) -> EditRLResult:
     """
     run_ = Run.open(run_dir, {"edit_rl": to_plain(config)})
     tasks, held_out = read_contexts(run_, config.evaluation.held_out if config.evaluation.every else 0.0, config.source == "pairs")
+    check_enough(tasks, held_out, config)
     folder = run_.dir / FOLDER
     _held = hold(folder)  # until this function ends
     run_.claim(FOLDER, "edit_rl", lasting(config, run_))
@@ -155,10 +156,13 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
     if config.curation.first_pass:
         tasks, left = first_pass(trainer, tasks, trainer.collectors[0].score, run_.dir / FOLDER)
         logger.info("edit-rl: the first pass kept %d tasks, %d were all good, %d all bad", *map(int, left.values()))
-    first, signs = state.iteration, Symptoms(run_)
+    first, signs = state.iteration, Symptoms(run_, state.iteration)
     ahead: Drawn | None = None
     for iteration in tqdm(range(first, config.iterations), "edit-rl", config.iterations, unit="it", initial=first, disable=not main):
         if config.evaluation.patience and state.num_without_best >= config.evaluation.patience:
+            break
+        if config.evaluation.hacking and hacked(signs.points, config.evaluation.hacking):
+            logger.warning(warning_of("stopped", f"held-out rewards fell {config.evaluation.hacking} times while the training reward rose"))
             break
         clock = Clock()
         staleness = trainer.push(iteration, clock)
@@ -166,7 +170,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
         if config.rollout_ahead and iteration + 1 < config.iterations:
             ahead = ask(trainer, trainer.own_contexts(tasks, iteration + 1), iteration + 1, clock)
         answer(trainer, drawn, clock)
-        redrawn = redraw(trainer, drawn, tasks, iteration, clock) if config.curation.redraw else 0
+        redrawn = trainer.gather(torch.tensor([redraw(trainer, drawn, tasks, iteration, clock)])).sum()
 
         tables_KCG = torch.stack([trainer.gather(reward_table(judged, config.group_size)) for judged in drawn.rewards])
         for table_CG, judged in zip(tables_KCG, drawn.rewards, strict=True):
@@ -177,7 +181,7 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
             check = iteration == first and (first == 0 or not config.rollout_ahead)  # else its rollout is one update behind
             logs = trainer.update(drawn.trajectories, advantages_CG, ~tables_KCG.isnan().any(0), iteration, check=check)
         state.iteration = iteration + 1
-        state.num_constant = state.num_constant + 1 if all(all_constant(table) for table in tables_KCG) else 0
+        state.num_constant = state.num_constant + 1 if all_constant(advantages_CG) else 0
 
         logs |= staleness | judge_logs(tables_KCG, drawn.rewards) | {"train/abs_advantage": float(advantages_CG.abs().mean())}
         logs |= state.policy.drift() | {
@@ -196,10 +200,8 @@ def train(trainer: Trainer, tasks: Sequence[Context], held_out: Sequence[Context
             signs.tell()
         if due(config.save_every, state.iteration):
             save_state(state, run_.dir / FOLDER / "checkpoints", config.keep_checkpoints, main)
-        check_constant(state.num_constant, config.limits.max_constant)
-        if config.evaluation.hacking and hacked(signs.points, config.evaluation.hacking):
-            logger.warning(warning_of("stopped", f"held-out rewards fell {config.evaluation.hacking} times while the training reward rose"))
-            break
+        if trainer.teacher is None:  # a student hears no judge, however little that sees
+            check_constant(state.num_constant, config.limits.max_constant)
 
 
 def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequence[Context]) -> Any:
@@ -214,7 +216,7 @@ def load_editor(config: Config, encodings: EncodingCache | None, needed: Sequenc
         without_encoders(component)  # refuses editors that cannot release them, before an hour of encoding
     if config.training.shard and "device" in inspect.signature(load("editors", component.id)).parameters:
         component = dataclasses.replace(component, options={**component.options, "device": "cpu"})
-    return create("editors", component)
+    return fitting(create("editors", component), needed, config)
 
 
 def encode_ahead(trainer: Trainer, encodings: EncodingCache, needed: Sequence[Context]) -> None:
@@ -246,8 +248,10 @@ def make_trainer(
         behind=policy.snapshot() if config.rollout_ahead else None,
     )
     collectors = tuple(RewardCollector(score) for score in scores)
-    teacher = create("editors", needs.teacher) if needs.teacher is not None else None
-    return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher, engine_of(config, folder))
+    if training.beta > 0 and not needs.noisy and training.kl != "velocity" and accelerator.is_main_process:
+        logger.warning("edit-rl: %s has no noisy steps that %s could weigh: %s", training.algorithm.id, training.kl, VELOCITY_BETA)
+    teacher, engine = teacher_of(config, needs, editor), engine_of(config, folder)
+    return Trainer(config, algorithm, editor, state, collectors, accelerator, encodings, teacher, engine)
 
 
 def judge_function(judge: Any) -> Score:
@@ -287,6 +291,8 @@ def finish(trainer: Trainer, folder: Path, seconds: float = 0.0) -> EditRLResult
     save_state(state, folder / "checkpoints", config.keep_checkpoints, main)
     trainer.accelerator.wait_for_everyone()  # the best evaluation's file, for all that read it
     best = folder / "best.safetensors"
+    if config.evaluation.choose == "best" and not best.exists():
+        logger.warning("edit-rl: no evaluation has a score, so the last weights are exported in the place of the best")
     weights = load_file(best) if config.evaluation.choose == "best" and best.exists() else state.ema
     exported = export(state.policy, weights, folder, main)
     trainer.accelerator.wait_for_everyone()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from editr1.config import Component, create
+from editr1.config import Component, at_least, create
 from editr1.editors.base import EditRequest
 from editr1.judge.item import Judge, asking, check_alive
 from editr1.judge.prompts import score_traits
@@ -100,10 +100,12 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        at_least(1, self, "num_pairs", "num_traces", "max_tokens", "num_editor_tasks")
+        at_least(0, self, "temperature", "gallery")
         if self.editors and (len(self.editors) != 2 or (self.editor_judge is None and self.oracle is None)):
             raise ValueError("editors are two, before and after, and editor_judge (or oracle) scores their edits")
-        if not 0 <= self.editor_held_out < 1 or (self.num_editor_tasks is not None and self.num_editor_tasks < 1):
-            raise ValueError("editor_held_out is a share in [0, 1), num_editor_tasks at least 1")
+        if not 0 <= self.editor_held_out < 1:
+            raise ValueError(f"editor_held_out is {self.editor_held_out}, expected a share in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,12 @@ Deviations = Sequence[tuple[Floats, Floats]]
 """(scores, truths) of each group, less the group's means."""
 
 
+def deviations(values: ArrayLike) -> Floats:
+    """`[N]` values of one group less their mean: exactly 0 where all are equal up to rounding, for rounding correlates with nothing."""
+    value_N = np.asarray(values, dtype=np.float64)
+    return np.zeros(len(value_N)) if np.ptp(value_N) <= TIE_TOLERANCE else value_N - value_N.mean()
+
+
 def pooled_correlation(groups: Deviations, rng: np.random.Generator) -> Estimate | None:
     """Correlation of deviations from each group's means over all groups, with the interval of its linear part by group; None where one
     side never deviates."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from editr1.stats.clusters import Floats, index_of
-from editr1.stats.pairwise import as_margins, half_credit
+from editr1.stats.pairwise import as_margins, half_credit, without_rounding
 
 NUM_BINS = 10  # ours: equal-mass bins; equal-width ones leave most of a sharp judge's bins empty
 NUM_FOLDS = 5
@@ -208,7 +208,7 @@ def three_class(
 
     Raises ValueError for lengths that differ, labels outside {-1, 0, 1}, or fewer than two clusters.
     """
-    gap_N, label_N = as_margins(gaps), np.asarray(labels)
+    gap_N, label_N = without_rounding(as_margins(gaps)), np.asarray(labels)
     if len(gap_N) != len(label_N) or not set(label_N.tolist()) <= {-1, 0, 1}:
         raise ValueError(f"{len(gap_N)} gaps and {len(label_N)} labels: expected one label of -1, 0 or 1 a gap")
     fold_N = folds(list(range(len(gap_N))) if clusters is None else clusters, num_folds, rng)

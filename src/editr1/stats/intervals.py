@@ -100,7 +100,8 @@ def tested_mean(data: Clustered, rng: np.random.Generator) -> Estimate:
 
     value, n, num_clusters, error = data.value, data.n, data.num_clusters, data.standard_error
     if not error:  # a stratum of one cluster, or no two values that differ
-        one_way = 1.0 if value == 0 else 2.0 ** (1 - int(np.count_nonzero(np.abs(data.effect_C) > 1e-12)))
+        num_moved = int(np.count_nonzero(np.abs(data.effect_C) > 1e-12))
+        one_way = 2.0 ** (1 - num_moved) if num_moved else 1.0
         return Estimate(value, None, None, n, num_clusters, error, one_way if error == 0 and num_clusters >= MIN_CLUSTERS else None)
     half = _t_quantile(data.degrees_of_freedom) * error
     if num_clusters < MIN_CLUSTERS:

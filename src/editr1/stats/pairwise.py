@@ -58,6 +58,12 @@ def pairwise_report(margins: Sequence[float | None] | Floats) -> PairwiseReport:
     return PairwiseReport(len(margin_N), int(is_tied(margin_N).sum()), int(np.isnan(margin_N).sum()))
 
 
+def without_rounding(gaps: ArrayLike) -> Floats:
+    """Gaps between scores, 0 where these are equal up to rounding."""
+    gap = np.asarray(gaps, dtype=np.float64)
+    return np.where(np.abs(gap) <= TIE_TOLERANCE, 0.0, gap)
+
+
 def as_margins(margins: Sequence[float | None] | Floats) -> Floats:
     """Margins as floats with nan for None."""
     return np.array([math.nan if margin is None else margin for margin in margins], dtype=np.float64)
@@ -125,7 +131,7 @@ def paired_difference(
     a_N, b_N = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a_N.shape != b_N.shape:
         raise ValueError(f"{len(a_N)} values of a but {len(b_N)} of b: a paired comparison needs the same items")
-    return tested_mean(clustered(b_N - a_N, clusters, strata=strata), rng)
+    return tested_mean(clustered(without_rounding(b_N - a_N), clusters, strata=strata), rng)
 
 
 @dataclass(frozen=True, slots=True)

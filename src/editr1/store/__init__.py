@@ -45,6 +45,7 @@ from editr1.store._files import (
     exclusive,
     file_digest,
     hold,
+    local_name,
     open_log,
     put_aside,
     read_inside,
@@ -64,7 +65,8 @@ from editr1.text import without_secrets
 
 __all__ = ["Drop", "Engine", "Lane", "StageCounts", "Work", "once"]
 __all__ += ["ImageStore", "Loaded", "Origin", "Origins", "commit", "environment"]
-__all__ += ["check_columns", "file_digest", "hold", "name_in", "put_aside", "read_inside", "read_table", "stamp_inside", "whole_table"]
+__all__ += ["check_columns", "file_digest", "hold", "local_name", "name_in", "put_aside", "read_inside", "read_table", "stamp_inside"]
+__all__ += ["whole_table"]
 __all__ += ["TABLES", "Run", "Split", "beside", "held_out_share", "is_held_out"]
 __all__ += ["preference_pairs", "quadruples", "with_inspections", "with_traces"]
 

@@ -210,16 +210,23 @@ def file_digest(path: Path) -> str:
 _SCHEME = re.compile(r"(data:|[A-Za-z][A-Za-z0-9+.-]+://)")
 
 
+def local_name(name: str) -> str:
+    """The path that a name means: itself, or that of a `file://` address. Raises DataError for an address of another machine."""
+    scheme = _SCHEME.match(name)
+    if not scheme:
+        return name
+    if scheme.group().lower() != "file://":
+        raise DataError(f"{name[:200]!r} is no file: pictures are read from the disk; download it and give its path")
+    address = urlsplit(name)
+    if address.netloc not in ("", "localhost"):
+        raise DataError(f"{name[:200]!r} lies on another machine; give its path on this one")
+    return unquote(address.path)
+
+
 def _inside(root: Path, name: str) -> Path:
     if "\x00" in name:
         raise DataError(f"file name {name[:200]!r} holds a zero byte")
-    if scheme := _SCHEME.match(name):
-        if scheme.group().lower() != "file://":
-            raise DataError(f"{name[:200]!r} is no file: pictures are read from the disk; download it and give its path under {root}")
-        address = urlsplit(name)
-        if address.netloc not in ("", "localhost"):
-            raise DataError(f"{name[:200]!r} lies on another machine; give its path under {root}")
-        name = unquote(address.path)
+    name = local_name(name)
     path = PurePath(name)
     if "\\" in name and not os.path.lexists(root / path):
         windows = PureWindowsPath(name)

@@ -10,6 +10,7 @@ cache of their prompt. Shape legend: V tokens of the vocabulary.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 
+from editr1.errors import ConfigError
 from editr1.schema import Principle
 from editr1.text import whole_text, without_control_tokens
 
@@ -32,6 +34,15 @@ class Sampling:
     """0 is greedy."""
     top_p: float = 1.0
     max_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what no model can draw by."""
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}, expected a share above 0, at most 1")
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens is {self.max_tokens}, expected at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ _NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}  # both off, in vLLM and in 
 _LIST_TIMEOUT = 10.0  # seconds; ours
 _CHECK_ATTEMPTS = 3
 _CHECK_TOKENS = 16  # ours: some vendors refuse less
-_CUT_SHORT = ("length", "maxtokens", "modellength", "tokenlimit")  # OpenAI, Gemini, Mistral
+# OpenAI, Gemini, Mistral, Responses API, Anthropic
+_CUT_SHORT = ("length", "maxtokens", "modellength", "tokenlimit", "maxoutputtokens", "modelcontextwindowexceeded")
 _BROKEN_OFF = ("error", "abort", "aborted", "cancelled", "networkerror", "insufficientsystemresource")  # by the machine, not by the model
 _FIELDS = ("temperature", "top_p", "seed", "max_tokens")
 
@@ -224,11 +225,15 @@ def _logprobs(found: Any) -> tuple[TokenAlternatives, ...]:
 
 
 def _alternatives(position: Any) -> TokenAlternatives:
+    """The likeliest tokens, and the sampled one where it is none of them."""
     position = position if isinstance(position, dict) else {}
     rows = [row for row in position.get("top_logprobs") or () if isinstance(row, dict)]
+    token = _text(position.get("token"))
+    if rows and all(row.get("token") != token for row in rows):
+        rows.append(position)
     pairs = ((row.get("token"), row.get("logprob")) for row in rows)
     known = tuple((t, float(p)) for t, p in pairs if isinstance(t, str) and isinstance(p, int | float) and not math.isnan(p))
-    return TokenAlternatives(_text(position.get("token")), known)
+    return TokenAlternatives(token, known)
 
 
 # ours, all of them: when equal traces are no chance any more. A judge that writes a paragraph never repeats it at a temperature; one that

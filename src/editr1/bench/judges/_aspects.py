@@ -96,7 +96,7 @@ def stated_scores(text: str, top: float, may_be_one: bool = False) -> tuple[floa
     if raw is None or isinstance(raw, Contradiction):
         return "CONTRADICTORY"
     tail = shown[end:]
-    if is_taken_back(answer[end:]):
+    if is_taken_back(answer, end):
         return "WITHDRAWN"
     if tail.rfind("{") > tail.rfind("}"):
         return "TRUNCATED"

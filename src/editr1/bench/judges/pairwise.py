@@ -34,7 +34,7 @@ from editr1.vlm.base import VLM, ChatReply, ChatRequest, Sampling, TokenAlternat
 _CHOICE = re.compile(r"(?<![^\W_])choice[*_` ]*:", re.IGNORECASE)
 _NAMED = re.compile(
     r"(?:\\boxed\{|(?:edit(?:ed\s+image)?|image|picture|photo|option|candidate|version)\s+)?(A|B|SAME)\b\}?"
-    r"(?:[*_`.\"')\]\s]*(?:[(,;:.\u2014\u2013-](?!.*(?-i:\b[AB]\b|SAME)).*|\s(?:because|since|as|is\s+better)\b.*)|\W*)(?<!\?)",
+    r"(?:[*_`.\"')\]\s]*(?:[(,;:.\u2014\u2013-](?!.*(?-i:\b[AB]\b|SAME)).*|[,;]?\s(?:because|since|as|is\s+better)\b.*)|\W*)(?<!\?)",
     re.IGNORECASE,
 )
 _AGAIN = re.compile(
@@ -43,7 +43,8 @@ _AGAIN = re.compile(
     r"[\s:,*_]+)+(?-i:(A|B|SAME))(?=[\s.!*_]*(?:\n|$)|\s(?:is|wins)\b)",
     re.IGNORECASE,
 )
-_MARKUP = " \t*_`#.\"'()[]-\u2022"
+_MARKUP = " \t*_`#.\"'()[]-\u2022|$"
+_WRAPPING = re.compile(r"<[/\\]?[a-z_]{1,20}>", re.IGNORECASE)  # `<answer>CHOICE: A</answer>`
 _MEANING: dict[str, Label] = {"A": "a", "B": "b", "SAME": "same"}
 _SWAPPED: dict[Label, Label] = {"a": "b", "b": "a", "same": "same"}
 
@@ -86,16 +87,16 @@ def read_choice(text: str) -> Label | None:
     for match in reversed(list(_CHOICE.finditer(shown))):
         start, end = answer.rfind("\n", 0, match.start()) + 1, answer.find("\n", match.end())
         end = end if end >= 0 else len(answer)
+        before, said = (_WRAPPING.sub(" ", part).strip(_MARKUP) for part in (answer[start : match.start()], answer[match.end() : end]))
         if is_quoted(answer, match.start(), end):
             continue
-        named = _NAMED.fullmatch(answer[match.end() : end].strip(_MARKUP))
-        alone = not answer[start : match.start()].strip(_MARKUP)
-        if not named or not alone or is_rejected(answer, start, end):
+        named = _NAMED.fullmatch(said)
+        if not named or before or is_rejected(answer, start, end):
             return None
         behind = answer.index(named[1], match.end()) + len(named[1])
         tail = shown[behind:]
         other = any(again[1] != named[1].upper() for again in _AGAIN.finditer(tail) if not is_quoted(tail, *again.span()))
-        return None if other or is_taken_back(answer[behind:]) else _MEANING[named[1].upper()]
+        return None if other or is_taken_back(answer, behind) else _MEANING[named[1].upper()]
     return None
 
 

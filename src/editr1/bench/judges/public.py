@@ -95,7 +95,7 @@ def _trm_number(texts: Sequence[str]) -> tuple[float, ...] | FailureCode:
     value = stated.get("final_score")
     if isinstance(value, Contradiction):
         return "CONTRADICTORY"
-    if is_taken_back(answer[end:]):
+    if is_taken_back(answer, end):
         return "WITHDRAWN"
     if value is None:
         return "NO_SCORE"
@@ -211,9 +211,10 @@ ASPECTS = {
     "rendering": ("Text Rendering", "text_rendering"),
 }
 """Their headings, and the sub-scores here."""
+RATIONAL_SCALE = Scale(1, 4)
 _HEADING = re.compile(rf"^[\s#*]*(?:[1-4]\.)?[\s*]*({'|'.join(heading for heading, _ in ASPECTS.values())})[\s*]*:", re.MULTILINE)
 _SCORE = re.compile(r"^[\s*]*##[\s*]*Score[\s*]*:[\s*]*([^\n]*)$", re.MULTILINE)
-_LEADING = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?!\s*(?:[-\u2013]|or\b|to\b)\s*[0-9]|[0-9.])")
+_REMARK = re.compile(r"\s*(?:[;:]|\((?!(?:out )?of\b)|\s[-\u2013\u2014]\s(?!\d)|\s(?!(?:out|of|or|to)\b)[^\W\d]).*", re.IGNORECASE)
 
 
 def _rational_asks(texts: Texts) -> Ask:
@@ -233,7 +234,7 @@ def _rational_asks(texts: Texts) -> Ask:
 def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[float | None, ...] | FailureCode:
     """The scores of all aspects, None for one that does not apply, or why the reply states none of those that count."""
     answer = answer_of(normalised(texts[0])) or ""
-    body = without_asides(answer).split("# Summary:")[0]
+    body = without_asides(answer).rsplit("# Summary:", 1)[0]
     marks = list(_HEADING.finditer(body))
     found: dict[str, list[str]] = {mark.group(1): [] for mark in marks}
     if len(found) < len(ASPECTS):
@@ -241,7 +242,7 @@ def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[flo
     for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(answer)], strict=True):
         scores = list(_SCORE.finditer(body, mark.end(), end))
         found[mark.group(1)] += [score.group(1) for score in scores]
-        if scores and is_taken_back(answer[scores[-1].end() : end]):
+        if scores and is_taken_back(answer[:end], scores[-1].end()):
             return "WITHDRAWN"
     stated: dict[str, float] = {}
     for aspect, (heading, _) in ASPECTS.items():
@@ -253,19 +254,19 @@ def _rational_numbers(texts: Sequence[str], aspects: Sequence[str]) -> tuple[flo
             stated[aspect] = value
         elif value != "N/A":
             return "AMBIGUOUS"
-    numbers = Scale(1, 4).convert(list(stated.values()))
+    numbers = RATIONAL_SCALE.convert(list(stated.values()))
     if isinstance(numbers, str) or not stated.keys() & set(aspects):
         return numbers if isinstance(numbers, str) else "NO_SCORE"
     return tuple(dict(zip(stated, numbers, strict=True)).get(aspect) for aspect in ASPECTS)
 
 
 def _value(raw: str) -> float | str:
-    """The number that a line begins with, `N/A`, or the line itself."""
+    """The number of a line, which a remark may follow; `N/A`, or the line itself."""
     stated = raw.strip(" *[]`")
-    if stated.upper().startswith("N/A"):
+    if re.match(r"(?:n/?a|not applicable)\b", stated, re.IGNORECASE):
         return "N/A"
-    number = _LEADING.match(stated)
-    return float(number.group(1)) if number else stated
+    number = read_number(_REMARK.sub("", stated), RATIONAL_SCALE.high)
+    return stated if number is None else number
 
 
 RATIONAL = Project(

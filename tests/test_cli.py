@@ -104,6 +104,15 @@ def test_every_command_has_a_place_in_the_overview_and_nothing_else_is_one() -> 
     assert sorted(name for names in GROUPS.values() for name in names) == command_names()
 
 
+def test_help_tells_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"annotate": ("--port PORT (default: 8765)", "--seed SEED (default: 0)"), "serve": ("needs --token (default: 127.0.0.1)",)}
+    for command, lines in told.items():
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert all(line in said for line in lines)
+
+
 def test_every_stage_is_a_command_whose_help_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     for name in available("stages"):
         with pytest.raises(SystemExit):

@@ -35,6 +35,9 @@ class _Parser(argparse.ArgumentParser):
             self.formatter_class = argparse.RawDescriptionHelpFormatter
             self.description, add_arguments, run = _command(self.prog.rpartition(" ")[2], self.file)
             add_arguments(self)
+            for action in self._actions:
+                if str(action.default) not in ("None", "False", "[]", argparse.SUPPRESS) and "default" not in (action.help or ""):
+                    action.help = f"{action.help or ''} (default: %(default)s)".lstrip()
             self.set_defaults(main=run)
         return super().parse_known_args(args, namespace)
 

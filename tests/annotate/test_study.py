@@ -240,6 +240,17 @@ def test_strangers_are_refused(desk: Desk) -> None:
     assert client.post("/api/next", json={"annotator": "ada"}).status_code == 200
 
 
+def test_a_key_that_no_cookie_can_carry_is_no_key(desk: Desk, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    client = TestClient(build_app(desk), base_url="http://127.0.0.1", follow_redirects=False)
+    for key in ("token", "owner"):
+        opened = client.get("/", params={key: "\u20ac"})
+        assert (opened.status_code, "set-cookie" in opened.headers) == (303, False)
+    for command in (["annotate", str(run.dir)], ["serve", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"]):
+        for token in ("\u043f\u0430\u0440\u043e\u043b\u044c", "two words"):
+            assert main([*command, "--token", token]) == 2
+            assert "--token holds" in capsys.readouterr().err
+
+
 def test_a_foreign_host_name_is_refused_on_loopback(desk: Desk) -> None:
     client = TestClient(build_app(desk), base_url="http://127.0.0.1:8765")
     assert client.get("/").status_code == 200

@@ -5,18 +5,20 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import toy
 from editr1.config import Component, create, section
-from editr1.errors import ConfigError, DataError, NoSignalError
+from editr1.errors import ConfigError, NoSignalError
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Rollout, Sampling, Training, WeightedReward
 from editr1.flow.contexts import EncodingCache, read_contexts
 from editr1.flow.plan import count_evaluations, describe_plan, memory_of
 from editr1.flow.update import micro_batches
-from editr1.schema import Reward
+from editr1.schema import Candidate, PreferencePair, Reward
 from editr1.stages import edit_rl
 from editr1.stages.edit_rl import make_trainer, train
 from editr1.store import Run
+from editr1.store.engine import Work
 
 LORA = Training(rank=4, alpha=8, lr=1e-2, beta=0.0)
 JUDGE = Component("toy:RednessJudge")
@@ -62,16 +64,16 @@ def trained(run, settings, *scores, editor=None):
         ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
         ({"training": {"updates_per_rollout": 0}}, "updates_per_rollout is 0"),
         ({"training": {"micro_batch": -1}}, "micro_batch is -1"),
-        ({"training": {"lr": -1e-4}}, "lr is -0.0001, expected a positive number"),
+        ({"training": {"lr": -1e-4}}, "lr is -0.0001"),
+        ({"training": {"max_grad_norm": 0.0}}, "max_grad_norm is 0.0, expected a positive number"),
         ({"training": {"beta": -1.0}}, "beta is -1"),
         ({"sampling": {"hold": 0}}, "hold is 0"),
         ({"sampling": {"window": 9}}, "a window of 9 steps"),
         ({"sampling": {"last": 10}}, "last step stays noise-free"),
         ({"sampling": {"kind": "ode"}}, "noisy sampling.kind"),
         ({"sampling": {"kind": "ddim", "level": 1.5}}, "expected at most 1"),
-        ({"evaluation": {"choose": "best"}}, "set every above 0"),
         ({"evaluation": {"every": 5, "held_out": 0.0}}, r"a share in \(0, 1\)"),
-        ({"evaluation": {"tasks": 0}}, "tasks is 0"),
+        ({"evaluation": {"every": 5, "tasks": 0}}, "tasks is 0"),
         ({"curation": {"all_good": 1.0, "all_bad": 5.0}}, "every edit"),
         ({"curation": {"min_mean": 8.0, "max_mean": 2.0}}, "no mean"),
         ({"limits": {"max_constant": 0}}, "max_constant is 0"),
@@ -98,17 +100,17 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(settings, told):
 
 def test_settings_at_their_edges_are_taken():
     config(training=algorithm("nft"), sampling=Sampling(kind="ode", level=0.0, steps=1))  # its sampler makes no noise
-    config(evaluation=Evaluation(every=1, choose="best", patience=1, hacking=1))
+    config(evaluation=Evaluation(every=0, choose="best", patience=1, hacking=1, tasks=0))  # a recipe of these, evaluations switched off
     config(training=algorithm("dgpo"), curation=Curation(weights={"colour": 0.5}, min_mean=0.0))
     config(training=DISTILL, curation=Curation(first_pass=1), sampling=Sampling(steps=4, kind="cps", level=1.0, window=3, last=3))
 
 
-def test_too_few_tasks_or_none_held_out_are_told_before_the_editor_is_loaded(run):
-    absent = {"editor": Component("toy:never")}
+def test_too_few_tasks_are_told_before_the_editor_is_loaded_and_evaluations_of_none_as_well(run, caplog):
     with pytest.raises(ConfigError, match="99 contexts an iteration but only 12 training tasks"):
-        edit_rl.run(dataclasses.replace(config(contexts=99), **absent), run.dir)
-    with pytest.raises(DataError, match="no source picture of 12 tasks is held out"):
-        edit_rl.run(dataclasses.replace(config(evaluation=Evaluation(every=1, held_out=1e-9)), **absent), run.dir)
+        edit_rl.run(dataclasses.replace(config(contexts=99), editor=Component("toy:never")), run.dir)
+    edit_rl.run(config(evaluation=Evaluation(every=1, held_out=1e-9, choose="best")), run.dir)
+    assert "no source picture of 12 tasks is held out, so nothing is evaluated" in caplog.text
+    assert "the last weights are exported in the place of the best" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,16 @@ def test_the_plan_says_where_edits_come_from_and_when_a_beta_is_read_otherwise()
     assert "weighs noisy steps" not in "\n".join(describe_plan(quiet))
 
 
-def test_pairs_of_one_task_share_its_encoding(run, tmp_path):
-    tasks = read_contexts(run, 0.0)[0][:2]
-    assert len(EncodingCache(tmp_path / "none", config()).missing([tasks[0], tasks[1], tasks[0]])) == 2
+def test_pairs_of_one_task_share_its_encoding_and_its_held_out_edit(run, tmp_path):
+    pairs = []
+    for task in read_contexts(run, 0.0)[0]:
+        for red in (50, 100):
+            sides = (Image.new("RGB", (toy.SIDE, toy.SIDE), (value, 0, 0)) for value in (red, 2 * red))
+            a, b = (Candidate.make(task.id, run.images.put(side), "other", red + seed) for seed, side in enumerate(sides))
+            pair = PreferencePair(task.task, task.principles, a, b, "b")
+            pairs.append((pair.id, pair))
+    run.process("07_pairs", pairs, Work(lambda: list), settings={})
+    training, held = read_contexts(run, 0.4, pairs=True)
+    assert len(training) + 2 * len(held) == 24
+    assert len({context.id for context in held}) == len(held) > 0
+    assert len(EncodingCache(tmp_path / "none", config()).missing(training)) == len(training) / 2

@@ -403,7 +403,7 @@ def test_a_run_that_was_begun_with_other_settings_or_inputs_is_refused_and_more_
     with pytest.raises(ChangedInputsError, match=r"training\.lr=0\.001, now it is 0\.002.*--accept"):
         edit_rl.run(config(dataclasses.replace(LORA, lr=2e-3)), run.dir)
     assert edit_rl.run(dataclasses.replace(settings, iterations=3, save_every=2), run.dir).iterations == 3
-    smaller = dataclasses.replace(settings.training, gradient_checkpointing=True)  # what one changes when memory ran out
+    smaller = dataclasses.replace(settings.training, gradient_checkpointing=True, micro_batch=2)  # what one changes when memory ran out
     assert edit_rl.run(dataclasses.replace(settings, iterations=4, training=smaller), run.dir).iterations == 4
     falling = config(dataclasses.replace(LORA, final_lr_share=0.1))
     assert edit_rl.lasting(falling, run) != edit_rl.lasting(dataclasses.replace(falling, iterations=9), run)  # other rates at every step

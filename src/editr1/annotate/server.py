@@ -11,7 +11,6 @@ import html
 import io
 import unicodedata
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib import resources
 from threading import Lock
 from typing import Annotated, Any, Literal
@@ -33,7 +32,6 @@ AHEAD = 4  # items sent at once: the one on screen and three whose pictures load
 MAX_SECONDS = 3600.0  # a pair left open over lunch says nothing about pace
 PATIENCE = 0.1  # seconds that an answer waits for another writer of the votes; the page asks again
 OWNER_COOKIE = "editr1_owner"
-NUM_SHOWN = 256  # pictures kept encoded in memory
 
 
 def _person(name: str) -> str:
@@ -178,20 +176,14 @@ def _add_label_routes(app: FastAPI, desk: Desk) -> None:
     pictures = desk.pictures()
     title = desk.run.dir.resolve().name if desk.run else ""
 
-    @lru_cache(NUM_SHOWN)
-    def encoded(digest: str) -> bytes:
-        """As PNG of the pixels alone: software, colour profile or file format would tell who made a picture."""
-        buffer = io.BytesIO()
-        desk.run.images.get(pictures[digest]).save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
-
     @app.get("/")
     def page(request: Request) -> Response:
         for key, cookie in (("token", COOKIE), ("owner", OWNER_COOKIE)):
             if key in request.query_params:  # out of the address bar, the history and screenshots
                 rest = request.url.remove_query_params(key)
                 answer = RedirectResponse(f"{rest.path}?{rest.query}".rstrip("?"), status_code=303)
-                answer.set_cookie(cookie, request.query_params[key], httponly=True, samesite="strict", max_age=30 * 86400)
+                if (given := request.query_params[key]).isascii():  # no key of ours has other letters, and no header could carry them
+                    answer.set_cookie(cookie, given, httponly=True, samesite="strict", max_age=30 * 86400)
                 return answer
         return _html("label.html", title, owner=is_owner(request, desk))
 
@@ -219,7 +211,11 @@ def _add_label_routes(app: FastAPI, desk: Desk) -> None:
     def image(digest: str) -> Response:
         if digest not in pictures:
             raise HTTPException(404, "no such image in this study")
-        return Response(encoded(digest), media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
+        # PNG of the pixels alone: software, colour profile or file format would tell who made a picture. Kept by the browser, not here:
+        # a few hundred photographs are gigabytes.
+        buffer = io.BytesIO()
+        desk.run.images.get(pictures[digest]).save(buffer, "PNG", compress_level=1)
+        return Response(buffer.getvalue(), media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
     @app.get("/label.js")
     @app.get("/results.js")

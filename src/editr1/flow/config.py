@@ -93,8 +93,8 @@ class Training:
 
     def __post_init__(self) -> None:
         at_least(1, self, "rank", "alpha", "updates_per_rollout")
-        positive(self, "lr", "lr_matrices", "max_grad_norm")
-        at_least(0, self, "warmup", "final_lr_share", "weight_decay", "beta", "min_std", "micro_batch", "ema_decay")
+        positive(self, "max_grad_norm")
+        at_least(0, self, "lr", "lr_matrices", "warmup", "final_lr_share", "weight_decay", "beta", "min_std", "micro_batch", "ema_decay")
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,8 @@ class Evaluation:
     """Share of tasks, by a hash of their id, that training never sees."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "tasks", "steps", "batch")
+        at_least(1, self, "steps", "batch", *["tasks"] * (self.every > 0))
         at_least(0, self, "every", "patience", "hacking", "held_out")
-        if self.every == 0 and (self.choose == "best" or self.patience or self.hacking or self.reward is not None):
-            raise ValueError("evaluation's reward, choose: best, patience and hacking look at evaluations: set every above 0")
         if self.every and not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}: evaluations are of tasks held out from training; expected a share in (0, 1)")
 

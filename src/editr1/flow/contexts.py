@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from editr1.errors import ConfigError, DataError
 from editr1.flow.config import Config
 from editr1.schema import EditTask, PreferencePair, Principle, Source, derive_seed, stable_id
 from editr1.store import Run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def read_contexts(run: Run, held_out: float, pairs: bool = False) -> tuple[list[
     """(training, held-out) contexts of the run's principles, split by a hash of the source picture.
 
     By the source and not by the task, so that no held-out picture was seen with other words. `pairs`: those of `07_pairs`, one a pair
-    that is no tie. Raises DataError for none.
+    that is no tie; of held-out ones each task once, for the policy edits it. Raises DataError for none.
     """
     if pairs:
         found = [row for row in run.read("07_pairs") if row.label != "same"]
@@ -88,7 +91,7 @@ def read_contexts(run: Run, held_out: float, pairs: bool = False) -> tuple[list[
         parts[share < held_out].append(context)
     if not parts[0]:
         raise DataError(f"all {len(contexts)} tasks are held out: lower evaluation.held_out or add tasks")
-    return parts
+    return parts[0], list({context.id: context for context in parts[1]}.values())
 
 
 def choose_contexts(num_tasks: int, num_contexts: int, *, seed: int, iteration: int) -> list[int]:
@@ -115,9 +118,9 @@ def size_of(context: Context, config: Config) -> tuple[int, int]:
 
 
 def check_enough(tasks: Sequence[Context], held_out: Sequence[Context], config: Config) -> None:
-    """Raises DataError where evaluations would have no task, ConfigError where an iteration would have too few."""
+    """Raises ConfigError where an iteration would have too few tasks; warns where evaluations would have none."""
     if config.evaluation.every and not held_out:
-        raise DataError(f"no source picture of {len(tasks)} tasks is held out for evaluation: raise evaluation.held_out, or add tasks")
+        logger.warning("edit-rl: no source picture of %d tasks is held out, so nothing is evaluated: raise evaluation.held_out", len(tasks))
     choose_contexts(len(tasks), config.contexts, seed=config.seed, iteration=0)
 
 

@@ -13,7 +13,6 @@ from editr1.algorithms.base import Needs
 from editr1.config import Component, create, load
 from editr1.editors.base import Footprint
 from editr1.flow.config import Config
-from editr1.flow.trainer import iteration_window
 from editr1.flow.update import rows_per_sample
 from editr1.memory import GIB, Layout, Memory, Transformer, activations, states, this_launch
 from editr1.objectives.schedule import Schedule
@@ -243,8 +242,8 @@ def _kl_lines(config: Config, sigmas: tuple[float, ...]) -> list[str]:
     if not needs_of(config).noisy:
         return [f"KL: beta = {t.beta:g} on the velocity" + ("" if t.kl == "velocity" else f": {t.kl} weighs noisy steps; {VELOCITY_BETA}")]
     schedule = Schedule(sigmas)
-    lines = [f"KL: beta = {t.beta:g} in the convention {t.kl}; weight of mean||dv||^2 at each step of the window:"]
-    for index in iteration_window(config, needs_of(config), 0):
+    lines = [f"KL: beta = {t.beta:g} in the convention {t.kl}; weight of mean||dv||^2 at each step that may be noisy:"]
+    for index in range(s.first, s.first + s.window if s.window_kind == "fixed" else s.last):
         step = make_step(s.kind, *schedule.pair(index), s.level, schedule.sigmas[1])
         weights = ", ".join(f"{kind} {kl_weight(kind, step):.3g}" for kind in ("latent_dtfree", "latent_true", "velocity"))
         lines.append(f"KL: step {index} (sigma {schedule.sigmas[index]:.3f}): {weights}")

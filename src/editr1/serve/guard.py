@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from editr1.errors import ConfigError
+from editr1.wire import bearer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -67,7 +68,8 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(host: str, token: str | None) -> None:
-    """Raises ConfigError for an address that others can reach without a token."""
+    """Raises ConfigError for an address that others can reach without a token, and for a token that no header can carry."""
+    bearer(token, "--token")
     if not is_loopback(host) and not token:
         raise ConfigError(f"--host {host} can be reached from other machines; set --token SECRET, or bind 127.0.0.1")
 

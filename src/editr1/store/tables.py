@@ -139,7 +139,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any], begun: bool, curve
         raise ChangedInputsError(folder, f"{folder} was begun with {key}={was!r:.200}, now it is {now!r:.200}", curves)
 
 
-IDLE = frozenset({"price_in", "price_out", "gradient_checkpointing", "shard", "zero"})
+IDLE = frozenset({"price_in", "price_out", "micro_batch", "gradient_checkpointing", "shard", "zero"})
 IDLE_OPTIONS = frozenset({"batch_size", "max_concurrency", "timeout", "max_attempts", "device", "check_traces"})
 """Settings, and options of components, that say for what price, in how much memory, how patiently and where, and change no result."""
 

@@ -166,6 +166,9 @@ def test_a_judge_that_saw_no_picture_has_no_score() -> None:
         assert said(text) == "WITHDRAWN"
         assert stated_scores(text.replace(HIGH, '{"score": [7, 8]}'), 10) == "WITHDRAWN"
         assert read_choice(text.replace(HIGH, "CHOICE: A")) is None
+        assert isinstance(parse_gold(text, 2, labels=LABELS), ParseFailure)
+        assert isinstance(parse_hardness(text.replace(HIGH, '{"hard": true}')), ParseFailure)
+        assert isinstance(parse_principles(text.replace(HIGH, '[{"question": "Is it red?", "category": "follow"}]')), BadDecomposition)
     assert said(f"I cannot see the picture on the wall any more, as asked.\n{HIGH}") == ("yy", 9.0)
 
 

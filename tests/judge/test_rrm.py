@@ -124,6 +124,7 @@ def _at(*pairs: tuple[str, float]) -> TokenAlternatives:
         ([_at(("7", 1.0)), _at((".25", 0.5), (".75", 0.5))], 7.5),
         # One token a digit: what follows a sampled 1 is known, what follows another 1 is not.
         ([_at(("1", 1.0)), _at(("0", 0.75), ("</", 0.25))], 7.75),
+        ([_at(("1", 0.5), ("10", 0.5)), _at(("0", 1.0))], 10.0),
         ([_at(("9", 0.5), ("1", 0.5))], 9.5),
         ([_at(("2", 0.5), ("1", 0.5))], 1.5),
         ([_at(("9", 0.5), ("1", 0.25), ("10", 0.25))], 7.25),
@@ -153,6 +154,10 @@ def test_expected_mode_replaces_the_sampled_score_and_insists_on_logprobs():
     assert RewardModel(vlm).score([ITEM])[0].value == 7.0
     with pytest.raises(BackendError, match="no token log-probabilities"):
         RewardModel(ScriptedVLM(lambda request: text), expected=True).score([ITEM])
+    for others in (logprobs[:5], tuple(_at((f"token:{i}", 1.0)) for i in range(9))):  # only the first positions; vLLM's numbers of tokens
+        vlm = ScriptedVLM(lambda request, others=others: ChatReply(text, "m", logprobs=others))
+        with pytest.raises(BackendError, match="score 7 they do not spell"):
+            RewardModel(vlm, expected=True).score([ITEM])
 
 
 def test_a_real_tiny_model_says_nonsense_and_stays_unscored(tmp_path):

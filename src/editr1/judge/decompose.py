@@ -101,7 +101,8 @@ def _last_array(text: str) -> tuple[str, ...] | BadDecomposition:
     tail = shown[last.end :]
     if not (last.opened and last.closed) or tail.rfind("{") > tail.rfind("}"):
         return BadDecomposition("the JSON array is cut short")
-    return BadDecomposition("it takes its last array back") if is_taken_back(answer[last.end :]) else last.objects
+    withdrawn = is_taken_back(answer, last.end)
+    return BadDecomposition("it takes its last array back, or says that it was shown no picture") if withdrawn else last.objects
 
 
 def _is_json_array(text: str) -> bool:

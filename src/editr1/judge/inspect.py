@@ -48,13 +48,14 @@ def parse_gold(text: str, num_principles: int, *, labels: Sequence[str] | None =
     """
     answer = answer_of(normalised(text))
     found = last_verdicts(answer, own_blocks(answer), num_principles, labels) if answer is not None else "NO_VERDICTS"
-    if not isinstance(found, str):
-        tail = answer[found.end :] if answer is not None else ""
+    if answer is not None and not isinstance(found, str):
+        tail = answer[found.end :]
         cut = tail.rfind("{") > tail.rfind("}")
         changed = contradicts(tail, dict(zip(labels or (), found.values, strict=False)))
-        if not cut and not changed and not is_taken_back(tail):
+        if not cut and not changed and not is_taken_back(answer, found.end):
             return Gold(found.values, tuple(_reason(entry.source) for entry in found.entries))
         found = "TRUNCATED" if cut else "CONTRADICTORY" if changed else "WITHDRAWN"
+    assert isinstance(found, str)
     return ParseFailure("TRUNCATED" if truncated and found in ("NO_VERDICTS", "WRONG_COUNT") else found, text[-160:])
 
 
@@ -64,7 +65,7 @@ def parse_hardness(text: str) -> Hardness | ParseFailure:
     arrays = list(object_arrays(without_asides(answer)))
     rows = [read_json_object(source) for array in arrays for source in array.objects]
     found = [row for row in rows if row and "hard" in row]
-    if not found or not isinstance(found[-1]["hard"], bool) or is_taken_back(answer[arrays[-1].end :]):
+    if not found or not isinstance(found[-1]["hard"], bool) or is_taken_back(answer, arrays[-1].end):
         return ParseFailure("NO_VERDICTS", text[-160:])
     criterion = str(found[-1].get("criterion", "none"))
     return Hardness(found[-1]["hard"], criterion if criterion in HARD_CRITERIA else "none", str(found[-1].get("reason", "")))

@@ -56,6 +56,11 @@ def _expectation(reading: Reading, reply: ChatReply, model: str) -> Outcome:
         return outcome
     if not any(position.alternatives for position in reply.logprobs):
         raise BackendError(f"{model} gives {no_alternatives(reply)}; the expected score needs them; ask for it without `expected`")
+    if not _digits(reply.logprobs, outcome.score, reading.tags_behind)[0]:
+        raise BackendError(
+            f"{model} gives alternatives (top_logprobs) to other tokens than those of its reply, whose score {outcome.score:g} they do not "
+            "spell; the expected score needs all of them; ask for it without `expected`"
+        )
     score = expected_score(reply.logprobs, outcome.score, reading.tags_behind)
     return ParseFailure("NO_SCORE", reply.text[-160:]) if score is None else Judgement(outcome.verdicts, score)
 
@@ -88,21 +93,25 @@ def expected_score(positions: Sequence[TokenAlternatives], score: float, tags_be
     digits, following = _digits(positions, score, tags_behind)
     if not digits:
         return None
-    one = _one(digits[0], following, score)
-    whole = _mean(digits[0].alternatives, lambda token: one if token.strip() == "1" else _whole(token))
-    is_split_ten = score == MAX_SCORE and digits[0].token.strip() == "1"
-    decimals = _decimals(digits[2:] if is_split_ten else [] if _DECIMALS_INSIDE.search(digits[0].token) else digits[1:])
+    first = digits[0]
+    whole = _mean(first.alternatives, lambda token: _one(positions, first, following, score) if token.strip() == "1" else _whole(token))
+    decimals = _decimals(digits[2:] if _is_split_ten(first, score) else [] if _DECIMALS_INSIDE.search(first.token) else digits[1:])
     return None if whole is None or decimals is None else min(max(whole + decimals, 0.0), MAX_SCORE)
 
 
-def _one(first: TokenAlternatives, following: TokenAlternatives | None, score: float) -> float:
-    """What an alternative 1 to the first token of a number stands for: 1, or the beginning of 10 where tokens hold one digit each."""
-    if any(re.fullmatch(r"[0-9]{2}", token.strip()) for token, _ in first.alternatives):
+def _one(positions: Sequence[TokenAlternatives], first: TokenAlternatives, following: TokenAlternatives | None, score: float) -> float:
+    """What an alternative 1 to the first token of a number stands for: 1, or the beginning of 10 where no token holds two digits."""
+    whole_numbers = any(len(word := token.strip()) == 2 and word.isdigit() for position in positions for token, _ in position.alternatives)
+    if whole_numbers and not _is_split_ten(first, score):
         return 1.0
     if first.token.strip() != "1":
         return MAX_SCORE if MAX_SCORE - score < score - 1 else 1.0
     goes_on = _mean(following.alternatives, lambda token: float(token.startswith("0"))) if following else None
     return 1.0 if goes_on is None else 1.0 + (MAX_SCORE - 1) * goes_on
+
+
+def _is_split_ten(first: TokenAlternatives, score: float) -> bool:
+    return score == MAX_SCORE and first.token.strip() == "1"
 
 
 def _decimals(positions: Sequence[TokenAlternatives]) -> float | None:

@@ -326,6 +326,12 @@ def test_the_page_is_served_with_a_limit_on_slow_headers(run: Run, monkeypatch: 
     assert issubclass(taken[0].http, PatientProtocol)
 
 
+def test_a_limit_below_one_is_refused_and_drops_no_pair_from_the_end(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for limit in ("0", "-1"):
+        assert main(["annotate", str(run.dir), "--limit", limit]) == 2
+        assert f"limit is {limit}, expected at least 1" in capsys.readouterr().err
+
+
 def test_export_without_answers_says_what_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["annotate", str(run.dir), "--export"]) == 2
     assert "label some pairs first" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from editr1.judge.inspect import agreement
 from editr1.schema import Judgement, ParseFailure, PreferencePair
 from editr1.sources.base import BadRow, SourceRow
 from editr1.stages import decompose, generate, inspect, pairs, score, tasks
-from editr1.store import Engine, Run, StageCounts, preference_pairs, quadruples, with_inspections
+from editr1.store import Engine, Lane, Run, StageCounts, preference_pairs, quadruples, with_inspections
 from editr1.vlm.base import ChatReply, ChatRequest
 from scripted_vlm import ScriptedVLM
 
@@ -387,6 +387,20 @@ def test_pairs_need_exactly_one_origin_and_a_file_that_exists(run: Run) -> None:
     (run.dir.parent / "answers.txt").write_text("a b\n")
     with pytest.raises(DataError, match="unknown kind of table"):
         pairs.run(pairs.Config(file=run.dir.parent / "answers.txt", engine=QUIET), run.dir)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pairs.Config(Component("x"), max_pairs=-1), "max_pairs is -1"),
+        (lambda: pairs.Config(Component("x"), pairs_per_task=0), "pairs_per_task is 0"),
+        (lambda: generate.EditorSpec("a", Component("x"), num_seeds=-1), "num_seeds is -1"),
+        (lambda: Lane(concurrency=0), "concurrency 0, expected at least 1"),
+    ],
+)
+def test_numbers_that_make_nothing_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_table_that_was_made_anew_is_not_joined_with_old_rows(run: Run) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from editr1.errors import BackendError, DataError
 from editr1.pictures import decode_image
 from editr1.schema import EditTask, ImageRef, Judgement, Metric, Trace, to_json
 from editr1.store import Drop, Engine, Lane, Run, StageCounts, Work
+from editr1.store._files import write_atomic
 from editr1.store.engine import WorkFunction
 
 QUIET = Engine(progress=False)
@@ -178,6 +181,23 @@ def test_two_processes_do_not_fill_one_table(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="being written by another process"):
         fill(run, 1, nested)
+
+
+def test_what_is_no_file_is_written_to_and_a_link_stays(tmp_path: Path) -> None:
+    pipe, kept, link = tmp_path / "pipe", tmp_path / "elsewhere" / "page.html", tmp_path / "page.html"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, b"rows")
+    assert os.read(reader, 10) == b"rows"
+    os.close(reader)
+    assert not pipe.is_file()
+    kept.parent.mkdir()
+    kept.write_bytes(b"old")
+    link.symlink_to(kept)
+    write_atomic(link, b"new")
+    assert (link.is_symlink(), kept.read_bytes()) == (True, b"new")
+    with pytest.raises(IsADirectoryError, match=re.escape(f"'{kept.parent}'")):
+        write_atomic(kept.parent, b"")
 
 
 def test_metrics_are_replaced_not_repeated(tmp_path: Path) -> None:

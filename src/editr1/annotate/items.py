@@ -57,6 +57,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.pairs_per_task < 1 or self.gold_every < 2:
             raise ValueError("pairs_per_task must be at least 1 and gold_every at least 2")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}, expected at least 1 pair")
 
     @property
     def study(self) -> str:

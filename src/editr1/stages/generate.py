@@ -13,7 +13,7 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.config import SPEED_KEYS, Component, at_least, create, to_plain
 from editr1.editors.base import Editor, EditRequest
 from editr1.errors import ConfigError, ContentRefusedError
 from editr1.schema import Candidate, EditTask, derive_seed
@@ -33,6 +33,9 @@ class EditorSpec:
     batch_size: int = 1
     concurrency: int = 1
     """Calls in flight: more than 1 for an endpoint only."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "num_seeds", "batch_size", "concurrency")
 
 
 @dataclass(frozen=True)

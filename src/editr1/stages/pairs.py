@@ -25,7 +25,7 @@ from typing import Any, Protocol, cast
 
 from PIL import Image
 
-from editr1.config import SPEED_KEYS, Component, create, to_plain
+from editr1.config import SPEED_KEYS, Component, at_least, create, to_plain
 from editr1.errors import ConfigError, DataError
 from editr1.schema import Candidate, EditTask, ImageRef, Label, PreferencePair, Principle, Quadruple, derive_seed, stable_id
 from editr1.store import (
@@ -79,6 +79,7 @@ class Config:
             raise ValueError("set exactly one of annotator and file")
         if not 0 <= self.held_out_share <= 1:
             raise ValueError(f"held_out_share is a share in [0, 1], found {self.held_out_share}")
+        at_least(1, self, "pairs_per_task", "max_pairs", "concurrency")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,16 @@ T = TypeVar("T")
 def write_atomic(path: Path, data: bytes, settle: bool = True) -> None:
     """Write-then-rename: a reader sees the old file or the new one, after a power cut too. The file's folder is made.
 
+    A link stays, and so does what is no file: a device or a pipe, such as /dev/stdout, is written to.
+
     settle: False where another file of the folder is written right after, whose turn it is to make both names last.
     The temporary name is fixed, so a killed writer leaves nothing that its successor does not overwrite; callers hold a lock.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            file.write(data)
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:

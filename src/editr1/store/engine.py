@@ -44,6 +44,11 @@ class Lane:
     concurrency: int = 1
     """Batches in flight."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for no batch at all."""
+        if self.batch_size < 1 or self.concurrency < 1:
+            raise ConfigError(f"batch_size is {self.batch_size} and concurrency {self.concurrency}, expected at least 1 of both")
+
 
 @dataclass(frozen=True)
 class Engine:

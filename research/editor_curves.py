@@ -50,7 +50,10 @@ WAYS = {
     "dpo_offline": (chosen("dpo"), "edit_rl.source=pairs", "edit_rl.group_size=2", "edit_rl.contexts=48"),
     "distill": (chosen("distill", f"teacher: {TEACHER}"), NOISY),
 }
-"""Overrides of each way on top of the embedded recipe and `COMMON`. Guard and DPPO act only from the second update of a rollout on."""
+SLOW = ("edit_rl.training.lr=1e-4", "edit_rl.training.lr_matrices=2e-4")
+WAYS |= {f"{way}_slow": (*WAYS[way], *SLOW) for way in ("grpo", "grpo_tempflow", "guard", "dppo", "dpo", "dgpo")}
+"""Overrides of each way on top of the embedded recipe and `COMMON`. Guard and DPPO act only from the second update of a rollout on. `slow`:
+a third of the recipe's rates, which were chosen for nft."""
 COMMON = ("edit_rl.contexts=12",)
 TOLD = ("gain in success (95 %)", "gain in score (95 %)", "reward, then truth, of what was sampled: first to last span")
 REACHED = {"iterations": 1.0, "forwards": 1e3, "seconds": 60.0}

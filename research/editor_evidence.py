@@ -240,8 +240,8 @@ def compare(first_ST: np.ndarray, second_ST: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summarise(results: dict[str, dict[str, Any]], rewards: Sequence[str]) -> dict[str, Any]:
-    """Every comparison by name, each for score and success."""
+def summarise(results: dict[str, dict[str, Any]], rewards: Sequence[str], against: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Every comparison by name, each for score and success; `against`: finished cells of other settings, by `folder/cell`."""
     found: dict[str, Any] = {}
     for what in ("score", "success"):
         before_T = rows_of(results, BEFORE, what)
@@ -249,12 +249,16 @@ def summarise(results: dict[str, dict[str, Any]], rewards: Sequence[str]) -> dic
             found[f"{what}/{reward}_over_before"] = compare(before_T, rows_of(results, reward, what))
         if {"rl", "sft"} <= set(rewards):
             found[f"{what}/rl_over_sft"] = compare(rows_of(results, "sft", what), rows_of(results, "rl", what))
+        for folder in dict.fromkeys(name.split("/")[0] for name in against):
+            there = {name: result for name, result in against.items() if name.startswith(f"{folder}/")}
+            for reward in rewards:
+                found[f"{what}/{reward}_over_{folder}"] = compare(rows_of(there, reward, what), rows_of(results, reward, what))
     return found
 
 
 def goals(found: dict[str, Any]) -> dict[str, bool]:
     """What was promised before anything was measured: the interval over tasks lies above 0."""
-    names = [name for name in found if name.startswith("success/") or name == "score/rl_over_sft"]
+    names = [name for name in found if name.endswith("/rl_over_sft") or (name.startswith("success/") and name.endswith("_over_before"))]
     return {name: above_0(found[name]) for name in names}
 
 
@@ -311,7 +315,11 @@ def write_pages(results: dict[str, dict[str, Any]], rewards: Sequence[str], args
 
     from editr1.store import environment
 
-    found = summarise(results, rewards)
+    against = {
+        f"{folder.name}/{name}": json.loads((folder / name / "result.json").read_text(encoding="utf-8"))
+        for folder in args.against for name in results if name != BEFORE
+    }  # fmt: skip
+    found = summarise(results, rewards, against)
     machine = environment()
     header = {
         "iterations": max(r["iterations"] for r in results.values()), "num_seeds": len(args.seeds), "num_tasks": args.tasks,
@@ -344,6 +352,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=0, help="0 = the recipe's")
     parser.add_argument("--tasks", type=int, default=1000, help="held-out tasks")
+    parser.add_argument(
+        "--against", type=Path, nargs="+", default=[], metavar="CELLS", help="finished cells of other settings, to compare with"
+    )
     parser.add_argument("--workers", type=int, default=2, help="cells at a time")
     parser.add_argument("--out", type=Path, default=Path("docs/results/editor_evidence"), help="pages are this name with .md and .json")
     parser.add_argument("--cell", nargs=3, metavar=("REWARD", "SEED", "CORE"), help=argparse.SUPPRESS)

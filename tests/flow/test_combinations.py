@@ -98,10 +98,15 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(settings, told):
         section({"edit_rl": {"editor": "kontext", "reward": "editr1.judge.rrm:build", **settings}}, "edit_rl", Config)
 
 
+def server(**options):
+    """An engine of one's own, which takes any option."""
+
+
 def test_settings_at_their_edges_are_taken():
     config(training=algorithm("nft"), sampling=Sampling(kind="ode", level=0.0, steps=1))  # its sampler makes no noise
     config(evaluation=Evaluation(every=0, choose="best", patience=1, hacking=1, tasks=0))  # a recipe of these, evaluations switched off
     config(training=algorithm("dgpo"), curation=Curation(weights={"colour": 0.5}, min_mean=0.0))
+    config(training=algorithm("nft"), rollout=Rollout(Component("test_combinations:server")))
     config(training=DISTILL, curation=Curation(first_pass=1), sampling=Sampling(steps=4, kind="cps", level=1.0, window=3, last=3))
 
 
@@ -160,6 +165,21 @@ def test_a_group_that_only_a_further_judge_tells_apart_is_not_drawn_anew(run):
     assert points(run)[-1]["curation/redrawn"] == 0.0
     trained(run, settings, tie, tie)
     assert points(run)[-1]["curation/redrawn"] == 8.0
+
+
+def test_figures_of_an_update_are_of_the_rows_that_it_learns_from_however_groups_share_a_batch(run):
+    def some(edits, seed):
+        return [Reward(None, 0, 1, (), "TRUNCATED") if toy.redness(image) > 5.4 else Reward(toy.redness(image), 1, 1) for _, image in edits]
+
+    found = []
+    for size in (1, 4):
+        training = dataclasses.replace(algorithm("grpo", clip_low=1e-6, clip_high=1e-6), updates_per_rollout=2, beta=0.01)
+        trained(run, config(training=training, contexts_per_batch=size, limits=Limits(max_unscored=0.9)), some)
+        assert 0 < points(run)[-1]["reward/unscored"] < 0.9
+        found.append({name: value for name, value in points(run)[-1].items() if name.startswith("train/")})
+    assert found[0]["train/clipped"] > 0
+    for name in ("train/clipped", "train/kl", "train/loss_row"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-3), name
 
 
 @pytest.mark.parametrize("changes", [{"curation": Curation(max_mean=0.1)}, {"training": dataclasses.replace(LORA, min_std=9.0)}])

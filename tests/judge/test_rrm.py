@@ -146,6 +146,13 @@ def test_decimals_whose_alternatives_hold_no_number_leave_the_expectation_out():
     assert expected_score(positions, 7.5) is None  # not 7.0: .5 was said
 
 
+def test_the_words_of_a_refusal_are_no_judgement():
+    text = render(Judgement((True, True), 7.0), ["F1", "K1"])
+    reward = RewardModel(ScriptedVLM(lambda request: ChatReply(f"(refused by the endpoint: {text})", "m", refused=True))).score([ITEM])[0]
+    assert (reward.value, reward.reason) == (None, "NO_VERDICTS")
+    assert text in reward.traces[0].text
+
+
 def test_expected_mode_replaces_the_sampled_score_and_insists_on_logprobs():
     text = render(Judgement((True, True), 7.0), ["F1", "K1"])
     logprobs = (*(_at((char, 1.0)) for char in text[: text.index("7")]), _at(("7", 0.5), ("9", 0.5)), _at(("</score>", 1.0)))

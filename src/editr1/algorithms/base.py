@@ -90,11 +90,14 @@ class Rows:
     x0: torch.Tensor | None = None
     """The finished edit, [R, L, D]; x = (1 - sigma) x0 + sigma noise."""
     noise: torch.Tensor | None = None
+    weighs: torch.Tensor | None = None
+    """Rows that are learnt from, [R] bool; others are there for the shape of the forward. None = all."""
     logs: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
     def log(self, name: str, values: torch.Tensor) -> None:
-        """Keeps figures a row; their mean appears as `train/<name>`."""
-        self.logs.setdefault(name, []).append(values.detach())
+        """Keeps figures a row; their mean over the rows that are learnt from appears as `train/<name>`."""
+        values = values.detach().float()
+        self.logs.setdefault(name, []).append(values if self.weighs is None else values.masked_fill(~self.weighs, torch.nan))
 
     def taken(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(log_ratio, mean, mean_old, std) of the steps of a noisy rollout."""

@@ -48,7 +48,7 @@ class Dpo:
         sign = rows.advantages.sign()
         _, place = torch.unique(rows.group, return_inverse=True)
         difference = torch.zeros(int(place.max()) + 1, device=gain.device).index_add(0, place, sign * gain)
-        rows.log("preferred", difference < 0)
+        rows.log("preferred", (difference < 0)[place])
         return -logsigmoid(-0.5 * self.beta * difference)[place] / 2.0
 
 

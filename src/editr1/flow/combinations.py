@@ -96,8 +96,9 @@ def _source_combinations(c: Config, needs: Needs) -> Iterator[tuple[bool, str]]:
             c.rollout.push_every < 1 or (needs.on_policy and c.rollout.push_every > 1),
             f"{name} with push_every: {c.rollout.push_every}: expected 1, or more for nft, whose sampler may be an old copy",
         )
-        unread = {"size", "extra_body"} - signature(load("editors", c.rollout.engine.id)).parameters.keys()
-        yield bool(unread), f"rollout.engine {c.rollout.engine.id!r} is no server that takes a LoRA a request: take images_api"
+        options = signature(load("editors", c.rollout.engine.id)).parameters
+        reads = {"size", "extra_body"} <= options.keys() or any(option.kind is option.VAR_KEYWORD for option in options.values())
+        yield not reads, f"rollout.engine {c.rollout.engine.id!r} is no server that takes a LoRA a request: take images_api"
     yield (
         c.rollout_ahead and (c.curation.redraw > 0 or pairs),
         "rollout_ahead overlaps judging with updates: it needs source: rollout and curation.redraw: 0",

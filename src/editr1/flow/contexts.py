@@ -30,7 +30,7 @@ from editr1.config import Component, load
 from editr1.editors.base import Conditioning, FlowEditor
 from editr1.errors import ConfigError, DataError
 from editr1.flow.config import Config
-from editr1.schema import EditTask, PreferencePair, Principle, Source, derive_seed, stable_id
+from editr1.schema import EditTask, ImageRef, PreferencePair, Principle, Source, derive_seed, stable_id
 from editr1.store import Run
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Context:
 
     def further_sizes(self) -> tuple[tuple[int, int], ...]:
         """(width, height) of the source pictures beside the first, whose tokens only samples of equal sizes can batch."""
-        return tuple((ref.width, ref.height) for ref in self.task.further)
+        return tuple(self._size(ref) for ref in self.task.further)
 
     def preferred(self) -> list[Image.Image]:
         """[winner, loser], RGB."""
@@ -65,9 +65,12 @@ class Context:
 
     def aspect(self) -> float:
         """Width over height of the first source."""
-        reference = self.task.source
-        width, height = (reference.width, reference.height) if reference.width else self.run.images.get(reference).size
+        width, height = self._size(self.task.source)
         return width / height
+
+    def _size(self, ref: ImageRef) -> tuple[int, int]:
+        """(width, height); a foreign table may not name them."""
+        return (ref.width, ref.height) if ref.width else self.run.images.get(ref).size
 
 
 def read_contexts(run: Run, held_out: float, pairs: bool = False) -> tuple[list[Context], list[Context]]:

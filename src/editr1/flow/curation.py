@@ -44,7 +44,7 @@ def evaluate(trainer: Trainer, contexts: Sequence[Context], score: Score, run: R
     if own:
         edits = list(zip(own, images, strict=True))
         rewards = score(edits, derive_seed(config.seed, "evaluation"))
-        values[: len(rewards)] = torch.tensor([math.nan if r.value is None else r.value for r in rewards])
+        values[: len(rewards)] = reward_table(rewards, 1)[:, 0]
         write_gallery(run, edits, rewards, Path(f"evaluation_{trainer.state.iteration:06d}_{accelerator.process_index}.jsonl"))
     gathered = trainer.gather(values)
     scored = gathered[~gathered.isnan()]

@@ -211,7 +211,7 @@ class Trainer:
             # sharded weights are gathered from all processes: none may skip a forward that another makes
             company = config.training.shard
             for place in micro_batches(weighs[part], per_sample, config.training.micro_batch, needs, company=company):
-                loss = rows_loss(learner, trajectory, advantages_B, scored_B, place, iteration, logs)
+                loss = rows_loss(learner, trajectory, advantages_B, scored_B, place, iteration, logs, weighs_B)
                 weight = weighs_B[place.sample].to(loss.device)
                 (loss.masked_fill(~weight, 0.0).sum() / denominator).backward()
 

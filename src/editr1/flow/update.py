@@ -31,7 +31,7 @@ class UpdateLogs:
 
     def figures(self) -> dict[str, float]:
         """Means (and the largest ratio error) over the rows that were trained on."""
-        found = {f"train/{name}": float(torch.cat(values).float().mean()) for name, values in self.rows.items() if values}
+        found = {f"train/{name}": float(torch.cat(values).nanmean()) for name, values in self.rows.items() if values}
         if self.replay.log_ratios:
             found["train/ratio_error_max"] = float(torch.cat(self.replay.log_ratios).expm1().abs().max())
         return found
@@ -93,14 +93,18 @@ def micro_batches(weighs_CG: torch.Tensor, num_steps: int, size: int, needs: Nee
 
 def rows_loss(
     learner: Learner, trajectory: Trajectory, advantages_B: torch.Tensor, scored_B: torch.Tensor, place: Place, iteration: int,
-    logs: UpdateLogs,
+    logs: UpdateLogs, weighs_B: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """The algorithm's loss + beta * KL of each row, [R]; their sum is not yet masked and divided."""
+    """The algorithm's loss + beta * KL of each row, [R]; their sum is not yet masked and divided.
+
+    `weighs_B`: samples that are learnt from, of which figures are kept; None = all.
+    """
     training = learner.config.training
     needs = learner.algorithm.needs
     rows, weights = _noisy_rows(learner, trajectory, place, logs) if needs.noisy else _noised_rows(learner, trajectory, place, iteration)
     rows.advantages = advantages_B[place.sample].to(rows.v.device)
     rows.scored = scored_B[place.sample].to(rows.v.device)
+    rows.weighs = None if weighs_B is None else weighs_B[place.sample].to(rows.v.device)
     rows.logs = logs.rows
     loss = learner.algorithm.loss(rows)
     if training.beta > 0:

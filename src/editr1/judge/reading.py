@@ -35,7 +35,8 @@ def to_trace(
     expected: put the expectation under the token probabilities in place of the score. Raises BackendError where there are none.
     """
     needs_verdicts = score_traits(prompt_id).demands_verdicts
-    reading = read(reply.text, len(principles), labels(principles), needs_verdicts, reply.truncated, request_text(request))
+    said = "" if reply.refused else reply.text  # the words of a refusal are the endpoint's, whatever they hold
+    reading = read(said, len(principles), labels(principles), needs_verdicts, reply.truncated, request_text(request))
     return Trace(
         quadruple_id=quadruple_id,
         text=reply.text,

@@ -101,10 +101,10 @@ def read_choice(text: str) -> Label | None:
 
 
 def _judged(key: str, forward: ChatReply, reverse: ChatReply) -> JudgedPair:
-    second = read_choice(reverse.text)
+    first, second = (None if reply.refused else read_choice(reply.text) for reply in (forward, reverse))
     return JudgedPair(
         key,
-        read_choice(forward.text),
+        first,
         None if second is None else _SWAPPED[second],  # in this order the picture called A was b
         forward.num_tokens + reverse.num_tokens,
         forward.seconds + reverse.seconds,

@@ -67,14 +67,9 @@ class _Stated(NamedTuple):
 
 
 def parse(
-    text: str,
-    num_principles: int,
-    *,
-    labels: Sequence[str] | None = None,
-    needs_verdicts: bool = True,
-    truncated: bool = False,
+    text: str, num_principles: int, *, labels: Sequence[str] | None = None, needs_verdicts: bool = True, truncated: bool = False,
     prompt_text: str = "",
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     r"""The judgement that a trace states, or why it states none.
 
     Args:
@@ -98,13 +93,9 @@ def parse(
 
 
 def read(
-    text: str,
-    num_principles: int,
-    labels: Sequence[str] | None = None,
-    needs_verdicts: bool = True,
-    truncated: bool = False,
+    text: str, num_principles: int, labels: Sequence[str] | None = None, needs_verdicts: bool = True, truncated: bool = False,
     prompt_text: str = "",
-) -> Reading:
+) -> Reading:  # fmt: skip
     """`parse`, with the place of the score for readers of token probabilities."""
     plain = normalised(text)
     answer = answer_of(plain, prompt_text)

@@ -265,8 +265,7 @@ def _value(raw: str) -> float | str:
     stated = raw.strip(" *[]`")
     if re.match(r"(?:n/?a|not applicable)\b", stated, re.IGNORECASE):
         return "N/A"
-    number = read_number(_REMARK.sub("", stated), RATIONAL_SCALE.high)
-    return stated if number is None else number
+    return stated if (number := read_number(_REMARK.sub("", stated), RATIONAL_SCALE.high)) is None else number
 
 
 RATIONAL = Project(

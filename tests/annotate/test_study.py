@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from editr1.annotate.items import Item, Plan, item_id, plan_items
 from editr1.annotate.queue import Overlap, Queue, is_swapped
 from editr1.annotate.results import agreement, export, export_pairs, gsb, summarise, write_csv
-from editr1.annotate.server import Desk, build_app
+from editr1.annotate.server import AnswerBody, Desk, build_app
 from editr1.annotate.votes import ADJUDICATOR, DATABASE, Answer, BusyStoreError, Vote, VoteStore, import_votes
 from editr1.cli import main
 from editr1.errors import DataError
@@ -356,6 +356,20 @@ def test_undo_and_progress_stay_inside_their_study(run: Run) -> None:
     assert len(desk.votes.all()) == 2
 
 
+def test_two_studies_that_run_at_once_keep_their_own_answers_about_a_shared_pair(run: Run) -> None:
+    pairs, gsb_plan = Desk.open(run, Plan(pairs_per_task=3), Overlap(0.0)), Plan(editors=("steady", "sloppy"))
+    study = Desk.open(run, gsb_plan, Overlap(0.0))
+    shared = next(key for key in study.queue.items if key in pairs.queue.items)
+    pairs.answer(AnswerBody(item=shared, annotator="ada", answer="same", seconds=1.0))
+    study.answer(AnswerBody(item=shared, annotator="ada", answer="left", seconds=1.0))
+    assert [v.answer for v in pairs.votes.all("pairs")] == ["same"]
+    assert len(study.votes.all()) == 1  # a person has one opinion of a pair, the latest
+    assert study.votes.all()[0].study == gsb_plan.study
+    assert (study.undo("ada") or {})["id"] == shared
+    assert [v.answer for v in study.votes.all()] == ["same"]  # the other study's stands
+    assert study.undo("ada") is None
+
+
 def test_every_vote_is_exported_or_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pairs, study = plan_items(run, Plan(pairs_per_task=3)), plan_items(run, Plan(editors=("steady", "sloppy")))
     store = VoteStore(run.dir / DATABASE)
@@ -404,6 +418,7 @@ def test_votes_of_an_older_file_are_kept(tmp_path: Path) -> None:
     old.execute("INSERT INTO votes VALUES (1, 'item0', 'ada', 'a', 0, 2.5, 't'), (2, 'item1', 'ada', 'b', 0, 0.0, 't')")
     old.commit()
     old.close()
+    VoteStore(path).close()
     store = VoteStore(path)
     assert [(v.item, v.imported) for v in store.all()] == [("item0", False), ("item1", True)]
     assert (store.undo("ada", "pairs", {"item0", "item1"}) or vote("", "")).item == "item0"

@@ -94,7 +94,7 @@ class Desk:
         """The desk of a run with the answers that lie in it. Raises DataError when there is nothing to compare."""
         items = plan_items(run, plan)
         votes = VoteStore(run.dir / DATABASE, PATIENCE)
-        return Desk(run, items, votes, Queue(items, votes.all(), overlap), plan, show_principles)
+        return Desk(run, items, votes, Queue(items, votes.all(plan.study), overlap), plan, show_principles)
 
     def is_swapped(self, item: Item, annotator: str) -> bool:
         """Whether b stands on the left for this person."""
@@ -245,7 +245,7 @@ def _add_owner_routes(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/results")
     def results(request: Request) -> dict[str, Any]:
         check(request)
-        return {"title": title, "study": desk.plan.study} | summarise(desk.items, desk.votes.all(), desk.plan.editors)
+        return {"title": title, "study": desk.plan.study} | summarise(desk.items, desk.votes.all(desk.plan.study), desk.plan.editors)
 
     @app.post("/api/decide")
     def decide(request: Request, body: DecisionBody) -> dict[str, Any]:

@@ -40,11 +40,15 @@ CREATE TABLE IF NOT EXISTS votes (
   swapped INTEGER NOT NULL CHECK (swapped IN (0, 1)),
   seconds REAL NOT NULL,
   at TEXT NOT NULL,
-  UNIQUE (item, annotator)
+  study TEXT NOT NULL DEFAULT '',
+  imported INTEGER NOT NULL DEFAULT 0,
+  control INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (item, annotator, study)
 );
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-_LATER_COLUMNS = {"study": "TEXT NOT NULL DEFAULT ''", "imported": "INTEGER NOT NULL DEFAULT 0", "control": "INTEGER NOT NULL DEFAULT 0"}
+_LATER_COLUMNS = {"study": "''", "imported": "seconds = 0", "control": "0"}
+"""What they were in files that have no such columns."""
 _FIELDS = "item, annotator, answer, swapped, seconds, at, study, imported, control"
 
 
@@ -88,17 +92,28 @@ class VoteStore:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # WAL alone may lose the last answers when the power fails
-            self._db.executescript(_TABLES)
-            self._add_columns()
+            self._make_tables()
             self._db.execute(f"PRAGMA busy_timeout = {int(1000 * patience)}")
 
-    def _add_columns(self) -> None:
-        known = {row[1] for row in self._db.execute("PRAGMA table_info(votes)")}
-        for name, kind in _LATER_COLUMNS.items():
-            if name not in known:
-                self._db.execute(f"ALTER TABLE votes ADD COLUMN {name} {kind}")
-        if "imported" not in known:
-            self._db.execute("UPDATE votes SET imported = 1 WHERE seconds = 0")
+    def _make_tables(self) -> None:
+        """An older file's votes, one a person and pair and with fewer columns, move into a table of today's kind."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            known = {row[1] for row in self._db.execute("PRAGMA table_info(votes)")}
+            found = self._db.execute("SELECT sql FROM sqlite_master WHERE name = 'votes'").fetchone()
+            old = found is not None and "UNIQUE (item, annotator, study)" not in found[0]
+            if old:
+                self._db.execute("ALTER TABLE votes RENAME TO older_votes")
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            if old:
+                kept = [name if name in known else _LATER_COLUMNS[name] for name in ("number", *_FIELDS.split(", "))]
+                self._db.execute(f"INSERT INTO votes (number, {_FIELDS}) SELECT {', '.join(kept)} FROM older_votes")
+                self._db.execute("DROP TABLE older_votes")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -115,7 +130,7 @@ class VoteStore:
                 ) from error
 
     def put(self, vote: Vote) -> None:
-        """Stores the vote; the same person's earlier answer about the same item is replaced. Raises BusyStoreError."""
+        """Stores the vote; the same person's earlier answer about the same item in the same study is replaced. Raises BusyStoreError."""
         at = vote.at or datetime.now(UTC).isoformat(timespec="milliseconds")
         row = (
             vote.item,
@@ -149,10 +164,17 @@ class VoteStore:
         with self._alone():
             self._db.execute("DELETE FROM votes WHERE item = ? AND annotator = ?", (item, annotator))
 
-    def all(self) -> list[Vote]:
-        """Every vote of every study, oldest first."""
+    def all(self, study: str | None = None) -> list[Vote]:
+        """Everybody's latest answer about each item, oldest first; one that was given in `study` comes before later ones of others."""
         with self._alone():
-            return [_vote(row) for row in self._db.execute(f"SELECT {_FIELDS} FROM votes ORDER BY number").fetchall()]
+            rows = self._db.execute(f"SELECT {_FIELDS} FROM votes ORDER BY number").fetchall()
+        kept: dict[tuple[str, str], Vote] = {}
+        for vote in map(_vote, rows):
+            before = kept.get((vote.item, vote.annotator))
+            if study is None or before is None or vote.study in (study, "") or before.study not in (study, ""):
+                kept.pop((vote.item, vote.annotator), None)
+                kept[vote.item, vote.annotator] = vote
+        return list(kept.values())
 
     def secret(self, name: str) -> str:
         """A random text that stays with these votes: drawn when it is first asked for."""

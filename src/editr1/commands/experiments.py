@@ -132,7 +132,7 @@ def _exchange(args: argparse.Namespace, run: Run, plan: Plan) -> int:
     if args.csv or args.export:
         controls = {item.id for item in items if item.gold is not None}
         study = plan.study if args.gsb else None
-        exported = export(run, store.all(), study=study, with_majority=args.majority, controls=controls)
+        exported = export(run, store.all(study), study=study, with_majority=args.majority, controls=controls)
         if args.export:
             path, counts = accepting(lambda: export_pairs(run, exported), args.accept)
             say(f"{path}: {exported}; 07_pairs: {counts}")

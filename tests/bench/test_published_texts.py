@@ -74,7 +74,7 @@ def test_an_installed_package_is_read_where_it_lies(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_a_folder_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="prompts is 5, expected a folder"):
+    with pytest.raises(ConfigError, match="option 'prompts': expected a text"):
         create("judges", Component(name, {**component(name, None).options, "prompts": 5}))
 
 

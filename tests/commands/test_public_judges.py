@@ -95,8 +95,8 @@ def test_folders_are_scored_compared_and_audited(
 @pytest.mark.parametrize("name", JUDGES)
 def test_it_is_served(name: str, chosen: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     apps: list[Any] = []
-    monkeypatch.setattr("editr1.serve.listen.listen", lambda app, host, port: apps.append(app))
-    assert main(["serve", *words(name, chosen, url)]) == 0
+    monkeypatch.setattr("editr1.serve.listen.listen", lambda app, bound: (apps.append(app), bound.close()))
+    assert main(["serve", "--port", "0", *words(name, chosen, url)]) == 0
     with TestClient(apps[0], base_url=LOCAL) as client:
         answer = client.post("/edit-reward", json={"items": [edit(), edit(principles=None)]}).json()
         values = [result["value"] for result in answer["results"]]

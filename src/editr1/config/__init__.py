@@ -108,7 +108,7 @@ def fill_in(value: Any, **names: str) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. Raises ConfigError on one line, naming `where` and the line number."""
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{where} is not YAML: {error.problem} in line {line}") from error

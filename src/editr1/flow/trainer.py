@@ -25,6 +25,7 @@ from editr1.flow.update import Learner, UpdateLogs, micro_batches, rows_loss, ro
 from editr1.flow.watch import Clock, check_finite
 from editr1.objectives.advantages import MAX_ADVANTAGE, cautious_rewards, combine_rewards, group_advantages
 from editr1.objectives.sde import window_steps
+from editr1.pictures import to_rgb
 from editr1.schema import derive_seed
 
 Edit = tuple[Context, Image.Image]
@@ -275,7 +276,7 @@ def teacher_of(config: Config, needs: Needs, student: FlowEditor) -> FlowEditor 
     plans = [editor.plan(config.height, config.width) for editor in (teacher, student)]
     if plans[0] != plans[1]:
         raise ConfigError(f"a teacher's latents must be the student's: {teacher.name} has {plans[0]}, {student.name} {plans[1]}")
-    picture = Image.effect_mandelbrot((plans[0].width, plans[0].height), (-2.0, -1.5, 1.0, 1.5), 50).convert("RGB")
+    picture = to_rgb(Image.effect_mandelbrot((plans[0].width, plans[0].height), (-2.0, -1.5, 1.0, 1.5), 50))
     taught, own = (editor.latents([picture], plans[0]).float() for editor in (teacher, student))
     if (share := float((taught - own.to(taught.device)).norm() / own.norm())) > MAX_OTHER:
         raise ConfigError(

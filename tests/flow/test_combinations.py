@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import toy
-from editr1.config import Component, create, section
+from editr1.config import Component, create, section, to_plain
 from editr1.errors import ConfigError, NoSignalError
 from editr1.flow.config import Config, Curation, Evaluation, Limits, Rollout, Sampling, Training, WeightedReward
 from editr1.flow.contexts import EncodingCache, read_contexts
@@ -103,11 +103,16 @@ def server(**options):
 
 
 def test_settings_at_their_edges_are_taken():
-    config(training=algorithm("nft"), sampling=Sampling(kind="ode", level=0.0, steps=1))  # its sampler makes no noise
-    config(evaluation=Evaluation(every=0, choose="best", patience=1, hacking=1, tasks=0))  # a recipe of these, evaluations switched off
-    config(training=algorithm("dgpo"), curation=Curation(weights={"colour": 0.5}, min_mean=0.0))
-    config(training=algorithm("nft"), rollout=Rollout(Component("test_combinations:server")))
-    config(training=DISTILL, curation=Curation(first_pass=1), sampling=Sampling(steps=4, kind="cps", level=1.0, window=3, last=3))
+    taken = [
+        config(training=algorithm("nft"), sampling=Sampling(kind="ode", level=0.0, steps=1)),  # its sampler makes no noise
+        config(evaluation=Evaluation(every=0, choose="best", patience=1, hacking=1, tasks=0)),  # a recipe of these, evaluations switched off
+        config(training=algorithm("dgpo"), curation=Curation(weights={"colour": 0.5}, min_mean=0.0)),
+        config(training=algorithm("nft"), rollout=Rollout(Component("test_combinations:server"))),
+        config(training=DISTILL, curation=Curation(first_pass=1), sampling=Sampling(steps=4, kind="cps", level=1.0, window=3, last=3)),
+    ]
+    for settings, kind in zip(taken, ("nft", "grpo", "dgpo", "nft", "distill"), strict=True):
+        assert section({"edit_rl": to_plain(settings)}, "edit_rl", Config) == settings  # from a recipe as well
+        assert settings.training.algorithm.id == kind
 
 
 def test_too_few_tasks_are_told_before_the_editor_is_loaded_and_evaluations_of_none_as_well(run, caplog):

@@ -104,8 +104,8 @@ def server(**options):
 
 def test_settings_at_their_edges_are_taken():
     taken = [
-        config(training=algorithm("nft"), sampling=Sampling(kind="ode", level=0.0, steps=1)),  # its sampler makes no noise
-        config(evaluation=Evaluation(every=0, choose="best", patience=1, hacking=1, tasks=0)),  # a recipe of these, evaluations switched off
+        config(training=algorithm("nft"), sampling=Sampling(kind="ode", level=0.0, steps=1)),  # without noise
+        config(evaluation=Evaluation(every=0, choose="best", patience=1, hacking=1, tasks=0)),  # switched off
         config(training=algorithm("dgpo"), curation=Curation(weights={"colour": 0.5}, min_mean=0.0)),
         config(training=algorithm("nft"), rollout=Rollout(Component("test_combinations:server"))),
         config(training=DISTILL, curation=Curation(first_pass=1), sampling=Sampling(steps=4, kind="cps", level=1.0, window=3, last=3)),
